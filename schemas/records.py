@@ -1,10 +1,12 @@
 """What the bridge publishes: one Struct a record type, and where each goes.
 
-Identifiers (``*_sid``) are strings of digits, because they exceed 2^53. Counts and the vendor's integer times are numbers.
-Times (``observed_at``, ``start_date``, ...) are RFC 3339 text in UTC, with as many fractional digits as were sent; one that cannot be
-read is null, with its text in ``..._raw``. Enums are the vendor's names; a number that its list lacks is its digits.
+Identifiers (``*_sid``) are strings of digits, because they exceed 2^53. Counts and the vendor's integer times are
+numbers. Times (``observed_at``, ``start_date``, ...) are RFC 3339 text in UTC, with as many fractional digits as were
+sent; one that cannot be read is null, with its text in ``..._raw``. Enums are the vendor's names; a number that its
+list lacks is its digits.
 """
 
+import re
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -137,7 +139,7 @@ class AgentObservationResumed(Record, frozen=True, kw_only=True, tag=True):
 
 
 class AgentStatusChanged(Status, frozen=True, kw_only=True, tag_field="type", tag=True):
-    """The agent's status differs from the one last published; ``changed`` names the fields (all, for a session's first)."""
+    """The agent's status differs from the one last published; ``changed`` names the fields, for a session's first all."""
 
     # A Struct has one base with fields: these are Record's.
     agent_id: str
@@ -315,3 +317,14 @@ TOPICS: dict[type[msgspec.Struct], str] = {
     AgentState: "agent-state",
 }
 """Record type -> topic, without the prefix. The key is always agent_id."""
+
+
+def ce_type(cls: type[msgspec.Struct]) -> str:
+    """CloudEvents' type: ``com.tcn.asm.agent_status_changed.v1``."""
+    snake = re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower()
+    return f"com.tcn.asm.{snake}.v1"
+
+
+def dataschema(cls: type[msgspec.Struct]) -> str:
+    """CloudEvents' dataschema, an absolute URI as it demands: the ``$id`` of the record's JSON Schema."""
+    return f"urn:asm-kafka-bridge:schema:{cls.__name__}:v1"

@@ -1,0 +1,1 @@
+"""The records, usable without the bridge: needs msgspec and the standard library only."""

@@ -1,0 +1,134 @@
+"""What the bridge takes: entries of the registry, and events to be sent to the service."""
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, NoReturn, get_args
+
+import msgspec
+from msgspec import Meta
+
+from schemas import asm, protojson
+from schemas.records import EventKind, Sid
+
+EVENT_KINDS: tuple[EventKind, ...] = get_args(EventKind)
+
+_TOKEN = r"^(env:[A-Za-z_][A-Za-z0-9_]*|file:[^./\\#\x00-\x1f\x7f][^/\\#\x00-\x1f\x7f]*(#[^\x00-\x1f\x7f]+)?)$"
+_REFERENCE = re.compile(_TOKEN[1:-1])
+_MSGPACK = frozenset({"application/msgpack", "application/x-msgpack", "application/vnd.msgpack"})
+_EXPECTED = f'one entry of events, as {{"pause_event": {{}}}}: an object with exactly one of {", ".join(EVENT_KINDS)}'
+
+
+class CommandError(Exception):
+    """The record is none that the bridge can take; ``code`` and text go into its dead letter. Never holds a token."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class SessionEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A watched agent, as an entry of the registry: what to ask for, how often and with whose token."""
+
+    asm_session_sid: Sid | None = None
+    """Null: whichever session the agent has; "0", which is protobuf's null, is read as that."""
+    token: Annotated[str, Meta(pattern=_TOKEN)] | None = None
+    """A reference: ``file:NAME``, ``file:NAME#KEY``, ``env:NAME``; null for asm.token."""
+    interval: Annotated[float, Meta(ge=0.05, le=3600)] | None = None
+    """Seconds between polls; null for poll.interval."""
+    skills: list[str] = []
+    agent_pbx_extensions: list[str] = []
+    get_queued_calls: bool = True
+    get_messages: bool = True
+    keep_alive: bool = False
+    labels: dict[str, str] = {}
+
+
+class Injection(msgspec.Struct, frozen=True, kw_only=True):
+    """An event for the agent's next request, in the vendor's snake_case form."""
+
+    kind: EventKind
+    event: dict[str, Any]
+    conversation_sid: str | None = None
+
+
+def read_session_entry(value: bytes) -> SessionEntry:
+    """The entry that stands in the registry. Raises ``CommandError`` (``literal_token``, ``malformed_entry``)."""
+    try:
+        decoded = protojson.decode(value)
+    except protojson.ProtoJSONError as error:
+        raise CommandError("malformed_entry", str(error)) from None
+    return session_entry(decoded)
+
+
+def session_entry(value: Any) -> SessionEntry:
+    """The entry of decoded JSON or TOML; nulls stand for defaults. Raises ``CommandError``, as ``read_session_entry``."""
+    if not isinstance(value, Mapping):
+        raise CommandError(
+            "malformed_entry", "a registry entry is a JSON object, {} at least; a tombstone ends watching"
+        )
+    fields = {name: item for name, item in value.items() if item is not None or name not in _ENTRY_FIELDS}
+    _check_token(fields.get("token"))
+    sid = fields.get("asm_session_sid")
+    if sid is not None:
+        fields["asm_session_sid"] = _session_sid(sid)
+    try:
+        return msgspec.convert(fields, SessionEntry)
+    except msgspec.ValidationError as error:
+        raise CommandError("malformed_entry", _without_values(str(error))) from None
+
+
+def read_injection(value: bytes | None, content_type: str | None) -> Injection:
+    """The event in an inbox record, JSON unless ``content_type`` says MessagePack.
+
+    Raises ``CommandError`` (``malformed_event``), whatever the bytes are.
+    """
+    try:
+        event = protojson.read_strict(asm.Event, _decode(value, content_type))
+    except protojson.ProtoJSONError as error:
+        _not_an_event(str(error))
+    kinds = [kind for kind in EVENT_KINDS if kind in event]
+    if not kinds:
+        _not_an_event("no event is set")
+    conversation = event[kinds[0]].get("conversation", {})
+    return Injection(kind=kinds[0], event=event, conversation_sid=conversation.get("conversation_sid"))
+
+
+_ENTRY_FIELDS = frozenset(SessionEntry.__struct_fields__)
+
+
+def _check_token(token: Any) -> None:
+    if isinstance(token, str) and not _REFERENCE.fullmatch(token):
+        raise CommandError(
+            "literal_token",
+            "token: a token is a reference (file:NAME, file:NAME#KEY or env:NAME, NAME without path separators or "
+            "a leading dot); a literal token is refused. Put the token into the secrets directory and name its file",
+        )
+
+
+def _session_sid(value: Any) -> str | None:
+    """A sid as digits. Raises ``CommandError``."""
+    try:
+        session = protojson.read(asm.AsmSession, {"asm_session_sid": value})
+    except protojson.ProtoJSONError as error:
+        raise CommandError("malformed_entry", str(error)) from None
+    return session.asm_session_sid if session.asm_session_sid != "0" else None
+
+
+def _without_values(text: str) -> str:
+    """msgspec's error texts hold no values but the name of an unknown field, which may be a misplaced secret."""
+    return re.sub(r"unknown field `(?![a-z_]{1,32}`).*`", "an unknown field", text, flags=re.DOTALL)
+
+
+def _decode(value: bytes | None, content_type: str | None) -> Any:
+    if value is None:
+        raise protojson.ProtoJSONError("the value is null")
+    if (content_type or "").partition(";")[0].strip().lower() not in _MSGPACK:
+        return protojson.decode(value)
+    try:
+        return msgspec.msgpack.decode(value)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise protojson.ProtoJSONError(f"not readable as MessagePack: {error}") from None
+
+
+def _not_an_event(problem: str) -> NoReturn:
+    raise CommandError("malformed_event", f"{problem}. Expected {_EXPECTED}") from None
