@@ -1,0 +1,67 @@
+"""HTTP answers as a gRPC-JSON gateway gives them, and the spoilt ones that a fault makes of them."""
+
+from typing import Literal, NamedTuple
+
+import msgspec
+
+Headers = list[tuple[bytes, bytes]]
+Cut = Literal["before", "during"]
+"""The connection is closed before anything of the answer was sent, or in the middle of it."""
+
+CODES = {400: 3, 401: 16, 403: 7, 404: 5, 405: 12, 409: 10, 412: 9, 422: 3, 429: 8, 500: 13, 503: 14, 504: 4}
+"""HTTP status -> the gRPC code that stands in the body."""
+
+MALFORMED = (
+    b'{"voiceStatus":{"statusDesc":"READY","lastStatus',
+    b"<html><body>It works!</body></html>",
+    b'{"voiceStatus":["READY"]}',
+    b'{"voiceStatus":{"statusDesc":"READY","lastStatusChange":"yesterday"}}',
+    b'{"voiceStatus":{"statusDesc":"READY","queuedCalls":{"agentQueueCalls":[{"callSid":{"high":1}}]}}}',
+    b"",
+)
+"""Bodies of a 200 that cannot be read: cut short, not JSON, wrong types, empty."""
+
+
+class Answer(NamedTuple):
+    """What goes back; ``cut`` if the connection dies over it."""
+
+    status: int
+    body: bytes
+    headers: Headers
+    cut: Cut | None = None
+
+    @property
+    def result(self) -> str:
+        """What the statistics count it as."""
+        return "cut" if self.cut else str(self.status)
+
+
+class GatewayError(Exception):
+    """Raised while a call is handled: it is answered with this status and gRPC code."""
+
+    def __init__(self, status: int, message: str, code: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.code = CODES[status] if code is None else code
+
+
+def ok(body: bytes) -> Answer:
+    """200 with a JSON body."""
+    return Answer(200, body, _headers(body))
+
+
+def error(status: int, message: str, *, code: int | None = None, retry_after: int | None = None) -> Answer:
+    """``{"code", "message", "details"}``; ``retry_after`` in seconds."""
+    body = msgspec.json.encode({"code": CODES[status] if code is None else code, "message": message, "details": []})
+    extra = [] if retry_after is None else [(b"retry-after", b"%d" % retry_after)]
+    return Answer(status, body, _headers(body) + extra)
+
+
+def malformed(number: int) -> Answer:
+    """One of the unreadable bodies, in turn."""
+    return ok(MALFORMED[number % len(MALFORMED)])
+
+
+def _headers(body: bytes) -> Headers:
+    return [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]

@@ -1,0 +1,78 @@
+"""What can be made to go wrong, and the dice that decide when."""
+
+from typing import Literal, get_args
+
+import msgspec
+
+from bridge.simulator import statuses
+
+FaultName = Literal[
+    "slow", "status_401", "status_429", "status_500", "status_503", "ended", "hang", "cut", "cut_after", "malformed"
+]
+NAMES: tuple[FaultName, ...] = get_args(FaultName)
+"""In the order in which they are tried; the first that hits is the one, but for `slow`, which joins any."""
+
+GETSTATUS_ONLY = frozenset({"ended"})
+
+
+class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One kind of fault: how probable, for whom, how often at most, and its own measure."""
+
+    probability: float = 1.0
+    agents: list[str] | None = None
+    """Only these agents; None: any."""
+    count: int | None = None
+    """Not more often than this; None: without end."""
+    calls: list[str] | None = None
+    """Only these calls, as ``getstatus``; None: any (`ended`: getstatus only)."""
+    only_events: bool = False
+    """Only requests that carry events."""
+    retry_after: int | None = None
+    """`status_429`, `status_503`: the Retry-After header, in seconds."""
+    ms: float = 1000.0
+    """`slow`: the delay, in milliseconds."""
+    seconds: float = 60.0
+    """`hang`: how long there is no answer (then it is 504)."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.probability <= 1:
+            raise ValueError(f"probability is {self.probability}; give a number from 0 to 1")
+
+
+Faults = dict[FaultName, Fault]
+
+
+class Dice:
+    """Decides which fault hits a request, in a sequence fixed by the seed."""
+
+    def __init__(self, seed: int, faults: Faults) -> None:
+        self._rng = statuses.dice(seed, "faults")
+        self.replace(faults)
+
+    def replace(self, faults: Faults) -> None:
+        """Put new settings in force; the counts start again."""
+        self.faults = {name: faults[name] for name in NAMES if name in faults}
+        self.hits = dict.fromkeys(self.faults, 0)
+
+    def throw(self, call: str, agent_id: str, carries_events: bool) -> tuple[FaultName | None, float]:
+        """The fault that hits this request (None: none), and the delay of `slow` in seconds."""
+        delay = 0.0
+        for name, fault in self.faults.items():
+            if (
+                not self._concerns(name, fault, call, agent_id, carries_events)
+                or self._rng.random() >= fault.probability
+            ):
+                continue
+            self.hits[name] += 1
+            if name != "slow":
+                return name, delay
+            delay = fault.ms / 1000
+        return None, delay
+
+    def _concerns(self, name: FaultName, fault: Fault, call: str, agent_id: str, carries_events: bool) -> bool:
+        return (
+            (fault.count is None or self.hits[name] < fault.count)
+            and (fault.agents is None or agent_id in fault.agents)
+            and (call in fault.calls if fault.calls is not None else name not in GETSTATUS_ONLY or call == "getstatus")
+            and (carries_events or not fault.only_events)
+        )

@@ -1,0 +1,150 @@
+"""The simulated floor: agents with their tokens, the calls that wait, and the time that passes for them."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+import msgspec
+
+from bridge.simulator import agents, calls
+from bridge.simulator.answers import Answer
+from bridge.simulator.faults import FaultName, Faults
+from bridge.simulator.ledger import Conduct, Ledger
+from bridge.simulator.pictures import Agent
+from bridge.simulator.wire import Value
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """How a simulated service behaves."""
+
+    agents: int = 10
+    change_rate: float = 0.2
+    """Mean status changes per second and agent; 0 = nothing happens by itself."""
+    seed: int = 1
+    emit_defaults: bool = False
+    """Print fields at their default, as gateways with emit_unpopulated do."""
+    ended: Literal["not_found", "failed_precondition"] = "not_found"
+    """What a session that has ended is answered: 404 (5) or 400 (9)."""
+    logouts: bool = True
+    """Agents log out and in again now and then."""
+    latency: float = 0.0
+    """Seconds that every answer takes."""
+    log_limit: int | None = None
+    """Entries kept in each list of what was shown and taken; None: all."""
+    faults: Faults = {}
+
+
+class Poll(NamedTuple):
+    """A ``GetStatusReq`` as read."""
+
+    asm_session_sid: int
+    keep_alive: bool
+    want_calls: bool
+    want_message: bool
+    since: int
+    skills: tuple[str, ...]
+    events: tuple[Value, ...]
+
+
+class Shown(NamedTuple):
+    """What an answer to ``getstatus`` shows, and what it was made of: if that is the same, it is sent again."""
+
+    poll: Poll
+    version: int
+    queue_version: int
+    answer: Answer
+    asm_session_sid: str
+    status: Value
+    message: tuple[int, str] | None
+    queued: Value | None
+    alert: Value | None
+
+
+@dataclass(slots=True)
+class Caller:
+    """An agent as the service knows it, with the last request read and the last answer made, to be used again."""
+
+    life: Agent
+    token: str
+    conduct: Conduct = field(default_factory=Conduct)
+    retry_at: dict[FaultName, float] = field(default_factory=dict)
+    body: bytes = b""
+    poll: Poll | None = None
+    shown: Shown | None = None
+    noted: Shown | None = None
+
+
+class LifeTime:
+    """Seconds that lives have been lived: those of the clock, without those frozen."""
+
+    def __init__(self, start: float) -> None:
+        self._start = start
+        self.frozen_at: float | None = None
+
+    def at(self, now: float) -> float:
+        """The lives' time when the clock says ``now``."""
+        return (now if self.frozen_at is None else self.frozen_at) - self._start
+
+    def freeze(self, now: float) -> None:
+        """Stop; again: no change."""
+        self.frozen_at = now if self.frozen_at is None else self.frozen_at
+
+    def thaw(self, now: float) -> None:
+        """Go on where it stopped."""
+        if self.frozen_at is not None:
+            self._start += now - self.frozen_at
+            self.frozen_at = None
+
+
+class World:
+    """Agents ``agent-0`` and on, each with the token ``sim-token-<agent_id>``. ``clock`` tells seconds since 1970."""
+
+    def __init__(self, options: Options, clock: Callable[[], float] = time.time) -> None:
+        epoch = clock()
+        self.options = options
+        self.clock = clock
+        self.life_time = LifeTime(epoch)
+        self.callers = {caller.life.agent_id: caller for caller in _born(options, epoch)}
+        self.queue = calls.opened(options.seed, change_rate=options.change_rate, epoch=epoch)
+        self.ledger = Ledger(options.log_limit)
+        self._by_authorization = {_bearer(caller.token): caller for caller in self.callers.values()}
+
+    def authorized(self, authorization: bytes) -> Caller | None:
+        """Whose request it is, by its Authorization header; None if the token is unknown."""
+        caller = self._by_authorization.get(authorization)
+        if caller is None and authorization[:7].lower() == b"bearer ":
+            return self._by_authorization.get(b"Bearer " + authorization[7:].strip())
+        return caller
+
+    def set_token(self, caller: Caller, token: str) -> None:
+        """Give an agent another token; the old one is unknown from now on."""
+        self._by_authorization.pop(_bearer(caller.token), None)
+        caller.token = token
+        self._by_authorization[_bearer(token)] = caller
+
+    def now(self) -> float:
+        """The lives' time, in seconds since the start."""
+        return self.life_time.at(self.clock())
+
+    def lived(self, caller: Caller) -> Agent:
+        """The agent as it is now."""
+        agents.advance(caller.life, self.now())
+        return caller.life
+
+
+def _born(options: Options, epoch: float) -> list[Caller]:
+    lives = (
+        agents.born(n, options.seed, change_rate=options.change_rate, epoch=epoch, logouts=options.logouts)
+        for n in range(options.agents)
+    )
+    return [Caller(life, token_of(life.agent_id)) for life in lives]
+
+
+def token_of(agent_id: str) -> str:
+    """The token that an agent starts with."""
+    return f"sim-token-{agent_id}"
+
+
+def _bearer(token: str) -> bytes:
+    return f"Bearer {token}".encode()
