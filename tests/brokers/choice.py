@@ -1,0 +1,45 @@
+"""Which broker the tests use: the one named, else the best that this machine can run."""
+
+from tests.brokers import docker, maven
+from tests.brokers.base import Broker, BrokerUnavailableError
+from tests.brokers.docker import DockerBroker
+from tests.brokers.embedded import EmbeddedBroker
+from tests.brokers.external import ExternalBroker
+from tests.brokers.maven import MavenBroker
+
+NAMED: dict[str, type[Broker]] = {kind.name: kind for kind in (DockerBroker, MavenBroker, EmbeddedBroker)}
+"""Best first."""
+
+
+def start_broker(wanted: str | None) -> tuple[Broker, list[str]]:
+    """Starts ``wanted`` (``docker``, ``maven``, ``embedded`` or ``HOST:PORT``), or the best there is if that is None.
+
+    Returns it with the reasons why no better one was taken. Raises BrokerUnavailableError if none starts.
+    """
+    reasons: list[str] = []
+    for broker in candidates(wanted, reasons):
+        try:
+            broker.start()
+        except BrokerUnavailableError as error:
+            reasons.append(str(error))
+            continue
+        return broker, reasons
+    raise BrokerUnavailableError("no broker for the tests: " + "; ".join(reasons))
+
+
+def candidates(wanted: str | None, reasons: list[str]) -> list[Broker]:
+    """What to try, best first; why others are not among them is added to ``reasons``."""
+    if wanted:
+        return [named(wanted)]
+    lacks = {"docker": docker.why_not(), "maven": maven.why_not(), "embedded": None}
+    reasons += [f"{name}: {why}" for name, why in lacks.items() if why]
+    return [kind() for name, kind in NAMED.items() if not lacks[name]]
+
+
+def named(wanted: str) -> Broker:
+    if wanted in NAMED:
+        return NAMED[wanted]()
+    host, _, port = wanted.rpartition(":")
+    if not host or not port.isdecimal():
+        raise BrokerUnavailableError(f"--broker {wanted}: expected {', '.join(NAMED)} or HOST:PORT")
+    return ExternalBroker(wanted)

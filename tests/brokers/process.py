@@ -1,0 +1,96 @@
+"""A broker that is a child process of the test run."""
+
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from abc import abstractmethod
+from contextlib import ExitStack
+from pathlib import Path
+
+from bridge.embedded import ends_with_us, free_port
+from tests.brokers.base import START_DEADLINE, Broker, BrokerUnavailableError
+
+
+class ProcessBroker(Broker):
+    """Runs ``command()`` in a directory of its own, ``home``; its output goes to ``home/log``."""
+
+    def __init__(self) -> None:
+        self.home = Path()
+        self.port = 0
+        self._process: subprocess.Popen[bytes] | None = None
+        self._guard = ExitStack()
+
+    @abstractmethod
+    def prepare(self) -> None:
+        """Done once, before the first start."""
+
+    @abstractmethod
+    def command(self) -> list[str]: ...
+
+    @abstractmethod
+    def ready(self, said: bytes) -> bool:
+        """Whether it serves requests; ``said`` is what it printed since it was started."""
+
+    def start(self) -> str:
+        self.home = Path(tempfile.mkdtemp(prefix="asm-bridge-broker-"))
+        self.port = free_port()
+        self.bootstrap_servers = f"127.0.0.1:{self.port}"
+        try:
+            self.prepare()
+            self._launch()
+        except BaseException:
+            self.stop()
+            raise
+        return self.bootstrap_servers
+
+    def stop(self) -> None:
+        self.kill()
+        if self.home.name:
+            shutil.rmtree(self.home, ignore_errors=True)
+
+    def kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+        self._guard.close()
+
+    def restart(self) -> None:
+        self.kill()
+        self._launch()
+
+    def pause(self) -> None:
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._process is None:
+            raise RuntimeError("the broker does not run")
+        self._process.send_signal(number)
+
+    def _launch(self) -> None:
+        with (self.home / "log").open("ab") as log:
+            begin = log.tell()
+            self._process = subprocess.Popen(
+                self.command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.home, start_new_session=True
+            )
+        self._guard.enter_context(ends_with_us(self._process.pid, then=f"rm -rf '{self.home}'"))
+        self._wait(self._process, begin)
+
+    def _wait(self, process: subprocess.Popen[bytes], begin: int) -> None:
+        deadline, said = time.monotonic() + START_DEADLINE, b""
+        while time.monotonic() < deadline and process.poll() is None:
+            said = (self.home / "log").read_bytes()[begin:]
+            if self.ready(said):
+                return
+            time.sleep(0.05)
+        state = "not ready in time" if process.poll() is None else f"ended with {process.returncode}"
+        raise BrokerUnavailableError(f"{self.name}: {state}; its log ends:\n{tail(said)}")
+
+
+def tail(said: bytes, lines: int = 20) -> str:
+    return "\n".join(said.decode(errors="replace").splitlines()[-lines:])

@@ -1,0 +1,88 @@
+"""One broker for the whole run, chosen by --broker or by what the machine has."""
+
+import os
+import secrets
+
+import pytest
+
+from tests.brokers import Broker, BrokerUnavailableError, start_broker
+
+RUNNING = pytest.StashKey[Broker]()
+REASONS = pytest.StashKey[list[str]]()
+WITHOUT_TRANSACTIONS = pytest.StashKey[list[str]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--broker",
+        default=os.environ.get("BROKER") or None,
+        help="docker, maven, embedded or HOST:PORT (default: $BROKER, else the best of the three that runs here)",
+    )
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """The broker starts here, outside any test's time limit, if a selected test needs it."""
+    if session.config.option.collectonly or not any(map(needs_broker, session.items)):
+        return
+    try:
+        broker, reasons = start_broker(session.config.getoption("broker"))
+    except BrokerUnavailableError as error:
+        pytest.exit(str(error), returncode=1)
+    session.config.add_cleanup(broker.stop)
+    session.config.stash[RUNNING], session.config.stash[REASONS] = broker, reasons
+    session.config.stash[WITHOUT_TRANSACTIONS] = skip_without_transactions(session.items, broker)
+
+
+def needs_broker(item: pytest.Item) -> bool:
+    return "broker" in getattr(item, "fixturenames", ()) or any(map(item.get_closest_marker, ("kafka", "transactions")))
+
+
+def skip_without_transactions(items: list[pytest.Item], broker: Broker) -> list[str]:
+    """Marks what the broker cannot carry; returns the names."""
+    if broker.transactions:
+        return []
+    skipped = [item for item in items if item.get_closest_marker("transactions")]
+    for item in skipped:
+        item.add_marker(pytest.mark.skip(reason=f"{broker.description} has no transactions"))
+    return [item.nodeid for item in skipped]
+
+
+def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
+    return broker_lines(config)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    for line in broker_lines(config):
+        terminalreporter.write_line(line)
+    broker, skipped = config.stash.get(RUNNING, None), config.stash.get(WITHOUT_TRANSACTIONS, [])
+    if broker and skipped:
+        terminalreporter.write_line(
+            f"{len(skipped)} tests were skipped because {broker.description} has no transactions:"
+        )
+        for name in skipped:
+            terminalreporter.write_line(f"  {name}")
+
+
+def broker_lines(config: pytest.Config) -> list[str]:
+    broker = config.stash.get(RUNNING, None)
+    if broker is None:
+        return []
+    reasons = "; ".join(reason.splitlines()[0] for reason in config.stash[REASONS])
+    return [f"broker: {broker.description}" + (f" [{reasons}]" if reasons else "")]
+
+
+@pytest.fixture(scope="session")
+def broker(pytestconfig: pytest.Config) -> Broker:
+    """The broker of this run, started. A test that kills or pauses it has it running again at its end."""
+    return pytestconfig.stash[RUNNING]
+
+
+@pytest.fixture
+def bootstrap_servers(broker: Broker) -> str:
+    return broker.bootstrap_servers
+
+
+@pytest.fixture
+def topics_prefix() -> str:
+    """A prefix of topics, group ids and transactional ids that no other test has, such as ``t3f9a7c12.``"""
+    return f"t{secrets.token_hex(4)}."
