@@ -272,6 +272,8 @@ class ResumeEvent(Message, frozen=True, kw_only=True):
 
 
 class Event(Message, frozen=True, kw_only=True):
+    """What the agent's side reports to the service: an entry of a request's ``events``."""
+
     state: Annotated[str, StatusState] = "STATUS_STATE_UNKNOWN"
     event_time: Int64 = 0
     activated_conversation_event: Annotated[ActivatedConversationEvent | None, OneOf("event")] = None

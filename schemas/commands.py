@@ -12,8 +12,8 @@ from schemas.records import EventKind, Sid
 
 EVENT_KINDS: tuple[EventKind, ...] = get_args(EventKind)
 
-_TOKEN = r"^(env:[A-Za-z_][A-Za-z0-9_]*|file:[^./\\#\x00-\x1f\x7f][^/\\#\x00-\x1f\x7f]*(#[^\x00-\x1f\x7f]+)?)$"
-_REFERENCE = re.compile(_TOKEN[1:-1])
+_PATTERN = r"^(env:[A-Za-z_][A-Za-z0-9_]*|file:[^./\\#\x00-\x1f\x7f][^/\\#\x00-\x1f\x7f]*(#[^\x00-\x1f\x7f]+)?)$"
+_REFERENCE = re.compile(_PATTERN[1:-1])
 _MSGPACK = frozenset({"application/msgpack", "application/x-msgpack", "application/vnd.msgpack"})
 _EXPECTED = f'one entry of events, as {{"pause_event": {{}}}}: an object with exactly one of {", ".join(EVENT_KINDS)}'
 
@@ -31,7 +31,7 @@ class SessionEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     asm_session_sid: Sid | None = None
     """Null: whichever session the agent has; "0", which is protobuf's null, is read as that."""
-    token: Annotated[str, Meta(pattern=_TOKEN)] | None = None
+    token: Annotated[str, Meta(pattern=_PATTERN)] | None = None
     """A reference: ``file:NAME``, ``file:NAME#KEY``, ``env:NAME``; null for asm.token."""
     interval: Annotated[float, Meta(ge=0.05, le=3600)] | None = None
     """Seconds between polls; null for poll.interval."""
@@ -61,12 +61,14 @@ def read_session_entry(value: bytes) -> SessionEntry:
 
 
 def session_entry(value: Any) -> SessionEntry:
-    """The entry of decoded JSON or TOML; nulls stand for defaults. Raises ``CommandError``, as ``read_session_entry``."""
+    """The entry of decoded JSON or TOML; nulls stand for defaults. Raises as ``read_session_entry`` does."""
     if not isinstance(value, Mapping):
         raise CommandError(
             "malformed_entry", "a registry entry is a JSON object, {} at least; a tombstone ends watching"
         )
-    fields = {name: item for name, item in value.items() if item is not None or name not in _ENTRY_FIELDS}
+    if not value.keys() <= _ENTRY_FIELDS:  # unnamed: it may be a misplaced secret
+        raise CommandError("malformed_entry", f"unknown field. Known are {', '.join(SessionEntry.__struct_fields__)}")
+    fields = {name: item for name, item in value.items() if item is not None}
     _check_token(fields.get("token"))
     sid = fields.get("asm_session_sid")
     if sid is not None:
@@ -74,7 +76,7 @@ def session_entry(value: Any) -> SessionEntry:
     try:
         return msgspec.convert(fields, SessionEntry)
     except msgspec.ValidationError as error:
-        raise CommandError("malformed_entry", _without_values(str(error))) from None
+        raise CommandError("malformed_entry", str(error)) from None
 
 
 def read_injection(value: bytes | None, content_type: str | None) -> Injection:
@@ -112,11 +114,6 @@ def _session_sid(value: Any) -> str | None:
     except protojson.ProtoJSONError as error:
         raise CommandError("malformed_entry", str(error)) from None
     return session.asm_session_sid if session.asm_session_sid != "0" else None
-
-
-def _without_values(text: str) -> str:
-    """msgspec's error texts hold no values but the name of an unknown field, which may be a misplaced secret."""
-    return re.sub(r"unknown field `(?![a-z_]{1,32}`).*`", "an unknown field", text, flags=re.DOTALL)
 
 
 def _decode(value: bytes | None, content_type: str | None) -> Any:

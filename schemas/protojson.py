@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from enum import IntEnum
 from functools import cache
+from inspect import cleandoc
 from typing import Annotated, Any, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -43,11 +44,16 @@ class ProtoJSONError(ValueError):
 
 
 class Codec(NamedTuple):
-    """How a type is read; ``default`` stands for a null in a received list or map."""
+    """How a type is read.
+
+    ``default`` stands for a null in a received list or map; ``schema`` is the JSON Schema of what ``strict`` takes,
+    with messages as references into ``$defs``.
+    """
 
     lenient: Reader
     strict: Reader
     default: Any
+    schema: dict[str, Any]
 
 
 def read(cls: type[T], data: bytes | Mapping[str, Any]) -> T:
@@ -70,6 +76,20 @@ def read_strict(cls: type[msgspec.Struct], data: bytes | Mapping[str, Any]) -> d
     value = decode(data) if isinstance(data, bytes) else data
     result: dict[str, Any] = _strict_message(cls)(value)
     return result
+
+
+def schema(cls: type[msgspec.Struct]) -> dict[str, Any]:
+    """The JSON Schema of what ``read_strict`` takes for a message, with its messages as references into ``$defs``."""
+    null = {"type": "null"}
+    properties = {key: {"anyOf": [codec.schema, null]} for key, (_, codec, _) in _fields(cls).items()}
+    described = {"description": cleandoc(cls.__doc__)} if cls.__doc__ else {}
+    return {
+        "title": cls.__name__,
+        **described,
+        "type": "object",
+        "properties": properties,
+        "additionalProperties": False,
+    }
 
 
 def decode(data: bytes) -> Any:
@@ -158,18 +178,18 @@ def _codec(hint: Any) -> Codec:
     base, marks = _unwrap(hint)
     for mark in marks:
         if mark is Wire.INT64:
-            return Codec(_int64_id, _int64_id, "0") if base is str else Codec(_int64, _int64_id, 0)
+            return _INT64_ID if base is str else _INT64
         if mark is Wire.TIMESTAMP:
-            return Codec(_string, _time, "")
+            return _TIMESTAMP
         if isinstance(mark, type) and issubclass(mark, IntEnum):
             return _enum(mark)
     if get_origin(base) is list:
         return _list(_codec(get_args(base)[0]))
     if get_origin(base) is dict:
         return _map(_codec(get_args(base)[1]))
-    if base is bool:
-        return Codec(_bool, _bool, False)
-    return Codec(_string, _string, "") if base is str else Codec(_lenient_message(base), _strict_message(base), base())
+    if base is bool or base is str:
+        return _BOOL if base is bool else _STRING
+    return Codec(_lenient_message(base), _strict_message(base), base(), {"$ref": f"#/$defs/{base.__name__}"})
 
 
 def _unwrap(hint: Any) -> tuple[Any, tuple[Any, ...]]:
@@ -184,10 +204,10 @@ def _unwrap(hint: Any) -> tuple[Any, tuple[Any, ...]]:
 
 def _list(element: Codec) -> Codec:
     def lenient(value: Any) -> list[Any]:
-        default, reader = element.default, element.lenient
+        default, reader, array = element.default, element.lenient, _array(value)
         result: list[Any] = []
         try:
-            for item in _array(value):
+            for item in array:
                 result.append(default if item is None else reader(item))  # noqa: PERF401 - its length is the index
         except ProtoJSONError as error:
             error.under(f"[{len(result)}]")
@@ -197,7 +217,7 @@ def _list(element: Codec) -> Codec:
     def strict(value: Any) -> list[Any]:
         return [_at(f"[{index}]", element.strict, item) for index, item in enumerate(_array(value))]
 
-    return Codec(lenient, strict, [])
+    return Codec(lenient, strict, [], {"type": "array", "items": element.schema})
 
 
 def _map(element: Codec) -> Codec:
@@ -209,7 +229,7 @@ def _map(element: Codec) -> Codec:
     def strict(value: Any) -> dict[str, Any]:
         return {_string(key): _at(f"[{_short(key)}]", element.strict, item) for key, item in _mapping(value).items()}
 
-    return Codec(lenient, strict, {})
+    return Codec(lenient, strict, {}, {"type": "object", "additionalProperties": element.schema})
 
 
 def _enum(enum: type[IntEnum]) -> Codec:
@@ -230,7 +250,8 @@ def _enum(enum: type[IntEnum]) -> Codec:
             raise ProtoJSONError(f"{_short(name)} is no {enum.__name__}")
         return int(name)
 
-    return Codec(lenient, strict, names[0])
+    number = {"type": "integer", "minimum": -(2**31), "maximum": 2**31 - 1}
+    return Codec(lenient, strict, names[0], {"anyOf": [{"enum": list(names.values())}, number, _DIGITS]})
 
 
 def _at(step: str, reader: Reader, value: Any) -> Any:
@@ -280,6 +301,17 @@ def _time(value: Any) -> str | None:
     if text is None and not _PLACEHOLDER.fullmatch(value):
         raise ProtoJSONError("expected a time as in RFC 3339, for example 2024-05-01T12:00:00Z")
     return text
+
+
+_DIGITS = {"type": "string", "pattern": f"^{_INTEGER.pattern}$"}
+_INT64_SCHEMA = {"anyOf": [{"type": "integer", "minimum": -(2**63), "maximum": 2**63 - 1}, _DIGITS]}
+_TIME_PATTERNS = [{"format": "date-time", "pattern": f"^{_RFC3339.pattern}$"}, {"pattern": f"^{_PLACEHOLDER.pattern}$"}]
+
+_INT64 = Codec(_int64, _int64_id, 0, _INT64_SCHEMA)
+_INT64_ID = Codec(_int64_id, _int64_id, "0", _INT64_SCHEMA)
+_TIMESTAMP = Codec(_string, _time, "", {"type": "string", "anyOf": _TIME_PATTERNS})
+_BOOL = Codec(_bool, _bool, False, {"type": "boolean"})
+_STRING = Codec(_string, _string, "", {"type": "string"})
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

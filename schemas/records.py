@@ -139,7 +139,7 @@ class AgentObservationResumed(Record, frozen=True, kw_only=True, tag=True):
 
 
 class AgentStatusChanged(Status, frozen=True, kw_only=True, tag_field="type", tag=True):
-    """The agent's status differs from the one last published; ``changed`` names the fields, for a session's first all."""
+    """The status differs from the one last published; ``changed`` names the fields: all, for a session's first."""
 
     # A Struct has one base with fields: these are Record's.
     agent_id: str

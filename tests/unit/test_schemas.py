@@ -1,0 +1,252 @@
+"""The vendor's messages against its tables, and the JSON Schemas against what is really published and taken."""
+
+import json
+import subprocess
+import sys
+from enum import IntEnum
+from pathlib import Path
+from types import NoneType
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
+
+import jsonschema
+import msgspec
+import pytest
+from google.protobuf.message import Message
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import schemas
+from schemas import asm, records
+from schemas.commands import EVENT_KINDS, CommandError, read_injection, read_session_entry
+from schemas.export import export
+from schemas.export import schemas as generated
+from tests.protobuf import ENUMS, MESSAGES, SHAPES, Shape, messages, printed
+
+COMMITTED = Path(schemas.__file__).parent / "json"
+SCHEMAS = generated()
+
+
+def validator(name: str) -> jsonschema.Draft202012Validator:
+    return jsonschema.Draft202012Validator(SCHEMAS[f"{name}.json"])
+
+
+@pytest.mark.parametrize("name", MESSAGES)
+def test_messages_are_the_vendors(name: str) -> None:
+    """Each message has the vendor's fields, with the vendor's types."""
+    hints = get_type_hints(getattr(asm, name), include_extras=True)
+    assert {field: written(hint) for field, hint in hints.items()} == {
+        field: of_type.replace("FieldMask", "StringValue") for field, of_type in MESSAGES[name].items()
+    }
+
+
+def written(hint: Any) -> str:
+    """A Struct's annotation as the vendor's table writes the type; a mask's JSON is text, as a StringValue's is."""
+    base, marks = (get_args(hint)[0], get_args(hint)[1:]) if get_origin(hint) is Annotated else (hint, ())
+    optional = NoneType in get_args(base)
+    base = get_args(base)[0] if optional else base
+    oneof = next((f" (oneof {mark.name})" for mark in marks if isinstance(mark, asm.OneOf)), "")
+    if asm.Wire.INT64 in marks:
+        return "Int64Value" if optional else "int64"
+    if asm.Wire.TIMESTAMP in marks:
+        return "Timestamp"
+    for mark in marks:
+        if isinstance(mark, type) and issubclass(mark, IntEnum):
+            return f"enum {mark.__name__}"
+    if get_origin(base) is list:
+        return f"repeated {written(get_args(base)[0])}"
+    if get_origin(base) is dict:
+        return f"map<string, {written(get_args(base)[1])}>"
+    if base is str and optional and not oneof:
+        return "StringValue"
+    name = "string" if base is str else base.__name__
+    return f"{name}{oneof}"
+
+
+@pytest.mark.parametrize("name", ENUMS)
+def test_enums_are_the_vendors(name: str) -> None:
+    """Each enum has the vendor's names and numbers, UNAVALIABLE included."""
+    assert {member.name: member.value for member in getattr(asm, name)} == ENUMS[name]
+
+
+def test_defaults_are_protobufs() -> None:
+    """What is not sent is at protobuf's default: an enum at its first name, an identifier at "0"."""
+    call = asm.QueuedCallData()
+    assert (call.call_sid, call.call_type, call.start_date, call.skills) == ("0", "INBOUND", None, [])
+    for name, fields in MESSAGES.items():
+        message = getattr(asm, name)()
+        for field, of_type in fields.items():
+            if of_type.startswith("enum "):
+                assert getattr(message, field) == next(iter(ENUMS[of_type[5:]]))
+
+
+def test_committed_schemas_are_those_of_the_code(tmp_path: Path) -> None:
+    """schemas/json is what ``python -m schemas.export`` writes; run it into schemas/json if this fails."""
+    files = {path.name: path.read_text(encoding="utf-8") for path in export(tmp_path / "new")}
+    assert files == {path.name: path.read_text(encoding="utf-8") for path in COMMITTED.iterdir()}
+
+
+def test_schemas_are_exported_by_command(tmp_path: Path) -> None:
+    """``python -m schemas.export DIRECTORY`` writes a schema for every record and input."""
+    subprocess.run([sys.executable, "-m", "schemas.export", str(tmp_path)], check=True, cwd=COMMITTED.parents[1])
+    names = {cls.__name__ for cls in records.TOPICS} | {"SessionEntry", "Event"}
+    assert {path.stem for path in tmp_path.iterdir()} == names
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_a_schema_is_valid_and_stands_alone(name: str) -> None:
+    """Each is JSON Schema 2020-12 with an id, a title and a description, and refers to nothing outside itself."""
+    schema = SCHEMAS[name]
+    jsonschema.Draft202012Validator.check_schema(schema)
+    assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+    assert f"{schema['title']}.json" == name
+    assert schema["$id"] == f"urn:asm-kafka-bridge:schema:{schema['title']}:v1"
+    assert schema["description"]
+    for reference in references(schema):
+        assert reference.removeprefix("#/$defs/") in schema["$defs"]
+
+
+def references(value: Any) -> list[str]:
+    if isinstance(value, dict):
+        own = [value["$ref"]] if "$ref" in value else []
+        return own + [found for item in value.values() for found in references(item)]
+    return [found for item in value for found in references(item)] if isinstance(value, list) else []
+
+
+SESSION = records.AgentSessionRef(asm_session_sid="9007199254740993")
+FILLED: dict[str, Any] = {
+    "agent_id": "agent-7",
+    "stream_id": "s1",
+    "sequence": 1,
+    "asm_session_sid": "9007199254740993",
+    "observed_at": "2024-05-01T12:00:00.123Z",
+    "since": "2024-05-01T12:00:00Z",
+    "labels": {"site": "manila"},
+    "voice_session_sid": "5",
+    "changed": ["status"],
+    "transfer_members": [records.TransferMember(agent_session=SESSION, caller_sid=records.CallerRef())],
+    "change": "entered",
+    "list": "on_hold",
+    "call_sid": "7",
+    "start_date": "2024-05-01T12:00:00Z",
+    "hold_date_raw": "1s",
+    "skills": ["english"],
+    "message": "hello",
+    "message_timestamp": 1626791817289,
+    "kind": "backoffice_message",
+    "alert_id": "a1",
+    "target_agent_session": SESSION,
+    "conversation_sid": None,
+    "event": {"pause_event": {}},
+    "injection_id": "0/1",
+    "delivered_at": "2024-05-01T12:00:00Z",
+    "source": None,
+    "entry": "0/1",
+    "outcome": "delivered",
+    "received_at": "2024-05-01T12:00:00Z",
+    "completed_at": "2024-05-01T12:00:00Z",
+    "status": records.Status(),
+    "calls": [records.CallInView(list="hqm", call_sid="1", digest="d")],
+    "alert": records.Alert(kind="directed_call_ringing", alert_id="a"),
+    "lost": records.Loss(reason="unreachable", since="2024-05-01T12:00:00Z"),
+    "delivered": [records.Delivered(source=None, injection_id="0/1")],
+}
+OWN: dict[str, dict[str, Any]] = {
+    "AgentSessionEnded": {"reason": "replaced"},
+    "AgentStatusChanged": {"status": 2},
+    "QueuedCallChanged": {"reason": None},
+    "ConversationEventDelivered": {"kind": "pause_event"},
+    "AgentAlertRaised": {"caller_sid": records.CallerRef()},
+    "AgentAlertCleared": {"caller_sid": None},
+}
+
+
+def sample(cls: type[msgspec.Struct]) -> msgspec.Struct:
+    fields = {"reason": "because", **FILLED, **OWN.get(cls.__name__, {})}
+    return cls(**{name: value for name, value in fields.items() if name in cls.__struct_fields__})
+
+
+@pytest.mark.parametrize("cls", records.TOPICS, ids=lambda cls: cls.__name__)
+def test_a_record_fits_its_schema(cls: type[msgspec.Struct]) -> None:
+    """What is published validates, and is the same record when read back; without its agent_id it is none."""
+    body = msgspec.json.encode(sample(cls))
+    assert msgspec.json.decode(body, type=cls) == sample(cls)
+    validator(cls.__name__).validate(json.loads(body))
+    assert not validator(cls.__name__).is_valid({k: v for k, v in json.loads(body).items() if k != "agent_id"})
+
+
+@pytest.mark.parametrize("cls", get_args(records.Published), ids=lambda cls: cls.__name__)
+def test_a_record_says_its_type(cls: type[msgspec.Struct]) -> None:
+    """The tag tells a reader of a topic which record it holds."""
+    assert msgspec.json.decode(msgspec.json.encode(sample(cls)), type=records.Published) == sample(cls)
+
+
+def test_cloudevents_types_are_the_contracts() -> None:
+    """ce_type is com.tcn.asm. with the record's name in snake_case and its version."""
+    assert records.ce_type(records.AgentStatusChanged) == "com.tcn.asm.agent_status_changed.v1"
+    assert len({records.ce_type(cls) for cls in records.TOPICS}) == len(records.TOPICS)
+
+
+@settings(max_examples=40, deadline=None)
+@given(message=messages("Event"), shape=st.sampled_from(SHAPES))
+def test_the_event_schema_takes_what_the_bridge_takes(message: Message, shape: Shape) -> None:
+    """Any valid event in any shape validates if the bridge takes it; one without an event is refused by both."""
+    value = printed(message, shape)
+    assert validator("Event").is_valid(value) == accepted(read_injection, json.dumps(value).encode(), None)
+
+
+def accepted(reader: Any, *value: Any) -> bool:
+    try:
+        reader(*value)
+    except CommandError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *[{kind: {}} for kind in EVENT_KINDS],
+        {"pauseEvent": {}, "event_time": "12", "state": 99},
+        {"pauseEvent": {}, "resume_event": None},
+        {"pauseEvent": {}, "resume_event": {}},
+        {"pause_event": {}, "pauseEvent": {}},
+        {"pause_event": None},
+        {"pause_event": []},
+        {"pause_event": {}, "events": []},
+        {"pause_event": {}, "state": "SLEEPING"},
+        {"sent_message_event": {"response_time_seconds": 1.5}},
+        {"sent_message_event": {"conversation": {"date_created": "1s", "end_time": "2024-05-01T12:00:00+02:00"}}},
+        {"sent_message_event": {"conversation": {"date_created": "soon"}}},
+        {},
+        [],
+    ],
+    ids=json.dumps,
+)
+def test_the_event_schema_refuses_what_the_bridge_refuses(value: Any) -> None:
+    """A producer that validates its events learns before sending what the bridge would say after."""
+    assert validator("Event").is_valid(value) == accepted(read_injection, json.dumps(value).encode(), None)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {},
+        {"asm_session_sid": 9007199254740993, "token": "file:agent-7#key", "interval": 1, "labels": {"site": "manila"}},
+        {"asm_session_sid": "12", "token": None, "interval": None, "skills": None, "labels": None, "keep_alive": None},
+        {"asm_session_sid": "twelve"},
+        {"token": "a-literal-token"},
+        {"token": "file:../up"},
+        {"token": "env:AGENT_7"},
+        {"token": 7},
+        {"interval": 0},
+        {"interval": "1s"},
+        {"skills": "english"},
+        {"labels": {"site": 1}},
+        {"agent_id": "agent-7"},
+        [],
+    ],
+    ids=json.dumps,
+)
+def test_the_entry_schema_agrees_with_the_bridge(value: Any) -> None:
+    """A registry entry validates exactly if the bridge takes it."""
+    assert validator("SessionEntry").is_valid(value) == accepted(read_session_entry, json.dumps(value).encode())
