@@ -1,0 +1,300 @@
+"""Puts the parts together for ``run``."""
+
+import asyncio
+import contextlib
+import signal
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import Any
+
+import structlog
+from aiokafka.errors import KafkaError
+from aiokafka.structs import TopicPartition
+
+from bridge.backoff import Backoff
+from bridge.injection.entries import Message
+from bridge.injection.pending import Limits
+from bridge.kafka import KafkaUnavailableError
+from bridge.kafka.clients import Clients
+from bridge.kafka.encoding import Encoder
+from bridge.kafka.group import Group
+from bridge.kafka.keys import partition_for
+from bridge.kafka.partition import Partition
+from bridge.kafka.topics import ensure_topics
+from bridge.ops.metrics import METRICS
+from bridge.ops.server import serve
+from bridge.polling.poller import Poller, now
+from bridge.sessions.agent import CONDITIONS
+from bridge.sessions.agents import Agents, Policy
+from bridge.sessions.registry import Bad, Registry
+from bridge.settings import Settings
+from bridge.vendor.client import AsmClient, transport
+from bridge.vendor.host import Host
+from bridge.vendor.tokens import Tokens
+from bridge.worker import Worker
+from schemas.records import AgentState
+
+log = structlog.get_logger()
+
+_REVOKE_SHARE = 0.6
+"""Of the session time-out, how much may go into coming to rest before a rebalance goes on without it."""
+
+
+def run(settings: Settings) -> int:
+    """Run the bridge until SIGINT or SIGTERM. Returns the exit code."""
+    import uvloop
+
+    return uvloop.run(_run(settings))
+
+
+async def _run(settings: Settings) -> int:
+    stop = asyncio.Event()
+    _on_signals(stop)
+    try:
+        await _until(stop, prepare(settings))
+        if not stop.is_set():
+            await Bridge(settings).run(stop)
+    except (KafkaUnavailableError, TopicsError) as error:
+        log.error("run.failed", error=str(error))
+        return 1
+    return 0
+
+
+class TopicsError(Exception):
+    """The topics are not as they must be; the text says what to do."""
+
+
+async def prepare(settings: Settings) -> None:
+    """See to the topics, and put the sessions file into the registry."""
+    results = await ensure_topics(settings.kafka.client_arguments(), settings.topics, create=settings.topics.create)
+    problems = [f"{result.name} {problem}" for result in results for problem in result.problems]
+    if problems:
+        raise TopicsError("; ".join(problems))
+    if settings.sessions_file is not None:
+        from bridge.sessions_file import register
+
+        await register(settings, settings.sessions_file)
+
+
+class Bridge:
+    """One process of the bridge: a member of the group, with a worker for each partition that it owns."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        kafka, asm = settings.kafka, settings.asm
+        self._clients = Clients(
+            connection=kafka.client_arguments(),
+            group_id=kafka.group_id,
+            topic=settings.topics.name,
+            exactly_once=kafka.delivery == "exactly_once",
+            compression=kafka.compression_type,
+            session_timeout=kafka.session_timeout,
+            group_instance_id=kafka.group_instance_id,
+        )
+        self._encoder = Encoder(settings.records.encoding, settings.topics.name("inject"))
+        engine = transport(
+            ca_file=asm.ca_file,
+            proxy=asm.proxy,
+            connect_timeout=asm.connect_timeout,
+            request_timeout=asm.request_timeout,
+            max_connections=asm.max_connections,
+            http2=asm.http2,
+        )
+        backoff = Backoff()
+        self._client = AsmClient(engine, asm.base_url)
+        self._tokens = Tokens(settings.secrets_dir, asm.token.get_secret_value() if asm.token else None)
+        self._poller = Poller(self._client, self._tokens, Host(backoff), asm.rate_limit, self._holds)
+        limits = settings.injection
+        self._policy = Policy(
+            interval=settings.poll.interval,
+            limits=Limits(
+                limits.ttl,
+                limits.unknown_agent_grace,
+                limits.max_attempts,
+                limits.max_events_per_request,
+                limits.max_pending,
+            ),
+            backoff=backoff,
+            clock=now,
+        )
+        self._registry = Registry(self._changed, self._refused)
+        self._registry_read = asyncio.Event()
+        self._group: Group | None = None
+        self._workers: dict[int, tuple[Worker, asyncio.Task[None]]] = {}
+        self._tasks: asyncio.TaskGroup
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Until ``stop``; then polls under way end, their steps are committed, and the partitions are handed over."""
+        async with serve(self._settings.ops.host, self._settings.ops.port, self), asyncio.TaskGroup() as tasks:
+            self._tasks = tasks
+            running = [tasks.create_task(self._follow_registry()), tasks.create_task(self._poller.run())]
+            await _until(stop, self._registry_read.wait())
+            if not stop.is_set():
+                running.append(tasks.create_task(self._take_part(stop)))
+            await stop.wait()
+            log.info("run.draining", partitions=len(self._workers))
+            await self._drain()
+            for task in running:
+                task.cancel()
+        await self._client.aclose()
+        log.info("run.stopped")
+
+    def not_ready(self) -> str | None:
+        """Why this process does not do its work now; None if it does."""
+        if not self._registry_read.is_set():
+            return "the registry has not been read yet: is Kafka reachable?"
+        if self._group is None or not self._group.joined:
+            return "not a member of the consumer group yet, or partitions are being dealt out anew"
+        if not self._group.holds():
+            return "Kafka has not answered a heartbeat within the session time-out"
+        if not self._workers:
+            return "owns no partition: there are more processes than partitions"
+        waiting = sorted(number for number, (worker, _) in self._workers.items() if not worker.ready)
+        return f"partitions are being opened, or cannot commit: {waiting}" if waiting else None
+
+    def observe(self) -> None:
+        """Bring the gauges up to date."""
+        agents = [agent for worker, _ in self._workers.values() for agent in worker.agents or ()]
+        states = Counter(agent.condition for agent in agents)
+        for condition in CONDITIONS:
+            METRICS.agents.labels(condition).set(states[condition])
+        waiting = [entry for agent in agents for entry in agent.pending.entries]
+        METRICS.inbox_pending.set(len(waiting))
+        METRICS.inbox_oldest_seconds.set(
+            time.time() - min((entry.received_at for entry in waiting), default=time.time())
+        )
+        METRICS.token_reloads.set(self._tokens.reloads)
+
+    # -- parts that run all along
+
+    async def _follow_registry(self) -> None:
+        """Read the registry, and go on reading; an outage of Kafka is waited out."""
+        position = TopicPartition(self._clients.topic("sessions"), 0)
+        read = -1
+        while True:
+            try:
+                async for messages, whole in self._clients.follow(position):
+                    for message in messages:
+                        if message.offset > read:
+                            self._registry.read(message)
+                            read = message.offset
+                    if whole and not self._registry_read.is_set():
+                        self._registry_read.set()
+                        log.info("registry.read", agents=len(self._registry))
+            except (KafkaError, OSError, TimeoutError) as error:
+                log.warning("registry.read_failed", error=str(error) or type(error).__name__)
+                await asyncio.sleep(1)
+
+    async def _take_part(self, stop: asyncio.Event) -> None:
+        """Be a member of the group; one that Kafka throws out for good joins anew."""
+        while not stop.is_set():
+            group = self._group = Group(self._clients, self._revoke, self._assign, self._deliver)
+            try:
+                await group.start()
+                await group.run()
+            except (KafkaError, OSError, TimeoutError) as error:
+                log.warning("group.left", error=str(error) or type(error).__name__)
+                await self._end(list(self._workers))
+                await group.stop()
+                await asyncio.sleep(1)
+
+    async def _drain(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.drain_timeout):
+                await asyncio.gather(*(worker.suspend() for worker, _ in self._workers.values()))
+        await self._end(list(self._workers))
+        if self._group is not None:
+            await self._group.stop()
+
+    # -- what the group tells
+
+    async def _revoke(self) -> None:
+        """Come to rest, in the time there is; a partition that does not is taken over as if its owner had died."""
+        workers = [asyncio.ensure_future(worker.suspend()) for worker, _ in self._workers.values()]
+        if workers:
+            await asyncio.wait(workers, timeout=self._settings.kafka.session_timeout * _REVOKE_SHARE)
+
+    def _assign(self, partitions: set[int], kept: bool) -> None:
+        gone = [
+            number
+            for number, (worker, _) in self._workers.items()
+            if number not in partitions or not (kept and worker.resume())
+        ]
+        for number in gone:
+            self._workers.pop(number)[1].cancel()
+        for number in partitions - self._workers.keys():
+            worker = self._worker(number)
+            self._workers[number] = worker, self._tasks.create_task(worker.run())
+        METRICS.partitions.set(len(self._workers))
+        log.info("partitions.assigned", partitions=sorted(partitions), kept=len(partitions) if kept else 0)
+
+    def _deliver(self, number: int, messages: Sequence[Message]) -> None:
+        if number in self._workers:
+            self._workers[number][0].deliver(messages)
+
+    def _worker(self, number: int) -> Worker:
+        assert self._group is not None
+        group = self._group
+        count = self._settings.topics.partitions
+
+        def partition(committed: Callable[[str, AgentState | None], None]) -> Partition:
+            return Partition(number, self._clients, self._encoder, group.commit, committed)
+
+        def agents(partition: Partition) -> Agents:
+            return Agents(partition, count, self._registry, self._poller, self._policy)
+
+        return Worker(number, group, partition, agents, self._settings.kafka.commit_interval)
+
+    # -- what the registry tells
+
+    def _changed(self, agent_id: str) -> None:
+        for agents in self._owned(agent_id):
+            agents.sync(agent_id)
+
+    def _refused(self, bad: Bad) -> None:
+        for agents in self._owned(bad.key):
+            agents.put_away(bad)
+
+    def _owned(self, key: str | bytes) -> Iterator[Agents]:
+        """The agents that ``key`` belongs to, if they are ours and in memory."""
+        owned = self._workers.get(partition_for(key, self._settings.topics.partitions))
+        if owned is not None and owned[0].agents is not None:
+            yield owned[0].agents
+
+    async def _end(self, numbers: list[int]) -> None:
+        tasks = [self._workers.pop(number)[1] for number in numbers]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _holds(self) -> bool:
+        return self._group is not None and self._group.holds()
+
+
+async def _until(stop: asyncio.Event, work: Awaitable[Any]) -> None:
+    """Wait for ``work``, or for ``stop``, which ends it."""
+    task = asyncio.ensure_future(work)
+    stopped = asyncio.ensure_future(stop.wait())
+    await asyncio.wait([task, stopped], return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    if task.done():
+        task.result()
+    else:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+def _on_signals(stop: asyncio.Event) -> None:
+    """The first signal drains, the second one ends at once."""
+    loop = asyncio.get_running_loop()
+
+    def caught(number: int) -> None:
+        if stop.is_set():
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, caught, number)

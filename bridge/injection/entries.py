@@ -1,0 +1,122 @@
+"""A record of the inbox as an entry that waits for its agent: pure."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from bridge.times import seconds
+from schemas.commands import CommandError, Injection, read_injection
+
+MAX_BYTES = 512 * 1024
+MAX_AHEAD = 3600.0
+"""How far ahead, in seconds, an ``expires_at`` counts."""
+
+ORIGIN = "asm_origin"
+RECEIVED_AT = "asm_received_at"
+"""Headers of a record that was moved to its agent's partition: where and when it first arrived."""
+
+
+class Message(Protocol):
+    """A record as read from Kafka; ``timestamp`` is in milliseconds since 1970."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes]]
+
+
+@dataclass(slots=True)
+class Entry:
+    """One injection on its way. Times are seconds since 1970; ``fault`` is (code, text) of one that is no event."""
+
+    offset: int
+    agent_id: str
+    key: bytes
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes]]
+    injection_id: str
+    source: str | None
+    identified: bool
+    origin: str
+    received_at: float
+    expires_at: float
+    injection: Injection | None = None
+    fault: tuple[str, str] | None = None
+    attempts: int = 0
+    maybe_sent: bool = False
+    http_status: int | None = field(default=None)
+
+    @property
+    def entry(self) -> str:
+        return self.origin.partition("/")[2]
+
+    @property
+    def size(self) -> int:
+        return len(self.value or b"")
+
+
+def read_entry(message: Message, ttl: float, maybe_sent: bool) -> Entry:
+    """The entry in a record that has a key. One that is no event comes back with its ``fault``."""
+    assert message.key is not None
+    headers = _texts(message.headers)
+    origin, received_at = _first_arrival(message, headers)
+    ce_id = headers.get("ce_id")
+    entry = Entry(
+        offset=message.offset,
+        agent_id=message.key.decode(errors="backslashreplace"),
+        key=message.key,
+        value=message.value,
+        headers=message.headers,
+        injection_id=ce_id or origin.partition("/")[2],
+        source=headers.get("ce_source"),
+        identified=bool(ce_id),
+        origin=origin,
+        received_at=received_at,
+        expires_at=received_at + ttl,
+        maybe_sent=maybe_sent,
+    )
+    try:
+        _fill(entry, headers)
+    except CommandError as error:
+        entry.fault = (error.code, str(error))
+    return entry
+
+
+def _fill(entry: Entry, headers: dict[str, str]) -> None:
+    if entry.size > MAX_BYTES:
+        raise CommandError("too_large", f"the value has {entry.size} bytes; at most {MAX_BYTES} are taken")
+    if not is_utf8(entry.key):
+        raise CommandError("malformed_event", "the key is not UTF-8; it must be the agent_id")
+    if (expires_at := headers.get("expires_at")) is not None:
+        try:
+            entry.expires_at = min(seconds(expires_at), entry.received_at + MAX_AHEAD)
+        except ValueError as error:
+            raise CommandError("malformed_event", f"the header expires_at is no RFC 3339 time: {error}") from None
+    entry.injection = read_injection(entry.value, headers.get("content-type"))
+
+
+def _first_arrival(message: Message, headers: dict[str, str]) -> tuple[str, float]:
+    """Where (``topic/partition/offset``) and when the record arrived before it was moved, if it was."""
+    origin, received_at = headers.get(ORIGIN, ""), headers.get(RECEIVED_AT, "")
+    topic, *place = origin.split("/")
+    if topic == message.topic and len(place) == 2 and all(part.isdigit() for part in place) and received_at:
+        try:
+            return origin, seconds(received_at)
+        except ValueError:
+            pass
+    return f"{message.topic}/{message.partition}/{message.offset}", message.timestamp / 1000
+
+
+def _texts(headers: Iterable[tuple[str, bytes]]) -> dict[str, str]:
+    return {name: value.decode(errors="replace") for name, value in headers}
+
+
+def is_utf8(key: bytes) -> bool:
+    try:
+        key.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

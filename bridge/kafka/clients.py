@@ -1,0 +1,128 @@
+"""aiokafka's clients, built one way, with a deadline on each call that could wait for ever."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
+from aiokafka.errors import KafkaError
+from aiokafka.structs import ConsumerRecord, TopicPartition
+
+T = TypeVar("T")
+
+DEADLINE = 30.0
+"""Seconds after which a call to Kafka counts as failed."""
+_STOP_DEADLINE = 5.0
+_TRANSACTION_TIMEOUT_MS = 20_000
+_MAX_REQUEST = 16 * 1024 * 1024
+
+
+async def bounded(call: Awaitable[T], deadline: float = DEADLINE) -> T:
+    async with asyncio.timeout(deadline):
+        return await call
+
+
+@dataclass(frozen=True, slots=True)
+class Clients:
+    """How to reach Kafka. ``connection``: what every aiokafka client takes; ``topic``: the full name of a topic."""
+
+    connection: dict[str, Any]
+    group_id: str
+    topic: Callable[[str], str]
+    exactly_once: bool = True
+    compression: str | None = "lz4"
+    session_timeout: float = 10.0
+    group_instance_id: str | None = None
+    idempotent: bool = field(default=True)
+
+    def producer(self, partition: int) -> AIOKafkaProducer:
+        """The one producer of a partition: its transactional id is what fences a former owner."""
+        kind = {
+            "transactional_id": f"{self.group_id}-{partition}",
+            "transaction_timeout_ms": _TRANSACTION_TIMEOUT_MS,
+        }
+        return AIOKafkaProducer(
+            **self.connection,
+            **(kind if self.exactly_once else {"enable_idempotence": self.idempotent}),
+            acks="all",
+            compression_type=self.compression,
+            max_batch_size=1024 * 1024,
+            max_request_size=_MAX_REQUEST,
+        )
+
+    async def close(self, producer: AIOKafkaProducer) -> None:
+        """Stop a producer; one in a transaction aborts first, or readers would wait for its time-out."""
+        with contextlib.suppress(Exception):
+            if producer._txn_manager is not None and producer._txn_manager.is_in_transaction():
+                await bounded(producer.abort_transaction(), _STOP_DEADLINE)
+        with contextlib.suppress(Exception):
+            await bounded(producer.stop(), _STOP_DEADLINE)
+
+    def group_consumer(self) -> AIOKafkaConsumer:
+        """The inbox's consumer. It commits nothing itself: offsets go along with the steps."""
+        timeout = int(self.session_timeout * 1000)
+        return AIOKafkaConsumer(
+            **self.connection,
+            group_id=self.group_id,
+            group_instance_id=self.group_instance_id,
+            partition_assignment_strategy=(StickyPartitionAssignor,),
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            isolation_level="read_committed",
+            session_timeout_ms=timeout,
+            heartbeat_interval_ms=min(3000, timeout // 6),
+            rebalance_timeout_ms=timeout,
+        )
+
+    def reader(self) -> AIOKafkaConsumer:
+        """A consumer outside the group."""
+        return AIOKafkaConsumer(
+            **self.connection,
+            group_id=None,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            isolation_level="read_committed",
+            max_partition_fetch_bytes=_MAX_REQUEST,
+        )
+
+    async def read_whole(self, partition: TopicPartition) -> AsyncIterator[ConsumerRecord]:
+        """Every committed record of a partition, up to its end as it is now."""
+        async for messages, whole in self.follow(partition):
+            for message in messages:
+                yield message
+            if whole:
+                return
+
+    async def follow(self, partition: TopicPartition) -> AsyncIterator[tuple[list[ConsumerRecord], bool]]:
+        """Committed records from the beginning, for ever; with each batch, whether the end (as it was) has been reached."""
+        consumer = self.reader()
+        try:
+            await bounded(consumer.start())
+            consumer.assign([partition])
+            await bounded(consumer.seek_to_beginning(partition))
+            end = (await bounded(consumer.end_offsets([partition])))[partition]
+            whole = await bounded(consumer.position(partition)) >= end
+            yield [], whole
+            while True:
+                messages = (await consumer.getmany(partition, timeout_ms=500)).get(partition, [])
+                whole = whole or await bounded(consumer.position(partition)) >= end
+                yield messages, whole
+        finally:
+            with contextlib.suppress(KafkaError, TimeoutError):
+                await bounded(consumer.stop(), _STOP_DEADLINE)
+
+    async def committed(self, partition: TopicPartition) -> tuple[int | None, str]:
+        """The group's committed offset (None: none) and its metadata, which ``consumer.committed()`` would drop."""
+        admin = AIOKafkaAdminClient(**self.connection)
+        await bounded(admin.start())
+        try:
+            found = await bounded(admin.list_consumer_group_offsets(self.group_id, partitions=[partition]))
+        finally:
+            with contextlib.suppress(KafkaError, TimeoutError):
+                await bounded(admin.close(), _STOP_DEADLINE)
+        offset, metadata = found.get(partition, (-1, ""))
+        return (None, "") if offset < 0 else (offset, metadata)

@@ -1,0 +1,187 @@
+"""One schedule for all agents of a process, and one poll."""
+
+import asyncio
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable
+from zlib import crc32
+
+import structlog
+
+from bridge.ops.metrics import METRICS
+from bridge.sessions.agent import Agent, Ask, Moment
+from bridge.sessions.agents import Agents
+from bridge.steps import Step
+from bridge.vendor.client import AsmClient
+from bridge.vendor.errors import Malformed, Unreachable, VendorError
+from bridge.vendor.host import Host
+from bridge.vendor.tokens import Tokens
+
+log = structlog.get_logger()
+
+SLOT = 0.05
+"""Seconds: what is due within one slot is asked together, because waking up costs more than asking."""
+
+
+def now() -> Moment:
+    return Moment(time.monotonic(), time.time())
+
+
+class Poller:
+    """Asks each agent at its own rhythm: its last due time plus its interval, so that nothing drifts.
+
+    Phases are spread by a hash of the agent_id. No two requests of one agent are under way at a time; a tick that finds the last
+    one unanswered, or a partition that cannot commit, is skipped and counted. ``holds()``: whether this process may still act as
+    owner at all (one that was paused must not send what somebody else sends by now).
+    """
+
+    def __init__(
+        self,
+        client: AsmClient,
+        tokens: Tokens,
+        host: Host,
+        rate_limit: float | None = None,
+        holds: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self._client = client
+        self._tokens = tokens
+        self._host = host
+        self._rate_limit = rate_limit
+        self._holds = holds
+        self._slots: defaultdict[int, list[tuple[Agent, float]]] = defaultdict(list)
+        self._homes: dict[Agent, Agents] = {}
+        self._ready: deque[Agent] = deque()
+        self._allowance = 0.0
+
+    async def run(self) -> None:
+        """Fire what is due, slot by slot, until cancelled."""
+        slot = int(time.monotonic() / SLOT)
+        while True:
+            await asyncio.sleep(max(0.0, (slot + 1) * SLOT - time.monotonic()))
+            slot += 1
+            self._allow()
+            for agent, due in self._slots.pop(slot, ()):
+                self._tick(agent, due)
+            self._drain()
+
+    def add(self, agent: Agent, home: Agents) -> None:
+        """Watch from the agent's next phase on."""
+        if agent not in self._homes:
+            phase = crc32(agent.state.agent_id.encode()) / 2**32 * agent.interval
+            start = time.monotonic()
+            self._put(agent, start + (phase - start) % agent.interval)
+        self._homes[agent] = home
+
+    def remove(self, agent: Agent) -> None:
+        self._homes.pop(agent, None)
+
+    def poke(self, agent: Agent) -> None:
+        """Ask now, not at the next tick, if the agent has something to say."""
+        if agent.in_flight is None and agent.urgent and agent in self._homes:
+            self._ready.append(agent)
+            self._drain()
+
+    # -- the schedule
+
+    def _put(self, agent: Agent, due: float) -> None:
+        self._slots[int(due / SLOT) + 1].append((agent, due))
+
+    def _tick(self, agent: Agent, due: float) -> None:
+        if agent not in self._homes:
+            return
+        late = time.monotonic() - due
+        missed = int(late / agent.interval)
+        if missed:
+            METRICS.skipped_ticks.labels("late").inc(missed)
+        self._put(agent, due + (missed + 1) * agent.interval)
+        if agent.in_flight is not None:
+            METRICS.skipped_ticks.labels("unanswered").inc()
+        elif not self._homes[agent].accepting:
+            METRICS.skipped_ticks.labels("partition").inc()
+        else:
+            METRICS.lateness_seconds.observe(late)
+            self._ready.append(agent)
+
+    def _allow(self) -> None:
+        if self._rate_limit is not None:
+            self._allowance = min(max(1.0, self._rate_limit * SLOT), self._allowance + self._rate_limit * SLOT)
+
+    def _drain(self) -> None:
+        while self._ready and (self._rate_limit is None or self._allowance >= 1):
+            agent = self._ready.popleft()
+            home = self._homes.get(agent)
+            if (
+                home is not None
+                and agent.in_flight is None
+                and home.accepting
+                and self._holds()
+                and self._start(agent, home)
+            ):
+                self._allowance -= 1
+
+    # -- one poll
+
+    def _start(self, agent: Agent, home: Agents) -> bool:
+        """Whether a request went out."""
+        at = now()
+        ask = self._next(agent, home, at)
+        if ask is not None:
+            agent.in_flight = ask
+            home.flying(asyncio.create_task(self._poll(agent, home, ask)))
+        return ask is not None
+
+    def _next(self, agent: Agent, home: Agents, at: Moment) -> Ask | None:
+        """What to ask, if it is time and nothing hinders."""
+        assert agent.entry is not None
+        try:
+            if agent.sick is not None:
+                raise agent.sick
+            token = self._tokens.get(agent.entry.token)
+            if agent.may_ask(token, at):
+                if self._host.may_ask(at.mono):
+                    return agent.ask(token, at)
+                raise Unreachable("the host does not answer; one request at a time tries it")
+            home.append(agent.hindered(None, at))
+        except VendorError as error:
+            home.append(agent.hindered(error, at))
+        return None
+
+    async def _poll(self, agent: Agent, home: Agents, ask: Ask) -> None:
+        """One request, and what its answer means, as a step of the agent's partition."""
+        step = await self._ask(agent, ask)
+        agent.in_flight = None
+        home.append(step)
+        home.settled(agent)
+        if agent.urgent:
+            self._soon(agent)
+
+    async def _ask(self, agent: Agent, ask: Ask) -> Step | None:
+        if ask.request is None:
+            ask.request = self._client.request(ask.call, ask.token, ask.body)
+        sent = time.monotonic()
+        try:
+            body = await self._client.send(ask.request)
+            self._count(sent, "ok")
+            self._host.answered()
+            return agent.answered(ask, body, now())
+        except VendorError as error:
+            self._count(sent, error.reason)
+            (self._host.silent(time.monotonic()) if isinstance(error, Unreachable) else self._host.answered())
+            return agent.failed(ask, error, now())
+        except Exception as error:  # a fault of ours with this answer must not stop this agent, nor another
+            log.exception("poll.fault", agent_id=agent.state.agent_id)
+            return agent.failed(ask, Malformed(f"{type(error).__name__}", maybe_acted=True), now())
+
+    def _soon(self, agent: Agent) -> None:
+        """Go on at once, or as soon as the back-off allows."""
+        wait = agent.not_before - time.monotonic()
+        if wait <= 0:
+            self.poke(agent)
+        elif wait < agent.interval:
+            return  # the tick comes about then
+        else:
+            asyncio.get_running_loop().call_later(wait, self.poke, agent)
+
+    def _count(self, sent: float, result: str) -> None:
+        METRICS.polls.labels(result).inc()
+        METRICS.poll_seconds.observe(time.monotonic() - sent)

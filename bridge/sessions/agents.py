@@ -1,0 +1,222 @@
+"""The agents of one owned partition: the registry's wishes, the inbox's entries, the clock's deadlines."""
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from bridge.backoff import Backoff
+from bridge.injection.entries import MAX_BYTES, ORIGIN, RECEIVED_AT, Message, is_utf8, read_entry
+from bridge.injection.pending import Limits
+from bridge.kafka.encoding import Outgoing
+from bridge.kafka.keys import partition_for
+from bridge.kafka.partition import Partition
+from bridge.sessions.agent import Agent, Moment
+from bridge.sessions.registry import Bad, Registry
+from bridge.steps import DeadLetter, Step
+from bridge.times import rfc3339
+from schemas.records import AgentState
+
+_PENDING_BYTES = 64 * 1024 * 1024
+"""Events waiting in one partition beyond this stop the reading of its inbox."""
+
+
+class Schedule(Protocol):
+    """Who asks the agents; ``poke`` asks at once one that has something to say."""
+
+    def add(self, agent: Agent, home: "Agents") -> None: ...
+    def remove(self, agent: Agent) -> None: ...
+    def poke(self, agent: Agent) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How agents are watched; ``interval`` in seconds, for those whose registry entry names none."""
+
+    interval: float
+    limits: Limits
+    backoff: Backoff
+    clock: Callable[[], Moment]
+
+
+class Agents:
+    """Watches the agents whose partition this is, and hands them their entries. Everything it decides is appended as a step."""
+
+    def __init__(
+        self, partition: Partition, partitions: int, registry: Registry, schedule: Schedule, policy: Policy
+    ) -> None:
+        self._partition = partition
+        self._partitions = partitions
+        self._registry = registry
+        self._schedule = schedule
+        self._policy = policy
+        self._agents: dict[str, Agent] = {}
+        self._waiting: set[Agent] = set()
+        self._flying: set[asyncio.Task[None]] = set()
+        self._repeated_below = 0
+        self.active = False
+
+    def begin(self, repeated_below: int) -> None:
+        """Watch who is to be watched. Entries below ``repeated_below`` may have been sent by the last owner."""
+        self._repeated_below = repeated_below
+        self.active = True
+        for agent_id in {*self._partition.states, *self._registry.of(self._partition.number, self._partitions)}:
+            self.sync(agent_id)
+        for bad in self._registry.bad():
+            self.put_away(bad)
+
+    async def rest(self) -> None:
+        """Ask no more; wait for what is under way."""
+        self.active = False
+        while self._flying:
+            await asyncio.wait(self._flying)
+
+    def resume(self) -> None:
+        self.active = True
+
+    def end(self) -> None:
+        """The partition is somebody else's, or to be read anew: forget everything."""
+        self.active = False
+        for agent in self._agents.values():
+            self._schedule.remove(agent)
+
+    def __len__(self) -> int:
+        return len(self._agents)
+
+    def __iter__(self) -> Iterator[Agent]:
+        return iter(self._agents.values())
+
+    # -- for the schedule
+
+    @property
+    def accepting(self) -> bool:
+        return self.active and self._partition.accepting
+
+    def flying(self, poll: asyncio.Task[None]) -> None:
+        self._flying.add(poll)
+        poll.add_done_callback(self._flying.discard)
+
+    def append(self, step: Step | None) -> None:
+        if step is not None:
+            self._partition.append(step)
+
+    def settled(self, agent: Agent) -> None:
+        """An agent's request has ended."""
+        self._forget(agent)
+
+    # -- the registry
+
+    def sync(self, agent_id: str) -> None:
+        """Make an agent what the registry says of it."""
+        agent, registered, at = self._agents.get(agent_id), self._registry.get(agent_id), self._policy.clock()
+        if registered is None:
+            stale = agent is not None and agent.entry is not None
+            if stale or (agent is None and self._is_watched(agent_id)):
+                agent = agent or self._agent(agent_id)
+                self.append(agent.unwatch(at))
+                self._schedule.remove(agent)
+                self._forget(agent)
+            return
+        agent = agent or self._agent(agent_id)
+        if agent.entry != registered.entry:
+            self.append(agent.watch(registered.entry, self._policy.interval, at))
+        agent.sick = self._registry.sick(agent_id)
+        self._schedule.add(agent, self)
+        self._schedule.poke(agent)
+
+    def put_away(self, bad: Bad) -> None:
+        """A registry entry that cannot be read becomes a dead letter, once, without its value: it may hold a token."""
+        mine = partition_for(bad.key, self._partitions) == self._partition.number
+        if mine and bad.offset > self._partition.bookmark.registry:
+            self._partition.put_away(
+                DeadLetter(key=bad.key, value=None, code=bad.code, text=bad.text, origin=bad.origin)
+            )
+            self._partition.mark(registry=bad.offset)
+
+    # -- the inbox
+
+    def deliver(self, messages: Sequence[Message]) -> bool:
+        """Take records of the inbox, in order. Returns whether there is room for more."""
+        for message in messages:
+            if message.offset >= self._partition.offsets.position:
+                self._partition.offsets.read(message.offset)
+                self._take(message)
+        return self.has_room
+
+    @property
+    def has_room(self) -> bool:
+        return sum(entry.size for agent in self._waiting for entry in agent.pending.entries) < _PENDING_BYTES
+
+    def _take(self, message: Message) -> None:
+        home = None if message.key is None else partition_for(message.key, self._partitions)
+        if message.key is None or (home != self._partition.number and is_utf8(message.key)):
+            self._put_in_place(message, home)
+            return
+        entry = read_entry(message, self._policy.limits.ttl, message.offset < self._repeated_below)
+        agent = self._agents.get(entry.agent_id) or self._agent(entry.agent_id)
+        state = agent.state
+        if entry.offset <= state.inbox_offset and entry.offset not in state.inbox_open:
+            self._partition.offsets.finish(entry.offset)
+            self._forget(agent)
+            return
+        self.append(agent.take(entry, self._policy.clock()))
+        if agent.pending:
+            self._waiting.add(agent)
+            self._schedule.poke(agent)
+        else:
+            self._forget(agent)
+
+    def _put_in_place(self, message: Message, home: int | None) -> None:
+        """A record without an agent is put away; one in the wrong partition is moved. Both once, and in order."""
+        self._partition.offsets.finish(message.offset)
+        if message.offset <= self._partition.bookmark.in_place:
+            return
+        origin = f"{message.topic}/{message.partition}/{message.offset}"
+        if home is None:
+            text = "the record has no key; it must be the agent_id"
+            value = message.value if len(message.value or b"") <= MAX_BYTES else None
+            self._partition.put_away(
+                DeadLetter(
+                    key=None,
+                    value=value,
+                    headers=tuple(message.headers),
+                    code="malformed_event",
+                    text=text,
+                    origin=origin,
+                )
+            )
+        else:
+            headers = [header for header in message.headers if header[0] not in (ORIGIN, RECEIVED_AT)]
+            headers += [(ORIGIN, origin.encode()), (RECEIVED_AT, rfc3339(message.timestamp / 1000).encode())]
+            self._partition.add(Outgoing("inject", message.key, message.value, headers, None, home))
+        self._partition.mark(in_place=message.offset)
+
+    def sweep(self) -> None:
+        """Finish the entries whose time has come."""
+        at = self._policy.clock()
+        for agent in list(self._waiting):
+            self.append(agent.sweep(at))
+            self._forget(agent)
+
+    def committed(self, agent_id: str, state: AgentState | None) -> None:
+        agent = self._agents.get(agent_id)
+        if agent is not None and state is not None:
+            agent.committed(state)
+
+    # -- inside
+
+    def _agent(self, agent_id: str) -> Agent:
+        state = self._partition.states.get(agent_id) or AgentState(agent_id=agent_id)
+        agent = self._agents[agent_id] = Agent(state, self._policy.limits, self._policy.backoff, self._policy.clock())
+        return agent
+
+    def _is_watched(self, agent_id: str) -> bool:
+        state = self._partition.states.get(agent_id)
+        return state is not None and state.stream_id is not None
+
+    def _forget(self, agent: Agent) -> None:
+        """Keep no more than is needed of an agent that nothing waits for, or that nobody watches."""
+        if not agent.pending:
+            self._waiting.discard(agent)
+            if agent.entry is None and agent.in_flight is None:
+                self._agents.pop(agent.state.agent_id, None)

@@ -1,0 +1,117 @@
+"""The registry of watched agents: the compacted topic ``asm.sessions``, read whole and live by every process."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import structlog
+from aiokafka.structs import ConsumerRecord
+
+from bridge.kafka.keys import partition_for
+from bridge.ops.metrics import METRICS
+from bridge.sessions.agent import Sick
+from schemas.commands import CommandError, SessionEntry, read_session_entry
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """The last good entry of an agent, and its offset."""
+
+    offset: int
+    entry: SessionEntry
+
+
+@dataclass(frozen=True, slots=True)
+class Bad:
+    """The last entry of a key, where it could not be read. Its value is not kept: it may be a token."""
+
+    offset: int
+    key: bytes
+    code: str
+    text: str
+    origin: str
+
+
+class Registry:
+    """The registry's picture. ``changed(agent_id)`` and ``refused(bad)`` are called as records come in.
+
+    A bad entry leaves the last good one in force.
+    """
+
+    def __init__(self, changed: Callable[[str], None], refused: Callable[[Bad], None]) -> None:
+        self._entries: dict[str, Registered] = {}
+        self._bad: dict[bytes, Bad] = {}
+        self._sharing: defaultdict[str | None, dict[str, int]] = defaultdict(dict)
+        self._changed = changed
+        self._refused = refused
+
+    def get(self, agent_id: str) -> Registered | None:
+        return self._entries.get(agent_id)
+
+    def of(self, partition: int, partitions: int) -> Iterable[str]:
+        """The agents that belong to a partition."""
+        return [agent_id for agent_id in self._entries if partition_for(agent_id, partitions) == partition]
+
+    def bad(self) -> list[Bad]:
+        return sorted(self._bad.values(), key=lambda bad: bad.offset)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def sick(self, agent_id: str) -> Sick | None:
+        """Why an agent must not be polled. Of those that resolve to one session, the one registered first is polled."""
+        registered = self._entries[agent_id]
+        if registered.entry.asm_session_sid is not None:
+            return None
+        (first,) = _first(self._sharing[registered.entry.token])
+        if first == agent_id:
+            return None
+        return Sick(
+            "session_shared", f"agent {first!r} has the same token: give this one its own, or an asm_session_sid"
+        )
+
+    def read(self, message: ConsumerRecord) -> None:
+        """Take one record of the topic in."""
+        try:
+            agent_id = message.key.decode()
+            if not agent_id:
+                raise CommandError("malformed_entry", "the key is empty; it must be the agent_id")
+            entry = None if message.value is None else read_session_entry(message.value)
+        except UnicodeDecodeError:
+            self._refuse(message, "malformed_entry", "the key is not UTF-8; it must be the agent_id")
+        except CommandError as error:
+            self._refuse(message, error.code, str(error))
+        else:
+            self._bad.pop(message.key, None)
+            self._put(agent_id, None if entry is None else Registered(message.offset, entry))
+
+    def _put(self, agent_id: str, registered: Registered | None) -> None:
+        touched = {agent_id}
+        old = self._entries.pop(agent_id, None)
+        for entry in (old.entry if old else None, registered.entry if registered else None):
+            if entry is not None and entry.asm_session_sid is None:
+                sharing = self._sharing[entry.token]
+                touched.update(_first(sharing))
+                sharing.pop(agent_id, None)
+                if registered is not None and entry is registered.entry:
+                    sharing[agent_id] = registered.offset
+                touched.update(_first(sharing))
+        if registered is not None:
+            self._entries[agent_id] = registered
+        for name in touched:
+            self._changed(name)
+
+    def _refuse(self, message: ConsumerRecord, code: str, text: str) -> None:
+        METRICS.registry_errors.inc()
+        origin = f"{message.topic}/{message.partition}/{message.offset}"
+        bad = self._bad[message.key] = Bad(message.offset, message.key, code, text, origin)
+        log.warning("registry.entry_refused", key=message.key.decode(errors="backslashreplace"), code=code, error=text)
+        self._refused(bad)
+
+
+def _first(sharing: dict[str, int]) -> list[str]:
+    """The agent registered first, if any."""
+    return [min(sharing, key=sharing.__getitem__)] if sharing else []

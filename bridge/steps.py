@@ -1,0 +1,60 @@
+"""A step: what one answer, or one decision, adds. It is committed whole or not at all."""
+
+from typing import Any
+
+import msgspec
+
+from bridge.times import rfc3339
+from schemas.records import AgentState, Published
+
+
+class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
+    """What could not be handled: the original key, value and headers, why, and where it stood (``topic/partition/offset``)."""
+
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes], ...] = ()
+    code: str
+    text: str
+    origin: str
+
+
+class Step:
+    """Gathers the records of one agent, numbering them, beside the state after them.
+
+    ``state`` is replaced, never changed in place. ``finished`` holds the offsets of inbox entries that the step completes.
+    """
+
+    __slots__ = ("at", "dead_letters", "finished", "now", "records", "state")
+
+    def __init__(self, state: AgentState, now: float) -> None:
+        self.state = state
+        self.now = now
+        self.at = rfc3339(now)
+        self.records: list[Published] = []
+        self.dead_letters: list[DeadLetter] = []
+        self.finished: list[int] = []
+
+    def set(self, **fields: Any) -> None:
+        self.state = msgspec.structs.replace(self.state, **fields)
+
+    def tell(self, record: type[Published], **fields: Any) -> None:
+        """Add a record to the agent's stream; of an agent that is not watched, it belongs to none."""
+        state = self.state
+        watched = state.stream_id is not None
+        if watched:
+            self.set(sequence=state.sequence + 1)
+        self.records.append(
+            record(
+                agent_id=state.agent_id,
+                stream_id=state.stream_id,
+                sequence=state.sequence + 1 if watched else None,
+                asm_session_sid=fields.pop("asm_session_sid", state.asm_session_sid),
+                observed_at=self.at,
+                **fields,
+            )
+        )
+
+    @property
+    def empty(self) -> bool:
+        return not (self.records or self.dead_letters or self.finished)

@@ -1,0 +1,16 @@
+"""Times as the records carry them: RFC 3339, UTC, microseconds."""
+
+from datetime import UTC, datetime
+
+
+def rfc3339(seconds: float) -> str:
+    """Seconds since 1970 as text, e.g. ``2026-11-23T09:30:00.000250Z``."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def seconds(text: str) -> float:
+    """Seconds since 1970 of an RFC 3339 time. Raises ``ValueError`` where it is none or names no offset."""
+    time = datetime.fromisoformat(text)
+    if time.tzinfo is None:
+        raise ValueError(f"{text!r} has no offset from UTC (end it with Z)")
+    return time.timestamp()

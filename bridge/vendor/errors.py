@@ -1,0 +1,56 @@
+"""What can go wrong with a request to the vendor, by what the caller must do next."""
+
+
+class VendorError(Exception):
+    """No answer that can be used.
+
+    ``reason`` is the word published in ``AgentObservationLost``; ``http_status`` is None where no answer came;
+    ``maybe_acted``: the service may have taken the request's events all the same.
+    """
+
+    reason = "failed"
+
+    def __init__(self, text: str, *, http_status: int | None = None, maybe_acted: bool = False) -> None:
+        super().__init__(text)
+        self.http_status = http_status
+        self.maybe_acted = maybe_acted
+
+
+class Unauthorized(VendorError):
+    """401, 403, or no token to send: ask no more until the token changes (a try a minute apart)."""
+
+    reason = "unauthorized"
+
+
+class Throttled(VendorError):
+    """429, 503: ask again after ``retry_after`` seconds, or with back-off where the service named no time."""
+
+    reason = "throttled"
+
+    def __init__(self, text: str, *, http_status: int, retry_after: float | None = None) -> None:
+        super().__init__(text, http_status=http_status)
+        self.retry_after = retry_after
+
+
+class Unavailable(VendorError):
+    """Another 5xx, a time-out, a network failure: ask again with back-off."""
+
+    reason = "unavailable"
+
+
+class Unreachable(Unavailable):
+    """No answer at all; if it goes on for everyone, the host is down."""
+
+    reason = "unreachable"
+
+
+class Refused(VendorError):
+    """400, 404, 409, 412, 422: the request is bad or its session has ended; ``getcurrentsession`` tells which."""
+
+    reason = "refused"
+
+
+class Malformed(VendorError):
+    """An answer that is none: unreadable JSON, wrong types, a status nobody expects. Ask again with back-off."""
+
+    reason = "malformed"

@@ -1,0 +1,86 @@
+"""Bearer tokens by reference. A token never leaves this module but in a request's header."""
+
+import json
+import os
+import time
+from pathlib import Path
+
+from bridge.vendor.errors import Unauthorized
+
+_RECHECK = 0.5
+"""Seconds between looks at a file: a changed token is used within a second."""
+
+
+class Tokens:
+    """Resolves ``file:NAME``, ``file:NAME#KEY``, ``env:NAME``; None means the default token."""
+
+    def __init__(self, secrets_dir: Path | None, default: str | None) -> None:
+        self._secrets_dir = secrets_dir
+        self._default = default
+        self._files: dict[str, _File] = {}
+        self.reloads = 0
+
+    def get(self, reference: str | None) -> str:
+        """The token as it is now. Raises ``Unauthorized``, with what to do, where there is none."""
+        if reference is None:
+            return _usable(self._default, "neither the session nor asm.token names a token")
+        kind, _, name = reference.partition(":")
+        if kind == "env":
+            return _usable(os.environ.get(name), f"the environment has no variable {name}")
+        name, _, key = name.partition("#")
+        return self._from_file(name, key)
+
+    def _from_file(self, name: str, key: str) -> str:
+        if self._secrets_dir is None:
+            raise Unauthorized(f"file:{name} needs a secrets directory: set ASM_BRIDGE_SECRETS_DIR")
+        file = self._files.get(name)
+        if file is None:
+            file = self._files[name] = _File(self._secrets_dir / name)
+        if file.refresh():
+            self.reloads += 1
+        if not key:
+            return _usable(file.text, f"the secrets directory has no readable file {name}")
+        return _usable(file.values.get(key), f"{name} in the secrets directory is no JSON object with the key {key}")
+
+
+def _usable(token: str | None, problem: str) -> str:
+    if not token or not token.isascii() or not token.isprintable() or " " in token:
+        raise Unauthorized(problem if not token else "the token has characters that a header cannot carry")
+    return token
+
+
+class _File:
+    """A file's text, read again when it is another file (also one put in its place by renaming) or was changed."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._signature: tuple[int, ...] | None = None
+        self._looked = float("-inf")
+        self.text: str | None = None
+        self.values: dict[str, str] = {}
+
+    def refresh(self) -> bool:
+        """Whether it was read again."""
+        now = time.monotonic()
+        if now - self._looked < _RECHECK:
+            return False
+        self._looked = now
+        try:
+            stat = self._path.stat()
+            signature = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
+            if signature == self._signature:
+                return False
+            self.text = self._path.read_text().strip()
+        except (OSError, UnicodeDecodeError):
+            signature, self.text = None, None
+        changed, self._signature = signature != self._signature, signature
+        self.values = _values(self.text) if self.text and self.text.startswith("{") else {}
+        return changed
+
+
+def _values(text: str) -> dict[str, str]:
+    try:
+        parsed = json.loads(text)
+    except ValueError:
+        return {}
+    return {k: v for k, v in parsed.items() if isinstance(v, str)} if isinstance(parsed, dict) else {}
