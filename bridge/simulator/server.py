@@ -23,7 +23,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 KEEP_ALIVE = 75
 """Seconds that an idle connection is kept; as long as common gateways do."""
-PATIENCE = 1.0
+PATIENCE = 0.5
 """Seconds that requests under way have to end when the server stops."""
 
 _CALL_PATHS = frozenset(gateway.BASE + call for call in gateway.CALLS)
