@@ -1,0 +1,111 @@
+"""Records as people and programs read them: decoded, one line each."""
+
+import base64
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from aiokafka.structs import ConsumerRecord
+
+from bridge.cli.output import printable
+
+Value = dict[str, Any]
+
+
+def decoded(message: ConsumerRecord) -> Any:
+    """The value, by its content-type header; bytes that are not what that says come back as they are."""
+    if message.value is None:
+        return None
+    content_type = dict(message.headers).get("content-type", b"").partition(b";")[0].strip().lower()
+    decode: Callable[[bytes], Any] = msgspec.msgpack.decode if b"msgpack" in content_type else msgspec.json.decode
+    try:
+        return decode(message.value)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return bytes(message.value)
+
+
+def as_json(message: ConsumerRecord) -> str:
+    """One JSON object on one line; a value that cannot be decoded is null, with its bytes in ``value_base64``."""
+    value = decoded(message)
+    record: Value = {
+        "topic": message.topic,
+        "partition": message.partition,
+        "offset": message.offset,
+        "timestamp": _time(message),
+        "key": None if message.key is None else _text(message.key),
+        "headers": {name: _text(content) for name, content in message.headers},
+        "value": None if isinstance(value, bytes) else value,
+    }
+    if isinstance(value, bytes):
+        record["value_base64"] = base64.b64encode(value).decode("ascii")
+    return msgspec.json.encode(record).decode()
+
+
+def as_line(message: ConsumerRecord, prefix: str) -> str:
+    """Time, topic without the prefix, agent, type, and what tells most."""
+    value = decoded(message)
+    headers = {name: _text(content) for name, content in message.headers}
+    kind = value.get("type") if isinstance(value, dict) else None
+    summary = _summary(value, headers)
+    agent = _text(message.key) if message.key is not None else "-"
+    parts = f"{_time(message)}  {message.topic.removeprefix(prefix):<15} {agent:<12} {kind or '-':<26} {summary}"
+    return printable(parts).rstrip()
+
+
+def _summary(value: Any, headers: dict[str, str]) -> str:
+    if "asm_error_code" in headers:
+        return f"{headers['asm_error_code']}: {headers.get('asm_error', '')} ({headers.get('asm_origin', '')})"
+    if value is None:
+        return "(tombstone)"
+    if isinstance(value, bytes):
+        return f"({len(value)} bytes that cannot be decoded)"
+    if isinstance(value, dict) and (tell := _TELL.get(str(value.get("type")))):
+        return tell(value)
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _fields(*names: str) -> Callable[[Value], str]:
+    return lambda value: " ".join(str(value[name]) for name in names if value.get(name) not in (None, ""))
+
+
+def _status(value: Value) -> str:
+    before, now = value.get("previous_status_desc"), value.get("status_desc")
+    others = [name for name in value.get("changed", ()) if name not in ("status", "status_desc")]
+    if before is None:
+        return str(now)
+    changed = f" ({', '.join(f'{name}={value.get(name)}' for name in others)})" if others else ""
+    return (f"{before} -> {now}" if before != now else str(now)) + changed
+
+
+def _state(value: Value) -> str:
+    status = value.get("status") or {}
+    calls = len(value.get("calls", ()))
+    return f"{status.get('status_desc', 'no status')}, {calls} calls, sequence {value.get('sequence')}"
+
+
+_TELL: dict[str, Callable[[Value], str]] = {
+    "AgentStatusChanged": _status,
+    "AgentWatchStarted": _fields("reason"),
+    "AgentWatchEnded": _fields("reason"),
+    "AgentSessionStarted": _fields("asm_session_sid", "reason"),
+    "AgentSessionEnded": _fields("asm_session_sid", "reason"),
+    "AgentObservationLost": _fields("reason", "since"),
+    "AgentObservationResumed": _fields("reason", "since"),
+    "QueuedCallChanged": _fields("change", "list", "call_sid", "reason", "call_type", "phone_number"),
+    "AgentMessageReceived": _fields("message"),
+    "AgentAlertRaised": _fields("kind", "alert_id", "message"),
+    "AgentAlertCleared": _fields("kind", "alert_id"),
+    "ConversationEventDelivered": _fields("kind", "conversation_sid", "injection_id"),
+    "InjectionCompleted": _fields("outcome", "reason", "injection_id", "http_status"),
+}
+
+
+def _time(message: ConsumerRecord) -> str:
+    at = datetime.fromtimestamp(message.timestamp / 1000, UTC)
+    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _text(content: bytes) -> str:
+    return bytes(content).decode(errors="backslashreplace")

@@ -1,0 +1,217 @@
+"""``asm-bridge sessions``: the registry of watched agents."""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from bridge.cli.options import SettingsCommand, settings_of
+from bridge.cli.output import CommandError, UsageError, print_json, print_table, run_async, seconds
+
+if TYPE_CHECKING:
+    from bridge.settings import Settings
+    from schemas.commands import SessionEntry
+
+app = typer.Typer(help="The registry of watched agents.", add_completion=False)
+
+Json = Annotated[bool, typer.Option("--json", help="As JSON.")]
+
+
+@app.command("list", cls=SettingsCommand)
+def list_(ctx: typer.Context, json: Json = False) -> None:
+    """Show the registry's entries."""
+    from bridge.sessions_file import readable_entries
+
+    found = list(readable_entries(_registry(settings_of(ctx))))
+    if json:
+        print_json([_object(agent_id, entry) for agent_id, entry in found])
+    else:
+        print_table(
+            ("Agent", "Session", "Token", "Interval", "Skills", "Labels", "Remarks"), (_row(*one) for one in found)
+        )
+        typer.echo(f"{len(found)} agents", err=True)
+
+
+@app.command(cls=SettingsCommand)
+def add(
+    ctx: typer.Context,
+    agent_id: Annotated[str, typer.Argument(help="The agent's key, chosen by you; stable over logins.")],
+    token: Annotated[
+        str | None, typer.Option(help="Where the token is: file:NAME, file:NAME#KEY or env:NAME; else asm.token.")
+    ] = None,
+    asm_session_sid: Annotated[
+        str | None, typer.Option(metavar="SID", help="Only this session, not the current one.")
+    ] = None,
+    interval: Annotated[
+        str | None, typer.Option(metavar="DURATION", help="Time between polls; else poll.interval.")
+    ] = None,
+    skill: Annotated[list[str] | None, typer.Option(help="A skill of the agent's; may be repeated.")] = None,
+    pbx_extension: Annotated[
+        list[str] | None, typer.Option(help="An extension of the agent's; may be repeated.")
+    ] = None,
+    label: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="A label; may be repeated.")] = None,
+    queued_calls: Annotated[bool, typer.Option(help="Ask for queued calls.")] = True,
+    messages: Annotated[bool, typer.Option(help="Ask for messages.")] = True,
+    keep_alive: Annotated[
+        bool, typer.Option("--keep-alive", help="Keep the session alive by polling: also after the agent has gone!")
+    ] = False,
+) -> None:
+    """Watch an agent. An entry that is there already is replaced."""
+    fields = {
+        "asm_session_sid": asm_session_sid,
+        "token": token,
+        "interval": None if interval is None else seconds("--interval", interval),
+        "skills": skill,
+        "agent_pbx_extensions": pbx_extension,
+        "get_queued_calls": queued_calls,
+        "get_messages": messages,
+        "keep_alive": keep_alive,
+        "labels": _labels(label or []),
+    }
+    _apply(settings_of(ctx), {agent_id: _entry(agent_id, fields)})
+
+
+@app.command(cls=SettingsCommand)
+def remove(ctx: typer.Context, agent_ids: Annotated[list[str], typer.Argument(metavar="AGENT_ID...")]) -> None:
+    """Stop watching agents."""
+    settings = settings_of(ctx)
+    registry = _registry(settings)
+    _write(settings, dict.fromkeys(agent for agent in agent_ids if agent in registry), registry)
+    if unknown := [agent for agent in agent_ids if agent not in registry]:
+        raise CommandError(f"not in the registry: {', '.join(unknown)}")
+
+
+@app.command("import", cls=SettingsCommand)
+def import_(
+    ctx: typer.Context,
+    file: Annotated[
+        str,
+        typer.Argument(help="TOML with [[sessions]] tables, or a JSON list, as export prints it; - is standard input."),
+    ],
+    prune: Annotated[bool, typer.Option("--prune", help="Remove the agents that the file lacks.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would change.")] = False,
+    json: Json = False,
+) -> None:
+    """Add and update the entries of a file; only what differs is written, and nothing if an entry is wrong."""
+    from bridge.sessions_file import SessionsFileError, read_sessions, read_sessions_file
+
+    try:
+        entries = read_sessions(sys.stdin.read(), "standard input") if file == "-" else read_sessions_file(Path(file))
+    except SessionsFileError as error:
+        raise CommandError("nothing was written:" + "".join(f"\n  {problem}" for problem in error.problems)) from None
+    if prune and not entries:
+        raise CommandError("nothing was written: the file has no entries, and --prune would remove every agent")
+    _apply(settings_of(ctx), entries, prune=prune, dry_run=dry_run, json=json)
+
+
+@app.command(cls=SettingsCommand)
+def export(ctx: typer.Context, json: Json = False) -> None:
+    """Print the registry as a file that import reads: TOML, or with --json a JSON list."""
+    from bridge.sessions_file import as_object, as_toml, readable_entries
+
+    found = dict(readable_entries(_registry(settings_of(ctx))))
+    entries = {agent: entry for agent, entry in found.items() if not isinstance(entry, Exception)}
+    if json:
+        print_json([as_object(agent, entry) for agent, entry in entries.items()])
+    else:
+        typer.echo(as_toml(entries), nl=False)
+    if bad := [f"\n  {agent}: {error}" for agent, error in found.items() if isinstance(error, Exception)]:
+        raise CommandError("left out, because the bridge cannot read them:" + "".join(bad))
+
+
+def _registry(settings: "Settings") -> dict[str, bytes]:
+    from bridge.kafka.plain import read_registry
+
+    return run_async(read_registry(settings.kafka, settings.topics.name("sessions")))
+
+
+def _apply(
+    settings: "Settings",
+    entries: "dict[str, SessionEntry]",
+    *,
+    prune: bool = False,
+    dry_run: bool = False,
+    json: bool = False,
+) -> None:
+    from bridge.sessions_file import changes
+
+    registry = _registry(settings)
+    _write(settings, changes(registry, entries, prune), registry, dry_run, json)
+
+
+def _write(
+    settings: "Settings",
+    changed: Mapping[str, bytes | None],
+    registry: Mapping[str, bytes],
+    dry_run: bool = False,
+    json: bool = False,
+) -> None:
+    from bridge.kafka.plain import write_registry
+
+    if changed and not dry_run:
+        run_async(write_registry(settings.kafka, settings.topics.name("sessions"), changed))
+    done = {
+        agent: "removed" if value is None else "updated" if agent in registry else "added"
+        for agent, value in changed.items()
+    }
+    if json:
+        print_json([{"agent_id": agent, "change": change} for agent, change in done.items()])
+        return
+    for agent, change in done.items():
+        typer.echo(f"{agent}: {'would be ' if dry_run else ''}{change}")
+    if not done:
+        typer.echo("nothing to change")
+
+
+def _entry(agent_id: str, fields: dict[str, Any]) -> "SessionEntry":
+    from bridge.sessions_file import check_agent_id
+    from schemas.commands import CommandError as WrongEntryError
+    from schemas.commands import session_entry
+
+    try:
+        check_agent_id(agent_id)
+        return session_entry(fields)
+    except WrongEntryError as error:
+        raise UsageError(str(error)) from None
+
+
+def _labels(pairs: list[str]) -> dict[str, str]:
+    labels = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name:
+            raise UsageError(f"--label: {pair!r} is not NAME=VALUE")
+        labels[name] = value
+    return labels
+
+
+def _object(agent_id: str, entry: "SessionEntry | Exception") -> dict[str, Any]:
+    import msgspec
+
+    if isinstance(entry, Exception):
+        return {"agent_id": agent_id, "error": str(entry)}
+    fields: dict[str, Any] = msgspec.to_builtins(entry)
+    return {"agent_id": agent_id} | fields
+
+
+def _row(agent_id: str, entry: "SessionEntry | Exception") -> tuple[str, ...]:
+    from bridge.settings.types import show_duration
+
+    if isinstance(entry, Exception):
+        return agent_id, "", "", "", "", "", f"cannot be read, the last good one stays in force: {entry}"
+    remarks = {
+        "no queued calls": not entry.get_queued_calls,
+        "no messages": not entry.get_messages,
+        "keep-alive": entry.keep_alive,
+    }
+    return (
+        agent_id,
+        entry.asm_session_sid or "current",
+        entry.token or "asm.token",
+        show_duration(entry.interval) if entry.interval else "",
+        ", ".join(entry.skills),
+        ", ".join(f"{name}={value}" for name, value in entry.labels.items()),
+        ", ".join(remark for remark, holds in remarks.items() if holds),
+    )

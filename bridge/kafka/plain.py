@@ -1,0 +1,76 @@
+"""Plain reading and writing, outside the group and without transactions: the registry, and what the commands need."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.structs import RecordMetadata, TopicPartition
+
+from bridge.kafka import KafkaUnavailableError, connected
+from bridge.kafka.topics import partition_counts
+from bridge.settings import KafkaSettings
+
+_DEADLINE = 30.0
+_MAX_REQUEST = 16 * 1024 * 1024
+
+
+async def partitions_of(kafka: KafkaSettings, topic: str) -> int:
+    """How many partitions a topic has. Raises ``KafkaUnavailableError``, also if it does not exist."""
+    counts = await partition_counts(kafka.client_arguments())
+    if topic not in counts:
+        raise KafkaUnavailableError(
+            f"the topic {topic} does not exist: check topics.prefix, or run `asm-bridge topics create`"
+        )
+    return counts[topic]
+
+
+def reader(kafka: KafkaSettings) -> AIOKafkaConsumer:
+    """A consumer outside any group that sees what is committed."""
+    return AIOKafkaConsumer(
+        **kafka.client_arguments(),
+        group_id=None,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        isolation_level="read_committed",
+        max_partition_fetch_bytes=_MAX_REQUEST,
+    )
+
+
+async def read_registry(kafka: KafkaSettings, topic: str) -> dict[str, bytes]:
+    """agent_id -> value of every entry that is in force, sound or not."""
+    await partitions_of(kafka, topic)
+    async with connected(reader(kafka), kafka.bootstrap_servers) as consumer, asyncio.timeout(_DEADLINE):
+        partition = TopicPartition(topic, 0)
+        consumer.assign([partition])
+        await consumer.seek_to_beginning(partition)
+        end = (await consumer.end_offsets([partition]))[partition]
+        entries: dict[str, bytes | None] = {}
+        while await consumer.position(partition) < end:
+            for message in (await consumer.getmany(partition, timeout_ms=500)).get(partition, ()):
+                entries[(message.key or b"").decode(errors="backslashreplace")] = message.value
+    return {agent_id: value for agent_id, value in entries.items() if value is not None and agent_id}
+
+
+async def write_registry(kafka: KafkaSettings, topic: str, changes: Mapping[str, bytes | None]) -> None:
+    """Returns once every change is acknowledged by all replicas; None is a tombstone. Safe to repeat."""
+    async with connected(_producer(kafka), kafka.bootstrap_servers) as producer, asyncio.timeout(_DEADLINE):
+        sent = [
+            await producer.send(topic, value, key=agent_id.encode(), partition=0) for agent_id, value in changes.items()
+        ]
+        await asyncio.gather(*sent)
+
+
+async def produce(
+    kafka: KafkaSettings, partition: TopicPartition, key: str, value: bytes, headers: Sequence[tuple[str, bytes]]
+) -> RecordMetadata:
+    """Where the record stands, once all replicas have it."""
+    async with connected(_producer(kafka), kafka.bootstrap_servers) as producer, asyncio.timeout(_DEADLINE):
+        return await producer.send_and_wait(
+            partition.topic, value, key=key.encode(), partition=partition.partition, headers=list(headers)
+        )
+
+
+def _producer(kafka: KafkaSettings) -> AIOKafkaProducer:
+    settings: dict[str, Any] = kafka.client_arguments()
+    return AIOKafkaProducer(**settings, acks="all", max_request_size=_MAX_REQUEST)

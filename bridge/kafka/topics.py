@@ -1,0 +1,227 @@
+"""The bridge's topics as data; creating those that are missing, checking those that exist. None is ever altered."""
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+
+from bridge.kafka import KafkaUnavailableError, connected
+from bridge.settings import TopicsSettings
+
+_DEADLINE = 15.0
+"""Seconds for one call to the admin interface, and for new topics to be seen."""
+_MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """A topic, named without the prefix. ``partitioned``: topics.partitions many, else one."""
+
+    name: str
+    compacted: bool = False
+    partitioned: bool = True
+    output: bool = True
+    configs: Mapping[str, str] = field(default_factory=dict)
+
+
+TOPICS = (
+    Topic("agent-status"),
+    Topic("queued-calls"),
+    Topic("agent-messages"),
+    Topic("conversations"),
+    Topic(
+        "agent-state",
+        compacted=True,
+        configs={
+            # Taking a partition over reads it whole, and compaction leaves the open segment alone: keep that one small.
+            "segment.bytes": str(32 * _MIB),
+            "segment.ms": str(10 * 60 * 1000),
+            "min.cleanable.dirty.ratio": "0.1",
+            "max.message.bytes": str(8 * _MIB),
+        },
+    ),
+    Topic("sessions", compacted=True, partitioned=False, output=False),
+    # Times to live count from the broker's clock, not from that of whoever produced the entry.
+    Topic("inject", output=False, configs={"message.timestamp.type": "LogAppendTime"}),
+    Topic("inject-outcomes"),
+    Topic("dead-letters"),
+)
+
+_CHECKED = ("cleanup.policy", "max.message.bytes", "message.timestamp.type")
+
+Outcome = Literal["created", "exists", "missing", "differs", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class TopicResult:
+    """What became of a topic, by its full name: ``problems`` must be solved, ``notes`` are good to know."""
+
+    name: str
+    outcome: Outcome
+    partitions: int
+    problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def usable(self) -> bool:
+        return self.outcome in ("created", "exists")
+
+
+def configs_of(topic: Topic, settings: TopicsSettings) -> dict[str, str]:
+    """The topic's configs as it is created."""
+    policy = {"cleanup.policy": "compact"}
+    if not topic.compacted:
+        policy = {"cleanup.policy": "delete", "retention.ms": str(settings.retention_ms)}
+    return policy | {"max.message.bytes": str(2 * _MIB)} | dict(topic.configs)
+
+
+async def ensure_topics(
+    connection: Mapping[str, Any], settings: TopicsSettings, *, create: bool = True
+) -> list[TopicResult]:
+    """Create what is missing (or, without ``create``, say so) and check the rest; a result for each topic.
+
+    ``connection`` is what every aiokafka client takes. Safe to repeat, and to run in several processes at once. Raises
+    ``KafkaUnavailableError``; a topic that cannot be created or does not fit is told in its result.
+    """
+    async with connected(AIOKafkaAdminClient(**connection), _servers(connection)) as admin:
+        try:
+            return await _ensure(admin, settings, create)
+        except (KafkaError, TimeoutError) as error:
+            raise KafkaUnavailableError(
+                f"Kafka at {_servers(connection)} did not answer about topics ({type(error).__name__}): "
+                "check that the brokers run and that this client may describe topics"
+            ) from error
+
+
+async def partition_counts(connection: Mapping[str, Any]) -> dict[str, int]:
+    """Full name -> number of partitions, of every topic that this client may see. Raises ``KafkaUnavailableError``."""
+    async with connected(AIOKafkaAdminClient(**connection), _servers(connection)) as admin:
+        try:
+            return await _counts(admin)
+        except (KafkaError, TimeoutError) as error:
+            raise KafkaUnavailableError(
+                f"Kafka at {_servers(connection)} does not tell its topics: {error!r}"
+            ) from error
+
+
+async def _ensure(admin: AIOKafkaAdminClient, settings: TopicsSettings, create: bool) -> list[TopicResult]:
+    counts = await _counts(admin)
+    missing = [topic for topic in TOPICS if settings.name(topic.name) not in counts]
+    results = {}
+    if create:
+        results = {topic.name: await _create(admin, topic, settings) for topic in missing}
+        counts = await _visible(admin, [result.name for result in results.values() if result.usable])
+    old = [topic for topic in TOPICS if topic.name not in results or results[topic.name].outcome == "exists"]
+    configs = await _describe(admin, [settings.name(topic.name) for topic in old if topic not in missing or create])
+    results |= {topic.name: _check(topic, settings, counts, configs) for topic in old}
+    return [results[topic.name] for topic in TOPICS]
+
+
+async def _counts(admin: AIOKafkaAdminClient) -> dict[str, int]:
+    async with asyncio.timeout(_DEADLINE):
+        # Asked for all: to ask for one by name would create it on brokers that create topics automatically.
+        topics = await admin.describe_topics()
+    return {topic["topic"]: len(topic["partitions"]) for topic in topics if topic["error_code"] == 0}
+
+
+async def _visible(admin: AIOKafkaAdminClient, names: Iterable[str]) -> dict[str, int]:
+    """The counts, once every named topic is among them: a new topic takes a moment to be known."""
+    async with asyncio.timeout(_DEADLINE):
+        while not set(names) <= (counts := await _counts(admin)).keys():  # noqa: ASYNC110 - Kafka has no event for it
+            await asyncio.sleep(0.05)
+    return counts
+
+
+async def _create(admin: AIOKafkaAdminClient, topic: Topic, settings: TopicsSettings) -> TopicResult:
+    name, partitions = settings.name(topic.name), _partitions(topic, settings)
+    new = NewTopic(name, partitions, 1, topic_configs=configs_of(topic, settings))
+    # NewTopic refuses -1, the broker's default, where it is not told who holds which replica.
+    new.replication_factor = settings.replication_factor
+    error, notes = await _send(admin, new), []
+    if error is not None and error[0] in ("InvalidConfigurationError", "PolicyViolationError", "InvalidRequestError"):
+        notes.append(f"created without its settings, which the broker refuses: {error[1]}")
+        new.topic_configs = {"cleanup.policy": "compact"} if topic.compacted else {}
+        error = await _send(admin, new)
+    if error is None:
+        return TopicResult(name, "created", partitions, notes=tuple(notes))
+    if error[0] == TopicAlreadyExistsError.__name__:  # another process was quicker
+        return TopicResult(name, "exists", partitions)
+    return TopicResult(name, "failed", partitions, problems=(f"cannot be created: {error[1]}",))
+
+
+async def _send(admin: AIOKafkaAdminClient, new: NewTopic) -> tuple[str, str] | None:
+    """None, or the kind of error and what the broker said."""
+    async with asyncio.timeout(_DEADLINE):
+        response = await admin.create_topics([new], timeout_ms=int(_DEADLINE * 1000))
+    _, code, message = response.topic_errors[0]
+    if code == 0:
+        return None
+    kind = for_code(code)
+    return kind.__name__, message or getattr(kind, "description", "") or kind.__name__
+
+
+async def _describe(admin: AIOKafkaAdminClient, names: list[str]) -> dict[str, dict[str, str]]:
+    """Configs by topic; of a broker that does not tell them, none."""
+    if not names:
+        return {}
+    resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in names]
+    try:
+        async with asyncio.timeout(_DEADLINE):
+            responses = await admin.describe_configs(resources)
+    except (KafkaError, TimeoutError):
+        return {}
+    found = [resource for response in responses for resource in response.to_object()["resources"]]
+    return {
+        one["resource_name"]: {entry["config_names"]: entry["config_value"] for entry in one["config_entries"]}
+        for one in found
+        if one["error_code"] == 0
+    }
+
+
+def _check(
+    topic: Topic, settings: TopicsSettings, counts: Mapping[str, int], configs: Mapping[str, Mapping[str, str]]
+) -> TopicResult:
+    name, wanted = settings.name(topic.name), _partitions(topic, settings)
+    if name not in counts:
+        return TopicResult(name, "missing", wanted, problems=("does not exist: run `asm-bridge topics create`",))
+    problems = []
+    if counts[name] != wanted:
+        problems.append(_wrong_count(topic, counts[name], wanted))
+    actual, expected = configs.get(name, {}), configs_of(topic, settings)
+    problems += [
+        f"{key} is {actual[key]}, and must be {_asked(key, expected[key])}: set it with kafka-configs.sh"
+        for key in _CHECKED
+        if key in expected and key in actual and not _fits(key, actual[key], expected[key])
+    ]
+    untold = [key for key in _CHECKED if key in expected and key not in actual]
+    notes = (f"not checked, because the broker does not tell: {', '.join(untold)}",) if untold else ()
+    return TopicResult(name, "differs" if problems else "exists", counts[name], tuple(problems), notes)
+
+
+def _partitions(topic: Topic, settings: TopicsSettings) -> int:
+    return settings.partitions if topic.partitioned else 1
+
+
+def _wrong_count(topic: Topic, actual: int, wanted: int) -> str:
+    if topic.partitioned:
+        return f"has {actual} partitions, not {wanted}: set topics.partitions to {actual}, or use another topics.prefix"
+    return f"has {actual} partitions, and must have 1: delete it and run `asm-bridge topics create`"
+
+
+def _fits(key: str, actual: str, expected: str) -> bool:
+    if key == "cleanup.policy":
+        return sorted(actual.replace(" ", "").split(",")) == [expected]
+    return int(actual) >= int(expected) if key == "max.message.bytes" else actual == expected
+
+
+def _asked(key: str, expected: str) -> str:
+    return f"at least {expected}" if key == "max.message.bytes" else expected
+
+
+def _servers(connection: Mapping[str, Any]) -> str:
+    servers = connection["bootstrap_servers"]
+    return servers if isinstance(servers, str) else ",".join(servers)

@@ -1,0 +1,112 @@
+"""One log for the bridge and its libraries, on standard error: lines on a terminal, else a JSON object a line."""
+
+import logging
+import sys
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+MASK = "********"
+
+_HARMLESS = (
+    "NotLeaderForPartition",
+    "NotLeaderOrFollower",
+    "CoordinatorNotAvailable",
+    "LeaderNotAvailable",
+    "Unable to update metadata",
+    "Topic not found in cluster metadata",
+    "is not available during auto-create initialization",
+)
+"""What aiokafka says in the first seconds of a topic or group, and then gets right by itself."""
+
+
+def setup_logging(
+    format: Literal["auto", "console", "json"] = "auto",  # noqa: A002 - the setting's name
+    level: str = "info",
+    secrets: Iterable[str] = (),
+) -> None:
+    """Route structlog and the standard library's logging through one chain that masks ``secrets`` in every text."""
+    console = format == "console" or (format == "auto" and sys.stderr.isatty())
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.ExtraAdder(),
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    final: list[Processor] = [
+        structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+        structlog.processors.format_exc_info,  # before the masking: an exception's text may hold a secret, too
+        _Masking(secrets),
+        _renderer(console),
+    ]
+    _install(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=final), level)
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared[:3],
+            shared[4],
+            structlog.stdlib.PositionalArgumentsFormatter(),
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        wrapper_class=structlog.stdlib.BoundLogger,
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=False,
+    )
+
+
+def _renderer(console: bool) -> Processor:
+    if console:
+        return structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback, pad_event_to=30
+        )
+    return structlog.processors.JSONRenderer(default=str, ensure_ascii=False)
+
+
+def _install(formatter: logging.Formatter, level: str) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(formatter)
+    handler.addFilter(_demote)
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(level.upper())
+    for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
+        logging.getLogger(name).handlers = []
+        logging.getLogger(name).propagate = True
+    logging.getLogger("uvicorn.access").setLevel(logging.WARNING)
+
+
+def _demote(record: logging.LogRecord) -> bool:
+    """Harmless noise of aiokafka becomes debug, and is dropped unless that is wanted."""
+    if record.name.startswith("aiokafka") and record.levelno > logging.DEBUG:
+        text = record.getMessage()
+        if any(harmless in text for harmless in _HARMLESS):
+            record.levelno, record.levelname = logging.DEBUG, "DEBUG"
+    return record.levelno >= logging.getLogger().level
+
+
+class _Masking:
+    """A processor: the secrets that it is given are masked in every text of an event, however deep."""
+
+    def __init__(self, secrets: Iterable[str]) -> None:
+        # Longest first, so that a secret which contains another one goes whole.
+        self._secrets = sorted({secret for secret in secrets if secret}, key=len, reverse=True)
+
+    def __call__(self, logger: WrappedLogger, name: str, event: EventDict) -> EventDict:
+        return {key: self._masked(value) for key, value in event.items()} if self._secrets else event
+
+    def _masked(self, value: Any) -> Any:
+        if isinstance(value, str):
+            for secret in self._secrets:
+                value = value.replace(secret, MASK)
+            return value
+        if isinstance(value, dict):
+            return {key: self._masked(inner) for key, inner in value.items()}
+        if isinstance(value, list | tuple | set):
+            return [self._masked(inner) for inner in value]
+        if value is None or isinstance(value, bool | int | float):
+            return value
+        text = str(value)
+        return self._masked(text) if any(secret in text for secret in self._secrets) else value

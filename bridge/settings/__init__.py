@@ -1,0 +1,38 @@
+"""The bridge's settings, ``load_settings`` gives a frozen ``Settings`` or names every fault."""
+
+from bridge.settings.load import SettingsError, load_settings, sources
+from bridge.settings.model import (
+    KEYS,
+    AsmSettings,
+    InjectionSettings,
+    KafkaSettings,
+    LogSettings,
+    OpsSettings,
+    PollSettings,
+    RecordsSettings,
+    Settings,
+    TopicsSettings,
+    lookup,
+)
+from bridge.settings.show import masked, secret_values, shown, shown_default
+
+__all__ = [
+    "KEYS",
+    "AsmSettings",
+    "InjectionSettings",
+    "KafkaSettings",
+    "LogSettings",
+    "OpsSettings",
+    "PollSettings",
+    "RecordsSettings",
+    "Settings",
+    "SettingsError",
+    "TopicsSettings",
+    "load_settings",
+    "lookup",
+    "masked",
+    "secret_values",
+    "shown",
+    "shown_default",
+    "sources",
+]

@@ -1,0 +1,224 @@
+"""Reads the sources of settings, in order, and says all that is wrong with them in one go."""
+
+import difflib
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+from pydantic_settings import TomlConfigSettingsSource
+
+from bridge.settings.model import KEYS, SECRETS, SECTIONS, Settings, default_path
+
+PREFIX = "ASM_BRIDGE_"
+CONFIG = "ASM_BRIDGE_CONFIG"
+_SERVICE_LINKS = ("ASM_BRIDGE_PORT", "ASM_BRIDGE_SERVICE_")
+"""Orchestrators add these to the environment for a service named asm-bridge."""
+
+
+class SettingsError(Exception):
+    """Settings that cannot be used; the text has a line for each that is wrong."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """A value as a source has it: where it is from, and its name there."""
+
+    value: Any
+    source: str
+    name: str
+
+
+@dataclass(slots=True)
+class _Reading:
+    """What the sources say so far; the first to name a key wins."""
+
+    given: dict[str, Given] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+    def add(self, key: str, given: Given) -> None:
+        if key not in KEYS:
+            self.problems.append(f"{given.name}: {_unknown(key)}")
+        elif given.value not in ("", None):
+            self.given.setdefault(key, given)
+
+
+def load_settings(config: Path | None = None, overrides: Mapping[str, str] | None = None) -> Settings:
+    """The settings in force; ``overrides`` is the command line, by key. Raises ``SettingsError``."""
+    reading = _Reading()
+    for key, value in (overrides or {}).items():
+        reading.add(key, Given(value, "command line", f"--{key}"))
+    _read_environment(reading)
+    file = _Reading(problems=reading.problems)
+    _read_toml(file, config)
+    _read_secrets(reading, reading.given.get("secrets_dir") or file.given.get("secrets_dir"))
+    for key, given in file.given.items():
+        reading.add(key, given)
+    return _validated(reading)
+
+
+def sources(settings: Settings) -> dict[str, str]:
+    """Where the value of each key came from: ``default``, ``environment ASM_BRIDGE_X``, ``command line``, ..."""
+    return {key: settings._sources.get(key, "default") for key in KEYS}
+
+
+def _read_environment(reading: _Reading) -> None:
+    names = {name.upper(): name for name in os.environ if name.upper().startswith(PREFIX)}
+    names = {upper: name for upper, name in names.items() if not upper.startswith(_SERVICE_LINKS) and upper != CONFIG}
+    keys = {upper.removeprefix(PREFIX).lower().replace("__", "."): name for upper, name in names.items()}
+    for key, name in keys.items():
+        reading.add(key, Given(os.environ[name], f"environment {name}", name))
+
+
+def _read_toml(reading: _Reading, config: Path | None) -> None:
+    named = config or (Path(os.environ[CONFIG]) if os.environ.get(CONFIG) else None)
+    path = named or default_path()
+    if named is None and not path.exists():
+        return
+    if not path.is_file():
+        option = "--config" if config else CONFIG
+        reading.problems.append(f"{option if named else path}: there is no file {path}")
+        return
+    try:
+        values = TomlConfigSettingsSource(Settings, path).toml_data
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        reading.problems.append(f"{path}: cannot be read: {_told(error)}")
+        return
+    for key, value in _flat(values):
+        reading.add(key, Given(value, f"file {path}", f"{key} in {path}"))
+
+
+def _told(error: Exception) -> str:
+    return (error.strerror or "") if isinstance(error, OSError) else str(error)
+
+
+def _read_secrets(reading: _Reading, directory: Given | None) -> None:
+    """Files named as pydantic-settings names nested secrets: ``asm_bridge_kafka__sasl_password``.
+
+    All others are the sessions' token files, of which there may be thousands: they are not opened.
+    """
+    if directory is None or not Path(str(directory.value)).expanduser().is_dir():
+        return
+    for path in sorted(Path(str(directory.value)).expanduser().iterdir()):
+        if not path.name.lower().startswith(PREFIX.lower()) or not path.is_file():
+            continue
+        name = f"{path.name} in the secrets directory"
+        key = path.name.lower().removeprefix(PREFIX.lower()).replace("__", ".")
+        try:
+            reading.add(key, Given(path.read_text(encoding="utf-8").strip(), "secrets directory", name))
+        except (OSError, UnicodeDecodeError) as error:
+            reading.problems.append(f"{name}: cannot be read: {_told(error) or 'it is not text'}")
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, dict) and value:
+            yield from _flat(value, f"{prefix}{name}.")
+        elif not (isinstance(value, dict) and prefix + name in SECTIONS):
+            yield prefix + name, value
+
+
+def _unknown(key: str) -> str:
+    if key in SECTIONS:
+        example = f"{key}.{next(iter(SECTIONS[key].model_fields))}"
+        return f"is a section, not a setting: set its keys, such as {example} ({env_name(example)})"
+    near = difflib.get_close_matches(key.replace("-", "_"), KEYS, n=1)
+    near = near or [known for known in KEYS if known.replace(".", "_") == key]
+    hint = f"did you mean {near[0]} ({env_name(near[0])})?" if near else "`asm-bridge config` lists those there are"
+    return f"there is no such setting; {hint}"
+
+
+def env_name(key: str) -> str:
+    """``kafka.group_id`` -> ``ASM_BRIDGE_KAFKA__GROUP_ID``."""
+    return PREFIX + key.upper().replace(".", "__")
+
+
+def _validated(reading: _Reading) -> Settings:
+    nested: dict[str, Any] = {}
+    for key, given in reading.given.items():
+        section, _, name = key.rpartition(".")
+        (nested.setdefault(section, {}) if section else nested)[name] = given.value
+    reading.problems += _problems(reading, nested)
+    if reading.problems:
+        raise SettingsError(reading.problems)
+    settings = Settings(**nested)
+    settings._sources.update({key: given.source for key, given in reading.given.items()})
+    return settings
+
+
+def _problems(reading: _Reading, nested: dict[str, Any]) -> Iterator[str]:
+    wrong = set()
+    try:
+        Settings(**nested)
+    except ValidationError as error:
+        wrong = {_key(one["loc"]) for one in error.errors()}
+        yield from (_line(reading, _key(one["loc"]), _text(one)) for one in error.errors())
+    between = _between_keys(nested, wrong)
+    yield from (_line(reading, key, text) for key, text in between if key not in wrong)
+
+
+def _between_keys(nested: dict[str, Any], wrong: set[str]) -> Iterator[tuple[str, str]]:
+    """Faults between the keys of each section, of which those that are wrong by themselves count as not set."""
+    for name, section in SECTIONS.items():
+        if f"{name}.security_protocol" in wrong:  # all that is between keys there depends on it
+            continue
+        sound = {key: value for key, value in nested.get(name, {}).items() if f"{name}.{key}" not in wrong}
+        yield from ((f"{name}.{key}", text) for key, text in section(**sound).problems())
+
+
+def _key(location: tuple[int | str, ...]) -> str:
+    """The key at fault; what pydantic adds behind it (members of a union) is left out."""
+    names = [str(name) for name in location]
+    return ".".join(names[:2]) if names[0] in SECTIONS else names[0]
+
+
+def _line(reading: _Reading, key: str, text: str) -> str:
+    given = reading.given.get(key)
+    return f"{given.name if given else key}: {text}"
+
+
+def _text(error: ErrorDetails) -> str:
+    """What is wrong and what to do; the value only of what cannot be a secret."""
+    kind, context = error["type"], error.get("ctx", {})
+    if kind == "value_error":
+        return str(context["error"])
+    if kind == "literal_error":
+        return f"must be {context['expected']}{_shown(error)}"
+    if kind in _BOUNDS:
+        return f"must be {_BOUNDS[kind].format(**context)}{_shown(error)}"
+    if kind in _EXPECTED:
+        return f"must be {_EXPECTED[kind]}{_shown(error)}"
+    return error["msg"].replace("Input should be", "must be")
+
+
+_BOUNDS = {
+    "greater_than": "greater than {gt:g}",
+    "greater_than_equal": "at least {ge:g}",
+    "less_than_equal": "at most {le:g}",
+}
+_EXPECTED = {
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "int_type": "a whole number",
+    "float_parsing": "a number",
+    "float_type": "a number",
+    "bool_parsing": "true or false",
+    "bool_type": "true or false",
+    "string_type": "text (in TOML: in quotes)",
+    "path_type": "a path (in TOML: in quotes)",
+    "string_too_short": "some text",
+}
+
+
+def _shown(error: ErrorDetails) -> str:
+    value, key = error["input"], _key(error["loc"])
+    plain = isinstance(value, str | int | float) and len(str(value)) <= 40
+    return f", and is {value!r}" if plain and key not in SECRETS and key != "asm.proxy" else ""

@@ -1,0 +1,264 @@
+"""Every setting: its key, kind, default and meaning. Nothing else in the program repeats them."""
+
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, StringConstraints
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from bridge.settings.types import (
+    FOR_EVER,
+    BaseUrl,
+    Count,
+    Directory,
+    File,
+    Interval,
+    Listen,
+    NotNegative,
+    Positive,
+    Prefix,
+    Proxy,
+    Retention,
+    Servers,
+    host_port,
+    is_duration,
+    is_loopback,
+)
+
+Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+Problem = tuple[str, str]
+"""(key, what is wrong and what to do)."""
+
+
+def _setting(default: Any, meaning: str) -> Any:
+    return Field(default=default, description=meaning)
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def problems(self) -> Iterator[Problem]:
+        """Faults that only show between several keys; the key is without the section."""
+        yield from ()
+
+
+class AsmSettings(Section):
+    base_url: BaseUrl = _setting("https://api.cbf.tcn.com", "The address of the region's ASM service.")
+    token: SecretStr | None = _setting(None, "Bearer token of the sessions that name none.")
+    ca_file: File | None = _setting(None, "PEM file of certificate authorities to trust besides the system's.")
+    proxy: Proxy | None = _setting(None, "Proxy on the way to the service, e.g. http://proxy:3128.")
+    connect_timeout: Positive = _setting(5.0, "Longest time to open a connection.")
+    request_timeout: Positive = _setting(10.0, "Longest time for one request.")
+    max_connections: Count = _setting(512, "Most requests under way at once.")
+    http2: bool = _setting(True, "Use HTTP/2 where the service offers it.")
+    rate_limit: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = _setting(
+        None, "Most polls a second to the host, over all sessions of a process."
+    )
+    allow_http: bool = _setting(False, "Let asm.base_url be plain http to another machine (tokens travel unencrypted).")
+
+    def problems(self) -> Iterator[Problem]:
+        url = urlsplit(self.base_url)
+        if url.scheme == "http" and not self.allow_http and not is_loopback(url.hostname or ""):
+            yield "base_url", "is plain http to another machine and would show the tokens: use https, or asm.allow_http"
+
+
+class PollSettings(Section):
+    interval: Interval = _setting(1.0, "Time between two polls of a session that sets no interval of its own.")
+
+
+class KafkaSettings(Section):
+    bootstrap_servers: Servers = _setting("localhost:9092", "Brokers to start from: HOST:PORT, with commas between.")
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = _setting(
+        "PLAINTEXT", "How to talk to the brokers."
+    )
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = _setting(
+        None, "How to log in (PLAIN, if security_protocol is SASL_... and this is not set)."
+    )
+    sasl_username: Text | None = _setting(None, "User name for SASL.")
+    sasl_password: SecretStr | None = _setting(None, "Password for SASL.")
+    ssl_cafile: File | None = _setting(None, "PEM file of the authorities behind the brokers' certificates.")
+    ssl_certfile: File | None = _setting(None, "PEM file of the client's certificate.")
+    ssl_keyfile: File | None = _setting(None, "PEM file of its key.")
+    ssl_password: SecretStr | None = _setting(None, "Password of the key.")
+    group_id: Text = _setting("asm-bridge", "Consumer group; also the prefix of the transactional ids.")
+    delivery: Literal["exactly_once", "at_least_once"] = _setting(
+        "exactly_once", "exactly_once (transactions), or at_least_once (brokers without them; one process only)."
+    )
+    session_timeout: Positive = _setting(10.0, "After this long in silence a process is taken for dead.")
+    group_instance_id: Text | None = _setting(None, "Static membership: quick restarts; unique to a process.")
+    commit_interval: Interval = _setting(0.2, "How long steps are gathered into one transaction.")
+    compression: Literal["none", "gzip", "snappy", "lz4", "zstd"] = _setting("lz4", "Compression of what is produced.")
+
+    @property
+    def compression_type(self) -> str | None:
+        """``compression`` as aiokafka's producer takes it."""
+        return None if self.compression == "none" else self.compression
+
+    @property
+    def uses_ssl(self) -> bool:
+        return self.security_protocol.endswith("SSL")
+
+    @property
+    def uses_sasl(self) -> bool:
+        return self.security_protocol.startswith("SASL_")
+
+    def client_arguments(self) -> dict[str, Any]:
+        """The keyword arguments that every aiokafka client takes."""
+        arguments: dict[str, Any] = {
+            "bootstrap_servers": self.bootstrap_servers.split(","),
+            "security_protocol": self.security_protocol,
+        }
+        if self.uses_ssl:
+            arguments["ssl_context"] = self._ssl_context()
+        if self.uses_sasl:
+            arguments["sasl_mechanism"] = self.sasl_mechanism or "PLAIN"
+            arguments["sasl_plain_username"] = self.sasl_username
+            arguments["sasl_plain_password"] = self.sasl_password.get_secret_value() if self.sasl_password else None
+        return arguments
+
+    def _ssl_context(self) -> ssl.SSLContext:
+        context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=self.ssl_cafile)
+        if self.ssl_certfile:
+            # Without any password OpenSSL would ask for one on the terminal.
+            password = self.ssl_password.get_secret_value() if self.ssl_password else ""
+            context.load_cert_chain(self.ssl_certfile, self.ssl_keyfile, password)
+        return context
+
+    def problems(self) -> Iterator[Problem]:
+        yield from self._sasl_problems()
+        yield from self._ssl_problems()
+
+    def _sasl_problems(self) -> Iterator[Problem]:
+        for name in ("sasl_username", "sasl_password"):
+            given = getattr(self, name) is not None
+            if self.uses_sasl and not given:
+                yield name, f"is missing: kafka.security_protocol {self.security_protocol} needs it"
+            if given and not self.uses_sasl:
+                yield name, f"is not used with kafka.security_protocol {self.security_protocol}: make that SASL_SSL"
+        if self.sasl_mechanism and not self.uses_sasl:
+            yield "sasl_mechanism", "is not used without SASL: set kafka.security_protocol to SASL_SSL"
+
+    def _ssl_problems(self) -> Iterator[Problem]:
+        for name in ("ssl_cafile", "ssl_certfile", "ssl_keyfile"):
+            if getattr(self, name) is not None and not self.uses_ssl:
+                yield name, f"is not used with kafka.security_protocol {self.security_protocol}: set SSL or SASL_SSL"
+        if self.ssl_keyfile and not self.ssl_certfile:
+            yield "ssl_certfile", "is missing: kafka.ssl_keyfile is of use only with it"
+        elif self.uses_ssl:
+            try:
+                self._ssl_context()
+            except (ssl.SSLError, OSError, ValueError):
+                name = "ssl_certfile" if self.ssl_certfile else "ssl_cafile"
+                yield name, "cannot be loaded: check that the files are PEM, that the key fits, and its password"
+
+
+class TopicsSettings(Section):
+    prefix: Prefix = _setting("asm.", "What the names of all topics begin with.")
+    partitions: Count = _setting(8, "Partitions of a new topic; the number never changes under one prefix.")
+    replication_factor: Annotated[int, Field(ge=-1)] = _setting(
+        -1, "Replicas of a new topic; -1: the broker's default."
+    )
+    retention: Retention = _setting(7 * 86400.0, "How long a new topic keeps records, if not compacted; -1: for ever.")
+    create: bool = _setting(True, "Create missing topics at start.")
+
+    def name(self, topic: str) -> str:
+        """``agent-status`` -> ``asm.agent-status``."""
+        return self.prefix + topic
+
+    @property
+    def retention_ms(self) -> int:
+        return -1 if self.retention == FOR_EVER else round(self.retention * 1000)
+
+    def problems(self) -> Iterator[Problem]:
+        if self.replication_factor == 0:
+            yield "replication_factor", "must be at least 1, or -1 for the broker's default"
+
+
+class RecordsSettings(Section):
+    encoding: Literal["json", "msgpack"] = _setting("json", "How the values of records are written.")
+
+
+class InjectionSettings(Section):
+    ttl: Positive = _setting(300.0, "How long an entry without expires_at waits for its agent's session.")
+    unknown_agent_grace: Positive = _setting(10.0, "How long an entry for an unknown agent waits.")
+    max_attempts: Count = _setting(10, "How often an entry is tried after failures that are no refusal.")
+    max_events_per_request: Count = _setting(20, "Most entries in one request.")
+    max_pending: Count = _setting(1000, "Most entries that wait for one agent.")
+
+
+class OpsSettings(Section):
+    listen: Listen = _setting("127.0.0.1:8080", "HOST:PORT of health and metrics.")
+
+    @property
+    def host(self) -> str:
+        return host_port(self.listen)[0]
+
+    @property
+    def port(self) -> int:
+        return host_port(self.listen)[1]
+
+
+class LogSettings(Section):
+    format: Literal["auto", "console", "json"] = _setting("auto", "auto is console on a terminal, else json.")
+    level: Literal["debug", "info", "warning", "error"] = _setting("info", "The least grave level that is logged.")
+
+
+class Settings(BaseSettings):
+    """All settings in force. Frozen; below the edge go sections or values, not the whole."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", env_prefix="ASM_BRIDGE_", env_nested_delimiter="__", env_ignore_empty=True
+    )
+
+    asm: AsmSettings = AsmSettings()
+    poll: PollSettings = PollSettings()
+    kafka: KafkaSettings = KafkaSettings()
+    topics: TopicsSettings = TopicsSettings()
+    records: RecordsSettings = RecordsSettings()
+    injection: InjectionSettings = InjectionSettings()
+    ops: OpsSettings = OpsSettings()
+    log: LogSettings = LogSettings()
+    sessions_file: File | None = _setting(None, "TOML file of sessions, added to and updated in the registry at start.")
+    drain_timeout: NotNegative = _setting(20.0, "Longest clean stop.")
+    secrets_dir: Directory | None = _setting(None, "Directory of token files, and of settings: asm_bridge_asm__token.")
+
+    _sources: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, *_: Any, **__: Any
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what it is given: ``load_settings`` reads the sources, and remembers which value came from which."""
+        return (init_settings,)
+
+
+def _sections() -> dict[str, type[Section]]:
+    kinds = {name: field.annotation for name, field in Settings.model_fields.items()}
+    return {name: kind for name, kind in kinds.items() if isinstance(kind, type) and issubclass(kind, Section)}
+
+
+SECTIONS = _sections()
+KEYS: dict[str, FieldInfo] = {
+    f"{name}.{inner}": field for name, section in SECTIONS.items() for inner, field in section.model_fields.items()
+} | {name: field for name, field in Settings.model_fields.items() if name not in SECTIONS}
+"""Every key, e.g. ``kafka.group_id``, with its kind, default and meaning."""
+
+DURATIONS = frozenset(key for key, field in KEYS.items() if any(is_duration(one) for one in field.metadata))
+SECRETS = frozenset(key for key, field in KEYS.items() if SecretStr in getattr(field.annotation, "__args__", ()))
+
+
+def lookup(settings: Settings, key: str) -> Any:
+    """The value of ``kafka.group_id`` and the like."""
+    value: Any = settings
+    for name in key.split("."):
+        value = getattr(value, name)
+    return value
+
+
+def default_path() -> Path:
+    """The TOML file that is read if ``--config`` names none."""
+    return Path("asm-bridge.toml")

@@ -1,0 +1,166 @@
+"""The kinds of values that settings have: durations, addresses, files."""
+
+import ipaddress
+import math
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*(ms|s|m|h|d)?", re.IGNORECASE)
+FOR_EVER = -1.0
+
+
+def duration(value: Any) -> float:
+    """Seconds from a number, or text: ``10``, ``500ms``, ``10s``, ``5m``, ``1h``, ``7d``. Raises ``ValueError``."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        if math.isfinite(value):
+            return float(value)
+    elif isinstance(value, str):
+        if match := _DURATION.fullmatch(value.strip()):
+            return float(match[1]) * _UNITS[(match[2] or "s").lower()]
+        if value.strip() == "-1":
+            return FOR_EVER
+    raise ValueError("must be a duration: a number of seconds, or e.g. 500ms, 10s, 5m, 1h, 7d")
+
+
+def is_duration(metadata: Any) -> bool:
+    """Whether this, of a field's metadata, makes it a duration."""
+    return isinstance(metadata, BeforeValidator) and metadata.func is duration
+
+
+def show_duration(seconds: float) -> str:
+    """The shortest text that ``duration`` reads back: 604800.0 -> ``7d``."""
+    for unit in ("d", "h", "m", "s"):
+        if seconds >= _UNITS[unit] and seconds % _UNITS[unit] == 0:
+            return f"{seconds / _UNITS[unit]:.0f}{unit}"
+    return "-1" if seconds == FOR_EVER else f"{seconds:g}s"
+
+
+def _retention(seconds: float) -> float:
+    if seconds <= 0 and seconds != FOR_EVER:
+        raise ValueError("must be longer than 0, or -1 to keep records for ever")
+    return seconds
+
+
+def host_port(value: str) -> tuple[str, int]:
+    """("127.0.0.1", 8080) from ``127.0.0.1:8080``; IPv6 as ``[::1]:8080``. Raises ``ValueError``."""
+    host, colon, port = value.strip().rpartition(":")
+    host = host.removeprefix("[").removesuffix("]") if host.startswith("[") else host
+    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535 or " " in host:
+        raise ValueError("must be HOST:PORT, e.g. 127.0.0.1:8080")
+    if ":" in host and not value.strip().startswith("["):
+        raise ValueError("an IPv6 address goes in brackets, e.g. [::1]:8080")
+    return host, int(port)
+
+
+def _listen(value: str) -> str:
+    host_port(value)
+    return value.strip()
+
+
+def _bootstrap(value: Any) -> Any:
+    """One text with commas, also from a TOML list."""
+    if isinstance(value, list) and all(isinstance(one, str) for one in value):
+        return ",".join(value)
+    return value
+
+
+def _servers(value: str) -> str:
+    servers = [server.strip() for server in value.split(",") if server.strip()]
+    try:
+        ports = [host_port(server)[1] for server in servers]
+    except ValueError:
+        ports = []
+    if not servers or 0 in (ports or [0]):
+        raise ValueError("must be HOST:PORT, or several with commas between, e.g. kafka-1:9092,kafka-2:9092")
+    return ",".join(servers)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether the host is this machine by its name alone (no look-up)."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def _base_url(value: str) -> str:
+    url = urlsplit(value.strip())
+    try:
+        valid = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
+    except ValueError:
+        valid = False
+    if not valid or re.search(r"\s", value.strip()):
+        raise ValueError("must be an address such as https://api.cbf.tcn.com")
+    if url.username is not None or url.password is not None:
+        raise ValueError("must have no user name or password in it; tokens go into asm.token or the sessions")
+    if url.query or url.fragment or "?" in value or "#" in value:
+        raise ValueError("must have no ? and no # in it")
+    if "/asm/asmapi" in url.path:
+        raise ValueError("must be the address alone, without /api/v1alpha1/asm/asmapi")
+    if re.search(r"//|(^|/)\.{1,2}(/|$)|%|\\", url.path.rstrip("/")):
+        raise ValueError("has an ambiguous path (//, . or .., %, \\): use a plain one")
+    return value.strip().rstrip("/")
+
+
+def _proxy(value: str) -> str:
+    url = urlsplit(value.strip())
+    try:
+        valid = url.scheme in ("http", "https", "socks5", "socks5h") and bool(url.hostname) and url.port != 0
+    except ValueError:
+        valid = False
+    if not valid:
+        raise ValueError("must be an address such as http://proxy.example.com:3128")
+    return value.strip()
+
+
+def proxy_password(proxy: str | None) -> list[str]:
+    """The password in a proxy's address, if there is one."""
+    password = urlsplit(proxy).password if proxy else None
+    return [password] if password else []
+
+
+def _readable_file(path: Path) -> Path:
+    path = path.expanduser()
+    if not path.is_file():
+        raise ValueError(f"there is no file {path}")
+    if not os.access(path, os.R_OK):
+        raise ValueError(f"the file {path} cannot be read: check its owner and mode")
+    return path
+
+
+def _readable_directory(path: Path) -> Path:
+    path = path.expanduser()
+    if not path.is_dir():
+        raise ValueError(f"there is no directory {path}")
+    if not os.access(path, os.R_OK | os.X_OK):
+        raise ValueError(f"the directory {path} cannot be read: check its owner and mode")
+    return path
+
+
+def _prefix(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9._-]+", value):
+        raise ValueError("may have letters, digits, . _ and - only (Kafka's rule for topic names)")
+    if len(value) > 200:
+        raise ValueError("must be at most 200 characters long (Kafka allows 249 in a topic's name)")
+    return value
+
+
+Seconds = Annotated[float, BeforeValidator(duration)]
+Positive = Annotated[Seconds, Field(gt=0)]
+NotNegative = Annotated[Seconds, Field(ge=0)]
+Interval = Annotated[Seconds, Field(ge=0.05, le=3600)]
+Retention = Annotated[Seconds, AfterValidator(_retention)]
+Count = Annotated[int, Field(ge=1)]
+Listen = Annotated[str, AfterValidator(_listen)]
+Servers = Annotated[str, BeforeValidator(_bootstrap), AfterValidator(_servers)]
+BaseUrl = Annotated[str, AfterValidator(_base_url)]
+Proxy = Annotated[str, AfterValidator(_proxy)]
+File = Annotated[Path, AfterValidator(_readable_file)]
+Directory = Annotated[Path, AfterValidator(_readable_directory)]
+Prefix = Annotated[str, AfterValidator(_prefix)]
