@@ -75,8 +75,8 @@ def test_a_token_is_a_reference(token: str) -> None:
     "token",
     [
         SECRET, f"Bearer {SECRET}", "", "file:", "file:#key", "file:name#", "env:", "file:../up", "file:a/b",
-        "file:a\\b", "file:.hidden", "file:..", "file:/etc/passwd", "env:A/B", "env:.A", "env:1A", "vault:agent", "FILE:agent",
-        "file:agent\n", "env:TOKEN\n", " file:agent", "file:a\x00b",
+        "file:a\\b", "file:.hidden", "file:..", "file:/etc/passwd", "env:A/B", "env:.A", "env:1A", "vault:agent",
+        "FILE:agent", "file:agent\n", "env:TOKEN\n", " file:agent", "file:a\x00b",
     ],
 )  # fmt: skip
 def test_a_literal_token_is_refused(token: str) -> None:
@@ -171,9 +171,7 @@ def test_a_conversation_is_known_by_its_sid(kind: str) -> None:
     assert read_injection(json.dumps({kind: {"conversation": None}}).encode(), None).conversation_sid is None
 
 
-@pytest.mark.parametrize(
-    "content_type", ["application/msgpack", "application/x-msgpack; v=1", "APPLICATION/vnd.msgpack"]
-)
+@pytest.mark.parametrize("header", ["application/msgpack", "application/x-msgpack; v=1", "APPLICATION/vnd.msgpack"])
 def test_messagepack_is_taken_when_the_header_says_so(header: str) -> None:
     """The same event in MessagePack, named in the content-type, is the same injection."""
     event = {"activated_conversation_event": {"conversation": CONVERSATION}}

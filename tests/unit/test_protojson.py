@@ -178,6 +178,10 @@ def test_unknown_fields_and_placeholder_times_are_no_errors() -> None:
         ({"voice_status": {"paused": "yes"}}, "voice_status.paused: expected true or false, got a string"),
         ({"voice_status": {"calls_count": True}}, "voice_status.calls_count: expected an integer"),
         ({"voice_status": {"calls_count": 2**63}}, "voice_status.calls_count: the integer does not fit into 64 bits"),
+        (
+            {"voice_status": {"status_desc": True}},
+            "status_desc: expected a name or number of AgentStatus, got a boolean",
+        ),
         ({"voice_status": []}, "voice_status: expected an object, got an array"),
         ([], "expected an object, got an array"),
         (None, "expected an object, got null"),

@@ -1,0 +1,156 @@
+"""The leaves of protobuf's JSON mapping: integers, enums, times, text; and the error that says where one is wrong."""
+
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+Reader = Callable[[Any], Any]
+"""JSON value -> normalised value. Raises ``ProtoJSONError``. Never given None, but in a list or map."""
+
+_CLOCK = r"(?:[01]\d|2[0-3]):[0-5]\d"
+_RFC3339 = re.compile(rf"(\d{{4}}-\d\d-\d\d)[Tt]({_CLOCK}:[0-5]\d)(\.\d{{1,9}})?(?:[Zz]|([+-]{_CLOCK}))", re.ASCII)
+_PLACEHOLDER = re.compile(r"[0-9]+s")
+_INTEGER = re.compile(r"-?[0-9]{1,32}")
+_EXACT_FLOAT = 2.0**53
+
+
+class ProtoJSONError(ValueError):
+    """What is wrong and where (``queued_calls.agent_queue_calls[1].call_sid: ...``), without the value."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.path = ""
+
+    def under(self, step: str) -> None:
+        """Puts a field's name, or ``[index]``, before the path."""
+        self.path = f"{step}{'.' if self.path and self.path[0] != '[' else ''}{self.path}"
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.problem}" if self.path else self.problem
+
+
+class Codec(NamedTuple):
+    """How a type is read.
+
+    ``default`` stands for a null in a received list or map; ``schema`` is the JSON Schema of what ``strict`` takes,
+    with messages as references into ``$defs``.
+    """
+
+    lenient: Reader
+    strict: Reader
+    default: Any
+    schema: dict[str, Any]
+
+
+def timestamp(text: str | None) -> str | None:
+    """RFC 3339 text as the same instant in UTC, its fractional digits kept; None if it cannot be read."""
+    match = _RFC3339.fullmatch(text) if text is not None else None
+    if match is None:
+        return None
+    date, time, fraction, offset = match.groups()
+    try:
+        instant = datetime.fromisoformat(f"{date}T{time}{offset or ''}")
+        if offset is not None:
+            instant = instant.astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
+    return f"{instant.isoformat()[:19]}{fraction or ''}Z"
+
+
+_KINDS = {
+    bool: "a boolean",
+    dict: "an object",
+    float: "a number with a fraction, or too large to be exact",
+    int: "a number",
+    list: "an array",
+    str: "a string",
+    type(None): "null",
+}
+
+
+def expected(what: str, value: Any) -> ProtoJSONError:
+    return ProtoJSONError(f"expected {what}, got {_KINDS.get(type(value), type(value).__name__)}")
+
+
+def short(text: object) -> str:
+    """A name to be quoted: never long enough to be a text or a token."""
+    return repr(text) if len(str(text)) <= 40 else f"{str(text)[:37]!r}..."
+
+
+# A type's own test, `type(x) is`, because a bool is an int to isinstance.
+
+
+def _int64(value: Any) -> int:
+    number: int = value if type(value) is int else _integer(value)
+    if not -(2**63) <= number < 2**63:
+        raise ProtoJSONError("the integer does not fit into 64 bits")
+    return number
+
+
+def _integer(value: Any) -> int:
+    text_of_digits = type(value) is str and _INTEGER.fullmatch(value)
+    exact = type(value) is float and value.is_integer() and abs(value) < _EXACT_FLOAT
+    if not text_of_digits and not exact:
+        raise expected("an integer, as a number or a string of digits", value)
+    return int(value)
+
+
+def _int64_id(value: Any) -> str:
+    return str(_int64(value))
+
+
+def string(value: Any) -> str:
+    if type(value) is not str:
+        raise expected("a string", value)
+    return value
+
+
+def _bool(value: Any) -> bool:
+    if type(value) is not bool:
+        raise expected("true or false", value)
+    return value
+
+
+def _time(value: Any) -> str | None:
+    text = timestamp(string(value))
+    if text is None and not _PLACEHOLDER.fullmatch(value):
+        raise ProtoJSONError("expected a time as in RFC 3339, for example 2024-05-01T12:00:00Z")
+    return text
+
+
+_DIGITS = {"type": "string", "pattern": f"^{_INTEGER.pattern}$"}
+_INT64_SCHEMA = {"anyOf": [{"type": "integer", "minimum": -(2**63), "maximum": 2**63 - 1}, _DIGITS]}
+_TIME_PATTERNS = [{"format": "date-time", "pattern": f"^{_RFC3339.pattern}$"}, {"pattern": f"^{_PLACEHOLDER.pattern}$"}]
+
+INT64 = Codec(_int64, _int64_id, 0, _INT64_SCHEMA)
+INT64_ID = Codec(_int64_id, _int64_id, "0", _INT64_SCHEMA)
+TIMESTAMP = Codec(string, _time, "", {"type": "string", "anyOf": _TIME_PATTERNS})
+BOOL = Codec(_bool, _bool, False, {"type": "boolean"})
+STRING = Codec(string, string, "", {"type": "string"})
+
+
+def enum_codec(enum: type[IntEnum]) -> Codec:
+    names = {member.value: member.name for member in enum}
+    known = frozenset(names.values())
+
+    def lenient(value: Any) -> str:
+        if type(value) is str and (value in known or not _INTEGER.fullmatch(value)):
+            return value
+        if type(value) not in (int, float, str):
+            raise expected(f"a name or number of {enum.__name__}", value)
+        number = _int64(value)
+        return names.get(number, str(number))
+
+    def strict(value: Any) -> str | int:
+        name = lenient(value)
+        if name in known:
+            return name
+        if not _INTEGER.fullmatch(name) or not -(2**31) <= int(name) < 2**31:
+            raise ProtoJSONError(f"{short(name)} is no {enum.__name__}")
+        return int(name)
+
+    number = {"type": "integer", "minimum": -(2**31), "maximum": 2**31 - 1}
+    return Codec(lenient, strict, names[0], {"anyOf": [{"enum": list(names.values())}, number, _DIGITS]})
