@@ -121,7 +121,7 @@ async def _until_it_answers(process: Process, port: int, log: BinaryIO) -> None:
         return
     log.seek(0)
     said = log.read()[-2000:].decode(errors="replace").strip()
-    raise EmbeddedBrokerError(f"the embedded broker did not start within {START_DEADLINE:.0f} s; it said: {said}")
+    raise EmbeddedBrokerError(f"the embedded broker did not start (deadline {START_DEADLINE:.0f} s); it said: {said}")
 
 
 async def _end(process: Process) -> None:

@@ -1,0 +1,29 @@
+FROM python:3.13-slim AS build
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
+WORKDIR /src
+RUN python -m venv /opt/asm-bridge
+COPY requirements.txt ./
+RUN /opt/asm-bridge/bin/pip install --quiet --require-hashes -r requirements.txt
+COPY pyproject.toml README.md LICENSE ./
+COPY bridge bridge
+COPY schemas schemas
+RUN /opt/asm-bridge/bin/pip install --quiet --no-deps . && \
+    /opt/asm-bridge/bin/pip uninstall --quiet --yes pip && \
+    /opt/asm-bridge/bin/python -m compileall -q /opt/asm-bridge/lib
+
+FROM python:3.13-slim
+LABEL org.opencontainers.image.title="asm-kafka-bridge" \
+      org.opencontainers.image.description="TCN's Agent State Manager to Apache Kafka, and back" \
+      org.opencontainers.image.licenses="Apache-2.0"
+RUN groupadd --gid 10001 asm-bridge && \
+    useradd --uid 10001 --gid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin asm-bridge
+COPY --from=build /opt/asm-bridge /opt/asm-bridge
+ENV PATH=/opt/asm-bridge/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 ASM_BRIDGE_OPS__LISTEN=0.0.0.0:8080
+USER 10001:10001
+WORKDIR /tmp
+EXPOSE 8080
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=3s --start-period=30s --retries=3 \
+    CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8080/healthz', timeout=2)"]
+ENTRYPOINT ["asm-bridge"]
+CMD ["run"]

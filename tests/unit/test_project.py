@@ -1,0 +1,92 @@
+"""The files that make the project: they work on any machine, and agree with each other."""
+
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+MADE_BY_HAND = ["pyproject.toml", "Makefile", "Dockerfile", "docker-compose.yml", ".ci/run", ".dockerignore"]
+LOCKS = ["requirements.txt", "requirements-dev.txt"]
+REGISTRIES = (
+    r"pypi\.org|pythonhosted|registry\.npmjs|crates\.io|repo1?\.maven|proxy\.golang|docker\.io|deb\.debian|ghcr\.io"
+)
+MACHINE = r"/work/|/root/|/home/|/tmp/lab|/Users/"
+INDEX = r"^\s*(-i|--index-url|--extra-index-url|--find-links|-f)\b|@\s*(https?|file):"
+
+
+def project() -> dict[str, Any]:
+    table: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return table
+
+
+def normal(name: str) -> str:
+    """PEP 503: how two spellings of a distribution's name are compared."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def names(requirements: list[str]) -> set[str]:
+    return {normal(re.split(r"[\[><=!~;@ ]", line, maxsplit=1)[0]) for line in requirements}
+
+
+def locked(file: str) -> dict[str, str]:
+    """Name -> the version that the lock file says, as written."""
+    found = re.findall(r"^([A-Za-z0-9._-]+)==([^\s;]+)", (ROOT / file).read_text(), re.MULTILINE)
+    return {normal(name): version for name, version in found}
+
+
+def tracked() -> list[Path]:
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listed.returncode:
+        pytest.skip("not a git work tree: its files cannot be told from others")
+    return [ROOT / name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()]
+
+
+@pytest.mark.parametrize("file", MADE_BY_HAND + LOCKS)
+def test_no_file_names_a_registry_or_a_machine(file: str) -> None:
+    """Packages come from wherever this machine gets them: no file says where, and none knows the author's folders."""
+    text = (ROOT / file).read_text()
+    assert not re.findall(f"{REGISTRIES}|{MACHINE}", text)
+    assert not re.findall(INDEX, text, re.MULTILINE)
+
+
+def test_no_tracked_file_names_a_registry() -> None:
+    """The same holds for the code, the tests and the docs."""
+    texts = {path: path.read_text(errors="replace") for path in tracked() if path != Path(__file__)}
+    assert len(texts) > len(MADE_BY_HAND)
+    assert [str(path.relative_to(ROOT)) for path, text in texts.items() if re.search(REGISTRIES, text)] == []
+
+
+def test_everything_required_is_locked() -> None:
+    """make demo and the image install exactly what pyproject.toml asks for."""
+    own = {project()["name"]}
+    runtime = names(project()["dependencies"])
+    extras = {name: names(lines) - own for name, lines in project()["optional-dependencies"].items()}
+    assert runtime <= locked("requirements.txt").keys()
+    assert runtime | extras["demo"] | extras["dev"] <= locked("requirements-dev.txt").keys()
+    assert not (extras["demo"] | extras["dev"]) - runtime & locked("requirements.txt").keys()
+
+
+def test_the_image_runs_what_was_tested() -> None:
+    """Each version in the image's lock file is the one that the tests ran with."""
+    tested = locked("requirements-dev.txt")
+    assert {name: tested.get(name) for name in locked("requirements.txt")} == locked("requirements.txt")
+
+
+@pytest.mark.parametrize("file", LOCKS)
+def test_every_locked_version_has_its_hash(file: str) -> None:
+    """What is installed is what was locked, byte for byte."""
+    entries = re.split(r"\n(?=\S)", (ROOT / file).read_text().strip())
+    assert len(entries) == len(locked(file))
+    assert [entry.splitlines()[0] for entry in entries if "--hash=sha256:" not in entry] == []
+
+
+def test_ci_runs_what_everyone_runs() -> None:
+    """CI calls make test and nothing else; the Makefile has the targets that the README names."""
+    assert (ROOT / ".ci/run").read_text().rstrip().endswith("exec make test")
+    assert (ROOT / ".ci/run").stat().st_mode & 0o111
+    targets = set(re.findall(r"^([a-z]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert targets == {"help", "demo", "test", "lint", "fmt", "build", "schemas", "lock", "clean"}
