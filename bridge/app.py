@@ -5,7 +5,7 @@ import contextlib
 import signal
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
 import structlog
@@ -15,19 +15,21 @@ from aiokafka.structs import TopicPartition
 from bridge.backoff import Backoff
 from bridge.injection.entries import Message
 from bridge.injection.pending import Limits
+from bridge.kafka.plain import read_registry, write_registry
 from bridge.kafka import KafkaUnavailableError
-from bridge.kafka.clients import Clients
+from bridge.kafka.clients import Clients, NoTransactionsError
 from bridge.kafka.encoding import Encoder
 from bridge.kafka.group import Group
 from bridge.kafka.keys import partition_for
 from bridge.kafka.partition import Partition
 from bridge.kafka.topics import ensure_topics
 from bridge.ops.metrics import METRICS
-from bridge.ops.server import serve
+from bridge.ops.server import listen, serve
 from bridge.polling.poller import Poller, now
 from bridge.sessions.agent import CONDITIONS
 from bridge.sessions.agents import Agents, Policy
 from bridge.sessions.registry import Bad, Registry
+from bridge.sessions_file import SessionsFileError, changes, read_sessions_file
 from bridge.settings import Settings
 from bridge.vendor.client import AsmClient, transport
 from bridge.vendor.host import Host
@@ -52,29 +54,18 @@ async def _run(settings: Settings) -> int:
     stop = asyncio.Event()
     _on_signals(stop)
     try:
-        await _until(stop, prepare(settings))
-        if not stop.is_set():
-            await Bridge(settings).run(stop)
-    except (KafkaUnavailableError, TopicsError) as error:
+        await Bridge(settings).run(stop)
+    except SessionsFileError as error:
+        log.error("run.wrong_sessions_file", error=str(error))
+        return 2
+    except StartError as error:
         log.error("run.failed", error=str(error))
         return 1
     return 0
 
 
-class TopicsError(Exception):
-    """The topics are not as they must be; the text says what to do."""
-
-
-async def prepare(settings: Settings) -> None:
-    """See to the topics, and put the sessions file into the registry."""
-    results = await ensure_topics(settings.kafka.client_arguments(), settings.topics, create=settings.topics.create)
-    problems = [f"{result.name} {problem}" for result in results for problem in result.problems]
-    if problems:
-        raise TopicsError("; ".join(problems))
-    if settings.sessions_file is not None:
-        from bridge.sessions_file import register
-
-        await register(settings, settings.sessions_file)
+class StartError(Exception):
+    """The bridge cannot work with this Kafka, or on this machine, as it is set up; the text says what to do."""
 
 
 class Bridge:
@@ -120,13 +111,22 @@ class Bridge:
         )
         self._registry = Registry(self._changed, self._refused)
         self._registry_read = asyncio.Event()
+        self._hindrance: str | None = None
         self._group: Group | None = None
         self._workers: dict[int, tuple[Worker, asyncio.Task[None]]] = {}
         self._tasks: asyncio.TaskGroup
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until ``stop``; then polls under way end, their steps are committed, and the partitions are handed over."""
-        async with serve(self._settings.ops.host, self._settings.ops.port, self), asyncio.TaskGroup() as tasks:
+        async with self._served():
+            await _until(stop, self._prepare())
+            if not stop.is_set():
+                await self._work(stop)
+        await self._client.aclose()
+        log.info("run.stopped")
+
+    async def _work(self, stop: asyncio.Event) -> None:
+        async with asyncio.TaskGroup() as tasks:
             self._tasks = tasks
             running = [tasks.create_task(self._follow_registry()), tasks.create_task(self._poller.run())]
             await _until(stop, self._registry_read.wait())
@@ -137,11 +137,57 @@ class Bridge:
             await self._drain()
             for task in running:
                 task.cancel()
-        await self._client.aclose()
-        log.info("run.stopped")
+
+    @contextlib.asynccontextmanager
+    async def _served(self) -> AsyncIterator[None]:
+        ops = self._settings.ops
+        try:
+            listener = listen(ops.host, ops.port)
+        except OSError as error:
+            raise StartError(f"cannot listen on ops.listen {ops.listen}: {error.strerror}. Set another address") from error
+        async with serve(listener, self):
+            log.info("ops.listening", address=ops.listen)
+            yield
+
+    async def _prepare(self) -> None:
+        """See to Kafka, the topics and the sessions file; a Kafka that does not answer is waited for."""
+        while True:
+            try:
+                await self._prepare_once()
+            except (KafkaUnavailableError, KafkaError, OSError, TimeoutError) as error:
+                self._hindrance = str(error) or type(error).__name__
+                log.warning("run.waiting_for_kafka", error=self._hindrance)
+                await asyncio.sleep(2)
+            else:
+                self._hindrance = None
+                return
+
+    async def _prepare_once(self) -> None:
+        settings = self._settings
+        results = await ensure_topics(self._clients.connection, settings.topics, create=settings.topics.create)
+        if problems := [f"{result.name} {problem}" for result in results for problem in result.problems]:
+            raise StartError("; ".join(problems))
+        if self._clients.exactly_once:
+            await self._try_transactions()
+        else:
+            log.warning("run.at_least_once", note="one process only; after a crash an agent's last step may appear again")
+        if settings.sessions_file is not None:
+            wanted, topic = read_sessions_file(settings.sessions_file), settings.topics.name("sessions")
+            changed = changes(await read_registry(settings.kafka, topic), wanted)
+            await write_registry(settings.kafka, topic, changed)
+            log.info("sessions_file.registered", agents=len(wanted), changed=len(changed))
+
+    async def _try_transactions(self) -> None:
+        try:
+            await self._clients.close(await self._clients.start_producer("check"))
+        except NoTransactionsError as error:
+            text = "the broker has no transactions, which kafka.delivery exactly_once needs: set it to at_least_once"
+            raise StartError(text) from error
 
     def not_ready(self) -> str | None:
         """Why this process does not do its work now; None if it does."""
+        if self._hindrance is not None:
+            return self._hindrance
         if not self._registry_read.is_set():
             return "the registry has not been read yet: is Kafka reachable?"
         if self._group is None or not self._group.joined:

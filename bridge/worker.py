@@ -7,6 +7,7 @@ import structlog
 from aiokafka.errors import KafkaError
 
 from bridge.injection.entries import Message
+from bridge.kafka.clients import NoTransactionsError
 from bridge.kafka.group import Group
 from bridge.kafka.partition import Partition, PartitionLost
 from bridge.ops.metrics import METRICS
@@ -51,7 +52,7 @@ class Worker:
         while True:
             try:
                 await self._own()
-            except (PartitionLost, KafkaError, TimeoutError) as error:
+            except (PartitionLost, NoTransactionsError, KafkaError, TimeoutError) as error:
                 METRICS.partitions_lost.inc()
                 log.warning("partition.lost", partition=self.number, error=str(error) or type(error).__name__)
             finally:

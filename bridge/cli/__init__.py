@@ -8,6 +8,7 @@ from typer.core import TyperGroup
 
 from bridge import __version__
 from bridge.cli import config, inject, run, schemas, sessions, tail, topics
+from bridge.cli.demo import demo
 from bridge.cli.options import SettingsCommand
 from bridge.cli.output import CommandError, UsageError
 from bridge.cli.simulate import simulate
@@ -30,6 +31,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.command(cls=SettingsCommand)(run.run)
+app.command()(demo)
 app.command()(simulate)
 app.add_typer(topics.app, name="topics")
 app.add_typer(sessions.app, name="sessions")

@@ -44,9 +44,9 @@ class Bookmark(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return msgspec.json.encode(self).decode()
 
     @classmethod
-    def read(cls, text: str) -> "Bookmark":
+    def read(cls, text: str | None) -> "Bookmark":
         """The bookmark in a commit's metadata; of another program's commit, an unclean one."""
         try:
-            return msgspec.json.decode(text, type=cls)
+            return msgspec.json.decode(text or "", type=cls)
         except msgspec.DecodeError:
             return cls()

@@ -3,13 +3,13 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
-from aiokafka.errors import KafkaError
+from aiokafka.errors import IncompatibleBrokerVersion, KafkaError, UnknownError, UnsupportedVersionError
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
 T = TypeVar("T")
@@ -19,6 +19,10 @@ DEADLINE = 30.0
 _STOP_DEADLINE = 5.0
 _TRANSACTION_TIMEOUT_MS = 20_000
 _MAX_REQUEST = 16 * 1024 * 1024
+
+
+class NoTransactionsError(Exception):
+    """The broker has no transactions, which ``exactly_once`` needs."""
 
 
 async def bounded(call: Awaitable[T], deadline: float = DEADLINE) -> T:
@@ -37,17 +41,36 @@ class Clients:
     compression: str | None = "lz4"
     session_timeout: float = 10.0
     group_instance_id: str | None = None
-    idempotent: bool = field(default=True)
 
-    def producer(self, partition: int) -> AIOKafkaProducer:
-        """The one producer of a partition: its transactional id is what fences a former owner."""
-        kind = {
+    async def start_producer(self, partition: int | str) -> AIOKafkaProducer:
+        """The one producer of a partition: its transactional id is what fences a former owner.
+
+        Raises ``NoTransactionsError`` where the broker has none. ``at_least_once`` does without, and without idempotence if need be.
+        """
+        transactional = {
             "transactional_id": f"{self.group_id}-{partition}",
             "transaction_timeout_ms": _TRANSACTION_TIMEOUT_MS,
         }
+        try:
+            return await self._started(**(transactional if self.exactly_once else {"enable_idempotence": True}))
+        except (UnknownError, UnsupportedVersionError, IncompatibleBrokerVersion) as error:
+            if self.exactly_once:
+                raise NoTransactionsError(type(error).__name__) from error
+            return await self._started()
+
+    async def _started(self, **kind: Any) -> AIOKafkaProducer:
+        producer = self._producer(**kind)
+        try:
+            await bounded(producer.start())
+        except BaseException:
+            await self.close(producer)
+            raise
+        return producer
+
+    def _producer(self, **kind: Any) -> AIOKafkaProducer:
         return AIOKafkaProducer(
             **self.connection,
-            **(kind if self.exactly_once else {"enable_idempotence": self.idempotent}),
+            **kind,
             acks="all",
             compression_type=self.compression,
             max_batch_size=1024 * 1024,
@@ -105,10 +128,12 @@ class Clients:
             consumer.assign([partition])
             await bounded(consumer.seek_to_beginning(partition))
             end = (await bounded(consumer.end_offsets([partition])))[partition]
-            whole = await bounded(consumer.position(partition)) >= end
+            whole = end == 0 or await bounded(consumer.position(partition)) >= end
             yield [], whole
             while True:
                 messages = (await consumer.getmany(partition, timeout_ms=500)).get(partition, [])
+                # Tansu's end_offsets is too low, but what a fetch brings along is right.
+                end = max(end, (not whole and consumer.last_stable_offset(partition)) or 0)
                 whole = whole or await bounded(consumer.position(partition)) >= end
                 yield messages, whole
         finally:

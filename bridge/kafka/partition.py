@@ -73,8 +73,7 @@ class Partition:
 
     async def open(self) -> bool:
         """Fence, then read states and offset, in this order. Returns whether the last owner handed over cleanly."""
-        self._producer = self._clients.producer(self.number)
-        await bounded(self._producer.start())
+        self._producer = await self._clients.start_producer(self.number)
         self.states = await self._read_states()
         self._written = set(self.states)
         self._unwatched = {agent_id for agent_id, state in self.states.items() if state.stream_id is None}

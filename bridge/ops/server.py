@@ -40,12 +40,16 @@ def application(served: Served) -> Starlette:
     return Starlette(routes=[Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", metrics)])
 
 
+def listen(host: str, port: int) -> socket.socket:
+    """Raises ``OSError`` where the address is taken."""
+    return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+
+
 @contextlib.asynccontextmanager
-async def serve(host: str, port: int, served: Served) -> AsyncIterator[None]:
-    """Answer on ``host:port`` as long as the block runs. Raises ``OSError`` where the address is taken."""
+async def serve(listener: socket.socket, served: Served) -> AsyncIterator[None]:
+    """Answer on the socket as long as the block runs."""
     config = uvicorn.Config(application(served), log_config=None, access_log=False, lifespan="off")
     server = _Server(config)
-    listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     task = asyncio.create_task(server.serve(sockets=[listener]))
     try:
         yield
