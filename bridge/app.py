@@ -15,13 +15,13 @@ from aiokafka.structs import TopicPartition
 from bridge.backoff import Backoff
 from bridge.injection.entries import Message
 from bridge.injection.pending import Limits
-from bridge.kafka.plain import read_registry, write_registry
 from bridge.kafka import KafkaUnavailableError
 from bridge.kafka.clients import Clients, NoTransactionsError
 from bridge.kafka.encoding import Encoder
 from bridge.kafka.group import Group
 from bridge.kafka.keys import partition_for
 from bridge.kafka.partition import Partition
+from bridge.kafka.plain import read_registry, write_registry
 from bridge.kafka.topics import ensure_topics
 from bridge.ops.metrics import METRICS
 from bridge.ops.server import listen, serve
@@ -56,10 +56,10 @@ async def _run(settings: Settings) -> int:
     try:
         await Bridge(settings).run(stop)
     except SessionsFileError as error:
-        log.error("run.wrong_sessions_file", error=str(error))
+        log.error("run.wrong_sessions_file", error=str(error))  # noqa: TRY400 - the text says it all
         return 2
     except StartError as error:
-        log.error("run.failed", error=str(error))
+        log.error("run.failed", error=str(error))  # noqa: TRY400 - the text says it all
         return 1
     return 0
 
@@ -144,7 +144,9 @@ class Bridge:
         try:
             listener = listen(ops.host, ops.port)
         except OSError as error:
-            raise StartError(f"cannot listen on ops.listen {ops.listen}: {error.strerror}. Set another address") from error
+            raise StartError(
+                f"cannot listen on ops.listen {ops.listen}: {error.strerror}. Set another address"
+            ) from error
         async with serve(listener, self):
             log.info("ops.listening", address=ops.listen)
             yield
@@ -170,7 +172,9 @@ class Bridge:
         if self._clients.exactly_once:
             await self._try_transactions()
         else:
-            log.warning("run.at_least_once", note="one process only; after a crash an agent's last step may appear again")
+            log.warning(
+                "run.at_least_once", note="one process only; after a crash an agent's last step may appear again"
+            )
         if settings.sessions_file is not None:
             wanted, topic = read_sessions_file(settings.sessions_file), settings.topics.name("sessions")
             changed = changes(await read_registry(settings.kafka, topic), wanted)

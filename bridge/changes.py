@@ -42,7 +42,8 @@ _MESSAGES_KEPT = 32
 
 
 def observe(step: Step, answer: VoiceStatus, *, sid: str, voice_sid: str | None, calls: bool, messages: bool) -> None:
-    """Add what ``answer`` of session ``sid`` changes. ``calls`` and ``messages``: whether the request asked for them."""
+    """Add what ``answer`` of session ``sid`` changes. ``calls`` and ``messages``: whether the request asked for
+    them."""
     if step.state.asm_session_sid != sid:
         end_session(step, "replaced")
         start_session(step, sid, voice_sid or answer.current_session_id)

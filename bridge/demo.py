@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from contextlib import AsyncExitStack, nullcontext
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import typer
@@ -22,7 +23,7 @@ from bridge.embedded import embedded_broker, free_port
 from bridge.kafka import connected
 from bridge.kafka.keys import partition_for
 from bridge.kafka.plain import reader
-from bridge.settings import Settings
+from bridge.settings import AsmSettings, KafkaSettings, OpsSettings, Settings, TopicsSettings
 from bridge.simulator import Options, Simulator, serve
 from bridge.simulator.files import sessions_toml, write_tokens
 
@@ -73,28 +74,28 @@ class Demo:
         sessions = directory / "sessions.toml"
         sessions.write_text(sessions_toml(self._simulator), encoding="utf-8")
         prefix = f"demo-{secrets.token_hex(2)}." if self._broker else "asm."
-        delivery = "exactly_once" if self._broker else "at_least_once"
+        delivery: Literal["exactly_once", "at_least_once"] = "exactly_once" if self._broker else "at_least_once"
         settings = Settings(
-            asm={"base_url": base_url},
-            kafka={"bootstrap_servers": address, "delivery": delivery, "group_id": f"{prefix}bridge"},
-            topics={"prefix": prefix},
-            ops={"listen": f"127.0.0.1:{free_port()}"},
+            asm=AsmSettings(base_url=base_url),
+            kafka=KafkaSettings(bootstrap_servers=address, delivery=delivery, group_id=f"{prefix}bridge"),
+            topics=TopicsSettings(prefix=prefix),
+            ops=OpsSettings(listen=f"127.0.0.1:{free_port()}"),
             secrets_dir=directory,
             sessions_file=sessions,
         )
-        kind = "as it is set up" if self._broker else "embedded, in memory; no transactions, so kafka.delivery is at_least_once"
+        kind = "with transactions" if self._broker else "embedded, in memory, without transactions: at_least_once"
         where = f"--kafka.bootstrap_servers {address}" + (f" --topics.prefix {prefix}" if self._broker else "")
         typer.echo(f"Kafka      {address}  ({kind})")
         typer.echo(f"simulator  {base_url}/sim/agents  ({len(self._simulator.world.callers)} agents)")
         typer.echo(f"bridge     http://{settings.ops.listen}/readyz, /metrics")
         typer.echo(f"look also  asm-bridge tail {where}")
-        typer.echo(f'           echo \'{{"pause_event": {{}}}}\' | asm-bridge inject agent-1 - {where}')
+        typer.echo(f"           echo '{{\"pause_event\": {{}}}}' | asm-bridge inject agent-1 - {where}")
         return settings
 
     async def _ready(self, bridge: Bridge, stop: asyncio.Event) -> None:
         typer.echo("\njoining the consumer group (the embedded broker takes 5-10 s for it) ...", nl=True)
         async with asyncio.timeout(_READY_WITHIN):
-            while bridge.not_ready() is not None and not stop.is_set():
+            while bridge.not_ready() is not None and not stop.is_set():  # noqa: ASYNC110 - asks as readyz is asked
                 await asyncio.sleep(0.1)
         typer.echo("ready; from here on, what arrives on Kafka:\n")
 
@@ -153,7 +154,9 @@ class Demo:
         total = ", ".join(f"{topic} {self._counts[topic]}" for topic in SHOWN if self._counts[topic])
         typer.echo(f"\nrecords seen: {total or 'none'} ({self._left_out} of them not shown above)")
         delivered, taken = self._outcomes["delivered"], self._simulator.world.ledger.events_taken
-        typer.echo(f"injections: {len(self._produced)} produced, {taken} taken by the service, {delivered} told as delivered")
+        typer.echo(
+            f"injections: {len(self._produced)} produced, {taken} taken by the service, {delivered} told as delivered"
+        )
         wanted = {
             "statuses on Kafka": self._counts["agent-status"],
             "queued calls on Kafka": self._counts["queued-calls"],

@@ -9,7 +9,8 @@ from schemas.records import AgentState, Published
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
-    """What could not be handled: the original key, value and headers, why, and where it stood (``topic/partition/offset``)."""
+    """What could not be handled: the original key, value and headers, why, and where it stood
+    (``topic/partition/offset``)."""
 
     key: bytes | None
     value: bytes | None
@@ -22,7 +23,8 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
 class Step:
     """Gathers the records of one agent, numbering them, beside the state after them.
 
-    ``state`` is replaced, never changed in place. ``finished`` holds the offsets of inbox entries that the step completes.
+    ``state`` is replaced, never changed in place. ``finished`` holds the offsets of inbox entries that the step
+    completes.
     """
 
     __slots__ = ("at", "dead_letters", "finished", "now", "records", "state")

@@ -21,7 +21,8 @@ _SWEEP = 0.25
 
 
 class Worker:
-    """Runs until cancelled. ``suspend`` hands the partition over; ``resume`` takes it back if nobody had it in between."""
+    """Runs until cancelled. ``suspend`` hands the partition over; ``resume`` takes it back if nobody had it in
+    between."""
 
     def __init__(
         self,
@@ -85,7 +86,7 @@ class Worker:
 
     async def _rest(self, partition: Partition, agents: Agents, suspended: asyncio.Future[bool]) -> None:
         await agents.rest()
-        await partition.commit(clean=True)
+        await partition.commit(clean=agents.clean)
         self._resumed.clear()
         suspended.set_result(True)
         await self._resumed.wait()

@@ -110,8 +110,8 @@ def _first_arrival(message: Message, headers: dict[str, str]) -> tuple[str, floa
     return f"{message.topic}/{message.partition}/{message.offset}", message.timestamp / 1000
 
 
-def _texts(headers: Iterable[tuple[str, bytes]]) -> dict[str, str]:
-    return {name: value.decode(errors="replace") for name, value in headers}
+def _texts(headers: Iterable[tuple[str, bytes | None]]) -> dict[str, str]:
+    return {name: value.decode(errors="replace") for name, value in headers if value is not None}
 
 
 def is_utf8(key: bytes) -> bool:

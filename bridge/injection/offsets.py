@@ -32,7 +32,8 @@ class Offsets:
 class Bookmark(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the offset commit carries as metadata: the partition's own bookkeeping.
 
-    ``clean``: the owner handed over with nothing under way. ``in_place``: the highest offset among the records that were moved or put
+    ``clean``: the owner handed over with nothing under way. ``in_place``: the highest offset among the records that
+    were moved or put
     away without an agent. ``registry``: the highest offset of a bad registry entry already put away.
     """
 

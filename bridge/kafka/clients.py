@@ -45,7 +45,8 @@ class Clients:
     async def start_producer(self, partition: int | str) -> AIOKafkaProducer:
         """The one producer of a partition: its transactional id is what fences a former owner.
 
-        Raises ``NoTransactionsError`` where the broker has none. ``at_least_once`` does without, and without idempotence if need be.
+        Raises ``NoTransactionsError`` where the broker has none. ``at_least_once`` does without, and without
+        idempotence if need be.
         """
         transactional = {
             "transactional_id": f"{self.group_id}-{partition}",
@@ -121,7 +122,8 @@ class Clients:
                 return
 
     async def follow(self, partition: TopicPartition) -> AsyncIterator[tuple[list[ConsumerRecord], bool]]:
-        """Committed records from the beginning, for ever; with each batch, whether the end (as it was) has been reached."""
+        """Committed records from the beginning, for ever; with each batch, whether the end (as it was) has been
+        reached."""
         consumer = self.reader()
         try:
             await bounded(consumer.start())

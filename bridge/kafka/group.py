@@ -21,7 +21,8 @@ _HEARTBEAT_WAIT = 60.0
 class Group(ConsumerRebalanceListener):  # type: ignore[misc]
     """Membership in the consumer group.
 
-    ``revoke`` is awaited before the partitions may go to somebody else; ``assign(partitions, kept)`` must not wait: ``kept`` says
+    ``revoke`` is awaited before the partitions may go to somebody else; ``assign(partitions, kept)`` must not wait:
+    ``kept`` says
     that no other member can have had them in between. ``deliver(records)`` gets the records of one partition, in order.
     """
 
@@ -49,7 +50,8 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc]
         self._consumer.subscribe([self._topic], listener=self)
 
     async def run(self) -> None:
-        """Hand out records until stopped. Kafka's passing errors are waited out; raises ``KafkaError`` where it is for good."""
+        """Hand out records until stopped. Kafka's passing errors are waited out; raises ``KafkaError`` where it is
+        for good."""
         while True:
             try:
                 for partition, messages in (await self._consumer.getmany(timeout_ms=1000)).items():

@@ -1,7 +1,7 @@
 """One owned partition: fence the last owner, recover, gather steps, commit them.
 
-The partition's own transactional producer is what makes a step atomic and what a paused former owner stumbles over. Whatever
-fails, there is one way out: drop the memory and open again.
+The partition's own transactional producer is what makes a step atomic and what a paused former owner stumbles over.
+Whatever fails, there is one way out: drop the memory and open again.
 """
 
 import asyncio
@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 import msgspec
+import structlog
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
@@ -19,6 +20,8 @@ from bridge.kafka.encoding import Encoder, Outgoing, read_state
 from bridge.ops.metrics import METRICS
 from bridge.steps import DeadLetter, Step
 from schemas.records import AgentState
+
+log = structlog.get_logger()
 
 _BATCH_BYTES = 8 * 1024 * 1024
 """Steps gathered beyond this stop the polling until they are committed."""
@@ -44,7 +47,8 @@ class Batch:
 
 
 class Partition:
-    """Steps go in by ``append`` at any time and never wait; ``commit`` writes what was gathered, whole or not at all."""
+    """Steps go in by ``append`` at any time and never wait; ``commit`` writes what was gathered, whole or not at
+    all."""
 
     def __init__(
         self,
@@ -144,7 +148,8 @@ class Partition:
             await self._clients.close(producer)
 
     def _settle(self, agents: set[str]) -> dict[str, AgentState | None]:
-        """The states that are new; None for those not needed any more, with nobody watched and no entry to account for."""
+        """The states that are new; None for those not needed any more, with nobody watched and no entry to account
+        for."""
         prefix = self.offsets.prefix
         settled: dict[str, AgentState | None] = {}
         for agent_id in agents | self._unwatched:
@@ -208,8 +213,10 @@ class Partition:
         states: dict[str, AgentState] = {}
         async for message in self._clients.read_whole(TopicPartition(self._clients.topic("agent-state"), self.number)):
             agent_id = message.key.decode()
-            if message.value is None:
-                states.pop(agent_id, None)
-            else:
-                states[agent_id] = read_state(message.value, message.headers)
+            states.pop(agent_id, None)
+            if message.value is not None:
+                try:
+                    states[agent_id] = read_state(message.value, message.headers)
+                except msgspec.DecodeError as error:  # another program's: its agent begins a new stream
+                    log.error("state.unreadable", agent_id=agent_id, error=str(error))  # noqa: TRY400
         return states

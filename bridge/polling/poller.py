@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable
+from math import floor
 from zlib import crc32
 
 import structlog
@@ -30,9 +31,10 @@ def now() -> Moment:
 class Poller:
     """Asks each agent at its own rhythm: its last due time plus its interval, so that nothing drifts.
 
-    Phases are spread by a hash of the agent_id. No two requests of one agent are under way at a time; a tick that finds the last
-    one unanswered, or a partition that cannot commit, is skipped and counted. ``holds()``: whether this process may still act as
-    owner at all (one that was paused must not send what somebody else sends by now).
+    Phases are spread by a hash of the agent_id. No two requests of one agent are under way at a time; a tick that
+    finds the last
+    one unanswered, or a partition that cannot commit, is skipped and counted. ``holds()``: whether this process may
+    still act as owner at all (one that was paused must not send what somebody else sends by now).
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class Poller:
         self._holds = holds
         self._slots: defaultdict[int, list[tuple[Agent, float]]] = defaultdict(list)
         self._homes: dict[Agent, Agents] = {}
+        self._intervals: dict[Agent, float] = {}
         self._ready: deque[Agent] = deque()
         self._allowance = 0.0
 
@@ -65,15 +68,14 @@ class Poller:
             self._drain()
 
     def add(self, agent: Agent, home: Agents) -> None:
-        """Watch from the agent's next phase on."""
-        if agent not in self._homes:
-            phase = crc32(agent.state.agent_id.encode()) / 2**32 * agent.interval
-            start = time.monotonic()
-            self._put(agent, start + (phase - start) % agent.interval)
-        self._homes[agent] = home
+        """Watch from now on: first within a second, then in the agent's own phase."""
+        if agent not in self._homes or agent.interval != self._intervals.get(agent):
+            self._put(agent, time.monotonic() + _share(agent) * min(agent.interval, 1.0))
+        self._homes[agent], self._intervals[agent] = home, agent.interval
 
     def remove(self, agent: Agent) -> None:
         self._homes.pop(agent, None)
+        self._intervals.pop(agent, None)
 
     def poke(self, agent: Agent) -> None:
         """Ask now, not at the next tick, if the agent has something to say."""
@@ -84,19 +86,19 @@ class Poller:
     # -- the schedule
 
     def _put(self, agent: Agent, due: float) -> None:
+        agent.due = due
         self._slots[int(due / SLOT) + 1].append((agent, due))
 
     def _tick(self, agent: Agent, due: float) -> None:
-        if agent not in self._homes:
+        if agent not in self._homes or agent.due != due:
             return
         late = time.monotonic() - due
-        missed = int(late / agent.interval)
-        if missed:
+        if missed := int(late / agent.interval):
             METRICS.skipped_ticks.labels("late").inc(missed)
-        self._put(agent, due + (missed + 1) * agent.interval)
+        self._put(agent, _next_due(agent, due + missed * agent.interval))
         if agent.in_flight is not None:
             METRICS.skipped_ticks.labels("unanswered").inc()
-        elif not self._homes[agent].accepting:
+        elif not (self._homes[agent].accepting and self._holds()):
             METRICS.skipped_ticks.labels("partition").inc()
         else:
             METRICS.lateness_seconds.observe(late)
@@ -185,3 +187,14 @@ class Poller:
     def _count(self, sent: float, result: str) -> None:
         METRICS.polls.labels(result).inc()
         METRICS.poll_seconds.observe(time.monotonic() - sent)
+
+
+def _share(agent: Agent) -> float:
+    """Where in its interval an agent is asked, from 0 to 1: a fleet that starts together must not ask together."""
+    return crc32(agent.state.agent_id.encode()) / 2**32
+
+
+def _next_due(agent: Agent, due: float) -> float:
+    """The next time of the agent's phase after ``due``; from one to the next it is a whole interval."""
+    phase = _share(agent) * agent.interval
+    return phase + (floor((due - phase) / agent.interval + 1e-6) + 1) * agent.interval

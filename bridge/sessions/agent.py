@@ -1,6 +1,7 @@
 """One agent: what to ask next, and what an answer means. Decides; does no I/O.
 
-Every decision comes back as a ``Step`` (or None where there is nothing to tell), to be appended to the agent's partition.
+Every decision comes back as a ``Step`` (or None where there is nothing to tell), to be appended to the agent's
+partition.
 """
 
 from dataclasses import dataclass
@@ -82,8 +83,8 @@ class Agent:
 
     __slots__ = (
         "_answered", "_backoff", "_body", "_doubt", "_ended", "_failures", "_plain", "_plain_next", "_refused_token",
-        "_trouble", "_voice_sid", "again", "committed_cursor", "entry", "in_flight", "interval", "not_before", "pending", "sick", "sid", "state",
-        "unknown_since",
+        "_trouble", "_voice_sid", "again", "committed_cursor", "due", "entry", "in_flight", "interval", "not_before",
+        "pending", "sick", "sid", "state", "unknown_since",
     )  # fmt: skip
 
     def __init__(self, state: AgentState, limits: Limits, backoff: Backoff, at: Moment) -> None:
@@ -96,6 +97,7 @@ class Agent:
         self.unknown_since: float | None = 0.0
         self.committed_cursor = state.message_cursor
         self.not_before = 0.0
+        self.due = 0.0
         self.in_flight: Ask | None = None
         self.again = False
         self._backoff = backoff

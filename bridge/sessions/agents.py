@@ -40,7 +40,8 @@ class Policy:
 
 
 class Agents:
-    """Watches the agents whose partition this is, and hands them their entries. Everything it decides is appended as a step."""
+    """Watches the agents whose partition this is, and hands them their entries. Everything it decides is appended as
+    a step."""
 
     def __init__(
         self, partition: Partition, partitions: int, registry: Registry, schedule: Schedule, policy: Policy
@@ -85,6 +86,11 @@ class Agents:
 
     def __iter__(self) -> Iterator[Agent]:
         return iter(self._agents.values())
+
+    @property
+    def clean(self) -> bool:
+        """Whether the next owner can be sure that none of the entries that wait has been sent."""
+        return not any(entry.maybe_sent for agent in self._waiting for entry in agent.pending.entries)
 
     # -- for the schedule
 

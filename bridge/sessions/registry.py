@@ -1,6 +1,5 @@
 """The registry of watched agents: the compacted topic ``asm.sessions``, read whole and live by every process."""
 
-import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -76,7 +75,7 @@ class Registry:
     def read(self, message: ConsumerRecord) -> None:
         """Take one record of the topic in."""
         try:
-            agent_id = message.key.decode()
+            agent_id = (message.key or b"").decode()
             if not agent_id:
                 raise CommandError("malformed_entry", "the key is empty; it must be the agent_id")
             entry = None if message.value is None else read_session_entry(message.value)
@@ -85,7 +84,7 @@ class Registry:
         except CommandError as error:
             self._refuse(message, error.code, str(error))
         else:
-            self._bad.pop(message.key, None)
+            self._bad.pop(agent_id.encode(), None)
             self._put(agent_id, None if entry is None else Registered(message.offset, entry))
 
     def _put(self, agent_id: str, registered: Registered | None) -> None:
@@ -106,9 +105,10 @@ class Registry:
 
     def _refuse(self, message: ConsumerRecord, code: str, text: str) -> None:
         METRICS.registry_errors.inc()
+        key = message.key or b""
         origin = f"{message.topic}/{message.partition}/{message.offset}"
-        bad = self._bad[message.key] = Bad(message.offset, message.key, code, text, origin)
-        log.warning("registry.entry_refused", key=message.key.decode(errors="backslashreplace"), code=code, error=text)
+        bad = self._bad[key] = Bad(message.offset, key, code, text, origin)
+        log.warning("registry.entry_refused", key=key.decode(errors="backslashreplace"), code=code, error=text)
         self._refused(bad)
 
 

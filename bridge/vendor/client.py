@@ -1,6 +1,7 @@
 """Requests to the ASM service over httpx, with pyreqwest (Rust's hyper) as the engine.
 
-The transport is called with requests that are kept and sent again: httpx's client layer would cost more than the rest of a
+The transport is called with requests that are kept and sent again: httpx's client layer would cost more than the
+rest of a
 poll (docs/architecture.md). httpx's and pyreqwest's exceptions become the bridge's own here and nowhere else.
 """
 
@@ -81,7 +82,8 @@ class AsmClient:
         return body
 
     async def current_session(self, token: str) -> AsmSession:
-        """The caller's session; ``asm_session_sid`` is "0" where there is none (undocumented: any refusal is taken for it)."""
+        """The caller's session; ``asm_session_sid`` is "0" where there is none (undocumented: any refusal is taken
+        for it)."""
         try:
             return read(AsmSession, await self.send(self.request("getcurrentsession", token, b"{}")))
         except Refused:
