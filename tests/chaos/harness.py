@@ -1,0 +1,319 @@
+"""The simulator and the bridge as processes of their own, to be killed and paused, and what is needed to judge them."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import ExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+from aiokafka import AIOKafkaProducer
+
+from bridge.embedded import ends_with_us, free_port
+from bridge.kafka.keys import partition_for
+from tests.chaos.facts import Facts, Produced, Record, read_topics
+
+ROOT = Path(__file__).parents[2]
+DEADLINE = 30.0
+PARTITIONS = 8
+TOKENS = "sim-tokens.json"
+
+
+async def until(condition: Callable[[], Awaitable[Any]], what: str, deadline: float = DEADLINE) -> Any:
+    """Waits until ``condition`` gives something true, and returns it. Raises ``TimeoutError``, which says ``what``."""
+    end = time.monotonic() + deadline
+    while not (found := await condition()):
+        if time.monotonic() > end:
+            raise TimeoutError(f"{what}: not within {deadline:.0f} s")
+        await asyncio.sleep(0.1)
+    return found
+
+
+class Child:
+    """``python -m bridge ARGUMENTS`` with settings from the environment; what it prints is kept in ``log``."""
+
+    def __init__(self, name: str, arguments: Iterable[str], settings: Mapping[str, str], directory: Path) -> None:
+        self.log = directory / f"{name}.log"
+        self._command = [sys.executable, "-m", "bridge", *arguments]
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("ASM_BRIDGE_")}
+        self._environment = {**inherited, **settings, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+        self._directory = directory
+        self._guard = ExitStack()
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                self._command,
+                env=self._environment,
+                cwd=self._directory,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        self._guard.enter_context(ends_with_us(self.process.pid))
+
+    def signal(self, number: signal.Signals) -> None:
+        assert self.process is not None, "it was not started"
+        self.process.send_signal(number)
+
+    def kill(self) -> None:
+        """``kill -9``; nothing if it does not run."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+        self._guard.close()
+
+    async def stop(self, deadline: float = DEADLINE) -> int:
+        """SIGTERM; returns the exit code."""
+        self.signal(signal.SIGTERM)
+        return await self.ended(deadline)
+
+    async def ended(self, deadline: float = DEADLINE) -> int:
+        """The exit code, as soon as it has ended by itself."""
+        assert self.process is not None, "it was not started"
+        code: int = await asyncio.to_thread(self.process.wait, deadline)
+        self._guard.close()
+        return code
+
+    def said(self, lines: int = 40) -> str:
+        """The end of its log."""
+        text = self.log.read_text(errors="replace") if self.log.exists() else ""
+        return "\n".join(text.splitlines()[-lines:])
+
+
+class Simulated:
+    """A running ``asm-bridge simulate``, and its levers."""
+
+    def __init__(self, child: Child, base_url: str) -> None:
+        self.child = child
+        self.base_url = base_url
+        self._http = httpx.AsyncClient(base_url=base_url, timeout=DEADLINE)
+
+    async def get(self, path: str) -> Any:
+        """GET ``/sim/`` and ``path``; raises ``httpx.HTTPStatusError`` for what it refuses."""
+        return (await self._http.get(f"/sim/{path}")).raise_for_status().json()
+
+    async def post(self, path: str, **body: Any) -> Any:
+        return (await self._http.post(f"/sim/{path}", json=body)).raise_for_status().json()
+
+    async def agents(self) -> dict[str, Record]:
+        """All that each agent was shown and asked."""
+        names = [agent["agent_id"] for agent in await self.get("agents")]
+        return {name: await self.get(f"agents/{name}") for name in names}
+
+    async def settle(self, agent_ids: Iterable[str], rounds: int = 3) -> None:
+        """Freezes the lives and waits until each agent was asked ``rounds`` times more: all there is was shown."""
+        await self.post("freeze")
+        before = {name: (await self.get(f"agents/{name}"))["requests"] for name in agent_ids}
+
+        async def all_asked() -> bool:
+            for name in list(before):
+                if (await self.get(f"agents/{name}"))["requests"] < before[name] + rounds:
+                    return False
+                del before[name]
+            return True
+
+        await until(all_asked, f"{rounds} more requests of each agent", 60)
+
+    async def close(self) -> None:
+        await self._http.aclose()
+        self.child.kill()
+
+
+class Lab:
+    """A simulator, bridges that watch it, and producers; ``facts()`` is what there is to judge at the end."""
+
+    def __init__(self, bootstrap_servers: str, prefix: str, directory: Path, simulated: Simulated) -> None:
+        self.bootstrap_servers = bootstrap_servers
+        self.prefix = prefix
+        self.directory = directory
+        self.sim = simulated
+        self.bridges: dict[str, Child] = {}
+        self.ops: dict[str, int] = {}
+        self.produced: list[Produced] = []
+        self.killed = False
+        self._http = httpx.AsyncClient(timeout=5)
+        self._producer = AIOKafkaProducer(bootstrap_servers=bootstrap_servers, acks="all")
+        self._entered = False
+
+    def settings(self, **more: str) -> dict[str, str]:
+        """Those of a bridge of this lab; ``more`` as ``KAFKA__SESSION_TIMEOUT="6s"``."""
+        settings = {
+            "KAFKA__BOOTSTRAP_SERVERS": self.bootstrap_servers,
+            "KAFKA__GROUP_ID": f"{self.prefix}bridge",
+            "KAFKA__SESSION_TIMEOUT": "6s",
+            "TOPICS__PREFIX": self.prefix,
+            "TOPICS__PARTITIONS": str(PARTITIONS),
+            "ASM__BASE_URL": self.sim.base_url,
+            "SECRETS_DIR": str(self.directory / "secrets"),
+            **more,
+        }
+        return {f"ASM_BRIDGE_{name}": value for name, value in settings.items()}
+
+    async def bridge(self, name: str = "bridge", **settings: str) -> Child:
+        """Starts ``asm-bridge run`` and waits until it is ready."""
+        self.launch(name, **settings)
+        await self.ready(name)
+        return self.bridges[name]
+
+    def launch(self, name: str = "bridge", **settings: str) -> Child:
+        """Starts ``asm-bridge run``; under a name it had before, with the same settings."""
+        if name not in self.bridges:
+            self.ops[name] = free_port()
+            given = self.settings(
+                OPS__LISTEN=f"127.0.0.1:{self.ops[name]}", KAFKA__GROUP_INSTANCE_ID=f"{self.prefix}{name}", **settings
+            )
+            self.bridges[name] = Child(name, ["run"], given, self.directory)
+        self.bridges[name].start()
+        return self.bridges[name]
+
+    async def ready(self, name: str = "bridge", deadline: float = 60) -> None:
+        async def is_ready() -> bool:
+            process = self.bridges[name].process
+            if process is not None and process.poll() is not None:
+                raise AssertionError(f"{name} has ended with {process.returncode}")
+            return (await self.ask(name, "readyz"))[0] == 200
+
+        await until(is_ready, f"{name} is ready", deadline)
+
+    async def ask(self, name: str, path: str) -> tuple[int, str]:
+        """Status and text of an operations endpoint; 0 if nothing answers."""
+        try:
+            answer = await self._http.get(f"http://127.0.0.1:{self.ops[name]}/{path}")
+        except httpx.TransportError:
+            return 0, ""
+        return answer.status_code, answer.text
+
+    def kill(self, name: str = "bridge") -> None:
+        """``kill -9``, so that what was shown last may not be told."""
+        self.killed = True
+        self.bridges[name].kill()
+
+    async def produce(self, topic: str, value: bytes | None, key: bytes | None, **options: Any) -> tuple[int, int]:
+        """Partition and offset of a record, once it is acknowledged. The key decides the partition, by murmur2."""
+        if not self._entered:
+            await self._producer.start()
+            self._entered = True
+        if key is not None and topic != "sessions":
+            options.setdefault("partition", partition_for(key, PARTITIONS))
+        written = await self._producer.send_and_wait(self.prefix + topic, value, key=key, **options)
+        return written.partition, written.offset
+
+    async def register(self, agent_id: str, **entry: Any) -> None:
+        """Adds the agent to the registry, or changes it."""
+        entry.setdefault("token", f"file:{TOKENS}#{agent_id}")
+        await self.produce("sessions", json.dumps(entry).encode(), agent_id.encode())
+
+    async def register_all(self, **entry: Any) -> list[str]:
+        """Registers every simulated agent, with its skills."""
+        agents = await self.sim.get("agents")
+        await asyncio.gather(*(self.register(a["agent_id"], skills=a["skills"], **entry) for a in agents))
+        return [agent["agent_id"] for agent in agents]
+
+    async def inject(
+        self,
+        agent_id: str,
+        marker: str,
+        *,
+        ce_id: str | None = None,
+        conversation: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> Produced:
+        """Sends an event in whose conversation has the sid ``marker``."""
+        details = {"conversation_sid": marker, "channel_type": "CHANNEL_TYPE_SMS", **(conversation or {})}
+        value = json.dumps({"activated_conversation_event": {"conversation": details}}).encode()
+        return await self.inject_raw(agent_id.encode(), value, ce_id=ce_id, marker=marker, **options)
+
+    async def inject_raw(
+        self,
+        key: bytes | None,
+        value: bytes | None,
+        *,
+        ce_id: str | None = None,
+        marker: str | None = None,
+        headers: Iterable[tuple[str, bytes]] = (),
+        **options: Any,
+    ) -> Produced:
+        """Sends whatever it is into the inbox."""
+        given = [*headers, *([("ce_id", ce_id.encode())] if ce_id else [])]
+        partition, offset = await self.produce("inject", value, key, headers=given, **options)
+        agent_id = None if key is None else key.decode(errors="backslashreplace")
+        made = Produced(agent_id, partition, offset, ce_id or f"{partition}/{offset}", key, value, marker)
+        self.produced.append(made)
+        return made
+
+    async def completed(self, deadline: float = 60) -> None:
+        """Waits until every entry with a key has an outcome."""
+        wanted = {produced.entry for produced in self.produced if produced.key is not None}
+
+        async def all_have() -> bool:
+            outcomes = await read_topics(self.bootstrap_servers, self.prefix, ["inject-outcomes"])
+            return wanted <= {json.loads(outcome.value or b"{}").get("entry") for outcome in outcomes}
+
+        await until(all_have, f"outcomes of {len(wanted)} entries", deadline)
+
+    async def facts(self) -> Facts:
+        """What is known by now."""
+        return Facts(
+            messages=await read_topics(self.bootstrap_servers, self.prefix),
+            inbox=f"{self.prefix}inject",
+            partitions=PARTITIONS,
+            produced=self.produced,
+            agents=await self.sim.agents(),
+            taken=await self.sim.get("events"),
+            whole=not self.killed,
+        )
+
+    async def close(self) -> None:
+        for child in self.bridges.values():
+            child.kill()
+        await self._http.aclose()
+        if self._entered:
+            await asyncio.wait_for(self._producer.stop(), DEADLINE)
+
+
+@asynccontextmanager
+async def simulated(directory: Path, *arguments: str) -> AsyncIterator[Simulated]:
+    """``asm-bridge simulate`` with these arguments, its tokens in ``directory/secrets``."""
+    listen = f"127.0.0.1:{free_port()}"
+    tokens = ["--write-tokens", str(directory / "secrets")]
+    child = Child("simulator", ["simulate", "--listen", listen, "--log-limit", "0", *tokens, *arguments], {}, directory)
+    sim = Simulated(child, f"http://{listen}")
+    child.start()
+    try:
+
+        async def answers() -> bool:
+            try:
+                return bool(await sim.get("stats"))
+            except httpx.TransportError:
+                return False
+
+        await until(answers, "the simulator answers")
+        yield sim
+    except BaseException as error:
+        error.add_note(f"--- {child.log.name} ends:\n{child.said()}")
+        raise
+    finally:
+        await sim.close()
+
+
+@asynccontextmanager
+async def lab(bootstrap_servers: str, prefix: str, directory: Path, *arguments: str) -> AsyncIterator[Lab]:
+    """A lab with a simulator of these arguments; should the block fail, the ends of all logs are shown."""
+    async with simulated(directory, *arguments) as sim:
+        the_lab = Lab(bootstrap_servers, prefix, directory, sim)
+        try:
+            yield the_lab
+        except BaseException as error:
+            for child in the_lab.bridges.values():
+                error.add_note(f"--- {child.log.name} ends:\n{child.said()}")
+            raise
+        finally:
+            await the_lab.close()

@@ -1,0 +1,141 @@
+"""The promises about injections: one outcome each, what was sent is what was produced, in order. Pure."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from typing import Any
+
+from tests.chaos.facts import Facts, Message, Produced, Record
+
+MAX_BYTES = 512 * 1024
+
+
+def broken(facts: Facts) -> Iterator[str]:
+    """The promises that were broken, each with its evidence."""
+    outcomes = _outcomes(facts)
+    arrivals = _arrivals(facts)
+    for produced in facts.produced:
+        found = outcomes.get(produced.entry, [])
+        for problem in [*one_outcome(produced, found), *one_dead_letter(produced, found, facts)]:
+            yield f"entry {produced.entry} ({produced.injection_id} for {produced.agent_id}): {problem}"
+        if len(found) == 1 and produced.marker is not None:
+            for problem in arrived(found[0], arrivals.get(produced.marker, [])):
+                yield f"entry {produced.entry} ({produced.injection_id} for {produced.agent_id}): {problem}"
+    entries = {produced.entry for produced in facts.produced}
+    yield from (f"an outcome for the entry {entry}, which nobody produced" for entry in outcomes.keys() - entries)
+    yield from delivered_once(facts)
+    yield from nothing_made_up(facts)
+    yield from first_arrivals_in_order(facts, arrivals)
+
+
+def one_outcome(produced: Produced, outcomes: list[Record]) -> Iterator[str]:
+    """Every entry with a key has exactly one outcome, its own; one without has none."""
+    expected = 0 if produced.key is None else 1
+    if len(outcomes) != expected:
+        yield f"has {len(outcomes)} outcomes {[(o['outcome'], o['sequence']) for o in outcomes]}, expected {expected}"
+    for outcome in outcomes:
+        if (outcome["injection_id"], outcome["agent_id"]) != (produced.injection_id, produced.agent_id):
+            yield f"its outcome is about {outcome['injection_id']} of {outcome['agent_id']}"
+
+
+def one_dead_letter(produced: Produced, outcomes: list[Record], facts: Facts) -> Iterator[str]:
+    """What was rejected or undeliverable, or had no key, is a dead letter with its value and the reason; nothing
+    else."""
+    origin = f"{facts.inbox}/{produced.entry}"
+    letters = [letter for letter in facts.dead_letters if letter.header("asm_origin") == origin]
+    due = produced.key is None or any(o["outcome"] in ("rejected", "undeliverable") for o in outcomes)
+    if len(letters) != int(due):
+        yield f"has {len(letters)} dead letters, expected {int(due)}"
+    for letter in letters:
+        yield from _like(letter, produced)
+
+
+def _like(letter: Message, produced: Produced) -> Iterator[str]:
+    value = None if len(produced.value or b"") > MAX_BYTES else produced.value
+    if (letter.key, letter.value) != (produced.key, value):
+        yield f"its dead letter has another key or value: {letter.key!r}, {(letter.value or b'')[:200]!r}"
+    if not letter.header("asm_error_code") or not letter.header("asm_error"):
+        yield f"its dead letter does not say why: {letter.headers}"
+
+
+def arrived(outcome: Record, arrivals: list[Record]) -> Iterator[str]:
+    """``delivered``: it reached the service, in the session that is told; more than once only if it says so."""
+    if outcome["outcome"] == "delivered" and not arrivals:
+        yield "is delivered, and never reached the service"
+    if outcome["outcome"] in ("rejected", "duplicate") and arrivals:
+        yield f"is {outcome['outcome']}, and reached the service {len(arrivals)} times"
+    if len(arrivals) > 1 and not outcome["possibly_repeated"]:
+        yield f"reached the service {len(arrivals)} times, and possibly_repeated is false"
+    if arrivals and outcome["outcome"] != "delivered" and not outcome["possibly_repeated"]:
+        yield f"is {outcome['outcome']}, reached the service all the same, and possibly_repeated is false"
+    if outcome["outcome"] == "delivered" and arrivals:
+        sids = {arrival["asm_session_sid"] for arrival in arrivals}
+        if outcome["asm_session_sid"] not in sids:
+            yield f"was taken in session {sorted(sids)}, and its outcome says {outcome['asm_session_sid']}"
+    if any(arrival["agent_id"] != outcome["agent_id"] for arrival in arrivals):
+        yield f"reached {sorted({a['agent_id'] for a in arrivals})}, and is {outcome['agent_id']}'s"
+
+
+def delivered_once(facts: Facts) -> Iterator[str]:
+    """As many ``ConversationEventDelivered`` as outcomes that say ``delivered``, with the event that was produced."""
+    told: Counter[Any] = Counter()
+    outcomes: Counter[Any] = Counter()
+    markers = {(p.agent_id, p.injection_id, p.marker) for p in facts.produced}
+    for _, record in facts.told:
+        name = record["agent_id"], record.get("injection_id")
+        if record["type"] == "ConversationEventDelivered":
+            told[name] += 1
+            if (*name, record["conversation_sid"]) not in markers:
+                yield f"{name} was delivered with conversation {record['conversation_sid']}, which nobody produced"
+        elif record["type"] == "InjectionCompleted" and record["outcome"] == "delivered":
+            outcomes[name] += 1
+    for name in told.keys() | outcomes.keys():
+        if told[name] != outcomes[name]:
+            yield f"{name} has {told[name]} ConversationEventDelivered and {outcomes[name]} outcomes delivered"
+
+
+def nothing_made_up(facts: Facts) -> Iterator[str]:
+    """Nothing arrives at the service, or is put away, that was never produced."""
+    known = {(produced.agent_id, produced.marker) for produced in facts.produced}
+    for event in facts.taken:
+        if (event["agent_id"], marker_of(event["event"])) not in known:
+            yield f"{event['agent_id']} was sent an event that nobody produced: {event['event']}"
+    origins = {f"{facts.inbox}/{produced.entry}" for produced in facts.produced}
+    for letter in facts.dead_letters:
+        origin = letter.header("asm_origin") or ""
+        if origin.startswith(f"{facts.inbox}/") and origin not in origins:
+            yield f"a dead letter of {origin}, which nobody produced"
+
+
+def first_arrivals_in_order(facts: Facts, arrivals: dict[str, list[Record]]) -> Iterator[str]:
+    """The events of one agent reach the service in the order in which they were produced (to one partition)."""
+    order: defaultdict[tuple[Any, int], list[Produced]] = defaultdict(list)
+    for produced in sorted(facts.produced, key=lambda p: p.offset):
+        if produced.marker in arrivals:
+            order[produced.agent_id, produced.partition].append(produced)
+    for (agent_id, _), entries in order.items():
+        firsts = [arrivals[entry.marker or ""][0]["index"] for entry in entries]
+        if firsts != sorted(firsts):
+            yield f"{agent_id}: {[entry.entry for entry in entries]} first arrived in the order {firsts}"
+
+
+def marker_of(event: Record) -> str | None:
+    """The conversation_sid of an event as the simulator took it."""
+    for kind in event.values():
+        if isinstance(kind, dict) and "conversation" in kind:
+            return str(kind["conversation"].get("conversation_sid"))
+    return None
+
+
+def _outcomes(facts: Facts) -> dict[str, list[Record]]:
+    outcomes: defaultdict[str, list[Record]] = defaultdict(list)
+    for _, record in facts.told:
+        if record["type"] == "InjectionCompleted":
+            outcomes[record["entry"]].append(record)
+    return dict(outcomes)
+
+
+def _arrivals(facts: Facts) -> dict[str, list[Record]]:
+    arrivals: defaultdict[str, list[Record]] = defaultdict(list)
+    for event in sorted(facts.taken, key=lambda event: event["index"]):
+        arrivals[marker_of(event["event"]) or ""].append(event)
+    return dict(arrivals)

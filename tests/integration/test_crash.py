@@ -1,0 +1,90 @@
+"""The bridge is killed and restarted in the middle of its work, and what it promised is checked record by record."""
+
+import asyncio
+import os
+import random
+from collections import Counter
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from tests.brokers import Broker
+from tests.chaos.checker import assert_kept
+from tests.chaos.harness import Lab, lab
+
+pytestmark = [pytest.mark.kafka, pytest.mark.transactions]
+
+# The acceptance run: CRASH_AGENTS=200 CRASH_KILLS=4 CRASH_EVENTS=600 CRASH_SECONDS=120.
+AGENTS = int(os.environ.get("CRASH_AGENTS", "40"))
+KILLS = int(os.environ.get("CRASH_KILLS", "3"))
+EVENTS = int(os.environ.get("CRASH_EVENTS", "120"))
+SECONDS = float(os.environ.get("CRASH_SECONDS", "15"))
+INTERVAL = 1.0
+MARKERS = count(9_007_199_254_740_993)
+
+
+async def inject_for(the_lab: Lab, agents: list[str], events: int, seconds: float, rng: random.Random) -> None:
+    """Events for agents drawn by chance, spread over the time; some twice under one id."""
+    for number in range(events):
+        agent_id = rng.choice(agents)
+        ce_id = f"id-{number}" if rng.random() < 0.5 else None
+        await the_lab.inject(agent_id, str(next(MARKERS)), ce_id=ce_id)
+        if ce_id and rng.random() < 0.1:
+            await the_lab.inject(agent_id, str(next(MARKERS)), ce_id=ce_id)
+        await asyncio.sleep(seconds / events)
+
+
+async def kill_now_and_then(the_lab: Lab, kills: int, seconds: float, rng: random.Random) -> None:
+    """``kill -9`` in the middle of whatever it does, and a restart at once."""
+    for _ in range(kills):
+        await asyncio.sleep(seconds / kills * (0.5 + rng.random() / 2))
+        the_lab.kill()
+        await the_lab.bridge()
+
+
+async def end(the_lab: Lab, agents: list[str]) -> None:
+    """All outcomes are there, all that changed was shown, and the bridge has stopped cleanly."""
+    await the_lab.completed()
+    await the_lab.sim.settle(agents)
+    assert await the_lab.bridges["bridge"].stop() == 0
+
+
+@pytest.mark.timeout(240 + SECONDS * 3)
+async def test_nothing_is_lost_or_contradicted_by_kill_9(broker: Broker, topics_prefix: str, tmp_path: Path) -> None:
+    """Whatever moment ``run`` is killed in: sequences are whole, statuses chain, every event has its one outcome."""
+    rng = random.Random(7)
+    simulator = ["--sessions", str(AGENTS), "--change-rate", "0.5", "--seed", "7"]
+    async with lab(broker.bootstrap_servers, topics_prefix, tmp_path, *simulator) as the_lab:
+        await the_lab.bridge()
+        agents = await the_lab.register_all(interval=INTERVAL)
+        await asyncio.gather(
+            inject_for(the_lab, agents, EVENTS, SECONDS, rng), kill_now_and_then(the_lab, KILLS, SECONDS, rng)
+        )
+        await end(the_lab, agents)
+        facts = await the_lab.facts()
+    assert_kept(facts)
+    outcomes = Counter(t.record["outcome"] for t in facts.told if t.record["type"] == "InjectionCompleted")
+    assert outcomes["delivered"] >= EVENTS
+    assert outcomes.keys() <= {"delivered", "duplicate"}
+    assert sum(len(view) for view in facts.streams.values()) > 5 * AGENTS
+
+
+async def test_a_clean_restart_sends_nothing_twice(broker: Broker, topics_prefix: str, tmp_path: Path) -> None:
+    """Three times SIGTERM while events come in: exit code 0 each time, no event sent again, nothing shown is lost."""
+    rng = random.Random(8)
+    async with lab(broker.bootstrap_servers, topics_prefix, tmp_path, "--sessions", "20", "--seed", "8") as the_lab:
+        await the_lab.bridge()
+        agents = await the_lab.register_all(interval=0.5)
+        injecting = asyncio.create_task(inject_for(the_lab, agents, 60, 9, rng))
+        for _ in range(3):
+            await asyncio.sleep(0.5 + rng.random())
+            assert await the_lab.bridges["bridge"].stop() == 0
+            await the_lab.bridge()
+        await injecting
+        await end(the_lab, agents)
+        facts = await the_lab.facts()
+    assert_kept(facts)
+    assert len(facts.taken) == len({str(event["event"]) for event in facts.taken})
+    repeated = [t.record for t in facts.told if t.record.get("possibly_repeated")]
+    assert repeated == []
