@@ -80,11 +80,15 @@ class Clients:
 
     async def close(self, producer: AIOKafkaProducer) -> None:
         """Stop a producer; one in a transaction aborts first, or readers would wait for its time-out."""
+        transactions = producer._txn_manager
         with contextlib.suppress(Exception):
-            if producer._txn_manager is not None and producer._txn_manager.is_in_transaction():
+            if transactions is not None and transactions.is_in_transaction():
                 await bounded(producer.abort_transaction(), _STOP_DEADLINE)
         with contextlib.suppress(Exception):
             await bounded(producer.stop(), _STOP_DEADLINE)
+        waiter = None if transactions is None else transactions._transaction_waiter
+        if waiter is not None and waiter.done() and not waiter.cancelled():
+            waiter.exception()  # told by what failed; asyncio would log it as never retrieved
 
     def group_consumer(self) -> AIOKafkaConsumer:
         """The inbox's consumer. It commits nothing itself: offsets go along with the steps."""

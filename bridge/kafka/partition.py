@@ -7,6 +7,7 @@ Whatever fails, there is one way out: drop the memory and open again.
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 import structlog
@@ -196,17 +197,13 @@ class Partition:
     async def _send(self, messages: list[Outgoing]) -> None:
         """Send and wait for every acknowledgement: a commit would succeed without a record that failed."""
         assert self._producer is not None
-        acks = [
-            await self._producer.send(
-                self._clients.topic(m.topic),
-                m.value,
-                m.key,
-                partition=self.number if m.partition is None else m.partition,
-                timestamp_ms=m.timestamp,
-                headers=m.headers,
-            )
-            for m in messages
-        ]
+        acks: list[asyncio.Future[Any]] = []
+        for m in messages:
+            partition = self.number if m.partition is None else m.partition
+            topic = self._clients.topic(m.topic)
+            ack = await self._producer.send(topic, m.value, m.key, partition, m.timestamp, m.headers)
+            ack.add_done_callback(_seen)
+            acks.append(ack)
         await asyncio.gather(*acks)
 
     async def _read_states(self) -> dict[str, AgentState]:
@@ -220,3 +217,9 @@ class Partition:
                 except msgspec.DecodeError as error:  # another program's: its agent begins a new stream
                     log.error("state.unreadable", agent_id=agent_id, error=str(error))  # noqa: TRY400
         return states
+
+
+def _seen(ack: asyncio.Future[Any]) -> None:
+    """The first of several failures is raised; asyncio would log the others as never retrieved."""
+    if not ack.cancelled():
+        ack.exception()
