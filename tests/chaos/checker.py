@@ -7,9 +7,15 @@ showed beside what was published, and the state beside the records.
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import msgspec
+
+from schemas.records import Status
 from tests.chaos import injections, streams
 from tests.chaos.facts import Facts, Record, Told
 from tests.chaos.streams import STATUS_FIELDS, View
+
+_DEFAULTS = msgspec.structs.asdict(Status())
+"""A field that an answer leaves out is at its default."""
 
 
 def broken_promises(facts: Facts) -> list[str]:
@@ -107,11 +113,11 @@ def _at_the_end(view: View, shown: Record) -> Iterator[str]:
         yield f"the session at the end is {sid}, published {view.sid}"
     if sid is None or view.sid != sid:
         return
-    last = shown["last_status"]
+    last = {**_DEFAULTS, **shown["last_status"]}
     for name in STATUS_FIELDS:
         if name != "transfer_members" and _plain(view.status, name) != _plain(last, name):
             yield f"{name} at the end is {_plain(last, name)}, published {_plain(view.status, name)}"
-    if len((view.status or {}).get("transfer_members", ())) != len((last or {}).get("transfer_members", ())):
+    if len((view.status or {}).get("transfer_members", ())) != len(last["transfer_members"]):
         yield f"transfer_members at the end are {last['transfer_members']}, published {view.status}"
     calls = {tuple(call) for call in shown["calls"][-1]["calls"]} if shown["calls"] else set()
     if view.calls != calls:

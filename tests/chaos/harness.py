@@ -141,7 +141,6 @@ class Lab:
         self.killed = False
         self._http = httpx.AsyncClient(timeout=5)
         self._producer = AIOKafkaProducer(bootstrap_servers=bootstrap_servers, acks="all")
-        self._entered = False
 
     def settings(self, **more: str) -> dict[str, str]:
         """Those of a bridge of this lab; ``more`` as ``KAFKA__SESSION_TIMEOUT="6s"``."""
@@ -198,9 +197,6 @@ class Lab:
 
     async def produce(self, topic: str, value: bytes | None, key: bytes | None, **options: Any) -> tuple[int, int]:
         """Partition and offset of a record, once it is acknowledged. The key decides the partition, by murmur2."""
-        if not self._entered:
-            await self._producer.start()
-            self._entered = True
         if key is not None and topic != "sessions":
             options.setdefault("partition", partition_for(key, PARTITIONS))
         written = await self._producer.send_and_wait(self.prefix + topic, value, key=key, **options)
@@ -271,12 +267,14 @@ class Lab:
             whole=not self.killed,
         )
 
+    async def open(self) -> None:
+        await asyncio.wait_for(self._producer.start(), DEADLINE)
+
     async def close(self) -> None:
         for child in self.bridges.values():
             child.kill()
         await self._http.aclose()
-        if self._entered:
-            await asyncio.wait_for(self._producer.stop(), DEADLINE)
+        await asyncio.wait_for(self._producer.stop(), DEADLINE)
 
 
 @asynccontextmanager
@@ -310,6 +308,7 @@ async def lab(bootstrap_servers: str, prefix: str, directory: Path, *arguments: 
     async with simulated(directory, *arguments) as sim:
         the_lab = Lab(bootstrap_servers, prefix, directory, sim)
         try:
+            await the_lab.open()
             yield the_lab
         except BaseException as error:
             for child in the_lab.bridges.values():
