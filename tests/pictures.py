@@ -1,0 +1,144 @@
+"""What a consumer knows who has nothing but the records: an independent model, fed record by record.
+
+Each ``apply`` checks what the stream's reader may rely on: the numbering, the chain of statuses, and that nothing leaves,
+clears or ends that was not there.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from schemas import records
+from schemas.records import Published, Status
+
+CALL_FIELDS = (
+    "phone_number",
+    "caller_id",
+    "call_type",
+    "start_date",
+    "start_date_raw",
+    "hold_date",
+    "hold_date_raw",
+    "skills",
+    "agent_specific",
+    "queued_notification_type",
+)
+Call = dict[str, Any]
+
+
+@dataclass
+class Picture:
+    """One agent as the records tell it; ``calls`` by (list, call_sid)."""
+
+    stream_id: str | None = None
+    sequence: int = 0
+    watched: bool = False
+    session: str | None = None
+    status: dict[str, Any] | None = None
+    status_observed_at: str | None = None
+    calls: dict[tuple[str, str], Call] = field(default_factory=dict)
+    messages: list[tuple[str, int]] = field(default_factory=list)
+    alert: tuple[str, str] | None = None
+    lost: tuple[str, str] | None = None
+    outcomes: dict[str, str] = field(default_factory=dict)
+    delivered: list[str] = field(default_factory=list)
+
+    def apply(self, record: Published) -> None:
+        assert msgspec.json.decode(msgspec.json.encode(record), type=type(record)) == record
+        if isinstance(record, records.InjectionCompleted) and record.stream_id is None:
+            assert not self.watched
+            assert record.sequence is None
+        elif not isinstance(record, records.AgentWatchStarted):
+            self._number(record)
+        getattr(self, f"_{type(record).__name__}")(record)
+
+    def _number(self, record: Published) -> None:
+        assert self.watched, f"{type(record).__name__} of an agent that is not watched"
+        assert record.stream_id == self.stream_id
+        assert record.sequence == self.sequence + 1
+        self.sequence += 1
+
+    def _in_session(self, record: Published) -> None:
+        assert self.session is not None, f"{type(record).__name__} outside of a session"
+        assert record.asm_session_sid == self.session
+
+    def _AgentWatchStarted(self, record: records.AgentWatchStarted) -> None:
+        assert not self.watched
+        assert record.stream_id not in (None, self.stream_id)
+        assert record.sequence == 1
+        assert record.asm_session_sid is None
+        outcomes, delivered, messages = self.outcomes, self.delivered, self.messages
+        self.__init__(outcomes=outcomes, delivered=delivered, messages=messages)  # type: ignore[misc]
+        self.stream_id, self.sequence, self.watched = record.stream_id, 1, True
+
+    def _AgentWatchEnded(self, record: records.AgentWatchEnded) -> None:
+        assert self.session is None
+        assert record.asm_session_sid is None
+        self.watched = False
+
+    def _AgentSessionStarted(self, record: records.AgentSessionStarted) -> None:
+        assert self.session is None
+        assert not self.calls
+        assert self.alert is None
+        self.session = record.asm_session_sid
+        self.status = self.status_observed_at = None
+
+    def _AgentSessionEnded(self, record: records.AgentSessionEnded) -> None:
+        self._in_session(record)
+        assert not self.calls, "calls are left in view at the end of the session"
+        assert self.alert is None, "an alert is left in view at the end of the session"
+        self.session = self.status = self.status_observed_at = None
+
+    def _AgentStatusChanged(self, record: records.AgentStatusChanged) -> None:
+        self._in_session(record)
+        new = {name: getattr(record, name) for name in Status.__struct_fields__}
+        old = self.status
+        assert record.changed == [name for name in new if old is None or old[name] != new[name]]
+        assert record.changed, "nothing changed"
+        assert record.previous_status_desc == (old["status_desc"] if old else None)
+        assert record.previous_observed_at == self.status_observed_at
+        self.status, self.status_observed_at = new, record.observed_at
+
+    def _QueuedCallChanged(self, record: records.QueuedCallChanged) -> None:
+        self._in_session(record)
+        key = record.list, record.call_sid
+        fields = {name: getattr(record, name) for name in CALL_FIELDS}
+        assert (key in self.calls) == (record.change != "entered")
+        assert (record.reason is not None) == (record.change == "left")
+        if record.change == "left":
+            assert not any(value is not None for value in fields.values())
+            del self.calls[key]
+        else:
+            assert self.calls.get(key) != fields, "nothing changed"
+            self.calls[key] = fields
+
+    def _AgentMessageReceived(self, record: records.AgentMessageReceived) -> None:
+        self._in_session(record)
+        self.messages.append((record.message, record.message_timestamp))
+
+    def _AgentAlertRaised(self, record: records.AgentAlertRaised) -> None:
+        self._in_session(record)
+        assert self.alert is None
+        self.alert = record.kind, record.alert_id
+
+    def _AgentAlertCleared(self, record: records.AgentAlertCleared) -> None:
+        self._in_session(record)
+        assert self.alert == (record.kind, record.alert_id)
+        self.alert = None
+
+    def _AgentObservationLost(self, record: records.AgentObservationLost) -> None:
+        assert self.lost is None
+        self.lost = record.reason, record.since
+
+    def _AgentObservationResumed(self, record: records.AgentObservationResumed) -> None:
+        assert self.lost == (record.reason, record.since)
+        self.lost = None
+
+    def _ConversationEventDelivered(self, record: records.ConversationEventDelivered) -> None:
+        self.delivered.append(record.injection_id)
+
+    def _InjectionCompleted(self, record: records.InjectionCompleted) -> None:
+        assert record.entry not in self.outcomes, f"a second outcome of {record.entry}"
+        assert (record.reason is not None) == (record.outcome in ("rejected", "undeliverable"))
+        self.outcomes[record.entry] = record.outcome

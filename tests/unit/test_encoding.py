@@ -1,0 +1,228 @@
+"""Records as Kafka messages: CloudEvents headers, timestamps, and states of neighbouring releases."""
+
+from datetime import datetime
+from typing import Any, Literal
+from urllib.parse import unquote
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bridge.kafka.encoding import Encoder, Outgoing, read_state
+from bridge.steps import DeadLetter, Step
+from schemas import records
+from schemas.records import AgentState, Alert, CallInView, Delivered, Loss, Published, Status
+from tests.unit.strategies import EPOCH
+
+OUTCOME: dict[str, Any] = {"injection_id": "i", "source": None, "entry": "3/5", "outcome": "expired"}
+FIELDS: dict[type[Published], dict[str, Any]] = {
+    records.AgentWatchStarted: {"reason": "registered"},
+    records.AgentWatchEnded: {"reason": "unregistered"},
+    records.AgentSessionStarted: {"voice_session_sid": None},
+    records.AgentSessionEnded: {"voice_session_sid": None, "reason": "ended"},
+    records.AgentObservationLost: {"reason": "unreachable", "since": "2026-11-23T09:30:00Z"},
+    records.AgentObservationResumed: {"reason": "unreachable", "since": "2026-11-23T09:30:00Z"},
+    records.AgentStatusChanged: {"changed": ["queue"], "queue": "日本"},
+    records.QueuedCallChanged: {"change": "left", "list": "hqm", "call_sid": "1", "reason": "gone"},
+    records.AgentMessageReceived: {"message": "Grüße", "message_timestamp": 3},
+    records.AgentAlertRaised: {"kind": "backoffice_message", "alert_id": "a"},
+    records.AgentAlertCleared: {"kind": "backoffice_message", "alert_id": "a"},
+    records.ConversationEventDelivered: {
+        "kind": "pause_event",
+        "conversation_sid": None,
+        "event": {"pause_event": {}},
+        "injection_id": "i",
+        "delivered_at": "2026-11-23T09:30:00Z",
+    },
+    records.InjectionCompleted: OUTCOME
+    | {"received_at": "2026-11-23T09:30:00Z", "completed_at": "2026-11-23T09:30:00Z"},
+}
+TYPES = {
+    records.AgentStatusChanged: "com.tcn.asm.agent_status_changed.v1",
+    records.QueuedCallChanged: "com.tcn.asm.queued_call_changed.v1",
+    records.AgentMessageReceived: "com.tcn.asm.agent_message_received.v1",
+    records.ConversationEventDelivered: "com.tcn.asm.conversation_event_delivered.v1",
+    records.InjectionCompleted: "com.tcn.asm.injection_completed.v1",
+}
+agent_ids = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
+
+
+def encoder(encoding: Literal["json", "msgpack"] = "json") -> Encoder:
+    return Encoder(encoding, "asm.inject")
+
+
+def record(cls: type[Published], agent_id: str = "agent-7", at: float = EPOCH, *, watched: bool = True) -> Published:
+    step = Step(AgentState(agent_id=agent_id, stream_id="s" if watched else None, sequence=41), at)
+    step.tell(cls, **FIELDS[cls])
+    return step.records[0]
+
+
+def headers(message: Outgoing) -> dict[str, str]:
+    names = [name for name, _ in message.headers]
+    assert len(set(names)) == len(names)
+    return {name: value.decode() for name, value in message.headers}
+
+
+def test_every_type_is_tried() -> None:
+    assert set(FIELDS) | {AgentState} == set(records.TOPICS)
+
+
+@pytest.mark.parametrize("cls", FIELDS, ids=lambda cls: str(cls.__name__))
+def test_each_record_is_a_cloud_event(cls: type[Published]) -> None:
+    """CloudEvents 1.0, Kafka binary mode: id, type, source, subject, time, schema and content type."""
+    message = encoder().record(record(cls))
+    found = headers(message)
+    assert found == {
+        "ce_specversion": "1.0",
+        "ce_id": "s:42",
+        "ce_type": TYPES.get(cls, found["ce_type"]),
+        "ce_source": "/asm/agents/agent-7",
+        "ce_subject": "agent-7",
+        "ce_time": "2026-09-21T14:13:20.000000Z",
+        "ce_dataschema": f"urn:asm-kafka-bridge:schema:{cls.__name__}:v1",
+        "content-type": "application/json",
+    }
+    assert message.topic == records.TOPICS[cls]
+    assert message.partition is None
+    assert message.key == b"agent-7"
+    assert msgspec.json.decode(message.value or b"", type=cls) == record(cls)
+
+
+@pytest.mark.parametrize("cls", FIELDS, ids=lambda cls: str(cls.__name__))
+def test_message_pack_holds_the_same(cls: type[Published]) -> None:
+    message = encoder("msgpack").record(record(cls))
+    assert headers(message)["content-type"] == "application/msgpack"
+    assert msgspec.msgpack.decode(message.value or b"", type=cls) == record(cls)
+
+
+@given(agent_ids)
+def test_an_agent_may_have_any_name(agent_id: str) -> None:
+    """The key is the agent's id in UTF-8, the source a URI that holds it, whatever its characters."""
+    message = encoder().record(record(records.AgentWatchStarted, agent_id))
+    found = headers(message)
+    assert (message.key or b"").decode() == agent_id == found["ce_subject"]
+    assert found["ce_source"].isascii()
+    assert found["ce_source"].count("/") == 3
+    assert unquote(found["ce_source"].removeprefix("/asm/agents/")) == agent_id
+
+
+def test_an_unwatched_agents_outcome_has_the_place_of_its_entry_as_id() -> None:
+    """Its ce_id is the entry's topic/partition/offset; stream and sequence are null."""
+    outcome = record(records.InjectionCompleted, watched=False)
+    assert headers(encoder().record(outcome))["ce_id"] == "asm.inject/3/5"
+    assert (outcome.stream_id, outcome.sequence) == (None, None)
+
+
+@given(st.integers(1_577_836_800_000, 2**31 * 1000))
+def test_the_kafka_timestamp_is_observed_at(milliseconds: int) -> None:
+    """To the millisecond: a reader that compares the two finds no difference."""
+    message = encoder().record(record(records.AgentWatchStarted, at=milliseconds / 1000))
+    observed = datetime.fromisoformat(headers(message)["ce_time"])
+    assert message.timestamp == milliseconds
+    assert abs(observed.timestamp() * 1000 - milliseconds) < 0.01
+
+
+STATE = AgentState(
+    agent_id="日本",
+    stream_id="s",
+    sequence=9,
+    labels={"site": "manila"},
+    asm_session_sid="7",
+    voice_session_sid="8",
+    observed_at="2026-11-23T09:30:00Z",
+    status=Status(status_desc="READY", transfer_members=[records.TransferMember(outbound_id="x")]),
+    status_observed_at="2026-11-23T09:30:00Z",
+    calls=[CallInView(list="hqm", call_sid="1", digest="d")],
+    message_cursor=4,
+    message_digests=["m"],
+    alert=Alert(kind="backoffice_message", alert_id="a"),
+    lost=Loss(reason="unreachable", since="2026-11-23T09:30:00Z"),
+    inbox_offset=12,
+    inbox_open=[3, 7],
+    delivered=[Delivered(source=None, injection_id="i"), Delivered(source="/crm", injection_id="j")],
+)
+
+
+@pytest.mark.parametrize("encoding", ["json", "msgpack"])
+def test_a_state_comes_back_as_it_was_written(encoding: Literal["json", "msgpack"]) -> None:
+    message = encoder(encoding).state(STATE.agent_id, STATE)
+    assert (message.topic, message.key) == ("agent-state", "日本".encode())
+    assert read_state(message.value or b"", tuple(message.headers)) == STATE
+
+
+def test_a_state_is_read_after_the_encoding_was_changed() -> None:
+    """records.encoding may be changed between two runs: each state says how it is written."""
+    for message in (encoder("msgpack").state("a", STATE), encoder("json").state("a", STATE)):
+        assert read_state(message.value or b"", tuple(message.headers)) == STATE
+
+
+def test_a_state_without_headers_is_json() -> None:
+    assert read_state(msgspec.json.encode(STATE), ()) == STATE
+
+
+def test_who_is_no_longer_watched_has_a_tombstone() -> None:
+    assert encoder().state("a", None).value is None
+
+
+def deepened(value: Any) -> Any:
+    """With a field more in every object."""
+    if isinstance(value, dict):
+        return {name: deepened(item) for name, item in value.items()} | {"newer_field": {"a": [1]}}
+    return [deepened(item) for item in value] if isinstance(value, list) else value
+
+
+@pytest.mark.parametrize("pack", [msgspec.json, msgspec.msgpack], ids=["json", "msgpack"])
+def test_a_newer_releases_state_is_read(pack: Any) -> None:
+    """Unknown fields are ignored, at any depth; those of the arrays come last."""
+    newer = deepened(msgspec.to_builtins(STATE))
+    newer["labels"].pop("newer_field")
+    newer["delivered"] = [[*one, "newer"] for one in newer["delivered"]]
+    content_type = b"application/json" if pack is msgspec.json else b"application/msgpack"
+    assert read_state(pack.encode(newer), (("content-type", content_type),)) == STATE
+
+
+@pytest.mark.parametrize("name", [name for name in AgentState.__struct_fields__ if name != "agent_id"])
+def test_an_older_releases_state_is_read(name: str) -> None:
+    """Each field but agent_id may be missing; it has its default then."""
+    older = {key: value for key, value in msgspec.to_builtins(STATE).items() if key != name}
+    state = read_state(msgspec.json.encode(older), ())
+    assert getattr(state, name) == getattr(AgentState(agent_id="a"), name)
+
+
+@pytest.mark.parametrize(
+    ("value", "content_type"),
+    [
+        (b"{", b"application/json"),
+        (b"\xff", b"application/msgpack"),
+        pytest.param(
+            b"{}",
+            b"text/plain",
+            marks=pytest.mark.xfail(strict=True, reason="read_state raises KeyError on an unknown content-type"),
+        ),
+    ],
+)
+def test_a_state_that_cannot_be_read_raises_what_is_said(value: bytes, content_type: bytes) -> None:
+    """One class of error for a foreign record in the state topic."""
+    with pytest.raises(msgspec.DecodeError):
+        read_state(value, (("content-type", content_type),))
+
+
+def test_a_dead_letter_is_the_original_with_the_reason() -> None:
+    """Key, value and headers of the original; what a former dead letter said is replaced."""
+    letter = DeadLetter(
+        key=b"\xff",
+        value=None,
+        headers=(("ce_id", b"x"), ("asm_error", b"old"), ("asm_origin", b"asm.inject/1/1")),
+        code="malformed_event",
+        text="größer",
+        origin="asm.inject/3/5",
+    )
+    message = encoder().dead_letter(letter)
+    assert (message.topic, message.key, message.value) == ("dead-letters", b"\xff", None)
+    assert headers(message) == {
+        "ce_id": "x",
+        "asm_error_code": "malformed_event",
+        "asm_error": "größer",
+        "asm_origin": "asm.inject/3/5",
+    }

@@ -1,0 +1,151 @@
+"""Records of the inbox as entries: identity, times to live, and what is no event at all."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bridge.injection.entries import MAX_AHEAD, MAX_BYTES, read_entry
+from bridge.times import rfc3339
+from tests.unit.strategies import EPOCH, PAUSE_EVENT, TTL, Message
+
+
+def read(offset: int = 5, **fields: Any) -> Any:
+    return read_entry(Message(offset, **fields), TTL, maybe_sent=False)
+
+
+def test_an_entry_without_id_is_known_by_its_place() -> None:
+    """The injection's id is ce_id if given, else partition/offset."""
+    entry = read(5)
+    assert (entry.injection_id, entry.entry, entry.source, entry.identified) == ("3/5", "3/5", None, False)
+    assert entry.origin == "asm.inject/3/5"
+
+
+def test_an_entry_with_an_id_has_it() -> None:
+    entry = read(5, headers=[("ce_id", b"x"), ("ce_source", b"/crm")])
+    assert (entry.injection_id, entry.entry, entry.source, entry.identified) == ("x", "3/5", "/crm", True)
+
+
+def test_an_empty_id_is_none() -> None:
+    """Two records with an empty ce_id are not the same injection."""
+    entry = read(5, headers=[("ce_id", b"")])
+    assert (entry.injection_id, entry.identified) == ("3/5", False)
+
+
+@pytest.mark.parametrize("ahead", [-10.0, 0.0, 30.0, 3599.0, 3600.0, 3601.0, 10**6])
+def test_expires_at_counts_at_most_an_hour_ahead(ahead: float) -> None:
+    """expires_at replaces the time to live, but holds no entry longer than an hour."""
+    entry = read(headers=[("expires_at", rfc3339(EPOCH + ahead).encode())])
+    assert entry.expires_at == EPOCH + min(ahead, MAX_AHEAD)
+
+
+def test_without_expires_at_the_time_to_live_counts_from_arrival() -> None:
+    assert read(timestamp=int(EPOCH * 1000) + 250).expires_at == EPOCH + 0.25 + TTL
+
+
+@pytest.mark.parametrize("text", [b"", b"soon", b"2026-11-23T09:30:00", b"\xff", b"1e9"])
+def test_an_expires_at_that_is_no_time_is_malformed(text: bytes) -> None:
+    """A time without offset could mean any hour: it is refused rather than guessed."""
+    entry = read(headers=[("expires_at", text)])
+    assert entry.fault[0] == "malformed_event"
+    assert "expires_at" in entry.fault[1]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        b"",
+        b"null",
+        b"[]",
+        b"{",
+        b"\xff",
+        b'{"pause_event": 1}',
+        b'{"pause_event": {}, "resume_event": {}}',
+        b"{}",
+    ],
+)
+def test_what_is_no_event_is_malformed(value: bytes | None) -> None:
+    """Bad JSON, wrong shape, null value: a fault, and never an exception."""
+    entry = read(value=value)
+    assert entry.injection is None
+    assert entry.fault[0] == "malformed_event"
+
+
+@given(
+    st.binary(max_size=40), st.binary(max_size=10), st.sampled_from([b"", b"application/msgpack", b"application/json"])
+)
+def test_no_bytes_stop_the_inbox(value: bytes, key: bytes, content_type: bytes) -> None:
+    """One bad record never stops another."""
+    headers = [("content-type", content_type), ("ce_id", value), ("expires_at", key), ("asm_origin", value)]
+    entry = read_entry(Message(5, value=value, key=key, headers=headers), TTL, maybe_sent=False)
+    assert (entry.injection is None) == (entry.fault is not None)
+    entry.injection_id.encode()
+    entry.agent_id.encode()
+
+
+def test_a_header_without_a_value_does_not_stop_the_inbox() -> None:
+    """Kafka's headers may have a null value; any producer can send one."""
+    headers: Any = [("traceparent", None), ("ce_id", None)]
+    assert read(headers=headers).injection_id == "3/5"
+
+
+def test_more_than_half_a_mebibyte_is_too_large() -> None:
+    """Over 512 KiB is too_large; 512 KiB is not."""
+    event = {"activated_conversation_event": {"conversation": {"customer_name": ""}}}
+    frame = len(json.dumps(event))
+    for size, fault in ((MAX_BYTES, None), (MAX_BYTES + 1, "too_large")):
+        event["activated_conversation_event"]["conversation"]["customer_name"] = "x" * (size - frame)
+        entry = read(value=json.dumps(event).encode())
+        assert entry.size == size
+        assert (entry.fault and entry.fault[0]) == fault
+
+
+def test_a_key_that_is_no_text_is_malformed() -> None:
+    entry = read(key=b"\xff")
+    assert entry.fault[0] == "malformed_event"
+    assert entry.agent_id == "\\xff"
+
+
+def test_camel_case_and_message_pack_are_taken() -> None:
+    """The vendor's page in either naming style; MessagePack if the content-type says so."""
+    camel = read(value=b'{"activatedConversationEvent": {"conversation": {"conversationSid": "9007199254740993"}}}')
+    assert camel.injection.event == {
+        "activated_conversation_event": {"conversation": {"conversation_sid": "9007199254740993"}}
+    }
+    assert camel.injection.conversation_sid == "9007199254740993"
+    packed = read(value=b"\x81\xabpause_event\x80", headers=[("content-type", b"application/msgpack")])
+    assert packed.injection.event == {"pause_event": {}}
+
+
+def moved(*headers: tuple[str, bytes]) -> Any:
+    return read(9, timestamp=int(EPOCH * 1000) + 60_000, headers=headers)
+
+
+def test_a_moved_record_keeps_its_first_place_and_time() -> None:
+    """Id, entry and times to live count from where and when it first arrived; the offset is the new one."""
+    entry = moved(("asm_origin", b"asm.inject/1/2"), ("asm_received_at", rfc3339(EPOCH).encode()))
+    assert (entry.offset, entry.entry, entry.injection_id, entry.origin) == (9, "1/2", "1/2", "asm.inject/1/2")
+    assert (entry.received_at, entry.expires_at) == (EPOCH, EPOCH + TTL)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [("asm_origin", b"asm.inject/1/2")],
+        [("asm_origin", b"other/1/2"), ("asm_received_at", b"2026-11-23T09:30:00Z")],
+        [("asm_origin", b"asm.inject/1"), ("asm_received_at", b"2026-11-23T09:30:00Z")],
+        [("asm_origin", b"asm.inject/1/2"), ("asm_received_at", b"then")],
+        [("asm_received_at", b"2026-11-23T09:30:00Z")],
+    ],
+)
+def test_half_an_origin_is_none(headers: list[tuple[str, bytes]]) -> None:
+    """Headers that this bridge did not write do not change an entry's identity."""
+    entry = moved(*headers)
+    assert (entry.entry, entry.received_at) == ("3/9", EPOCH + 60)
+
+
+def test_an_event_is_sent_as_it_was_given() -> None:
+    assert read(value=PAUSE_EVENT).injection.event == {"pause_event": {}}
