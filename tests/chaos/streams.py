@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
+from urllib.parse import quote
 
 from aiokafka.partitioner import murmur2
 
@@ -55,7 +56,7 @@ def _expected_headers(record: Record, facts: Facts) -> dict[str, str]:
         "ce_specversion": "1.0",
         "ce_id": ce_id,
         "ce_type": records.ce_type(cls),
-        "ce_source": f"/asm/agents/{record['agent_id']}",
+        "ce_source": f"/asm/agents/{quote(record['agent_id'], safe='')}",
         "ce_subject": record["agent_id"],
         "ce_time": record["observed_at"],
         "ce_dataschema": records.dataschema(cls),
