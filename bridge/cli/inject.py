@@ -20,9 +20,12 @@ _HOUR = 3600.0
 
 def inject(
     ctx: typer.Context,
-    agent_id: Annotated[str, typer.Argument()],
+    agent_id: Annotated[str, typer.Argument(metavar="AGENT_ID")],
     file: Annotated[
-        str, typer.Argument(help="One event as JSON (an entry of the vendor's events); - is standard input.")
+        str,
+        typer.Argument(
+            metavar="FILE", help="One event as JSON (an entry of the vendor's events); - is standard input."
+        ),
     ] = "-",
     id_: Annotated[
         str | None, typer.Option("--id", help="The injection's id, by which a repetition is known; else a new one.")
@@ -44,8 +47,8 @@ def inject(
     """Send one event to an agent's session and wait for its outcome; exits with 0 only if it was delivered."""
     if expires_at and expires_in:
         raise UsageError("give --expires-at or --expires-in, not both")
-    value = _read(agent_id, file)
     headers = _headers(id_ or str(uuid.uuid4()), source, _expiry(expires_at, expires_in))
+    value = _read(agent_id, file)
     outcome = run_async(
         _send(settings_of(ctx), agent_id, value, headers, seconds("--timeout", timeout) if wait else None)
     )

@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import os
+import select
 import sys
 from collections.abc import Coroutine, Iterable, Sequence
 from typing import Any, TypeVar
@@ -75,6 +76,17 @@ def run_async(main: Coroutine[Any, Any, T]) -> T:
         raise CommandError(str(error)) from None
     except (KafkaError, TimeoutError) as error:
         raise CommandError(f"Kafka failed in the middle of it ({error or 'no answer in time'}): try again") from None
+
+
+def reader_gone() -> bool:
+    """Whether standard output is a pipe that nobody reads any more; to be asked between two writes."""
+    try:
+        descriptor = sys.stdout.fileno()
+    except (OSError, ValueError):  # not a file, as in some tests
+        return False
+    poll = select.poll()
+    poll.register(descriptor, 0)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
 
 
 def nobody_reads() -> None:

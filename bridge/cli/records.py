@@ -1,7 +1,6 @@
 """Records as people and programs read them: decoded, one line each."""
 
 import base64
-import json
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -21,9 +20,11 @@ def decoded(message: ConsumerRecord) -> Any:
     content_type = dict(message.headers).get("content-type", b"").partition(b";")[0].strip().lower()
     decode: Callable[[bytes], Any] = msgspec.msgpack.decode if b"msgpack" in content_type else msgspec.json.decode
     try:
-        return decode(message.value)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        value = decode(message.value)
+        msgspec.json.encode(value)  # MessagePack has kinds of values that JSON lacks
+    except (msgspec.MsgspecError, TypeError, ValueError, RecursionError):
         return bytes(message.value)
+    return value
 
 
 def as_json(message: ConsumerRecord) -> str:
@@ -63,7 +64,7 @@ def _summary(value: Any, headers: dict[str, str]) -> str:
         return f"({len(value)} bytes that cannot be decoded)"
     if isinstance(value, dict) and (tell := _TELL.get(str(value.get("type")))):
         return tell(value)
-    return json.dumps(value, ensure_ascii=False)
+    return msgspec.json.encode(value).decode()
 
 
 def _fields(*names: str) -> Callable[[Value], str]:

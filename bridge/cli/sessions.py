@@ -37,7 +37,9 @@ def list_(ctx: typer.Context, json: Json = False) -> None:
 @app.command(cls=SettingsCommand)
 def add(
     ctx: typer.Context,
-    agent_id: Annotated[str, typer.Argument(help="The agent's key, chosen by you; stable over logins.")],
+    agent_id: Annotated[
+        str, typer.Argument(metavar="AGENT_ID", help="The agent's key, chosen by you; stable over logins.")
+    ],
     token: Annotated[
         str | None, typer.Option(help="Where the token is: file:NAME, file:NAME#KEY or env:NAME; else asm.token.")
     ] = None,
@@ -48,7 +50,7 @@ def add(
         str | None, typer.Option(metavar="DURATION", help="Time between polls; else poll.interval.")
     ] = None,
     skill: Annotated[list[str] | None, typer.Option(help="A skill of the agent's; may be repeated.")] = None,
-    pbx_extension: Annotated[
+    agent_pbx_extension: Annotated[
         list[str] | None, typer.Option(help="An extension of the agent's; may be repeated.")
     ] = None,
     label: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="A label; may be repeated.")] = None,
@@ -64,7 +66,7 @@ def add(
         "token": token,
         "interval": None if interval is None else seconds("--interval", interval),
         "skills": skill,
-        "agent_pbx_extensions": pbx_extension,
+        "agent_pbx_extensions": agent_pbx_extension,
         "get_queued_calls": queued_calls,
         "get_messages": messages,
         "keep_alive": keep_alive,
@@ -74,7 +76,7 @@ def add(
 
 
 @app.command(cls=SettingsCommand)
-def remove(ctx: typer.Context, agent_ids: Annotated[list[str], typer.Argument(metavar="AGENT_ID...")]) -> None:
+def remove(ctx: typer.Context, agent_ids: Annotated[list[str], typer.Argument(metavar="AGENT_ID")]) -> None:
     """Stop watching agents."""
     settings = settings_of(ctx)
     registry = _registry(settings)
@@ -88,7 +90,10 @@ def import_(
     ctx: typer.Context,
     file: Annotated[
         str,
-        typer.Argument(help="TOML with [[sessions]] tables, or a JSON list, as export prints it; - is standard input."),
+        typer.Argument(
+            metavar="FILE",
+            help="TOML with [[sessions]] tables, or a JSON list, as export prints it; - is standard input.",
+        ),
     ],
     prune: Annotated[bool, typer.Option("--prune", help="Remove the agents that the file lacks.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would change.")] = False,

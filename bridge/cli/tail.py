@@ -17,7 +17,7 @@ def tail(
     topics: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[TOPIC...]",
+            metavar="TOPIC",
             help="With or without the prefix; all output topics but agent-state, if none is named.",
         ),
     ] = None,

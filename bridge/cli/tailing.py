@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from aiokafka import AIOKafkaConsumer
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
-from bridge.cli.output import CommandError
+from bridge.cli.output import CommandError, reader_gone
 from bridge.cli.records import as_json, as_line
 from bridge.kafka import connected
 from bridge.kafka.plain import reader
@@ -64,10 +64,10 @@ def _stop_on_signal() -> asyncio.Event:
 async def _messages(
     consumer: AIOKafkaConsumer, stop: asyncio.Event, duration: float | None
 ) -> AsyncIterator[ConsumerRecord]:
-    """By time within what arrives together, until ``stop`` or the end of ``duration``."""
+    """By time within what arrives together, until ``stop``, the end of ``duration``, or nobody reads our output."""
     loop = asyncio.get_running_loop()
     end = loop.time() + (float("inf") if duration is None else duration)
-    while not stop.is_set() and loop.time() < end:
+    while not stop.is_set() and loop.time() < end and not reader_gone():
         batch = await consumer.getmany(timeout_ms=200)
         for message in sorted((m for messages in batch.values() for m in messages), key=lambda m: m.timestamp):
             if stop.is_set():

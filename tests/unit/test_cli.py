@@ -1,0 +1,312 @@
+"""The command line, as far as it goes without Kafka."""
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from aiokafka.structs import ConsumerRecord
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bridge.cli import main
+from bridge.cli.records import as_json, as_line
+from bridge.logs import setup_logging
+from bridge.sessions_file import SessionsFileError, as_toml, changes, read_sessions
+from bridge.settings import KEYS
+from schemas.commands import SessionEntry
+
+COMMANDS = (
+    "run",
+    "demo",
+    "simulate",
+    "topics create",
+    "sessions list",
+    "sessions add",
+    "sessions remove",
+    "sessions import",
+    "sessions export",
+    "inject",
+    "tail",
+    "config",
+    "schemas export",
+)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in [name for name in os.environ if name.upper().startswith("ASM_BRIDGE_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+def code(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as exit_:
+        main(list(arguments))
+    return int(exit_.value.code or 0)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """`--help` works for each command."""
+    assert code(*command.split(), "--help") == 0
+    assert f"asm-bridge {command}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["check", "dead-letters", "status", "bench"])
+def test_what_comes_later_is_refused(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A command that is announced for later says so, as wrong usage."""
+    assert code(command, "--json") == 2
+    assert "not in this release yet" in capsys.readouterr().err
+
+
+def test_more_workers_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    """`run --workers 2` says what to do instead."""
+    assert code("run", "--workers", "2") == 2
+    assert "not in this release yet: start several" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["frob"], "No such command 'frob'"),
+        (["config", "--frob"], "No such option: --frob"),
+        (["topics"], "Missing command"),
+        (["inject"], "Missing argument"),
+        (["tail", "--for", "soon"], "--for: must be a duration"),
+        (["sessions", "add", "a", "--label", "x"], "--label: 'x' is not NAME=VALUE"),
+        (["inject", "a", "--expires-at", "tomorrow"], "--expires-at: must be an RFC 3339 time"),
+    ],
+)
+def test_wrong_usage(arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Wrong usage is one short text on standard error and exit code 2."""
+    assert code(*arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("asm-bridge: ")
+    assert told in err
+    assert len(err.splitlines()) == 1
+
+
+def test_wrong_settings(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every wrong setting is a line on standard error, and the exit code is 2."""
+    monkeypatch.setenv("ASM_BRIDGE_KAFKA__DELIVERY", "twice")
+    assert code("tail", "--topics.partitions", "0") == 2
+    head, *lines = capsys.readouterr().err.splitlines()
+    assert head == "asm-bridge: wrong settings:"
+    assert sorted(lines) == [
+        "  --topics.partitions: must be at least 1, and is '0'",
+        "  ASM_BRIDGE_KAFKA__DELIVERY: must be 'exactly_once' or 'at_least_once', and is 'twice'",
+    ]
+
+
+@pytest.mark.parametrize("option", ["--kafka.group_id", "--kafka.group-id"])
+@pytest.mark.parametrize("equals", [True, False])
+def test_settings_are_options(option: str, equals: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every setting is an option, with hyphens or underscores."""
+    given_ = [f"{option}=my-group"] if equals else [option, "my-group"]
+    assert code("config", "--json", *given_) == 0
+    assert json.loads(capsys.readouterr().out)["kafka.group_id"] == {"value": "my-group", "source": "command line"}
+
+
+def test_config_shows_all_settings_but_no_secret(capsys: pytest.CaptureFixture[str]) -> None:
+    """`config` shows each setting, its value and its source; a secret is masked."""
+    Path("asm-bridge.toml").write_text('[asm]\ntoken = "s3cr3t"\n[topics]\nretention = "36h"\n')
+    assert code("config") == 0
+    text = capsys.readouterr().out
+    rows = [line.split() for line in text.splitlines()]
+    assert [row[0] for row in rows[1:]] == list(KEYS)
+    assert ["asm.token", "********", "file", "asm-bridge.toml"] in rows
+    assert ["topics.retention", "36h", "file", "asm-bridge.toml"] in rows
+    assert code("config", "--json") == 0
+    assert "s3cr3t" not in text + capsys.readouterr().out
+
+
+def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+    """`--version` prints the name and the version."""
+    assert code("--version") == 0
+    assert capsys.readouterr().out.startswith("asm-bridge 0")
+
+
+def test_help_is_quick() -> None:
+    """The list of commands needs none of the heavy libraries."""
+    script = (
+        "import sys\nfrom bridge.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
+        "print(sorted({'aiokafka', 'pydantic', 'pyreqwest', 'structlog', 'starlette'} & sys.modules.keys()))"
+    )
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_kafka_out_of_reach(capsys: pytest.CaptureFixture[str]) -> None:
+    """A Kafka that cannot be reached is told with its address and what to check, without a traceback; exit code 1."""
+    assert code("topics", "create", "--kafka.bootstrap_servers", "127.0.0.1:1") == 1
+    err = capsys.readouterr().err
+    assert err.startswith("asm-bridge: Kafka cannot be reached at 127.0.0.1:1: check kafka.bootstrap_servers")
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("event", ["", "{}", "[", '{"pause_event": {}, "resume_event": {}}', '{"frob_event": {}}'])
+def test_a_bad_event_is_not_sent(event: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """`inject` looks at the event before anything is sent: here there is not even a Kafka."""
+    Path("event.json").write_text(event)
+    assert code("inject", "agent-7", "event.json", "--kafka.bootstrap_servers", "127.0.0.1:1") == 1
+    assert capsys.readouterr().err.startswith("asm-bridge: not sent: ")
+
+
+def test_a_literal_token_is_refused_unseen(capsys: pytest.CaptureFixture[str]) -> None:
+    """A token itself is not taken, and not repeated in the error."""
+    assert code("sessions", "add", "agent-7", "--token", "eyJsecret") == 2
+    err = capsys.readouterr().err
+    assert "a literal token is refused" in err
+    assert "eyJsecret" not in err
+
+
+def test_schemas_are_exported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`schemas export DIR` writes JSON Schemas into a directory that it makes."""
+    assert code("schemas", "export", str(tmp_path / "new")) == 0
+    files = list((tmp_path / "new").iterdir())
+    assert f"{len(files)} schemas written" in capsys.readouterr().out
+    assert all(json.loads(file.read_text())["$schema"].endswith("2020-12/schema") for file in files)
+
+
+texts = st.text(max_size=20)
+entries = st.dictionaries(
+    st.text(st.characters(categories=("L", "N", "S", "P")), min_size=1, max_size=20),
+    st.builds(
+        SessionEntry,
+        asm_session_sid=st.none() | st.integers(1, 2**63 - 1).map(str),
+        token=st.none() | st.sampled_from(["file:agent-7", "file:tokens.json#a b", "env:TOKEN_7"]),
+        interval=st.none() | st.floats(0.05, 3600),
+        skills=st.lists(texts),
+        get_messages=st.booleans(),
+        keep_alive=st.booleans(),
+        labels=st.dictionaries(texts, texts, max_size=3),
+    ),
+    max_size=4,
+)
+
+
+@given(entries)
+def test_what_is_exported_can_be_imported(registry: dict[str, SessionEntry]) -> None:
+    """`export`'s TOML reads back as the same registry, whatever is in it."""
+    assert read_sessions(as_toml(registry), "export.toml") == registry
+
+
+def test_every_wrong_session_is_named() -> None:
+    """A file of sessions with faults names each entry by its position, and no token."""
+    text = """
+        [[sessions]]
+        agent_id = "a"
+        token = "eyJsecret"
+        [[sessions]]
+        skills = ["x"]
+        [[sessions]]
+        agent_id = "b"
+        colour = "red"
+        [[sessions]]
+        agent_id = "b"
+    """
+    with pytest.raises(SessionsFileError) as caught:
+        read_sessions(text, "s.toml")
+    positions = [problem.partition(": ")[2].partition(":")[0] for problem in caught.value.problems]
+    assert positions == ["entry 1 (a)", "entry 2", "entry 3 (b)", "entry 3 (b)", "entry 4 (b)"]
+    assert "eyJsecret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["[session]\nagent_id = 'a'", "sessions = 3", "[[sessions", '"a"', "3", "[1]"])
+def test_a_file_of_something_else_is_refused(text: str) -> None:
+    """A file that holds no sessions is refused, by name: --prune must never take it for an empty one."""
+    with pytest.raises(SessionsFileError, match=r"^s\.toml: "):
+        read_sessions(text, "s.toml")
+
+
+def test_only_what_differs_is_written() -> None:
+    """Entries that mean the same are left alone; --prune removes what the file lacks."""
+    registry = {"same": b'{"interval": null}', "other": b'{"interval": 3}', "gone": b"{}", "broken": b"{"}
+    wanted = {"same": SessionEntry(), "other": SessionEntry(), "new": SessionEntry(), "broken": SessionEntry()}
+    assert changes(registry, wanted).keys() == {"other", "new", "broken"}
+    pruned = changes(registry, wanted, prune=True)
+    assert pruned.keys() == {"other", "new", "broken", "gone"}
+    assert pruned["gone"] is None
+
+
+def record(value: bytes | None, key: bytes | None = b"agent-7", **headers: str) -> ConsumerRecord:
+    pairs = [(name.replace("_type", "-type"), text.encode()) for name, text in headers.items()]
+    return ConsumerRecord("asm.agent-status", 3, 14, 1766500000123, 0, key, value, None, 0, 0, pairs)
+
+
+def test_a_record_is_one_line() -> None:
+    """`tail` shows time, topic, agent, type and what changed."""
+    value = (
+        b'{"type":"AgentStatusChanged","status_desc":"PAUSED","paused":true,"changed":["status_desc","paused"],'
+        b'"previous_status_desc":"READY"}'
+    )
+    line = as_line(record(value), "asm.")
+    assert line.split() == [
+        "2025-12-23T14:26:40.123Z", "agent-status", "agent-7", "AgentStatusChanged",
+        "READY", "->", "PAUSED", "(paused=True)",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("value", "content_type", "shown"),
+    [
+        (None, "application/json", None),
+        (b'{"a": 1}', "application/json", {"a": 1}),
+        (b"\x81\xa1a\x01", "application/msgpack", {"a": 1}),
+    ],
+)
+def test_records_are_decoded(value: bytes | None, content_type: str, shown: object) -> None:
+    """`tail --json` has one object a line, with the value decoded by its content type."""
+    line = as_json(record(value, content_type=content_type))
+    assert "\n" not in line
+    assert json.loads(line) == {
+        "topic": "asm.agent-status",
+        "partition": 3,
+        "offset": 14,
+        "timestamp": "2025-12-23T14:26:40.123Z",
+        "key": "agent-7",
+        "headers": {"content-type": content_type},
+        "value": shown,
+    }
+
+
+@given(
+    st.none() | st.binary(), st.none() | st.binary(), st.sampled_from(["application/json", "application/msgpack", ""])
+)
+def test_any_record_can_be_shown(value: bytes | None, key: bytes | None, content_type: str) -> None:
+    """Whatever was written to a topic, `tail` prints one line of it, without control characters, and goes on."""
+    message = record(value, key, content_type=content_type, asm_error="\x1b[2J")
+    assert as_line(message, "asm.").isprintable()
+    assert json.loads(as_json(message))["offset"] == 14
+
+
+@pytest.mark.parametrize("format_", ["json", "console"])
+def test_logs_hold_no_secret(format_: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A secret is masked in the log, in messages, fields and tracebacks, our own and the libraries'."""
+    import structlog
+
+    root, before = logging.getLogger(), logging.getLogger().handlers
+    try:
+        setup_logging(format_, "info", ["s3cr3t"])  # type: ignore[arg-type]
+        structlog.get_logger().info("one s3cr3t", field={"deep": ["s3cr3t"]}, error=ValueError("s3cr3t"))
+        logging.getLogger("lib").warning("two %s", "s3cr3t")
+        try:
+            raise ValueError("three s3cr3t")
+        except ValueError:
+            structlog.get_logger().exception("four")
+        logging.getLogger("aiokafka.x").error("Unable to update metadata from [0]")
+    finally:
+        root.handlers = before
+        structlog.reset_defaults()
+    err = capsys.readouterr().err
+    assert all(word in err for word in ("one", "two", "three", "four"))
+    assert "s3cr3t" not in err
+    assert "Unable to update" not in err
+    if format_ == "json":
+        assert [json.loads(line)["level"] for line in err.splitlines()] == ["info", "warning", "error"]

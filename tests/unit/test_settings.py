@@ -1,0 +1,322 @@
+"""Settings: where they come from, which are refused and in which words."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import SecretStr, ValidationError
+
+from bridge.settings import KEYS, Settings, SettingsError, load_settings, lookup, masked, secret_values, shown, sources
+from bridge.settings.load import env_name
+from bridge.settings.model import SECRETS
+from bridge.settings.types import duration, show_duration
+
+SECRET = "s3cr3t-that-nobody-may-see"
+
+
+@pytest.fixture(autouse=True)
+def _nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in [name for name in os.environ if name.upper().startswith("ASM_BRIDGE_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+def problems(config: Path | None = None, **overrides: str) -> str:
+    with pytest.raises(SettingsError) as caught:
+        load_settings(config, {key.replace("__", "."): value for key, value in overrides.items()})
+    return str(caught.value)
+
+
+def toml(text: str, name: str = "asm-bridge.toml") -> Path:
+    path = Path(name)
+    path.write_text(text)
+    return path
+
+
+def test_the_documented_defaults() -> None:
+    """Without any setting the documented defaults hold."""
+    defaults = {
+        "asm.base_url": "https://api.cbf.tcn.com",
+        "asm.connect_timeout": 5,
+        "asm.request_timeout": 10,
+        "asm.max_connections": 512,
+        "asm.http2": True,
+        "asm.allow_http": False,
+        "poll.interval": 1,
+        "kafka.bootstrap_servers": "localhost:9092",
+        "kafka.security_protocol": "PLAINTEXT",
+        "kafka.group_id": "asm-bridge",
+        "kafka.delivery": "exactly_once",
+        "kafka.session_timeout": 10,
+        "kafka.commit_interval": 0.2,
+        "kafka.compression": "lz4",
+        "topics.prefix": "asm.",
+        "topics.partitions": 8,
+        "topics.replication_factor": -1,
+        "topics.retention": 7 * 86400,
+        "topics.create": True,
+        "records.encoding": "json",
+        "injection.ttl": 300,
+        "injection.unknown_agent_grace": 10,
+        "injection.max_attempts": 10,
+        "injection.max_events_per_request": 20,
+        "injection.max_pending": 1000,
+        "ops.listen": "127.0.0.1:8080",
+        "log.format": "auto",
+        "log.level": "info",
+        "drain_timeout": 20,
+    }
+    settings = load_settings()
+    assert {key: lookup(settings, key) for key in KEYS} == dict.fromkeys(KEYS) | defaults
+    assert set(sources(settings).values()) == {"default"}
+
+
+def test_the_order_of_the_sources(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Command line, environment, secrets directory, TOML file, default: the first with a key wins."""
+    kafka = '[kafka]\ngroup_id = "t"\nsasl_username = "t"\n'
+    toml(kafka + '[asm]\ntoken = "t"\n[topics]\nprefix = "t"\n[ops]\nlisten = "t:1"')
+    Path("secrets").mkdir()
+    for key in ("kafka__group_id", "topics__prefix", "ops__listen"):
+        Path(f"secrets/asm_bridge_{key}").write_text("s:2\n" if key == "ops__listen" else "s\n")
+    monkeypatch.setenv("ASM_BRIDGE_SECRETS_DIR", "secrets")
+    monkeypatch.setenv("ASM_BRIDGE_TOPICS__PREFIX", "e")
+    monkeypatch.setenv("ASM_BRIDGE_OPS__LISTEN", "e:3")
+    monkeypatch.setenv("ASM_BRIDGE_KAFKA__SECURITY_PROTOCOL", "SASL_PLAINTEXT")
+    settings = load_settings(None, {"ops.listen": "c:4", "kafka.sasl_password": SECRET})
+    assert settings.asm.token == SecretStr("t")
+    assert (settings.kafka.group_id, settings.topics.prefix, settings.ops.listen) == ("s", "e", "c:4")
+    found = sources(settings)
+    assert found["asm.token"] == "file asm-bridge.toml"
+    assert found["kafka.group_id"] == "secrets directory"
+    assert found["topics.prefix"] == "environment ASM_BRIDGE_TOPICS__PREFIX"
+    assert found["ops.listen"] == "command line"
+    assert found["poll.interval"] == "default"
+
+
+def test_an_empty_value_is_unset(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty value, wherever it stands, leaves the next source in force."""
+    toml('[kafka]\ngroup_id = "from-file"\nsasl_username = ""')
+    monkeypatch.setenv("ASM_BRIDGE_KAFKA__GROUP_ID", "")
+    settings = load_settings(None, {"kafka.group_id": ""})
+    assert settings.kafka.group_id == "from-file"
+    assert settings.kafka.sasl_username is None
+
+
+@pytest.mark.parametrize("key", sorted(KEYS.keys() - SECRETS))
+def test_every_key_has_its_environment_variable(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ASM_BRIDGE_ and the key, in capitals and with __ for the dot, sets it."""
+    monkeypatch.setenv(env_name(key), "\n")
+    assert env_name(key) in problems()
+
+
+def test_unknown_keys_are_errors_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A misspelt key is named in every source, with the one that was meant; its value is not shown."""
+    toml(f'kafca = "{SECRET}"\n[kafka]\ngroupid = "{SECRET}"')
+    Path("secrets").mkdir()
+    Path("secrets/asm_bridge_kafka__sasl_pasword").write_text(SECRET)
+    Path("secrets/agent-7").write_text(SECRET)
+    monkeypatch.setenv("ASM_BRIDGE_SECRETS_DIR", "secrets")
+    monkeypatch.setenv("ASM_BRIDGE_ASM__TOKEM", SECRET)
+    monkeypatch.setenv("ASM_BRIDGE_ASM_TOKEN", SECRET)
+    text = problems(log__levl=SECRET)
+    assert sorted(line.partition(":")[0] for line in text.splitlines()) == [
+        "--log.levl",
+        "ASM_BRIDGE_ASM_TOKEN",
+        "ASM_BRIDGE_ASM__TOKEM",
+        "asm_bridge_kafka__sasl_pasword in the secrets directory",
+        "kafca in asm-bridge.toml",
+        "kafka.groupid in asm-bridge.toml",
+    ]
+    for meant in ("asm.token", "kafka.sasl_password", "kafka.group_id", "log.level"):
+        assert f"did you mean {meant} " in text
+    assert SECRET not in text
+
+
+def test_service_links_are_no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an orchestrator adds for a service named asm-bridge is left alone."""
+    for name in ("PORT", "PORT_8080_TCP_ADDR", "SERVICE_HOST", "SERVICE_PORT"):
+        monkeypatch.setenv(f"ASM_BRIDGE_{name}", "tcp://10.0.0.1:8080")
+    assert set(sources(load_settings()).values()) == {"default"}
+
+
+def test_all_that_is_wrong_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every wrong setting is named as the user wrote it, in one go, also those that are wrong only beside another."""
+    monkeypatch.setenv("ASM_BRIDGE_POLL__INTERVAL", "soon")
+    monkeypatch.setenv("ASM_BRIDGE_KAFKA", "{}")
+    kafka = '[kafka]\ndelivery = "twice"\nsecurity_protocol = "SASL_SSL"\nssl_cafile = "missing.pem"\n'
+    toml(kafka + "[topics]\npartitions = 0")
+    lines = problems(ops__listen="8080").splitlines()
+    told = {line.partition(":")[0]: line.partition(": ")[2] for line in lines}
+    assert told.keys() == {
+        "ASM_BRIDGE_KAFKA",
+        "ASM_BRIDGE_POLL__INTERVAL",
+        "kafka.delivery in asm-bridge.toml",
+        "kafka.ssl_cafile in asm-bridge.toml",
+        "kafka.sasl_username",
+        "kafka.sasl_password",
+        "topics.partitions in asm-bridge.toml",
+        "--ops.listen",
+    }
+    assert told["kafka.delivery in asm-bridge.toml"] == "must be 'exactly_once' or 'at_least_once', and is 'twice'"
+    assert told["topics.partitions in asm-bridge.toml"] == "must be at least 1, and is 0"
+    assert told["--ops.listen"] == "must be HOST:PORT, e.g. 127.0.0.1:8080"
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("asm.base_url", "http://api.example.com"),
+        ("asm.base_url", "ftp://api.example.com"),
+        ("asm.base_url", "https://user:pw@api.example.com"),
+        ("asm.base_url", "https://api.example.com?x=1"),
+        ("asm.base_url", "https://api.example.com/a/../b"),
+        ("asm.base_url", "https://api.example.com/api/v1alpha1/asm/asmapi"),
+        ("asm.base_url", "api.example.com"),
+        ("asm.base_url", "https://api.example.com:port"),
+        ("asm.proxy", "proxy:3128"),
+        ("asm.max_connections", "0"),
+        ("asm.max_connections", "many"),
+        ("asm.http2", "perhaps"),
+        ("asm.rate_limit", "0"),
+        ("asm.rate_limit", "inf"),
+        ("poll.interval", "0"),
+        ("poll.interval", "10 ms"),
+        ("kafka.bootstrap_servers", "localhost"),
+        ("kafka.bootstrap_servers", "a:9092,b"),
+        ("kafka.sasl_mechanism", "GSSAPI"),
+        ("kafka.sasl_mechanism", "PLAIN"),
+        ("kafka.sasl_username", "u"),
+        ("kafka.compression", "lz5"),
+        ("kafka.session_timeout", "-5"),
+        ("topics.prefix", "asm bridge."),
+        ("topics.prefix", "x" * 240),
+        ("topics.replication_factor", "0"),
+        ("topics.retention", "0"),
+        ("records.encoding", "avro"),
+        ("injection.ttl", "0"),
+        ("injection.max_attempts", "0"),
+        ("ops.listen", "127.0.0.1:99999"),
+        ("ops.listen", "::1:8080"),
+        ("log.format", "xml"),
+        ("sessions_file", "missing.toml"),
+        ("secrets_dir", "missing"),
+        ("drain_timeout", "nan"),
+    ],
+)
+def test_impossible_values_are_refused(key: str, value: str) -> None:
+    """A value that cannot work is refused at start, by its name, and not found out later."""
+    with pytest.raises(SettingsError) as caught:
+        load_settings(None, {key: value})
+    assert [line.partition(":")[0] for line in caught.value.problems] == [f"--{key}"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "parsed"),
+    [
+        ("asm.base_url", "https://api.example.com/", "https://api.example.com"),
+        ("asm.base_url", "https://gateway.example.com/tcn/", "https://gateway.example.com/tcn"),
+        ("asm.base_url", "http://127.0.0.1:8090", "http://127.0.0.1:8090"),
+        ("asm.base_url", "http://[::1]:8090", "http://[::1]:8090"),
+        ("asm.base_url", "http://localhost", "http://localhost"),
+        ("poll.interval", "500ms", 0.5),
+        ("topics.retention", "-1", -1),
+        ("topics.retention", "36h", 129600),
+        ("topics.create", "false", False),
+        ("kafka.bootstrap_servers", "a:1, [::1]:2", "a:1,[::1]:2"),
+        ("ops.listen", "[::]:0", "[::]:0"),
+    ],
+)
+def test_values_are_read(key: str, value: str, parsed: object) -> None:
+    """Values may be written in the documented ways."""
+    assert lookup(load_settings(None, {key: value}), key) == parsed
+
+
+def test_plain_http_needs_leave() -> None:
+    """Tokens go over plain http to another machine only if asm.allow_http says so."""
+    settings = load_settings(None, {"asm.base_url": "http://gateway:8080", "asm.allow_http": "true"})
+    assert settings.asm.base_url == "http://gateway:8080"
+
+
+@given(st.one_of(st.floats(0.001, 1e7), st.integers(0, 10**7)))
+def test_durations_are_shown_as_they_are_read(seconds: float) -> None:
+    """What `config` shows as a duration can be set again (to six digits)."""
+    assert duration(show_duration(float(seconds))) == pytest.approx(seconds, rel=1e-5)
+
+
+def test_secrets_are_never_shown(tmp_path: Path) -> None:
+    """A secret is in no text that settings turn into, whether they are right or wrong."""
+    given = {
+        "asm.token": SECRET,
+        "asm.proxy": f"http://user:{SECRET}@proxy:3128",
+        "kafka.security_protocol": "SASL_SSL",
+        "kafka.sasl_username": "u",
+        "kafka.sasl_password": SECRET,
+        "kafka.ssl_password": SECRET,
+    }
+    settings = load_settings(None, given)
+    visible = repr(settings.asm.token) + repr(settings.kafka) + "".join(shown(settings, key) for key in KEYS)
+    assert SECRET not in visible
+    assert masked(settings, "asm.token") == "********"
+    assert masked(settings, "asm.proxy") == "http://user:********@proxy:3128"
+    assert secret_values(settings) == [SECRET] * 4
+    wrong = {**given, "asm.proxy": f"proxy:{SECRET}", "log.level": "loud", "asm.base_url": f"https://u:{SECRET}@x"}
+    with pytest.raises(SettingsError) as caught:
+        load_settings(None, wrong)
+    assert SECRET not in str(caught.value)
+    path = toml(f"[asm]\ntoken = ['{SECRET}']", "list.toml")
+    assert SECRET not in problems(path)
+
+
+def test_kafkas_clients_get_their_arguments() -> None:
+    """Login and encryption reach every client of Kafka; a mechanism that is not set is PLAIN."""
+    given = {
+        "kafka.bootstrap_servers": "a:1,b:2",
+        "kafka.security_protocol": "SASL_SSL",
+        "kafka.sasl_username": "user",
+        "kafka.sasl_password": SECRET,
+    }
+    arguments = load_settings(None, given).kafka.client_arguments()
+    context = arguments.pop("ssl_context")
+    assert context.check_hostname
+    assert arguments == {
+        "bootstrap_servers": ["a:1", "b:2"],
+        "security_protocol": "SASL_SSL",
+        "sasl_mechanism": "PLAIN",
+        "sasl_plain_username": "user",
+        "sasl_plain_password": SECRET,
+    }
+
+
+def test_a_file_that_is_no_certificate_is_told_at_start() -> None:
+    """A certificate file that cannot be loaded is a wrong setting, not a crash later."""
+    Path("ca.pem").write_text("no PEM")
+    assert "--kafka.ssl_cafile: cannot be loaded" in problems(
+        kafka__ssl_cafile="ca.pem", kafka__security_protocol="SSL"
+    )
+
+
+@pytest.mark.parametrize("name", ["missing.toml", "broken.toml"])
+def test_a_bad_file_is_told(name: str) -> None:
+    """A settings file that is named and missing, or is no TOML, is an error that names it."""
+    Path("broken.toml").write_text("[kafka")
+    assert name in problems(Path(name))
+
+
+def test_a_file_may_be_named_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ASM_BRIDGE_CONFIG names the TOML file where there is no command line."""
+    toml('[kafka]\nbootstrap_servers = ["a:1", "b:2"]', "other.toml")
+    monkeypatch.setenv("ASM_BRIDGE_CONFIG", "other.toml")
+    settings = load_settings()
+    assert settings.kafka.bootstrap_servers == "a:1,b:2"
+    assert sources(settings)["kafka.bootstrap_servers"] == "file other.toml"
+
+
+def test_settings_do_not_change() -> None:
+    """Settings are parsed once: nothing in the program can change them."""
+    settings: Settings = load_settings()
+    with pytest.raises(ValidationError):
+        settings.kafka.group_id = "other"
+    with pytest.raises(ValidationError):
+        settings.drain_timeout = 1.0
