@@ -1,7 +1,7 @@
 """What a consumer knows who has nothing but the records: an independent model, fed record by record.
 
-Each ``apply`` checks what the stream's reader may rely on: the numbering, the chain of statuses, and that nothing leaves,
-clears or ends that was not there.
+Each ``apply`` checks what the stream's reader may rely on: the numbering, the chain of statuses, and that nothing
+leaves, clears or ends that was not there.
 """
 
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from schemas import records
-from schemas.records import Published, Status
+from schemas.records import Published, Status, ce_type
 
 CALL_FIELDS = (
     "phone_number",
@@ -51,7 +51,7 @@ class Picture:
             assert record.sequence is None
         elif not isinstance(record, records.AgentWatchStarted):
             self._number(record)
-        getattr(self, f"_{type(record).__name__}")(record)
+        getattr(self, "_" + ce_type(type(record)).split(".")[3])(record)
 
     def _number(self, record: Published) -> None:
         assert self.watched, f"{type(record).__name__} of an agent that is not watched"
@@ -63,7 +63,7 @@ class Picture:
         assert self.session is not None, f"{type(record).__name__} outside of a session"
         assert record.asm_session_sid == self.session
 
-    def _AgentWatchStarted(self, record: records.AgentWatchStarted) -> None:
+    def _agent_watch_started(self, record: records.AgentWatchStarted) -> None:
         assert not self.watched
         assert record.stream_id not in (None, self.stream_id)
         assert record.sequence == 1
@@ -72,25 +72,25 @@ class Picture:
         self.__init__(outcomes=outcomes, delivered=delivered, messages=messages)  # type: ignore[misc]
         self.stream_id, self.sequence, self.watched = record.stream_id, 1, True
 
-    def _AgentWatchEnded(self, record: records.AgentWatchEnded) -> None:
+    def _agent_watch_ended(self, record: records.AgentWatchEnded) -> None:
         assert self.session is None
         assert record.asm_session_sid is None
         self.watched = False
 
-    def _AgentSessionStarted(self, record: records.AgentSessionStarted) -> None:
+    def _agent_session_started(self, record: records.AgentSessionStarted) -> None:
         assert self.session is None
         assert not self.calls
         assert self.alert is None
         self.session = record.asm_session_sid
         self.status = self.status_observed_at = None
 
-    def _AgentSessionEnded(self, record: records.AgentSessionEnded) -> None:
+    def _agent_session_ended(self, record: records.AgentSessionEnded) -> None:
         self._in_session(record)
         assert not self.calls, "calls are left in view at the end of the session"
         assert self.alert is None, "an alert is left in view at the end of the session"
         self.session = self.status = self.status_observed_at = None
 
-    def _AgentStatusChanged(self, record: records.AgentStatusChanged) -> None:
+    def _agent_status_changed(self, record: records.AgentStatusChanged) -> None:
         self._in_session(record)
         new = {name: getattr(record, name) for name in Status.__struct_fields__}
         old = self.status
@@ -100,7 +100,7 @@ class Picture:
         assert record.previous_observed_at == self.status_observed_at
         self.status, self.status_observed_at = new, record.observed_at
 
-    def _QueuedCallChanged(self, record: records.QueuedCallChanged) -> None:
+    def _queued_call_changed(self, record: records.QueuedCallChanged) -> None:
         self._in_session(record)
         key = record.list, record.call_sid
         fields = {name: getattr(record, name) for name in CALL_FIELDS}
@@ -113,32 +113,32 @@ class Picture:
             assert self.calls.get(key) != fields, "nothing changed"
             self.calls[key] = fields
 
-    def _AgentMessageReceived(self, record: records.AgentMessageReceived) -> None:
+    def _agent_message_received(self, record: records.AgentMessageReceived) -> None:
         self._in_session(record)
         self.messages.append((record.message, record.message_timestamp))
 
-    def _AgentAlertRaised(self, record: records.AgentAlertRaised) -> None:
+    def _agent_alert_raised(self, record: records.AgentAlertRaised) -> None:
         self._in_session(record)
         assert self.alert is None
         self.alert = record.kind, record.alert_id
 
-    def _AgentAlertCleared(self, record: records.AgentAlertCleared) -> None:
+    def _agent_alert_cleared(self, record: records.AgentAlertCleared) -> None:
         self._in_session(record)
         assert self.alert == (record.kind, record.alert_id)
         self.alert = None
 
-    def _AgentObservationLost(self, record: records.AgentObservationLost) -> None:
+    def _agent_observation_lost(self, record: records.AgentObservationLost) -> None:
         assert self.lost is None
         self.lost = record.reason, record.since
 
-    def _AgentObservationResumed(self, record: records.AgentObservationResumed) -> None:
+    def _agent_observation_resumed(self, record: records.AgentObservationResumed) -> None:
         assert self.lost == (record.reason, record.since)
         self.lost = None
 
-    def _ConversationEventDelivered(self, record: records.ConversationEventDelivered) -> None:
+    def _conversation_event_delivered(self, record: records.ConversationEventDelivered) -> None:
         self.delivered.append(record.injection_id)
 
-    def _InjectionCompleted(self, record: records.InjectionCompleted) -> None:
+    def _injection_completed(self, record: records.InjectionCompleted) -> None:
         assert record.entry not in self.outcomes, f"a second outcome of {record.entry}"
         assert (record.reason is not None) == (record.outcome in ("rejected", "undeliverable"))
         self.outcomes[record.entry] = record.outcome

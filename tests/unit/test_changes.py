@@ -20,7 +20,7 @@ histories = st.lists(observations | st.sampled_from(["ended", "unwatched"]), min
 
 
 class Reader:
-    """An agent's state on one side, a reader of its records on the other; the state passes through Kafka at every step."""
+    """An agent's state on one side, a reader of its records on the other; each state goes through Kafka."""
 
     def __init__(self) -> None:
         self.state = AgentState(agent_id="agent-7", stream_id="s", sequence=1)

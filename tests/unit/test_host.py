@@ -1,0 +1,74 @@
+"""When the host is down, it gets a probe, not the herd."""
+
+import itertools
+
+import pytest
+
+from bridge.backoff import Backoff
+from bridge.vendor.host import Host
+
+
+class Steady(Backoff):
+    """A back-off without the dice."""
+
+    def delay(self, failures: int) -> float:
+        return min(self.maximum, self.initial * 2**failures)
+
+
+def down(threshold: int = 3) -> Host:
+    host = Host(Steady(1, 30), threshold)
+    for _ in range(threshold):
+        assert host.may_ask(0)
+        host.silent(0)
+    return host
+
+
+def test_a_few_silences_are_no_outage() -> None:
+    """One agent's time-outs stop nobody, and an answer in between starts the count again."""
+    host = Host(Steady(), 3)
+    for _ in range(5):
+        host.silent(0)
+        host.silent(0)
+        host.answered()
+    assert not host.down
+    assert host.may_ask(0)
+
+
+def test_a_host_that_is_down_gets_one_probe_at_a_time() -> None:
+    """After the back-off one may ask; the others wait for what comes of it."""
+    host = down()
+    assert [host.may_ask(0.9), host.may_ask(1.0), host.may_ask(1.0), host.may_ask(20)] == [False, True, False, False]
+    host.silent(11)
+    assert [host.may_ask(12.9), host.may_ask(13.0), host.may_ask(13.0)] == [False, True, False]
+
+
+def test_the_first_answer_opens_it_for_all() -> None:
+    host = down()
+    assert host.may_ask(1)
+    host.answered()
+    assert [host.may_ask(1) for _ in range(100)] == [True] * 100
+
+
+def test_a_probe_that_tells_nothing_is_followed_by_another() -> None:
+    """Its agent may have been handed over with the request: the host is not given up for it."""
+    host = down()
+    assert host.may_ask(1)
+    assert [host.may_ask(30.9), host.may_ask(31)] == [False, True]
+
+
+def test_an_outage_costs_a_handful_of_probes() -> None:
+    """A thousand agents asking for ten minutes: about one probe every 30 s."""
+    host = down()
+    probes = 0
+    for tick, _ in itertools.product(range(6000), range(10)):
+        if host.may_ask(tick / 10):
+            probes += 1
+            host.silent(tick / 10)
+    assert 20 <= probes <= 30
+
+
+@pytest.mark.parametrize(("failures", "most"), [(0, 1), (1, 2), (4, 16), (5, 30), (10**6, 30)])
+def test_back_off_is_exponential_with_full_jitter_up_to_thirty_seconds(failures: int, most: float) -> None:
+    delays = [Backoff().delay(failures) for _ in range(300)]
+    assert 0 <= min(delays) < 0.2 * most
+    assert 0.8 * most < max(delays) <= most

@@ -1,0 +1,146 @@
+"""The registry as it is read: the last good entry holds, and of two agents of one session one is sick."""
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from bridge.kafka.keys import partition_for
+from bridge.sessions.registry import Bad, Registry
+from tests.unit.strategies import Message
+
+SECRET = "eyJhbGciOiJIUzI1NiJ9.secret"
+
+
+@dataclass
+class Book:
+    """A registry, what it called out, and the next offset."""
+
+    changed: list[str] = field(default_factory=list)
+    refused: list[Bad] = field(default_factory=list)
+    offset: int = 0
+
+    def __post_init__(self) -> None:
+        self.registry = Registry(self.changed.append, self.refused.append)
+
+    def put(self, key: bytes | str | None, value: Any) -> None:
+        self.offset += 1
+        raw = value if isinstance(value, bytes | None) else json.dumps(value).encode()
+        key = key.encode() if isinstance(key, str) else key
+        message: Any = Message(self.offset, raw, (), key, partition=0, topic="asm.sessions")
+        self.registry.read(message)
+
+    def sick(self, *agents: str) -> list[str | None]:
+        return [getattr(self.registry.sick(agent), "reason", None) for agent in agents]
+
+
+def test_an_entry_is_registered_updated_and_removed() -> None:
+    """A tombstone ends watching; every change is called out."""
+    book = Book()
+    book.put("a", {})
+    book.put("a", {"skills": ["english"]})
+    registered = book.registry.get("a")
+    assert registered is not None
+    assert (registered.offset, registered.entry.skills) == (2, ["english"])
+    book.put("a", None)
+    book.put("never", None)
+    assert book.registry.get("a") is None
+    assert len(book.registry) == 0
+    assert set(book.changed) == {"a", "never"}
+    assert book.changed.count("a") == 3
+
+
+@pytest.mark.parametrize(
+    "value",
+    [b"", b"{", b"[]", b'{"unknown": 1}', b"\xff", b'{"interval": 0}', {"token": SECRET}, {"asm_session_sid": "x"}],
+)
+def test_a_bad_entry_leaves_the_last_good_one_in_force(value: Any) -> None:
+    """It is refused with its code and place, and without its value, which may be a token."""
+    book = Book()
+    book.put("a", {"skills": ["english"]})
+    book.put("a", value)
+    registered = book.registry.get("a")
+    assert registered is not None
+    assert registered.entry.skills == ["english"]
+    (bad,) = book.refused
+    assert (bad.offset, bad.key, bad.origin) == (2, b"a", "asm.sessions/0/2")
+    assert bad.code == ("literal_token" if value == {"token": SECRET} else "malformed_entry")
+    assert SECRET not in f"{bad}"
+    assert book.registry.bad() == [bad]
+
+
+def test_a_good_entry_clears_a_bad_one() -> None:
+    """What the topic's compaction would have removed is no fault any more."""
+    book = Book()
+    book.put("a", b"{")
+    book.put("b", b"{")
+    book.put("a", {})
+    assert [bad.key for bad in book.registry.bad()] == [b"b"]
+    book.put("b", None)
+    assert book.registry.bad() == []
+
+
+@pytest.mark.parametrize("key", [b"", b"\xff", None])
+def test_a_key_that_is_no_agent_is_refused(key: bytes | None) -> None:
+    """One bad record never stops another."""
+    book = Book()
+    book.put(key, {})
+    book.put("a", {})
+    assert [bad.code for bad in book.refused] == ["malformed_entry"]
+    assert book.registry.get("a") is not None
+
+
+def test_the_second_agent_of_one_session_is_sick() -> None:
+    """Same token reference, no sid of their own: the one registered first is polled, and called out with the others."""
+    book = Book()
+    book.put("a", {"token": "file:t"})
+    book.put("b", {"token": "file:t"})
+    book.put("c", {"token": "file:other"})
+    book.put("d", {})
+    assert book.sick("a", "b", "c", "d") == [None, "session_shared", None, None]
+    book.put("e", {"token": None})
+    assert book.sick("d", "e") == [None, "session_shared"]
+
+
+@pytest.mark.parametrize("cure", [None, {"token": "file:other"}, {"token": "file:t", "asm_session_sid": "5"}])
+def test_the_second_recovers_when_the_first_goes(cure: Any) -> None:
+    """Removed, given another token or a sid of its own; the second is called out, so that it is polled at once."""
+    book = Book()
+    book.put("a", {"token": "file:t"})
+    book.put("b", {"token": "file:t"})
+    book.changed.clear()
+    book.put("a", cure)
+    assert book.sick("b") == [None]
+    assert set(book.changed) == {"a", "b"}
+
+
+def test_a_session_of_its_own_is_shared_with_nobody() -> None:
+    book = Book()
+    for agent, sid in (("a", "1"), ("b", "2"), ("c", None)):
+        book.put(agent, {"token": "file:t", "asm_session_sid": sid})
+    assert book.sick("a", "b", "c") == [None, None, None]
+
+
+def test_who_is_polled_does_not_depend_on_when_one_began_to_read() -> None:
+    """Compaction drops older entries of a key: every process takes the same agent for the first, also a new one."""
+    history = [("a", {"token": "file:t"}), ("b", {"token": "file:t"}), ("a", {"token": "file:t", "skills": ["x"]})]
+    long, fresh = Book(), Book()
+    for agent, value in history:
+        long.put(agent, value)
+    fresh.offset = 1
+    for agent, value in history[1:]:
+        fresh.put(agent, value)
+    assert long.sick("a", "b") == fresh.sick("a", "b")
+    assert sorted(map(str, long.sick("a", "b"))) == ["None", "session_shared"]
+    assert {"a", "b"} <= set(long.changed)
+
+
+def test_agents_belong_to_partitions_by_murmur2() -> None:
+    book = Book()
+    names = [f"agent-{number}" for number in range(50)] + ["日本"]
+    for name in names:
+        book.put(name, {"asm_session_sid": "1"})
+    found = [sorted(book.registry.of(partition, 8)) for partition in range(8)]
+    assert sorted(name for part in found for name in part) == sorted(names)
+    assert all(partition_for(name, 8) == partition for partition, part in enumerate(found) for name in part)
