@@ -75,7 +75,9 @@ def _install(formatter: logging.Formatter, level: str) -> None:
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         logging.getLogger(name).handlers = []
         logging.getLogger(name).propagate = True
-    logging.getLogger("uvicorn.access").setLevel(logging.WARNING)
+    # What libraries do in passing is of interest only to those who look for a fault.
+    for name in ("aiokafka", "uvicorn", "uvicorn.error", "uvicorn.access"):
+        logging.getLogger(name).setLevel(logging.NOTSET if level == "debug" else logging.WARNING)
 
 
 def _demote(record: logging.LogRecord) -> bool:

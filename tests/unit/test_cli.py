@@ -301,6 +301,7 @@ def test_logs_hold_no_secret(format_: str, capsys: pytest.CaptureFixture[str]) -
         except ValueError:
             structlog.get_logger().exception("four")
         logging.getLogger("aiokafka.x").error("Unable to update metadata from [0]")
+        logging.getLogger("uvicorn.error").info("Unable to update interest")
     finally:
         root.handlers = before
         structlog.reset_defaults()
