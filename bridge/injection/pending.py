@@ -72,11 +72,13 @@ class Pending:
                 ids.add(_delivered(entry))
         return taken
 
-    def delivered(self, step: Step, taken: Iterable[Entry], http_status: int) -> None:
+    def delivered(self, step: Step, taken: Iterable[Entry], sid: str | None, http_status: int) -> None:
+        """The service took these, in session ``sid``."""
         for entry in taken:
             assert entry.injection is not None
             step.tell(
                 ConversationEventDelivered,
+                asm_session_sid=sid,
                 kind=entry.injection.kind,
                 conversation_sid=entry.injection.conversation_sid,
                 event=entry.injection.event,
@@ -84,7 +86,7 @@ class Pending:
                 delivered_at=step.at,
             )
             entry.http_status = http_status
-            self._complete(step, entry, "delivered")
+            self._complete(step, entry, "delivered", sid=sid)
             if entry.identified:
                 step.set(delivered=[*step.state.delivered, _delivered(entry)][-REMEMBERED:])
                 self._repeated(step, _delivered(entry))
@@ -131,7 +133,13 @@ class Pending:
         self._complete(step, entry, "undeliverable", code, text)
 
     def _complete(
-        self, step: Step, entry: Entry, outcome: Outcome, reason: str | None = None, text: str | None = None
+        self,
+        step: Step,
+        entry: Entry,
+        outcome: Outcome,
+        reason: str | None = None,
+        text: str | None = None,
+        sid: str | None = None,
     ) -> None:
         """The one place where an entry ends: its outcome, its dead letter, its offset."""
         position = self.entries.index(entry)
@@ -139,6 +147,7 @@ class Pending:
         self.solo = max(0, self.solo - (position < self.solo))
         step.tell(
             InjectionCompleted,
+            asm_session_sid=sid or step.state.asm_session_sid,
             injection_id=entry.injection_id,
             source=entry.source,
             entry=entry.entry,

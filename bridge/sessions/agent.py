@@ -121,6 +121,16 @@ class Agent:
             return "lost"
         return "in_session" if self.state.asm_session_sid else "no_session"
 
+    @property
+    def trouble(self) -> VendorError | None:
+        """Why it is not, or was not the last time, asked with success."""
+        return self.sick or self._trouble
+
+    @property
+    def answered_at(self) -> float:
+        """When the last good answer came (wall clock), or watching began."""
+        return self._answered.wall
+
     # -- the registry's wishes
 
     def watch(self, entry: SessionEntry, interval: float, at: Moment) -> Step | None:
@@ -216,16 +226,16 @@ class Agent:
             self._failures, self._answered, self._trouble = 0, at, None
             return None if self.state.lost is None else self._done(self._well(Step(self.state, at.wall), at))
         step = Step(self.state, at.wall)
-        self.pending.delivered(step, ask.entries, 200)
-        if self.entry is None or ask.stream_id != self.state.stream_id or ask.sid != self.sid:
-            return self._done(step)
         try:
-            if ask.call == "getstatus":
+            if self.entry is None or ask.stream_id != self.state.stream_id or ask.sid != self.sid:
+                pass  # of something that is not watched any more
+            elif ask.call == "getstatus":
                 self._status_read(step, ask, body, at)
             else:
                 self._session_read(step, read(AsmSession, body), at)
         except Malformed as error:
             self._trouble_with(step, error, at)
+        self.pending.delivered(step, ask.entries, ask.sid, 200)
         return self._done(step)
 
     def failed(self, ask: Ask, error: VendorError, at: Moment) -> Step | None:
