@@ -1,0 +1,344 @@
+"""The vendor's client: every answer and every failure becomes a body or one of the bridge's own errors."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from typing import Any
+
+import httpx
+import pyreqwest.exceptions
+import pytest
+from pyreqwest.exceptions import PyreqwestError
+
+from bridge.simulator import Fault, Faults, Options, Simulator, serve
+from bridge.vendor.client import AsmClient, read, transport
+from bridge.vendor.errors import Malformed, Refused, Throttled, Unauthorized, Unavailable, Unreachable, VendorError
+from schemas.asm import AsmSession, GetStatusRes
+
+BASE = "https://asm.test"
+TOKEN = "tok-3f9a7c12"
+TOKEN_0 = "sim-token-agent-0"
+
+
+def client(answer: Callable[[httpx.Request], httpx.Response] | httpx.Response) -> AsmClient:
+    return AsmClient(httpx.MockTransport(answer if callable(answer) else lambda _: answer), BASE)
+
+
+async def sent(asm: AsmClient, call: str = "getstatus", token: str = TOKEN) -> bytes:
+    return await asm.send(asm.request(call, token, b"{}"))
+
+
+async def error_of(asm: AsmClient, call: str = "getstatus", token: str = TOKEN) -> VendorError:
+    with pytest.raises(VendorError) as caught:
+        await sent(asm, call, token)
+    assert token not in str(caught.value)
+    return caught.value
+
+
+async def test_a_request_is_what_the_vendor_asks_for() -> None:
+    """POST with a JSON body and the agent's own bearer token; sent again, it is the same."""
+    seen: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(request)
+        return httpx.Response(200, content=b"{}")
+
+    asm = client(answer)
+    request = asm.request("getstatus", TOKEN, b'{"a": 1}')
+    assert [await asm.send(request), await asm.send(request)] == [b"{}", b"{}"]
+    first, second = seen
+    assert (first.method, str(first.url)) == ("POST", f"{BASE}/api/v1alpha1/asm/asmapi/getstatus")
+    assert first.headers["authorization"] == f"Bearer {TOKEN}"
+    assert first.headers["content-type"] == "application/json"
+    assert first.content == second.content == b'{"a": 1}'
+
+
+CLASSES: dict[int, tuple[type[VendorError], bool]] = {
+    **dict.fromkeys((400, 404, 409, 412, 422), (Refused, False)),
+    **dict.fromkeys((401, 403), (Unauthorized, False)),
+    **dict.fromkeys((429, 503), (Throttled, False)),
+    501: (Unavailable, False),
+    **dict.fromkeys((500, 502, 504, 599), (Unavailable, True)),
+    **dict.fromkeys((301, 302, 303, 307, 308, 304, 405, 415, 499), (Malformed, False)),
+}
+
+
+@pytest.mark.parametrize("status", CLASSES)
+async def test_each_status_is_one_thing_to_do(status: int) -> None:
+    """Refusals, missing rights, throttling and outages are told apart; maybe_acted where the event may have arrived."""
+    error = await error_of(client(httpx.Response(status, json={"code": 3, "message": "no"})))
+    assert (type(error), error.maybe_acted, error.http_status) == (*CLASSES[status], status)
+
+
+async def test_no_status_leaks() -> None:
+    """Whatever number comes, the caller sees a VendorError."""
+    for status in {*range(201, 600)}:
+        with contextlib.suppress(VendorError):
+            assert 200 <= status < 300, await sent(client(httpx.Response(status)))
+
+
+@pytest.mark.xfail(strict=True, reason="only 200 counts as an answer; the contract says 2xx: delivered")
+@pytest.mark.parametrize("status", [201, 202, 204])
+async def test_any_2xx_is_an_answer(status: int) -> None:
+    """2xx: delivered."""
+    assert await sent(client(httpx.Response(status, content=b"{}"))) == b"{}"
+
+
+async def test_redirects_are_not_followed() -> None:
+    """A token is not carried to another host."""
+    seen: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(str(request.url))
+        return httpx.Response(307, headers={"Location": "https://elsewhere.test/"})
+
+    assert isinstance(await error_of(client(answer)), Malformed)
+    assert seen == [f"{BASE}/api/v1alpha1/asm/asmapi/getstatus"]
+
+
+def ahead(**time: float) -> str:
+    return format_datetime(datetime.now(UTC) + timedelta(**time), usegmt=True)
+
+
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize(
+    ("header", "least", "most"),
+    [
+        ("7", 7, 7),
+        (" 0 ", 0, 0),
+        (ahead(seconds=60), 50, 60),
+        (ahead(days=-1), 0, 0),
+        (ahead(days=-1).replace("GMT", "-0000"), 0, 0),
+    ],
+)
+async def test_retry_after_is_read_as_seconds_or_as_a_date(status: int, header: str, least: int, most: int) -> None:
+    """Retry-After is obeyed in both of its forms; one that is over means now."""
+    error = await error_of(client(httpx.Response(status, headers={"Retry-After": header})))
+    assert isinstance(error, Throttled)
+    assert error.retry_after is not None
+    assert least <= error.retry_after <= most
+
+
+@pytest.mark.parametrize("header", ["", "soon", "-1", "1.5", "Wed, 99 Oct 2015 07:28:00 GMT", "0x10"])
+async def test_a_retry_after_that_cannot_be_read_is_none(header: str) -> None:
+    """Then back-off decides."""
+    error = await error_of(client(httpx.Response(429, headers={"Retry-After": header})))
+    assert isinstance(error, Throttled)
+    assert error.retry_after is None
+
+
+@pytest.mark.xfail(strict=True, reason="ValueError or OverflowError out of send, or an infinite wait")
+@pytest.mark.parametrize("header", [b"\xb2", b"Wed, 21 Oct 2015 07:28:00 +99999999999999999", b"9" * 400])
+async def test_a_hostile_retry_after_is_none(header: bytes) -> None:
+    """One bad answer never stops an agent for ever."""
+    error = await error_of(client(httpx.Response(429, headers=[(b"Retry-After", header)])))
+    assert isinstance(error, Throttled)
+    assert error.retry_after is None or error.retry_after < 10**9
+
+
+def exceptions(*bases: type[Exception]) -> Iterator[type[Exception]]:
+    for base in bases:
+        yield base
+        yield from exceptions(*base.__subclasses__())
+
+
+def raised(cls: type[Exception]) -> Exception:
+    if issubclass(cls, httpx.HTTPStatusError):
+        return cls("x", request=httpx.Request("POST", BASE), response=httpx.Response(500))
+    with contextlib.suppress(TypeError):
+        return cls("x")
+    with contextlib.suppress(TypeError):
+        return cls("x", {"causes": None, "doc": "", "pos": 0})
+    return cls()
+
+
+HTTPX = {httpx.HTTPError, *exceptions(httpx.HTTPError, httpx.StreamError)}
+PYREQWEST = {*exceptions(PyreqwestError)}
+UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+
+
+@pytest.mark.parametrize("cls", sorted(HTTPX | PYREQWEST, key=str), ids=lambda cls: f"{cls.__module__}.{cls.__name__}")
+async def test_no_exception_of_the_libraries_leaks(cls: type[Exception]) -> None:
+    """No usable answer came; whether the request may have arrived is told apart."""
+
+    def fail(_: httpx.Request) -> httpx.Response:
+        raise raised(cls)
+
+    error = await error_of(client(fail))
+    assert isinstance(error, Unreachable)
+    assert error.maybe_acted is not issubclass(cls, UNSENT)
+    assert error.http_status is None
+
+
+async def test_an_answer_that_breaks_off_may_have_been_acted_upon() -> None:
+    """Sent, but no whole answer came."""
+
+    class Broken(httpx.AsyncByteStream):
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            yield b"{"
+            raise httpx.ReadError("cut")
+
+    error = await error_of(client(lambda _: httpx.Response(200, stream=Broken())))
+    assert isinstance(error, Unreachable)
+    assert error.maybe_acted
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"[]", b"null", b"\xff", b'{"asmSessionSid": 1.5}', b"<html>", b"[" * 9999]
+)
+def test_an_answer_that_cannot_be_read_is_malformed(body: bytes) -> None:
+    with pytest.raises(Malformed) as caught:
+        read(AsmSession, body)
+    assert caught.value.http_status == 200
+
+
+async def test_the_current_session_is_none_where_the_service_refuses() -> None:
+    assert (await client(httpx.Response(404)).current_session(TOKEN)).asm_session_sid == "0"
+    found = await client(httpx.Response(200, json={"asmSessionSid": "9007199254740993"})).current_session(TOKEN)
+    assert found.asm_session_sid == "9007199254740993"
+
+
+# -- over a real socket, with the engine that is used in production
+
+
+@contextlib.asynccontextmanager
+async def against(base_url: str, **options: Any) -> AsyncIterator[AsmClient]:
+    asm = AsmClient(transport(**options), base_url)
+    try:
+        yield asm
+    finally:
+        await asm.aclose()
+
+
+@contextlib.asynccontextmanager
+async def service(faults: Faults | None = None, **options: Any) -> AsyncIterator[AsmClient]:
+    simulator = Simulator(Options(agents=2, change_rate=0.0, logouts=False, faults=faults or {}))
+    async with serve(simulator) as base_url, against(base_url, **options) as asm:
+        yield asm
+
+
+async def test_a_real_answer_arrives() -> None:
+    """The session, then its status, over one client."""
+    async with service() as asm:
+        session = await asm.current_session(TOKEN_0)
+        body = b'{"asm_session_sid": "%s"}' % session.asm_session_sid.encode()
+        request = asm.request("getstatus", TOKEN_0, body)
+        first, second = await asm.send(request), await asm.send(request)
+        assert read(GetStatusRes, first).voice_status is not None
+        assert first == second
+
+
+async def test_a_real_refusal_arrives() -> None:
+    async with service() as asm:
+        request = asm.request("getstatus", TOKEN_0, b'{"asm_session_sid": "1"}')
+        with pytest.raises(Refused):
+            await asm.send(request)
+        assert isinstance(await error_of(asm, token="wrong-token"), Unauthorized)
+
+
+REAL: dict[str, tuple[Faults, type[VendorError], bool]] = {
+    "401": ({"status_401": Fault()}, Unauthorized, False),
+    "429": ({"status_429": Fault(retry_after=7)}, Throttled, False),
+    "500": ({"status_500": Fault()}, Unavailable, True),
+    "503": ({"status_503": Fault()}, Throttled, False),
+    "hang": ({"hang": Fault()}, Unreachable, True),
+    "cut": ({"cut": Fault()}, Unreachable, True),
+    "cut_after": ({"cut_after": Fault()}, Unreachable, True),
+}
+
+
+MISTAKEN = pytest.mark.xfail(
+    strict=True,
+    reason="pyreqwest calls time-outs and cut connections ConnectTimeout and ConnectError: taken for unsent",
+)
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=MISTAKEN if n in ("hang", "cut", "cut_after") else ()) for n in REAL]
+)
+async def test_real_failures_are_the_same_errors(name: str) -> None:
+    """Time-outs and cut connections too, in both ways of cutting; the next request finds a working client."""
+    faults, kind, maybe_acted = REAL[name]
+    async with service(faults, request_timeout=0.3) as asm:
+        for _ in range(2):
+            error = await error_of(asm, "getcurrentsession", TOKEN_0)
+            assert (type(error), error.maybe_acted) == (kind, maybe_acted)
+        if name == "429":
+            assert error.retry_after == 7  # type: ignore[attr-defined]
+
+
+async def test_a_refused_connection_sent_nothing() -> None:
+    """A connect failure is no reason to call an event possibly repeated."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        async with against(f"http://127.0.0.1:{taken.getsockname()[1]}") as asm:
+            error = await error_of(asm)
+    assert isinstance(error, Unreachable)
+    assert not error.maybe_acted
+
+
+async def test_a_name_that_does_not_exist_sent_nothing() -> None:
+    async with against("http://asm.invalid", connect_timeout=2) as asm:
+        error = await error_of(asm)
+    assert isinstance(error, Unreachable)
+    assert not error.maybe_acted
+
+
+async def test_waiting_for_a_connection_sent_nothing() -> None:
+    """max_connections bounds what is under way; who waited in vain for a place sent nothing."""
+    simulator = Simulator(Options(agents=4, faults={"hang": Fault()}))
+    async with (
+        serve(simulator) as base_url,
+        against(base_url, request_timeout=0.4, max_connections=1) as asm,
+        asyncio.TaskGroup() as tasks,
+    ):
+        calls = [tasks.create_task(error_of(asm, "getcurrentsession", f"sim-token-agent-{n}")) for n in range(4)]
+        await asyncio.wait(calls)
+    waited = [error for error in (call.result() for call in calls) if isinstance(error.__cause__, httpx.PoolTimeout)]
+    assert waited
+    assert len(waited) + simulator.requests == len(calls)
+    assert not any(error.maybe_acted for error in waited)
+
+
+async def test_real_redirects_are_not_followed() -> None:
+    """By the engine neither."""
+    hosts = 0
+
+    async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal hosts
+        hosts += 1
+        writer.write(b"HTTP/1.1 307 Temporary Redirect\r\nLocation: /other\r\nContent-Length: 0\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server, against(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}") as asm:
+        error = await error_of(asm)
+    assert (type(error), error.http_status, hosts) == (Malformed, 307, 1)
+
+
+async def test_what_speaks_no_http_is_unreachable() -> None:
+    async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"\x15\x03\x01 nonsense\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server, against(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}") as asm:
+        assert isinstance(await error_of(asm), Unreachable)
+
+
+async def test_a_closed_client_raises_an_error_of_the_bridge() -> None:
+    """Also while the process is stopping."""
+    async with service() as asm:
+        await asm.aclose()
+        assert isinstance(await error_of(asm), Unreachable)
+
+
+def test_the_libraries_exceptions_are_all_tried() -> None:
+    """A new release of the engine brings its new errors into the tests above by itself."""
+    assert pyreqwest.exceptions.ReadTimeoutError in PYREQWEST
+    assert httpx.RemoteProtocolError in HTTPX
