@@ -519,7 +519,6 @@ def test_nothing_is_lost_of_an_agent_that_is_not_watched() -> None:
     assert desk.agent.state.lost is None
 
 
-@pytest.mark.xfail(strict=True, reason="events in a session's first request are told before it starts, without its sid")
 def test_a_delivered_event_names_its_session() -> None:
     """An event may go out with a session's first poll: its record carries that session's sid."""
     desk = Desk()

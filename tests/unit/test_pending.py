@@ -39,7 +39,7 @@ class Tray:
 
     def deliver(self) -> list[int]:
         taken = self.take()
-        self.pending.delivered(self.step, taken, 200)
+        self.pending.delivered(self.step, taken, "7", 200)
         return offsets(taken)
 
     def sweep(self, unknown_since: float | None = None, busy: Iterable[Entry] = ()) -> "Tray":
@@ -218,7 +218,7 @@ def test_what_is_under_way_does_not_expire() -> None:
     taken = tray.take()[:1]
     tray.at(TTL).sweep(unknown_since=0, busy=taken)
     assert tray.outcomes == {2: "expired"}
-    tray.pending.delivered(tray.step, taken, 200)
+    tray.pending.delivered(tray.step, taken, "7", 200)
     assert tray.outcomes == {2: "expired", 1: "delivered"}
 
 
@@ -266,7 +266,7 @@ def test_the_state_accounts_for_each_entry() -> None:
     """inbox_offset and inbox_open tell which offsets are finished."""
     tray = Tray().inject(3, 5, 8)
     assert (tray.step.state.inbox_offset, tray.step.state.inbox_open) == (-1, [])
-    tray.pending.delivered(tray.step, tray.take()[1:2], 200)
+    tray.pending.delivered(tray.step, tray.take()[1:2], "7", 200)
     assert (tray.step.state.inbox_offset, tray.step.state.inbox_open) == (5, [3])
     tray.deliver()
     assert (tray.step.state.inbox_offset, tray.step.state.inbox_open) == (8, [])
