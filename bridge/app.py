@@ -25,6 +25,7 @@ from bridge.kafka.plain import read_registry, write_registry
 from bridge.kafka.topics import ensure_topics
 from bridge.ops.metrics import METRICS
 from bridge.ops.server import listen, serve
+from bridge.ops.snapshot import Snapshot
 from bridge.polling.poller import Poller, now
 from bridge.sessions.agent import CONDITIONS
 from bridge.sessions.agents import Agents, Policy
@@ -95,7 +96,8 @@ class Bridge:
         backoff = Backoff()
         self._client = AsmClient(engine, asm.base_url)
         self._tokens = Tokens(settings.secrets_dir, asm.token.get_secret_value() if asm.token else None)
-        self._poller = Poller(self._client, self._tokens, Host(backoff), asm.rate_limit, self._holds)
+        self._host = Host(backoff)
+        self._poller = Poller(self._client, self._tokens, self._host, asm.rate_limit, self._holds)
         limits = settings.injection
         self._policy = Policy(
             interval=settings.poll.interval,
@@ -215,6 +217,18 @@ class Bridge:
             time.time() - min((entry.received_at for entry in waiting), default=time.time())
         )
         METRICS.token_reloads.set(self._tokens.reloads)
+
+    def snapshot(self) -> Snapshot:
+        """What this process is doing, for the page and ``status``."""
+        return Snapshot(
+            not_ready=self.not_ready(),
+            group_id=self._clients.group_id,
+            owned={number: worker for number, (worker, _) in self._workers.items()},
+            partitions_total=self._settings.topics.partitions,
+            registered=len(self._registry),
+            refused=len(self._registry.bad()),
+            host_down=self._host.down,
+        )
 
     # -- parts that run all along
 
@@ -348,3 +362,4 @@ def _on_signals(stop: asyncio.Event) -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, caught, number)
+    loop.add_signal_handler(signal.SIGUSR1, stop.set)  # a worker's parent has ended (bridge/workers.py)

@@ -1,12 +1,32 @@
 """Every metric of the bridge, in one place. Names are a user interface: they start with ``asm_bridge_``."""
 
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, get_args
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
+from prometheus_client.metrics import MetricWrapperBase
 
+from bridge.ops.events import OBSERVATIONS
 from bridge.steps import Step
-from schemas.records import TOPICS, InjectionCompleted
+from bridge.vendor.errors import Malformed, Refused, Throttled, Unauthorized, Unavailable, Unreachable
+from schemas.records import (
+    TOPICS,
+    AgentObservationLost,
+    AgentObservationResumed,
+    AgentState,
+    InjectionCompleted,
+    Outcome,
+)
 
+if TYPE_CHECKING:
+    from bridge.ops.snapshot import Snapshot
+
+_FAILURES = (Unauthorized, Throttled, Unavailable, Unreachable, Refused, Malformed)
+_DEAD_LETTERS = (
+    "malformed_event", "malformed_entry", "literal_token", "refused", "attempts_exhausted", "unknown_agent", "backlog",
+    "too_large",
+)  # fmt: skip
 _FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
@@ -41,7 +61,44 @@ class Metrics:
         self.inbox_oldest_seconds = gauge("inbox_oldest_seconds", "Age of the oldest injection that waits")
         self.token_reloads = gauge("token_reloads", "Token files read so far")
         self.registry_errors = counter("registry_errors", "Registry entries that could not be read")
-        Info("asm_bridge_build", "Version of the bridge", registry=registry).info({"version": _version()})
+        self.ready = gauge("ready", "1 if this process does its work, as /readyz has it, else 0")
+        self.service_down = gauge("service_down", "1 while the service does not answer at all, else 0")
+        self.registered = gauge("registered_agents", "Agents in the registry, over all processes")
+        self.step_seconds = histogram("step_seconds", "Time from an answer to the commit of what it tells")
+        self.kafka_errors = counter("kafka_errors", "Errors from Kafka, by what was done", "operation")
+        Info("asm_bridge_build", "Version of the bridge", registry=registry).info({"version": VERSION})
+        ProcessCollector(namespace="asm_bridge", registry=registry)
+        self._begin_at_zero()
+
+    @property
+    def sampled(self) -> list[MetricWrapperBase]:
+        """What rates are made of, for the status."""
+        return [
+            self.polls, self.poll_seconds, self.lateness_seconds, self.skipped_ticks, self.records, self.outcomes,
+            self.dead_letters, self.commits, self.commit_seconds, self.rebalances, self.partitions_lost,
+            self.registry_errors,
+        ]  # fmt: skip
+
+    def _begin_at_zero(self) -> None:
+        """A counter that appears with its first event hides that event from ``increase()``."""
+        known: dict[Counter, Iterable[str]] = {
+            self.polls: ("ok", *(error.reason for error in _FAILURES)),
+            self.skipped_ticks: ("late", "unanswered", "partition"),
+            self.records: sorted(set(TOPICS.values()) - {TOPICS[AgentState]}),
+            self.outcomes: get_args(Outcome),
+            self.commits: ("ok", "failed"),
+            self.dead_letters: _DEAD_LETTERS,
+            self.kafka_errors: ("start", "registry", "group", "inbox", "commit"),
+        }
+        for counter, labels in known.items():
+            for label in labels:
+                counter.labels(label)
+
+    def observe(self, snapshot: "Snapshot") -> None:
+        """Bring the gauges of the process up to date."""
+        self.ready.set(snapshot.not_ready is None)
+        self.service_down.set(snapshot.host_down)
+        self.registered.set(snapshot.registered)
 
     def told(self, step: Step) -> None:
         """Count what a step tells."""
@@ -51,6 +108,8 @@ class Metrics:
             self.records.labels(TOPICS[type(record)]).inc()
             if isinstance(record, InjectionCompleted):
                 self.outcomes.labels(record.outcome).inc()
+            elif isinstance(record, AgentObservationLost | AgentObservationResumed):
+                OBSERVATIONS.told(record)
 
 
 def _version() -> str:
@@ -60,4 +119,5 @@ def _version() -> str:
         return "unknown"
 
 
+VERSION = _version()
 METRICS = Metrics()

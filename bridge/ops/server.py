@@ -1,19 +1,36 @@
-"""Health and metrics over HTTP."""
+"""Health, metrics, the status and the page over HTTP. Everything can be read, nothing can be changed."""
 
 import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Protocol
 
+import msgspec
 import uvicorn
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
+from starlette.datastructures import MutableHeaders
+from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bridge.ops.metrics import METRICS
+from bridge.ops.monitor import Monitor
+from bridge.ops.sessions import Query, sessions_page
+from bridge.ops.snapshot import Snapshot
+
+_PAGE = Path(__file__).parent / "page"
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",
+}
 
 
 class Served(Protocol):
@@ -24,8 +41,20 @@ class Served(Protocol):
     def observe(self) -> None:
         """Bring the gauges up to date."""
 
+    def snapshot(self) -> Snapshot: ...
 
-def application(served: Served) -> Starlette:
+
+def application(served: Served, monitor: Monitor) -> Starlette:
+    """``monitor`` must be running, for rates and streams to move."""
+    routes: list[BaseRoute] = [
+        *_probes(served),
+        *_api(served, monitor),
+        Mount("/", StaticFiles(directory=_PAGE, html=True)),
+    ]
+    return Starlette(routes=routes, middleware=[Middleware(_Headers)])
+
+
+def _probes(served: Served) -> list[Route]:
     async def healthz(request: Request) -> Response:
         return PlainTextResponse("ok\n")
 
@@ -35,9 +64,28 @@ def application(served: Served) -> Starlette:
 
     async def metrics(request: Request) -> Response:
         served.observe()
+        METRICS.observe(served.snapshot())
         return Response(generate_latest(METRICS.registry), media_type=CONTENT_TYPE_LATEST)
 
-    return Starlette(routes=[Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", metrics)])
+    return [Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", metrics)]
+
+
+def _api(served: Served, monitor: Monitor) -> list[Route]:
+    async def status(request: Request) -> Response:
+        return Response(monitor.status(), media_type="application/json")
+
+    async def sessions(request: Request) -> Response:
+        try:
+            query = msgspec.convert(dict(request.query_params), Query, strict=False)
+        except msgspec.ValidationError as error:
+            return Response(msgspec.json.encode({"error": str(error)}), 400, media_type="application/json")
+        page = sessions_page(served.snapshot(), query)
+        return Response(msgspec.json.encode(page), media_type="application/json")
+
+    async def events(request: Request) -> Response:
+        return StreamingResponse(monitor.stream(), media_type="text/event-stream")
+
+    return [Route("/api/status", status), Route("/api/sessions", sessions), Route("/api/events", events)]
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -48,14 +96,17 @@ def listen(host: str, port: int) -> socket.socket:
 @contextlib.asynccontextmanager
 async def serve(listener: socket.socket, served: Served) -> AsyncIterator[None]:
     """Answer on the socket as long as the block runs."""
-    config = uvicorn.Config(application(served), log_config=None, access_log=False, lifespan="off")
+    monitor = Monitor(served)
+    config = uvicorn.Config(application(served, monitor), log_config=None, access_log=False, lifespan="off")
     server = _Server(config)
-    task = asyncio.create_task(server.serve(sockets=[listener]))
+    looking, answering = asyncio.create_task(monitor.run()), asyncio.create_task(server.serve(sockets=[listener]))
     try:
         yield
     finally:
+        looking.cancel()
+        monitor.close()
         server.should_exit = True
-        await task
+        await asyncio.gather(looking, answering, return_exceptions=True)
 
 
 class _Server(uvicorn.Server):
@@ -64,3 +115,18 @@ class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+
+class _Headers:
+    """Puts ``_HEADERS`` on every answer; the page gets nothing from elsewhere, and stands in nobody's frame."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(_HEADERS)
+            await send(message)
+
+        await self._app(scope, receive, with_headers if scope["type"] == "http" else send)

@@ -1,0 +1,128 @@
+"""What changed, for people: derived once a second from two looks at the bridge, so that no hot path knows of it."""
+
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+from bridge.ops.rates import Sample
+from bridge.times import rfc3339
+from schemas.records import AgentObservationLost, AgentObservationResumed
+
+if TYPE_CHECKING:
+    from bridge.ops.snapshot import Snapshot  # which needs metrics, which need us
+
+Level = Literal["good", "info", "bad"]
+_NAMED = 3
+"""Agents named in one line; of more there is a number."""
+_KEPT = 10_000
+"""Losses between two looks: more than a process has agents."""
+
+
+class Event(msgspec.Struct, frozen=True):
+    """A change of state; ``kind`` is a word for programs, ``text`` a sentence for people."""
+
+    at: str
+    level: Level
+    kind: str
+    text: str
+
+
+class Picture(msgspec.Struct, frozen=True):
+    """What two looks are compared by."""
+
+    not_ready: str | None
+    partitions: frozenset[int]
+    host_down: bool
+    sample: Sample
+
+    @classmethod
+    def of(cls, snapshot: "Snapshot", sample: Sample) -> "Picture":
+        return cls(snapshot.not_ready, frozenset(snapshot.owned), snapshot.host_down, sample)
+
+
+class Observations:
+    """Agents lost and resumed since the last look. ``told`` is called for these two records alone."""
+
+    def __init__(self) -> None:
+        self._told: deque[AgentObservationLost | AgentObservationResumed] = deque(maxlen=_KEPT)
+
+    def told(self, record: AgentObservationLost | AgentObservationResumed) -> None:
+        self._told.append(record)
+
+    def take(self) -> list[Event]:
+        """One event for each reason, not one for each agent: a whole fleet is lost at once."""
+        groups: dict[tuple[bool, str], list[str]] = {}
+        while self._told:
+            record = self._told.popleft()
+            groups.setdefault((isinstance(record, AgentObservationLost), record.reason), []).append(record.agent_id)
+        return [_observation(lost, reason, agents) for (lost, reason), agents in groups.items()]
+
+
+OBSERVATIONS = Observations()
+
+
+def changes(old: Picture, new: Picture) -> Iterator[Event]:
+    """What happened between two looks."""
+    yield from _counted(old.sample, new.sample)
+    yield from _partitions(old.partitions, new.partitions)
+    if new.host_down and not old.host_down:
+        yield event("bad", "service_down", "the service does not answer; one request at a time tries it")
+    if old.host_down and not new.host_down:
+        yield event("good", "service_up", "the service answers again")
+    if new.not_ready is None and old.not_ready is not None:
+        yield event("good", "ready", "ready")
+    elif new.not_ready is not None and _kind(new.not_ready) != _kind(old.not_ready):
+        yield event("bad", "not_ready", f"not ready: {new.not_ready}")
+
+
+def event(level: Level, kind: str, text: str) -> Event:
+    return Event(rfc3339(time.time()), level, kind, text)
+
+
+def _kind(reason: str | None) -> str | None:
+    """A reason without its details, which change while it stays the same."""
+    return reason and reason.partition(":")[0]
+
+
+def _partitions(old: frozenset[int], new: frozenset[int]) -> Iterator[Event]:
+    if gained := new - old:
+        yield event("info", "partitions_owned", f"took over {_plural(len(gained), 'partition')}: {_numbers(gained)}")
+    if lost := old - new:
+        yield event("info", "partitions_gone", f"gave up {_plural(len(lost), 'partition')}: {_numbers(lost)}")
+
+
+def _counted(old: Sample, new: Sample) -> Iterator[Event]:
+    if new.total("rebalances_total") > old.total("rebalances_total"):
+        yield event("info", "rebalance", "Kafka deals the partitions out anew")
+    for _, grown in _grown(old, new, "partitions_lost_total"):
+        text = "was dropped from memory and is read again; the log says why"
+        yield event("bad", "partition_lost", f"{_plural(grown, 'partition')} {text}")
+    for code, grown in _grown(old, new, "dead_letters_total"):
+        yield event("bad", "dead_letters", f"{_plural(grown, 'dead letter')}: {code}")
+    for _, grown in _grown(old, new, "registry_errors_total"):
+        yield event("bad", "registry", f"{_plural(grown, 'registry entry', 'registry entries')} could not be read")
+
+
+def _grown(old: Sample, new: Sample, name: str) -> Iterator[tuple[str, int]]:
+    before = old.by_label(name)
+    for label, value in new.by_label(name).items():
+        if value > before.get(label, 0.0):
+            yield label, int(value - before.get(label, 0.0))
+
+
+def _observation(lost: bool, reason: str, agents: list[str]) -> Event:
+    names = ", ".join(agents[:_NAMED]) + (f" and {len(agents) - _NAMED} more" if len(agents) > _NAMED else "")
+    if lost:
+        return event("bad", "agents_lost", f"{_plural(len(agents), 'agent')} lost ({reason}): {names}")
+    return event("good", "agents_resumed", f"{_plural(len(agents), 'agent')} back (were {reason}): {names}")
+
+
+def _plural(count: int, one: str, many: str | None = None) -> str:
+    return f"{count} {one if count == 1 else many or one + 's'}"
+
+
+def _numbers(partitions: Iterable[int]) -> str:
+    return ", ".join(map(str, sorted(partitions)))

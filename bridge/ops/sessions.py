@@ -1,0 +1,112 @@
+"""The agents as operators see them: searched, filtered and paged here, so that a page of thousands stays fluent."""
+
+import time
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from bridge.ops.snapshot import Snapshot, Watched
+
+Condition = Literal["in_session", "no_session", "lost", "unknown", "sick"]
+"""An agent's condition; ``sick`` is any that is lost, or was not asked with success the last time."""
+
+ADVICE = {
+    "unauthorized": "replace the token; a new one is used within a second",
+    "unreachable": "check asm.base_url, the network, the proxy and the service's status",
+    "unavailable": "the service fails; it is tried again with back-off",
+    "throttled": "the service asks for fewer requests: raise poll.interval or set asm.rate_limit",
+    "malformed": "the answer is not the vendor's: is asm.base_url right?",
+    "refused": "the request is refused: check the entry's asm_session_sid, skills and agent_pbx_extensions",
+    "session_shared": "give each agent a token of its own, or an asm_session_sid",
+}
+"""What to do about each reason."""
+
+
+class Query(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The parameters of ``/api/sessions``."""
+
+    search: str = ""
+    condition: Condition | None = None
+    limit: Annotated[int, Meta(ge=1, le=500)] = 50
+    offset: Annotated[int, Meta(ge=0)] = 0
+
+
+class SessionView(msgspec.Struct, frozen=True, kw_only=True):
+    """An agent; times in seconds. ``reason``, ``why``, ``advice``: what is wrong with it, None where nothing is.
+
+    Of its registry entry only the labels are shown: not its token, nor the reference to it.
+    """
+
+    agent_id: str
+    partition: int
+    condition: str
+    reason: str | None
+    why: str | None
+    advice: str | None
+    lost_since: str | None
+    asm_session_sid: str | None
+    status_desc: str | None
+    last_answer_seconds: float | None
+    pending: int
+    labels: dict[str, str]
+
+
+class SessionsPage(msgspec.Struct, frozen=True):
+    """``total``: how many fit the query, of which ``sessions`` are those from ``offset`` on."""
+
+    total: int
+    offset: int
+    limit: int
+    sessions: list[SessionView]
+
+
+def sessions_page(snapshot: Snapshot, query: Query) -> SessionsPage:
+    """By agent_id."""
+    search = query.search.strip().lower()
+    found = [one for one in snapshot.agents() if _fits(one, query.condition) and _matches(one, search)]
+    found.sort(key=lambda one: one.agent.state.agent_id)
+    now = time.time()
+    shown = [_view(one, now) for one in found[query.offset : query.offset + query.limit]]
+    return SessionsPage(len(found), query.offset, query.limit, shown)
+
+
+def is_sick(watched: Watched) -> bool:
+    agent = watched.agent
+    return agent.entry is not None and (agent.trouble is not None or agent.state.lost is not None)
+
+
+def _fits(watched: Watched, condition: Condition | None) -> bool:
+    if condition == "sick":
+        return is_sick(watched)
+    return condition is None or watched.agent.condition == condition
+
+
+def _matches(watched: Watched, search: str) -> bool:
+    state = watched.agent.state
+    return (
+        not search
+        or search in state.agent_id.lower()
+        or search == state.asm_session_sid
+        or any(search in f"{name}={value}".lower() for name, value in state.labels.items())
+    )
+
+
+def _view(watched: Watched, now: float) -> SessionView:
+    partition, agent = watched
+    state, trouble, asked = agent.state, agent.trouble if is_sick(watched) else None, agent.entry is not None
+    reason = trouble.reason if trouble else state.lost.reason if state.lost and asked else None
+    return SessionView(
+        agent_id=state.agent_id,
+        partition=partition,
+        condition=agent.condition,
+        reason=reason,
+        why=str(trouble) if trouble else None,
+        advice=ADVICE.get(reason) if reason else None,
+        lost_since=state.lost.since if state.lost else None,
+        asm_session_sid=state.asm_session_sid,
+        status_desc=state.status.status_desc if state.status else None,
+        last_answer_seconds=round(max(0.0, now - agent.answered_at), 1) if asked else None,
+        pending=len(agent.pending.entries),
+        labels=state.labels,
+    )

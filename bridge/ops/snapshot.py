@@ -1,0 +1,57 @@
+"""What the bridge is doing at this moment, as references into it: cheap to take, valid until control is given up."""
+
+from collections.abc import Iterator, Mapping
+from typing import Literal, NamedTuple
+
+import msgspec
+
+from bridge.sessions.agent import Agent
+from bridge.sessions.agents import Agents
+from bridge.worker import Worker
+
+PartitionState = Literal["opening", "watching", "cannot_commit", "handing_over"]
+
+
+class Watched(NamedTuple):
+    """An agent and the partition that it belongs to."""
+
+    partition: int
+    agent: Agent
+
+
+class PartitionView(msgspec.Struct, frozen=True):
+    """An owned partition; ``agents``: how many it has in memory."""
+
+    number: int
+    state: PartitionState
+    agents: int
+
+
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """``not_ready``: why this process does not do its work, None if it does. ``registered``: agents in the registry, of
+    all processes; ``refused``: registry entries that cannot be read."""
+
+    not_ready: str | None
+    group_id: str
+    owned: Mapping[int, Worker]
+    partitions_total: int
+    registered: int
+    refused: int
+    host_down: bool
+
+    @property
+    def partitions(self) -> list[PartitionView]:
+        return [_view(number, self.owned[number].agents) for number in sorted(self.owned)]
+
+    def agents(self) -> Iterator[Watched]:
+        """All agents in memory."""
+        for number, worker in self.owned.items():
+            for agent in worker.agents or ():
+                yield Watched(number, agent)
+
+
+def _view(number: int, agents: Agents | None) -> PartitionView:
+    if agents is None:
+        return PartitionView(number, "opening", 0)
+    state: PartitionState = "watching" if agents.accepting else "cannot_commit" if agents.active else "handing_over"
+    return PartitionView(number, state, len(agents))
