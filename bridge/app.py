@@ -130,7 +130,8 @@ class Bridge:
     async def _work(self, stop: asyncio.Event) -> None:
         async with asyncio.TaskGroup() as tasks:
             self._tasks = tasks
-            running = [tasks.create_task(self._follow_registry()), tasks.create_task(self._poller.run())]
+            parts = (self._follow_registry(), self._poller.run(), self._tell_readiness())
+            running = [tasks.create_task(part) for part in parts]
             await _until(stop, self._registry_read.wait())
             if not stop.is_set():
                 running.append(tasks.create_task(self._take_part(stop)))
@@ -231,6 +232,16 @@ class Bridge:
         )
 
     # -- parts that run all along
+
+    async def _tell_readiness(self) -> None:
+        """A line in the log whenever readiness changes."""
+        told: str | None = ""
+        while True:
+            reason = self.not_ready()
+            if reason != told:
+                log.info("run.ready") if reason is None else log.warning("run.not_ready", reason=reason)
+                told = reason
+            await asyncio.sleep(1)
 
     async def _follow_registry(self) -> None:
         """Read the registry, and go on reading; an outage of Kafka is waited out."""

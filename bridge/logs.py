@@ -69,6 +69,7 @@ def _install(formatter: logging.Formatter, level: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter)
     handler.addFilter(_demote)
+    handler.addFilter(_Seldom())
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
@@ -87,6 +88,23 @@ def _demote(record: logging.LogRecord) -> bool:
         if any(harmless in text for harmless in _HARMLESS):
             record.levelno, record.levelname = logging.DEBUG, "DEBUG"
     return record.levelno >= logging.getLogger().level
+
+
+class _Seldom:
+    """A filter: what aiokafka repeats, once every so many seconds; it tries some 200 connections a second in an outage."""
+
+    def __init__(self, seconds: float = 30.0) -> None:
+        self._seconds = seconds
+        self._last: dict[tuple[str, int], float] = {}
+
+    def __call__(self, record: logging.LogRecord) -> bool:
+        if not record.name.startswith("aiokafka") or record.levelno < logging.WARNING:
+            return True
+        place = record.pathname, record.lineno
+        if record.created - self._last.get(place, 0.0) < self._seconds:
+            return False
+        self._last[place] = record.created
+        return True
 
 
 class _Masking:
