@@ -46,7 +46,7 @@ def observe(step: Step, answer: VoiceStatus, *, sid: str, voice_sid: str | None,
     them."""
     if step.state.asm_session_sid != sid:
         end_session(step, "replaced")
-        start_session(step, sid, voice_sid or answer.current_session_id)
+        start_session(step, sid, answer.current_session_id if voice_sid in (None, "0") else voice_sid)
     _status(step, answer)
     if calls:
         _calls(step, _seen(answer.queued_calls), "gone")

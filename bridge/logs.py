@@ -91,7 +91,7 @@ def _demote(record: logging.LogRecord) -> bool:
 
 
 class _Seldom:
-    """A filter: what aiokafka repeats, once every so many seconds; it tries some 200 connections a second in an outage."""
+    """A filter: what aiokafka repeats, once every so many seconds; in an outage it tries 200 connections a second."""
 
     def __init__(self, seconds: float = 30.0) -> None:
         self._seconds = seconds

@@ -1,12 +1,13 @@
 """What waits for one agent, and what becomes of it: pure."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from bridge.injection.entries import MAX_BYTES, Entry
 from bridge.steps import DeadLetter, Step
 from bridge.times import rfc3339
-from schemas.records import ConversationEventDelivered, Delivered, InjectionCompleted, Outcome
+from schemas.records import AgentState, ConversationEventDelivered, Delivered, InjectionCompleted, Outcome
 
 REMEMBERED = 100
 """Delivered injections by which a repeated one is known."""
@@ -45,14 +46,14 @@ class Pending:
         self.entries.append(entry)
         if entry.fault:
             self._undeliverable(step, entry, *entry.fault)
-        elif len(self.entries) > self._limits.max_pending:
-            self._undeliverable(
-                step, entry, "backlog", f"more than {self._limits.max_pending} events wait for this agent"
-            )
         elif step.now >= entry.expires_at:
             self._complete(step, entry, "expired")
         elif _delivered(entry) in step.state.delivered and entry.identified:
             self._complete(step, entry, "duplicate")
+        elif len(self.entries) > self._limits.max_pending:
+            self._undeliverable(
+                step, entry, "backlog", f"more than {self._limits.max_pending} events wait for this agent"
+            )
 
     def take(self, now: float) -> list[Entry]:
         """The entries for the next request; of two with the same id, the second waits."""
@@ -91,12 +92,13 @@ class Pending:
                 step.set(delivered=[*step.state.delivered, _delivered(entry)][-REMEMBERED:])
                 self._repeated(step, _delivered(entry))
 
-    def refused(self, step: Step, taken: list[Entry], http_status: int | None) -> None:
-        """The service refused these: one alone is rejected, several are tried one by one."""
-        if len(taken) > 1:
-            self.solo = len(taken)
+    def refused(self, step: Step, sent: Sequence[Entry], http_status: int | None) -> None:
+        """The service refused what was sent: one alone is rejected; of several, those left are tried one by one."""
+        left = [entry for entry in sent if entry in self.entries]
+        if len(sent) > 1:
+            self.solo = len(left)
             return
-        for entry in taken:
+        for entry in left:
             entry.http_status = http_status
             text = f"the service refused the event with HTTP {http_status}"
             self._complete(step, entry, "rejected", "refused", text)
@@ -171,8 +173,13 @@ class Pending:
                 )
             )
         step.finished.append(entry.offset)
-        last = max(step.state.inbox_offset, entry.offset)
-        step.set(inbox_offset=last, inbox_open=[e.offset for e in self.entries if e.offset < last])
+        step.set(**self._account(step.state, entry.offset))
+
+    def _account(self, state: AgentState, finished: int) -> dict[str, Any]:
+        """What the state says of the inbox once ``finished`` is; open ones may not have been read again yet."""
+        last = max(state.inbox_offset, finished)
+        still_open = {*state.inbox_open, *(entry.offset for entry in self.entries if entry.offset < last)}
+        return {"inbox_offset": last, "inbox_open": sorted(still_open - {finished})}
 
 
 def _delivered(entry: Entry) -> Delivered:

@@ -10,6 +10,9 @@ from bridge.times import seconds
 from schemas import records
 from schemas.records import AgentState, InjectionCompleted, Published
 
+OWN_HEADERS = frozenset({"asm_error_code", "asm_error", "asm_origin", "asm_received_at"})
+"""What the bridge itself writes beside a record's own headers."""
+
 CONTENT_TYPES = {"json": b"application/json", "msgpack": b"application/msgpack"}
 _DECODERS: dict[bytes, msgspec.json.Decoder[AgentState] | msgspec.msgpack.Decoder[AgentState]] = {
     b"application/json": msgspec.json.Decoder(AgentState),
@@ -45,7 +48,7 @@ class Encoder:
             ("ce_subject", record.agent_id.encode()),
             ("ce_time", record.observed_at.encode()),
         ]
-        at = int(seconds(record.observed_at) * 1000)
+        at = round(seconds(record.observed_at) * 1000)
         return Outgoing(records.TOPICS[cls], record.agent_id.encode(), self._encode(record), headers, at)
 
     def state(self, agent_id: str, state: AgentState | None) -> Outgoing:
@@ -53,7 +56,7 @@ class Encoder:
         return Outgoing("agent-state", agent_id.encode(), value, [self._content_type])
 
     def dead_letter(self, letter: DeadLetter) -> Outgoing:
-        headers = [header for header in letter.headers if not header[0].startswith("asm_")]
+        headers = [header for header in letter.headers if header[0] not in OWN_HEADERS]
         headers += [
             ("asm_error_code", letter.code.encode()),
             ("asm_error", letter.text.encode()),
@@ -77,4 +80,7 @@ class Encoder:
 
 def read_state(value: bytes, headers: tuple[tuple[str, bytes], ...]) -> AgentState:
     """An ``AgentState`` as this release or its neighbours wrote it. Raises ``msgspec.DecodeError``."""
-    return _DECODERS[dict(headers).get("content-type", b"application/json")].decode(value)
+    content_type = dict(headers).get("content-type", b"application/json")
+    if content_type not in _DECODERS:
+        raise msgspec.DecodeError(f"the content-type {content_type!r} is none that a state has")
+    return _DECODERS[content_type].decode(value)

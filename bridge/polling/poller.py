@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Callable
 from math import floor
 from zlib import crc32
@@ -53,17 +53,19 @@ class Poller:
         self._slots: defaultdict[int, list[tuple[Agent, float]]] = defaultdict(list)
         self._homes: dict[Agent, Agents] = {}
         self._intervals: dict[Agent, float] = {}
-        self._ready: deque[Agent] = deque()
+        self._ready: dict[Agent, None] = {}
+        self._waking: set[Agent] = set()
+        self._slot = 0
         self._allowance = 0.0
 
     async def run(self) -> None:
         """Fire what is due, slot by slot, until cancelled."""
-        slot = int(time.monotonic() / SLOT)
+        self._slot = min(self._slots, default=int(time.monotonic() / SLOT)) - 1
         while True:
-            await asyncio.sleep(max(0.0, (slot + 1) * SLOT - time.monotonic()))
-            slot += 1
+            await asyncio.sleep(max(0.0, (self._slot + 1) * SLOT - time.monotonic()))
+            self._slot += 1
             self._allow()
-            for agent, due in self._slots.pop(slot, ()):
+            for agent, due in self._slots.pop(self._slot, ()):
                 self._tick(agent, due)
             self._drain()
 
@@ -79,15 +81,25 @@ class Poller:
 
     def poke(self, agent: Agent) -> None:
         """Ask now, not at the next tick, if the agent has something to say."""
-        if agent.in_flight is None and agent.urgent and agent in self._homes:
-            self._ready.append(agent)
+        if agent.in_flight is not None or not agent.urgent or agent not in self._homes:
+            return
+        wait = agent.not_before - time.monotonic()
+        if wait <= 0:
+            self._ready[agent] = None
             self._drain()
+        elif agent not in self._waking:
+            self._waking.add(agent)
+            asyncio.get_running_loop().call_later(wait, self._wake, agent)
 
     # -- the schedule
 
     def _put(self, agent: Agent, due: float) -> None:
         agent.due = due
-        self._slots[int(due / SLOT) + 1].append((agent, due))
+        self._slots[max(int(due / SLOT), self._slot) + 1].append((agent, due))
+
+    def _wake(self, agent: Agent) -> None:
+        self._waking.discard(agent)
+        self.poke(agent)
 
     def _tick(self, agent: Agent, due: float) -> None:
         if agent not in self._homes or agent.due != due:
@@ -98,11 +110,17 @@ class Poller:
         self._put(agent, _next_due(agent, due + missed * agent.interval))
         if agent.in_flight is not None:
             METRICS.skipped_ticks.labels("unanswered").inc()
-        elif not (self._homes[agent].accepting and self._holds()):
+        elif agent in self._ready:
+            METRICS.skipped_ticks.labels("rate_limit").inc()
+        elif not self._accepting(agent):
             METRICS.skipped_ticks.labels("partition").inc()
         else:
             METRICS.lateness_seconds.observe(late)
-            self._ready.append(agent)
+            self._ready[agent] = None
+
+    def _accepting(self, agent: Agent) -> bool:
+        home = self._homes.get(agent)
+        return home is not None and home.accepting and self._holds()
 
     def _allow(self) -> None:
         if self._rate_limit is not None:
@@ -110,15 +128,9 @@ class Poller:
 
     def _drain(self) -> None:
         while self._ready and (self._rate_limit is None or self._allowance >= 1):
-            agent = self._ready.popleft()
-            home = self._homes.get(agent)
-            if (
-                home is not None
-                and agent.in_flight is None
-                and home.accepting
-                and self._holds()
-                and self._start(agent, home)
-            ):
+            agent = next(iter(self._ready))
+            del self._ready[agent]
+            if agent.in_flight is None and self._accepting(agent) and self._start(agent, self._homes[agent]):
                 self._allowance -= 1
 
     # -- one poll
@@ -150,22 +162,22 @@ class Poller:
 
     async def _poll(self, agent: Agent, home: Agents, ask: Ask) -> None:
         """One request, and what its answer means, as a step of the agent's partition."""
-        step = await self._ask(agent, ask)
-        agent.in_flight = None
-        home.append(step)
+        try:
+            home.append(await self._ask(agent, ask))
+        finally:
+            agent.in_flight = None
         home.settled(agent)
-        if agent.urgent:
-            self._soon(agent)
+        self.poke(agent)
 
     async def _ask(self, agent: Agent, ask: Ask) -> Step | None:
         if ask.request is None:
             ask.request = self._client.request(ask.call, ask.token, ask.body)
         sent = time.monotonic()
         try:
-            body = await self._client.send(ask.request)
+            status, body = await self._client.send(ask.request)
             self._count(sent, "ok")
             self._host.answered()
-            return agent.answered(ask, body, now())
+            return agent.answered(ask, status, body, now())
         except VendorError as error:
             self._count(sent, error.reason)
             (self._host.silent(time.monotonic()) if isinstance(error, Unreachable) else self._host.answered())
@@ -173,16 +185,6 @@ class Poller:
         except Exception as error:  # a fault of ours with this answer must not stop this agent, nor another
             log.exception("poll.fault", agent_id=agent.state.agent_id)
             return agent.failed(ask, Malformed(f"{type(error).__name__}", maybe_acted=True), now())
-
-    def _soon(self, agent: Agent) -> None:
-        """Go on at once, or as soon as the back-off allows."""
-        wait = agent.not_before - time.monotonic()
-        if wait <= 0:
-            self.poke(agent)
-        elif wait < agent.interval:
-            return  # the tick comes about then
-        else:
-            asyncio.get_running_loop().call_later(wait, self.poke, agent)
 
     def _count(self, sent: float, result: str) -> None:
         METRICS.polls.labels(result).inc()

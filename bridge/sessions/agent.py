@@ -143,7 +143,7 @@ class Agent:
             self.sid = entry.asm_session_sid or self.state.asm_session_sid
             self._answered, self._doubt, self._ended = at, None, False
         if self.entry is None or self.entry.token != entry.token:
-            self._refused_token = None
+            self._refused_token, self.not_before = None, 0.0
         self.entry, self.interval, self.unknown_since = entry, entry.interval or interval, None
         self._plain = self._body = None
         step.set(labels=entry.labels)
@@ -220,28 +220,30 @@ class Agent:
 
     # -- what came of it
 
-    def answered(self, ask: Ask, body: bytes, at: Moment) -> Step | None:
+    def answered(self, ask: Ask, status: int, body: bytes, at: Moment) -> Step | None:
         """A 2xx answer. Most often the same as the last one: then there is nothing to read."""
-        if body == self._body and not ask.entries and ask.call == "getstatus":
-            self._failures, self._answered, self._trouble = 0, at, None
-            return None if self.state.lost is None else self._done(self._well(Step(self.state, at.wall), at))
+        if body == self._body and not ask.entries and ask.call == "getstatus" and self.state.lost is None:
+            self._recovered(at)
+            return None
         step = Step(self.state, at.wall)
         try:
-            if self.entry is None or ask.stream_id != self.state.stream_id or ask.sid != self.sid:
-                pass  # of something that is not watched any more
+            if self._stale(ask):
+                pass
             elif ask.call == "getstatus":
                 self._status_read(step, ask, body, at)
             else:
                 self._session_read(step, read(AsmSession, body), at)
         except Malformed as error:
             self._trouble_with(step, error, at)
-        self.pending.delivered(step, ask.entries, ask.sid, 200)
+        self.pending.delivered(step, ask.entries, ask.sid, status)
         return self._done(step)
 
     def failed(self, ask: Ask, error: VendorError, at: Moment) -> Step | None:
         """No usable answer. A refusal is looked into at once; everything else is tried again later."""
         step = Step(self.state, at.wall)
-        if isinstance(error, Refused):
+        if self._stale(ask):
+            self.pending.failed(step, ask.entries, error.http_status, error.maybe_acted)
+        elif isinstance(error, Refused):
             if ask.call == "getcurrentsession":
                 self._session_read(step, AsmSession(), at)
             elif self._ended and not ask.entries:
@@ -299,31 +301,36 @@ class Agent:
             self._refused(step, doubt, at)
             return
         self._well(step, at)
-        if now != self.state.asm_session_sid:
-            end_session(step, "ended" if now is None else "replaced")
-            self._body = None
         fixed = self.entry.asm_session_sid if self.entry else None
         self._ended = fixed is not None and now != fixed
-        self._voice_sid = session.voice_session.voice_session_sid if now and session.voice_session else None
+        if self.state.asm_session_sid != (None if self._ended else now):
+            end_session(step, "ended" if now is None else "replaced")
+            self._body = None
+        self._voice_sid = session.voice_session.voice_session_sid if session.voice_session else None
         self.sid, self._plain = fixed or now, None
         self.again = now is not None and not self._ended
 
     def _refused(self, step: Step, doubt: Doubt, at: Moment) -> None:
         """The session lives, so the request was bad: one of its events, or all of it."""
-        taken = [entry for entry in doubt.entries if entry in self.pending.entries]
         if not doubt.entries:
             self._trouble_with(step, Refused("the request was refused", http_status=doubt.http_status), at)
             return
-        self.pending.refused(step, taken, doubt.http_status)
+        self.pending.refused(step, doubt.entries, doubt.http_status)
         self._plain_next = self.again = True
 
-    def _well(self, step: Step, at: Moment) -> Step:
+    def _stale(self, ask: Ask) -> bool:
+        """Whether a request was about something that is not watched any more."""
+        return self.entry is None or ask.stream_id != self.state.stream_id or ask.sid != self.sid
+
+    def _recovered(self, at: Moment) -> None:
         self._failures, self._answered, self._trouble, self.not_before = 0, at, None, 0.0
         self._refused_token = None
+
+    def _well(self, step: Step, at: Moment) -> None:
+        self._recovered(at)
         if (lost := step.state.lost) is not None:
             step.tell(AgentObservationResumed, reason=lost.reason, since=lost.since)
             step.set(lost=None)
-        return step
 
     def _trouble_with(self, step: Step, error: VendorError, at: Moment) -> None:
         self._trouble = error

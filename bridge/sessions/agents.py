@@ -53,6 +53,7 @@ class Agents:
         self._policy = policy
         self._agents: dict[str, Agent] = {}
         self._waiting: set[Agent] = set()
+        self._leaving: set[Agent] = set()
         self._flying: set[asyncio.Task[None]] = set()
         self._repeated_below = 0
         self.active = False
@@ -108,6 +109,9 @@ class Agents:
 
     def settled(self, agent: Agent) -> None:
         """An agent's request has ended."""
+        if agent in self._leaving:
+            self._leaving.discard(agent)
+            self.sync(agent.state.agent_id)
         self._forget(agent)
 
     # -- the registry
@@ -116,6 +120,10 @@ class Agents:
         """Make an agent what the registry says of it."""
         agent, registered, at = self._agents.get(agent_id), self._registry.get(agent_id), self._policy.clock()
         if registered is None:
+            if agent is not None and agent.in_flight is not None and agent.in_flight.entries:
+                self._leaving.add(agent)  # what it sends now is still told in its stream
+                self._schedule.remove(agent)
+                return
             stale = agent is not None and agent.entry is not None
             if stale or (agent is None and self._is_watched(agent_id)):
                 agent = agent or self._agent(agent_id)

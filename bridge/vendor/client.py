@@ -15,7 +15,7 @@ import httpx
 import msgspec
 from pyreqwest.client import ClientBuilder
 from pyreqwest.compatibility.httpx import HttpxTransport
-from pyreqwest.exceptions import PyreqwestError
+from pyreqwest.exceptions import DetailedPyreqwestError, PyreqwestError
 from pyreqwest.proxy import ProxyBuilder
 
 from bridge.vendor.errors import Malformed, Refused, Throttled, Unauthorized, Unavailable, Unreachable, VendorError
@@ -25,6 +25,8 @@ from schemas.asm import AsmSession
 T = TypeVar("T", bound=msgspec.Struct)
 
 PATH = "/api/v1alpha1/asm/asmapi/"
+_LONGEST_WAIT = 86400.0
+"""Seconds; a Retry-After beyond a day is a mistake."""
 _REFUSALS = frozenset({400, 404, 409, 412, 422})
 
 
@@ -67,8 +69,8 @@ class AsmClient:
         headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json", "Accept": "application/json"}
         return httpx.Request("POST", self._urls[call], headers=headers, content=body)
 
-    async def send(self, request: httpx.Request) -> bytes:
-        """The body of a 200 answer."""
+    async def send(self, request: httpx.Request) -> tuple[int, bytes]:
+        """Status and body of a 2xx answer."""
         try:
             response = await self._transport.handle_async_request(request)
             try:
@@ -77,15 +79,15 @@ class AsmClient:
                 await response.aclose()
         except (httpx.HTTPError, httpx.StreamError, PyreqwestError) as error:
             raise _unreachable(error) from error
-        if response.status_code != 200:
+        if not response.is_success:
             raise _failure(response)
-        return body
+        return response.status_code, body
 
     async def current_session(self, token: str) -> AsmSession:
         """The caller's session; ``asm_session_sid`` is "0" where there is none (undocumented: any refusal is taken
         for it)."""
         try:
-            return read(AsmSession, await self.send(self.request("getcurrentsession", token, b"{}")))
+            return read(AsmSession, (await self.send(self.request("getcurrentsession", token, b"{}")))[1])
         except Refused:
             return AsmSession()
 
@@ -102,8 +104,19 @@ def read(cls: type[T], body: bytes) -> T:
 
 
 def _unreachable(error: Exception) -> VendorError:
-    unsent = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
-    return Unreachable(f"{type(error).__name__}: {error}", maybe_acted=not unsent)
+    return Unreachable(f"{type(error).__name__}: {error}", maybe_acted=not _unsent(error))
+
+
+def _unsent(error: Exception) -> bool:
+    """Whether the request certainly never left.
+
+    pyreqwest calls any time-out, and a connection that was cut, a failure to connect, too: only its details tell.
+    """
+    cause = error.__cause__
+    if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout) and isinstance(cause, DetailedPyreqwestError):
+        causes = cause.details.get("causes") or ()
+        return any("(Connect)" in one.get("message", "") for one in causes)
+    return isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
 
 
 def _failure(response: httpx.Response) -> VendorError:
@@ -126,9 +139,13 @@ def _retry_after(value: str | None) -> float | None:
     """Seconds to wait (RFC 9110, section 10.2.3: a number or a date)."""
     if value is None:
         return None
-    if value.strip().isdigit():
-        return float(value)
+    value = value.strip()
     try:
-        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
-    except ValueError:
+        wait = float(value) if value.isascii() and value.isdigit() else _date(value) - time.time()
+    except (ValueError, OverflowError):
         return None
+    return min(max(0.0, wait), _LONGEST_WAIT)
+
+
+def _date(value: str) -> float:
+    return email.utils.parsedate_to_datetime(value).timestamp()

@@ -81,6 +81,6 @@ class _File:
 def _values(text: str) -> dict[str, str]:
     try:
         parsed = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return {k: v for k, v in parsed.items() if isinstance(v, str)} if isinstance(parsed, dict) else {}

@@ -170,7 +170,7 @@ class Desk:
 
     def answer(self, ask: Ask, body: bytes) -> list[Published]:
         self.agent.in_flight = None
-        return self.absorb(self.agent.answered(ask, body, self.at))
+        return self.absorb(self.agent.answered(ask, 200, body, self.at))
 
     def fail(self, ask: Ask, error: VendorError) -> list[Published]:
         self.agent.in_flight = None

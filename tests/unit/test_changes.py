@@ -208,7 +208,6 @@ def test_the_voice_session_is_told_where_it_is_known(voice_sid: str | None, curr
     assert step.records[0].voice_session_sid == told  # type: ignore[union-attr]
 
 
-@pytest.mark.xfail(strict=True, reason='observe takes the "0" of getcurrentsession for a voice session')
 def test_a_voice_session_at_its_default_does_not_hide_that_of_the_status() -> None:
     """A gateway that prints defaults says "0" in getcurrentsession: the status still tells the voice session."""
     step = Step(AgentState(agent_id="a", stream_id="s"), EPOCH)

@@ -28,7 +28,7 @@ def client(answer: Callable[[httpx.Request], httpx.Response] | httpx.Response) -
 
 
 async def sent(asm: AsmClient, call: str = "getstatus", token: str = TOKEN) -> bytes:
-    return await asm.send(asm.request(call, token, b"{}"))
+    return (await asm.send(asm.request(call, token, b"{}")))[1]
 
 
 async def error_of(asm: AsmClient, call: str = "getstatus", token: str = TOKEN) -> VendorError:
@@ -48,7 +48,7 @@ async def test_a_request_is_what_the_vendor_asks_for() -> None:
 
     asm = client(answer)
     request = asm.request("getstatus", TOKEN, b'{"a": 1}')
-    assert [await asm.send(request), await asm.send(request)] == [b"{}", b"{}"]
+    assert [await asm.send(request), await asm.send(request)] == [(200, b"{}"), (200, b"{}")]
     first, second = seen
     assert (first.method, str(first.url)) == ("POST", f"{BASE}/api/v1alpha1/asm/asmapi/getstatus")
     assert first.headers["authorization"] == f"Bearer {TOKEN}"
@@ -80,7 +80,6 @@ async def test_no_status_leaks() -> None:
             assert 200 <= status < 300, await sent(client(httpx.Response(status)))
 
 
-@pytest.mark.xfail(strict=True, reason="only 200 counts as an answer; the contract says 2xx: delivered")
 @pytest.mark.parametrize("status", [201, 202, 204])
 async def test_any_2xx_is_an_answer(status: int) -> None:
     """2xx: delivered."""
@@ -109,7 +108,7 @@ def ahead(**time: float) -> str:
     [
         ("7", 7, 7),
         (" 0 ", 0, 0),
-        (ahead(seconds=60), 50, 60),
+        (ahead(days=1 / 3), 20_000, 28_800),
         (ahead(days=-1), 0, 0),
         (ahead(days=-1).replace("GMT", "-0000"), 0, 0),
     ],
@@ -130,7 +129,6 @@ async def test_a_retry_after_that_cannot_be_read_is_none(header: str) -> None:
     assert error.retry_after is None
 
 
-@pytest.mark.xfail(strict=True, reason="ValueError or OverflowError out of send, or an infinite wait")
 @pytest.mark.parametrize("header", [b"\xb2", b"Wed, 21 Oct 2015 07:28:00 +99999999999999999", b"9" * 400])
 async def test_a_hostile_retry_after_is_none(header: bytes) -> None:
     """One bad answer never stops an agent for ever."""
@@ -227,7 +225,7 @@ async def test_a_real_answer_arrives() -> None:
         body = b'{"asm_session_sid": "%s"}' % session.asm_session_sid.encode()
         request = asm.request("getstatus", TOKEN_0, body)
         first, second = await asm.send(request), await asm.send(request)
-        assert read(GetStatusRes, first).voice_status is not None
+        assert read(GetStatusRes, first[1]).voice_status is not None
         assert first == second
 
 
@@ -250,15 +248,7 @@ REAL: dict[str, tuple[Faults, type[VendorError], bool]] = {
 }
 
 
-MISTAKEN = pytest.mark.xfail(
-    strict=True,
-    reason="pyreqwest calls time-outs and cut connections ConnectTimeout and ConnectError: taken for unsent",
-)
-
-
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=MISTAKEN if n in ("hang", "cut", "cut_after") else ()) for n in REAL]
-)
+@pytest.mark.parametrize("name", REAL)
 async def test_real_failures_are_the_same_errors(name: str) -> None:
     """Time-outs and cut connections too, in both ways of cutting; the next request finds a working client."""
     faults, kind, maybe_acted = REAL[name]

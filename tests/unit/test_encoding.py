@@ -195,11 +195,7 @@ def test_an_older_releases_state_is_read(name: str) -> None:
     [
         (b"{", b"application/json"),
         (b"\xff", b"application/msgpack"),
-        pytest.param(
-            b"{}",
-            b"text/plain",
-            marks=pytest.mark.xfail(strict=True, reason="read_state raises KeyError on an unknown content-type"),
-        ),
+        (b"{}", b"text/plain"),
     ],
 )
 def test_a_state_that_cannot_be_read_raises_what_is_said(value: bytes, content_type: bytes) -> None:

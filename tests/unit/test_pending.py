@@ -272,7 +272,6 @@ def test_the_state_accounts_for_each_entry() -> None:
     assert (tray.step.state.inbox_offset, tray.step.state.inbox_open) == (8, [])
 
 
-@pytest.mark.xfail(strict=True, reason="inbox_open is made from memory alone: what is not read again yet drops out")
 def test_the_next_owner_forgets_no_open_entry() -> None:
     """Entries 3 and 7 are open when a process dies; the next one finishes 3 before it has read 7: 7 stays open."""
     tray = Tray(AgentState(agent_id="agent-7", stream_id="s", inbox_offset=10, inbox_open=[3, 7])).at(TTL)

@@ -255,7 +255,6 @@ async def test_the_rate_limit_holds_for_all_together(monkeypatch: pytest.MonkeyP
     assert max(shares.values()) - min(shares.values()) <= 3
 
 
-@pytest.mark.xfail(strict=True, reason="each tick queues an agent again that waits already: without bound, uncounted")
 async def test_the_rate_limit_builds_no_queue(monkeypatch: pytest.MonkeyPatch) -> None:
     """Bounded memory: an agent waits once; its further ticks are skipped and counted."""
     before = sum(skipped(reason) for reason in ("unanswered", "partition", "late", "rate_limit"))
@@ -287,7 +286,6 @@ async def test_an_event_goes_out_at_once(monkeypatch: pytest.MonkeyPatch) -> Non
     assert len(stage.requests) == asked + 3
 
 
-@pytest.mark.xfail(strict=True, reason="a back-off shorter than the interval waits for the next tick")
 async def test_an_event_is_tried_again_after_its_back_off(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not at the next tick, which may come long after its time to live."""
     stage = Stage(monkeypatch)
@@ -304,7 +302,6 @@ async def test_an_event_is_tried_again_after_its_back_off(monkeypatch: pytest.Mo
     assert stage.outcomes == ["delivered"]
 
 
-@pytest.mark.xfail(strict=True, reason="an event that comes during a back-off waits for the next tick")
 async def test_an_event_that_comes_during_a_back_off_follows_it(monkeypatch: pytest.MonkeyPatch) -> None:
     stage = Stage(monkeypatch)
     agent = stage.watch("a", interval=3600)

@@ -1,0 +1,88 @@
+"""The agents of a partition, over a partition that only remembers what is appended."""
+
+import asyncio
+
+from bridge.backoff import Backoff
+from bridge.injection.offsets import Bookmark, Offsets
+from bridge.injection.pending import Limits
+from bridge.kafka.keys import partition_for
+from bridge.polling.poller import now
+from bridge.sessions.agent import Agent
+from bridge.sessions.agents import Agents, Policy
+from bridge.sessions.registry import Registry
+from bridge.steps import Step
+from schemas import records
+from schemas.records import AgentState
+from tests.unit.strategies import Message, status_body
+
+PARTITIONS = 1
+EVENT = b'{"pause_event": {}}'
+
+
+class Remembering:
+    """What ``Agents`` needs of a partition."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        self.states: dict[str, AgentState] = {}
+        self.offsets = Offsets(0)
+        self.bookmark = Bookmark()
+        self.accepting = True
+        self.told: list[records.Published] = []
+
+    def append(self, step: Step) -> None:
+        self.states[step.state.agent_id] = step.state
+        self.told += step.records
+        for offset in step.finished:
+            self.offsets.finish(offset)
+
+
+class Schedule:
+    def __init__(self) -> None:
+        self.agents: list[Agent] = []
+
+    def add(self, agent: Agent, home: Agents) -> None:
+        self.agents.append(agent)
+
+    def remove(self, agent: Agent) -> None:
+        self.agents = [other for other in self.agents if other is not agent]
+
+    def poke(self, agent: Agent) -> None:
+        pass
+
+
+def of(told: list[records.Published], kind: type) -> list[records.Published]:
+    return [record for record in told if isinstance(record, kind)]
+
+
+async def test_an_agent_leaves_only_when_what_it_sends_is_told() -> None:
+    """Unregistered while an event is under way: it is told in the stream, which ends after it."""
+    partition, schedule = Remembering(), Schedule()
+    agents: Agents
+    registry = Registry(lambda agent_id: agents.sync(agent_id), lambda bad: None)  # noqa: PLW0108 - agents come after
+    policy = Policy(1.0, Limits(), Backoff(), now)
+    agents = Agents(partition, PARTITIONS, registry, schedule, policy)  # type: ignore[arg-type]
+    agents.begin(0)
+    assert partition_for("a", PARTITIONS) == 0
+    registry.read(Message(0, key=b"a", value=b'{"asm_session_sid": "7", "token": "env:T"}'))
+    agents.deliver([Message(0, key=b"a", value=EVENT, timestamp=int(now().wall * 1000))])
+    (agent,) = schedule.agents
+    agent.in_flight = ask = agent.ask("t", now())
+    assert len(ask.entries) == 1
+
+    registry.read(Message(1, key=b"a", value=None))
+    assert not of(partition.told, records.AgentWatchEnded)
+    agents.append(agent.answered(ask, 200, status_body(), now()))
+    agent.in_flight = None
+    agents.settled(agent)
+    await asyncio.sleep(0)
+
+    assert [type(record).__name__ for record in partition.told][-4:] == [
+        "ConversationEventDelivered",
+        "InjectionCompleted",
+        "AgentSessionEnded",
+        "AgentWatchEnded",
+    ]
+    assert all(record.stream_id is not None for record in partition.told)
+    assert partition.offsets.prefix == 1
+    assert len(agents) == 0
