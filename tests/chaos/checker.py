@@ -39,8 +39,8 @@ def pictures(facts: Facts) -> Iterator[str]:
         checks = [*_statuses(views, shown, facts.whole), *_messages(views, shown, facts.whole), *_calls(views, shown)]
         if agent_id in current:
             checks += _at_the_end(_view(current[agent_id]), shown)
-        elif shown["shown"]:
-            checks.append("was shown, and there is no stream that goes on")
+        elif shown["shown"] and not views:
+            checks.append("was shown, and there is no stream")
         yield from (f"{agent_id}: {problem}" for problem in checks)
 
 

@@ -128,19 +128,27 @@ class Simulated:
 
 
 class Lab:
-    """A simulator, bridges that watch it, and producers; ``facts()`` is what there is to judge at the end."""
+    """Bridges that watch the service at ``base_url``, and a producer; ``facts()`` is what there is to judge."""
 
-    def __init__(self, bootstrap_servers: str, prefix: str, directory: Path, simulated: Simulated) -> None:
+    def __init__(
+        self, bootstrap_servers: str, prefix: str, directory: Path, base_url: str, simulated: Simulated | None = None
+    ) -> None:
         self.bootstrap_servers = bootstrap_servers
         self.prefix = prefix
         self.directory = directory
-        self.sim = simulated
+        self.base_url = base_url
+        self._simulated = simulated
         self.bridges: dict[str, Child] = {}
         self.ops: dict[str, int] = {}
         self.produced: list[Produced] = []
         self.killed = False
         self._http = httpx.AsyncClient(timeout=5)
         self._producer = AIOKafkaProducer(bootstrap_servers=bootstrap_servers, acks="all")
+
+    @property
+    def sim(self) -> Simulated:
+        assert self._simulated is not None, "this lab's service is not the simulator"
+        return self._simulated
 
     def settings(self, **more: str) -> dict[str, str]:
         """Those of a bridge of this lab; ``more`` as ``KAFKA__SESSION_TIMEOUT="6s"``."""
@@ -150,7 +158,7 @@ class Lab:
             "KAFKA__SESSION_TIMEOUT": "6s",
             "TOPICS__PREFIX": self.prefix,
             "TOPICS__PARTITIONS": str(PARTITIONS),
-            "ASM__BASE_URL": self.sim.base_url,
+            "ASM__BASE_URL": self.base_url,
             "SECRETS_DIR": str(self.directory / "secrets"),
             **more,
         }
@@ -304,15 +312,23 @@ async def simulated(directory: Path, *arguments: str) -> AsyncIterator[Simulated
 
 @asynccontextmanager
 async def lab(bootstrap_servers: str, prefix: str, directory: Path, *arguments: str) -> AsyncIterator[Lab]:
-    """A lab with a simulator of these arguments; should the block fail, the ends of all logs are shown."""
-    async with simulated(directory, *arguments) as sim:
-        the_lab = Lab(bootstrap_servers, prefix, directory, sim)
-        try:
-            await the_lab.open()
-            yield the_lab
-        except BaseException as error:
-            for child in the_lab.bridges.values():
-                error.add_note(f"--- {child.log.name} ends:\n{child.said()}")
-            raise
-        finally:
-            await the_lab.close()
+    """A lab with a simulator of these arguments."""
+    async with (
+        simulated(directory, *arguments) as sim,
+        opened(Lab(bootstrap_servers, prefix, directory, sim.base_url, sim)) as the_lab,
+    ):
+        yield the_lab
+
+
+@asynccontextmanager
+async def opened(the_lab: Lab) -> AsyncIterator[Lab]:
+    """Closes the lab at the end; should the block fail, the ends of the bridges' logs are shown."""
+    try:
+        await the_lab.open()
+        yield the_lab
+    except BaseException as error:
+        for child in the_lab.bridges.values():
+            error.add_note(f"--- {child.log.name} ends:\n{child.said()}")
+        raise
+    finally:
+        await the_lab.close()
