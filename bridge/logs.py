@@ -76,9 +76,10 @@ def _install(formatter: logging.Formatter, level: str) -> None:
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         logging.getLogger(name).handlers = []
         logging.getLogger(name).propagate = True
-    # What libraries do in passing is of interest only to those who look for a fault.
+    # What libraries do in passing is of interest only to those who look for a fault; below info, aiokafka prints the
+    # bytes that it fetches: a token among them, where somebody put one into the registry.
     for name in ("aiokafka", "uvicorn", "uvicorn.error", "uvicorn.access"):
-        logging.getLogger(name).setLevel(logging.NOTSET if level == "debug" else logging.WARNING)
+        logging.getLogger(name).setLevel(logging.INFO if level == "debug" else logging.WARNING)
 
 
 def _demote(record: logging.LogRecord) -> bool:
