@@ -8,12 +8,13 @@ from typer.core import TyperGroup
 
 from bridge import __version__
 from bridge.cli import config, inject, run, schemas, sessions, tail, topics
+from bridge.cli.bench import bench
 from bridge.cli.demo import demo
 from bridge.cli.options import SettingsCommand
 from bridge.cli.output import CommandError, UsageError
 from bridge.cli.simulate import simulate
 
-LATER = ("check", "dead-letters", "status", "bench")
+LATER = ("check", "dead-letters", "status")
 """Commands that are announced, and not in this release."""
 
 
@@ -39,6 +40,7 @@ app.command(cls=SettingsCommand)(inject.inject)
 app.command(cls=SettingsCommand)(tail.tail)
 app.command(cls=SettingsCommand)(config.config)
 app.add_typer(schemas.app, name="schemas")
+app.command()(bench)
 
 
 def _show_version(wanted: bool) -> None:

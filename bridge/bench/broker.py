@@ -1,0 +1,95 @@
+"""The Kafka that is measured against: the one given, else the best that this machine can run."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
+
+from bridge.embedded import EmbeddedBrokerError, embedded_broker
+from bridge.kafka import connected
+from bridge.kafka.topics import ensure_topics
+from bridge.settings.model import TopicsSettings
+
+PARTITIONS = 8
+_DEADLINE = 15.0
+
+
+@dataclass(frozen=True)
+class Kafka:
+    """``transactions``: whether exactly_once can be measured."""
+
+    servers: str
+    description: str
+    transactions: bool
+
+
+@asynccontextmanager
+async def kafka(address: str | None, notes: list[str]) -> AsyncIterator[Kafka]:
+    """Raises ``KafkaUnavailableError`` or ``EmbeddedBrokerError`` where none can be had."""
+    if address is not None:
+        notes.append(f"the broker at {address} is not ours to pin: it may take time from the client's core")
+        yield Kafka(address, f"{address} (given)", await _transactions(address))
+        return
+    async with _own(notes) as found:
+        yield found
+
+
+@asynccontextmanager
+async def _own(notes: list[str]) -> AsyncIterator[Kafka]:
+    """In a source tree what its tests use: Apache Kafka by docker or java, else the embedded broker."""
+    try:
+        from tests.brokers import BrokerUnavailableError, start_broker
+    except ImportError:
+        notes.append("no Apache Kafka: give one by --broker HOST:PORT")
+        async with embedded_broker() as servers:
+            yield Kafka(servers, "Tansu (embedded, memory only)", transactions=False)
+        return
+    try:
+        try:  # a child process is pinned with us, a container is not
+            broker, _ = await asyncio.to_thread(start_broker, "maven")
+        except BrokerUnavailableError:
+            broker, _ = await asyncio.to_thread(start_broker, None)
+    except BrokerUnavailableError as error:
+        raise EmbeddedBrokerError(f"{error}; give a broker by --broker HOST:PORT") from error
+    try:
+        yield Kafka(broker.bootstrap_servers, broker.description, broker.transactions)
+    finally:
+        await asyncio.to_thread(broker.stop)
+
+
+async def _transactions(servers: str) -> bool:
+    await _probe(servers, None)
+    try:
+        await _probe(servers, "asm-bridge-bench-probe")
+    except (KafkaError, TimeoutError):
+        return False
+    return True
+
+
+async def _probe(servers: str, transactional_id: str | None) -> None:
+    producer = AIOKafkaProducer(bootstrap_servers=servers, transactional_id=transactional_id)
+    if transactional_id is None:
+        async with connected(producer, servers):
+            return
+    try:
+        await asyncio.wait_for(producer.start(), _DEADLINE)
+    finally:
+        await asyncio.wait_for(producer.stop(), _DEADLINE)
+
+
+async def create(servers: str, prefix: str) -> None:
+    """The topics as the bridge makes them, for clients that make none."""
+    topics = TopicsSettings(prefix=prefix, partitions=PARTITIONS)
+    await ensure_topics({"bootstrap_servers": servers}, topics, create=True)
+
+
+async def remove(servers: str, prefix: str) -> None:
+    """Every topic with this prefix."""
+    async with connected(AIOKafkaAdminClient(bootstrap_servers=servers), servers) as admin, asyncio.timeout(_DEADLINE):
+        topics = [topic for topic in await admin.list_topics() if topic.startswith(prefix)]
+        if topics:
+            await admin.delete_topics(topics)

@@ -1,0 +1,173 @@
+"""The clients: how each is started, the bridge's own settings included, and which of them this machine can run."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from bridge.bench.scenarios import (
+    AIOHTTP,
+    AT_LEAST_ONCE,
+    EXACTLY_ONCE,
+    FAST_COMMITS,
+    GO,
+    GO_SLOTS,
+    HTTP2,
+    HTTPX,
+)
+
+ROOT = Path(__file__).parents[2]
+PEERS = ROOT / "bench" / "peers"
+_BUILD_DEADLINE = 300.0
+_FASTEST = 0.05
+"""Seconds: the shortest poll.interval there is."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where and on what a client works. ``interval`` in seconds; 0: as fast as it goes."""
+
+    sessions: int
+    interval: float
+    base_url: str
+    brokers: str
+    prefix: str
+    directory: Path
+    ops_port: int
+    ca_file: Path | None = None
+
+
+@dataclass(frozen=True)
+class Client:
+    """``settings``: of the bridge; ``command``: of a peer, to be filled in with a place's fields."""
+
+    name: str
+    settings: Mapping[str, str] | None = None
+    command: tuple[str, ...] = ()
+    tls: bool = False
+
+    @property
+    def transactional(self) -> bool:
+        return self.settings is not None and self.settings.get("KAFKA__DELIVERY") == "exactly_once"
+
+
+_ONCE = {"KAFKA__DELIVERY": "exactly_once"}
+BRIDGES = (
+    Client(EXACTLY_ONCE, _ONCE),
+    Client(AT_LEAST_ONCE, {"KAFKA__DELIVERY": "at_least_once"}),
+    Client(HTTP2, _ONCE, tls=True),
+    Client(FAST_COMMITS, {**_ONCE, "KAFKA__COMMIT_INTERVAL": "0.01"}),
+)
+
+
+def arguments(client: Client, place: Place) -> list[str]:
+    """The command line."""
+    if client.settings is not None:
+        return [sys.executable, "-m", "bridge", "run"]
+    topic = f"{place.prefix}agent-status"
+    return [
+        word.format(
+            n=place.sessions, interval=place.interval, base=place.base_url, brokers=place.brokers, topic=topic
+        )
+        for word in client.command
+    ]  # fmt: skip
+
+
+def environment(client: Client, place: Place) -> dict[str, str]:
+    """Ours without what is set for another bridge; for the bridge, with its settings."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("ASM_BRIDGE_")}
+    if client.settings is None:
+        return inherited
+    settings = {
+        "ASM__BASE_URL": place.base_url,
+        "KAFKA__BOOTSTRAP_SERVERS": place.brokers,
+        "KAFKA__GROUP_ID": f"{place.prefix}bench",
+        "KAFKA__GROUP_INSTANCE_ID": f"{place.prefix}bench-1",
+        "LOG__FORMAT": "json",
+        "OPS__LISTEN": f"127.0.0.1:{place.ops_port}",
+        "POLL__INTERVAL": str(max(_FASTEST, place.interval)),
+        "SECRETS_DIR": str(place.directory),
+        "SESSIONS_FILE": str(place.directory / "sessions.toml"),
+        "TOPICS__PREFIX": place.prefix,
+        **({"ASM__CA_FILE": str(place.ca_file)} if place.ca_file else {}),
+        **client.settings,
+    }
+    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    return inherited | {f"ASM_BRIDGE_{name}": value for name, value in settings.items()} | {"PYTHONPATH": path}
+
+
+def agent_id(number: int) -> str:
+    return f"agent-{number}"
+
+
+def prepare(place: Place) -> None:
+    """Write the registry and the tokens: each agent has its own, and a fixed session."""
+    tokens = {agent_id(number): f"tok-{number}" for number in range(place.sessions)}
+    (place.directory / "tokens.json").write_text(json.dumps(tokens))
+    entry = '[[sessions]]\nagent_id = "{}"\nasm_session_sid = "{}"\ntoken = "file:tokens.json#{}"\n'
+    entries = (entry.format(agent, 1_000_000 + number, agent) for number, agent in enumerate(tokens))
+    (place.directory / "sessions.toml").write_text("\n".join(entries))
+
+
+def peers(notes: list[str]) -> Iterator[Client]:
+    """Those that this machine can run; why others are not among them is added to ``notes``."""
+    if not PEERS.is_dir():
+        notes.append("no peers: they are in the source tree's bench/peers")
+        return
+    gopher = go_build("gopher", notes)
+    if gopher:
+        given = (
+            "-sessions",
+            "{n}",
+            "-interval",
+            "{interval}s",
+            "-base",
+            "{base}",
+            "-brokers",
+            "{brokers}",
+            "-topic",
+            "{topic}",
+        )
+        yield Client(GO, command=(str(gopher), *given))
+        yield Client(GO_SLOTS, command=(str(gopher), *given, "-slot", "100ms"))
+    for name, module in ((AIOHTTP, "aiohttp"), (HTTPX, "httpx")):
+        if find_spec(module) is None:
+            notes.append(f"no {name}: `pip install {module}` adds it")
+            continue
+        given = (
+            "--sessions",
+            "{n}",
+            "--interval",
+            "{interval}",
+            "--base",
+            "{base}",
+            "--brokers",
+            "{brokers}",
+            "--topic",
+            "{topic}",
+        )
+        yield Client(name, command=(sys.executable, str(PEERS / f"naive_{module}.py"), *given))
+
+
+def go_build(name: str, notes: list[str]) -> Path | None:
+    """The program made of ``bench/peers/NAME``; None, and a note, where it cannot be made."""
+    if not PEERS.is_dir() or not shutil.which("go"):
+        notes.append(f"no {name} (Go): `go` is not on this machine" if PEERS.is_dir() else f"no {name}: no source tree")
+        return None
+    made = ROOT / ".cache" / f"bench-{name}"
+    command = ["go", "build", "-o", str(made), "."]
+    try:
+        done = subprocess.run(
+            command, cwd=PEERS / name, capture_output=True, text=True, timeout=_BUILD_DEADLINE, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        notes.append(f"no {name} (Go): {error}")
+        return None
+    if done.returncode:
+        notes.append(f"no {name} (Go): go build says {done.stderr.strip()[-300:]}")
+    return made if done.returncode == 0 else None

@@ -1,0 +1,98 @@
+"""The measurements for a person: ratios first, a table for each kind."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from itertools import groupby
+from typing import Any, NamedTuple
+
+from bridge.bench.figures import Measurement, per_session
+from bridge.bench.scenarios import AIOHTTP, GO
+
+
+class Column(NamedTuple):
+    """A figure, times ``scale``, with this many ``digits`` behind the point."""
+
+    header: str
+    figure: str
+    scale: float = 1.0
+    digits: int = 0
+
+
+_US, _TARGET = Column("us/poll", "us_per_poll"), Column("target us/poll", "target_us_per_poll")
+_RATE, _RSS = Column("polls/s", "polls_per_s"), Column("RSS MB", "rss", 1e-6)
+_GAPS = tuple(Column(f"gap {name} s", f"gap_{name}", 1, 3) for name in ("p50", "p99", "max"))
+_READABLE = tuple(Column(f"readable {name} ms", f"readable_{name}", 1e3) for name in ("p50", "p99"))
+_INJECT = tuple(Column(f"inject {name} ms", f"inject_{name}", 1e3) for name in ("p50", "p99", "max"))
+_RECORDS = Column("records/change", "records_per_change", 1, 2)
+_CONNECTIONS = Column("connections", "connections")
+
+TABLES: dict[str, tuple[str, tuple[Column, ...]]] = {
+    "load": (
+        "CPU of the client a poll, all at the same rate",
+        (_US, _RATE, *_GAPS, _RSS, _RECORDS, _CONNECTIONS, _TARGET),
+    ),
+    "flat": ("As many polls as one core makes", (_US, _RATE, Column("cores", "cores", 1, 2), _CONNECTIONS, _TARGET)),
+    "latency": (
+        "Latency: produced to asm.inject until the service has it; answer received until its record can be read",
+        (*_INJECT, *_READABLE, _RATE),
+    ),
+    "memory": ("Memory", (_RSS, Column("kB/session", "per_session", 1e-3, 1))),
+    "recovery": ("Seconds after kill -9 until every session is polled again", (Column("s", "recovery", 1, 2),)),
+    "queue": (
+        "A queue of 50 calls that all agents see, one change a second",
+        (Column("cores", "cores", 1, 2), _US, _RATE, _RSS, _TARGET),
+    ),
+}
+_COMPARED = {"load": ("us_per_poll", "CPU"), "flat": ("polls_per_s", "polls")}
+"""The figure whose ratio to the yardstick's comes first."""
+
+
+def yardstick(measurements: Sequence[Measurement]) -> str | None:
+    """Whose figures the others' are divided by: the Go poller's, or the aiohttp script's."""
+    there = {one.client for one in measurements if one.figures}
+    return next((name for name in (GO, AIOHTTP) if name in there), None)
+
+
+def ratio(one: Measurement, measurements: Sequence[Measurement]) -> float | None:
+    """To the yardstick's figure of the same scenario."""
+    figure, _ = _COMPARED.get(one.kind, ("", ""))
+    key = (one.kind, one.sessions, yardstick(measurements))
+    beside = next((other for other in measurements if (other.kind, other.sessions, other.client) == key), None)
+    own, other = one.figures.get(figure), beside.figures.get(figure) if beside else None
+    return own / other if own is not None and other else None
+
+
+def with_memory(measurements: Sequence[Measurement]) -> list[Measurement]:
+    """The same, with ``per_session`` where a client's memory was measured with fewer sessions too."""
+    smallest: dict[str, Measurement] = {}
+    done = []
+    for one in measurements:
+        if one.kind == "memory":
+            cost = per_session(smallest.setdefault(one.client, one), one)
+            one = Measurement(one.kind, one.client, one.sessions, {**one.figures, "per_session": cost}, one.note)
+        done.append(one)
+    return done
+
+
+def tables(measurements: Sequence[Measurement]) -> Iterator[tuple[str, list[str], list[list[str]]]]:
+    """Title, headers and rows of each kind that was measured."""
+    for kind, group in groupby(measurements, key=lambda one: one.kind):
+        title, columns = TABLES[kind]
+        compared = [f"{_COMPARED[kind][1]} / {yardstick(measurements) or 'yardstick'}'s"] if kind in _COMPARED else []
+        headers = ["sessions", "client", *compared, *(column.header for column in columns), "note"]
+        yield title, headers, [_row(one, columns, measurements) for one in group]
+
+
+def _row(one: Measurement, columns: Sequence[Column], measurements: Sequence[Measurement]) -> list[str]:
+    compared = [_shown(ratio(one, measurements), 1, 2)] if one.kind in _COMPARED else []
+    cells = [_shown(one.figures.get(column.figure), column.scale, column.digits) for column in columns]
+    return [f"{one.sessions:,}", one.client, *compared, *cells, one.note]
+
+
+def _shown(value: float | None, scale: float, digits: int) -> str:
+    return "-" if value is None else f"{value * scale:,.{digits}f}"
+
+
+def as_json(machine: dict[str, str], measurements: Sequence[Measurement], notes: Sequence[str]) -> dict[str, Any]:
+    rows = [{**asdict(one), "ratio": ratio(one, measurements)} for one in measurements]
+    return {"machine": machine, "yardstick": yardstick(measurements), "measurements": rows, "notes": list(notes)}

@@ -1,0 +1,62 @@
+"""What is measured, as data."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+KINDS = ("load", "flat", "latency", "memory", "recovery", "queue")
+SIZES = (500, 1000, 2000, 5000)
+
+EXACTLY_ONCE, AT_LEAST_ONCE = "exactly_once", "at_least_once"
+HTTP2, FAST_COMMITS = "exactly_once, HTTP/2 + TLS", "exactly_once, commits every 10 ms"
+GO, GO_SLOTS, AIOHTTP, HTTPX = "Go poller", "Go poller, 100 ms slots", "aiohttp script", "httpx script"
+BRIDGES, PEERS = (EXACTLY_ONCE, AT_LEAST_ONCE, HTTP2), (GO, GO_SLOTS, AIOHTTP)
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """``seconds`` are measured after all sessions were polled and ``warm`` more have passed.
+
+    ``interval``: seconds between two polls of a session, 0 for as fast as it goes; ``change``: chance that a poll finds
+    a change; ``latency``: seconds that an answer takes; ``queue``: calls in a queue that all agents see; ``injected``:
+    events a second, over all agents.
+    """
+
+    kind: str
+    sessions: int
+    clients: Sequence[str]
+    seconds: float
+    warm: float = 3.0
+    interval: float = 1.0
+    change: float = 0.05
+    latency: float = 0.02
+    queue: int = 0
+    injected: float = 0.0
+
+
+def scenarios(
+    kinds: Iterable[str], sizes: Sequence[int], seconds: float, quick: bool, interval: float = 1.0
+) -> list[Scenario]:
+    """All of ``kinds``, one after the other; ``quick`` leaves out what takes long among the clients.
+
+    ``interval`` is that of the loads and the recovery; the others have their own.
+    """
+    wanted, warm = set(kinds), 1.0 if quick else 3.0
+    middle, largest = sorted(sizes)[(len(sizes) - 1) // 2], max(sizes)
+    beside = (EXACTLY_ONCE, GO) if quick else (*BRIDGES, GO, AIOHTTP)
+    few, many = (largest, 5 * largest) if quick else (max(1, largest // 10), largest)
+    everything = [
+        *(Scenario("load", size, _loaded(size, sizes, quick), seconds, warm, interval) for size in sorted(sizes)),
+        Scenario("flat", min(500, largest), beside, seconds, warm, 0.0),
+        Scenario("latency", middle, (EXACTLY_ONCE, FAST_COMMITS), seconds, warm, injected=50.0),
+        *(Scenario("memory", size, beside[: 1 if quick else None], 2 * warm, warm, 2.0) for size in (few, many)),
+        Scenario("recovery", largest, (EXACTLY_ONCE,), seconds, warm, interval),
+        Scenario("queue", middle, BRIDGES[: 1 if quick else 2], seconds, warm, change=0.0, queue=50),
+    ]
+    return [scenario for scenario in everything if scenario.kind in wanted]
+
+
+def _loaded(size: int, sizes: Sequence[int], quick: bool) -> tuple[str, ...]:
+    """httpx breaks beyond some hundred sessions, and that is slow to see: it is shown once."""
+    if quick:
+        return (EXACTLY_ONCE, AT_LEAST_ONCE, *PEERS)
+    return (*BRIDGES, *PEERS, *((HTTPX,) if size == min(sizes) else ()))

@@ -1,0 +1,83 @@
+"""``asm-bridge bench``."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bridge.cli.output import CommandError, UsageError, print_json, print_table
+
+if TYPE_CHECKING:
+    from bridge.bench.runner import Report
+
+
+def bench(
+    broker: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="Kafka to use; else the best that this machine can run is started."),
+    ] = None,
+    sessions: Annotated[
+        str | None, typer.Option(metavar="N,...", help="How many sessions (default: 500,1000,2000,5000).")
+    ] = None,
+    seconds: Annotated[
+        float | None, typer.Option(min=1, help="How long each measurement takes (default: 15; quick: 3).")
+    ] = None,
+    interval: Annotated[
+        float, typer.Option(min=0.05, help="Seconds between two polls of a session, in load and recovery.")
+    ] = 1.0,
+    only: Annotated[
+        str | None,
+        typer.Option(metavar="KIND,...", help="Some of load, flat, latency, memory, recovery, queue."),
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="200 sessions, 3 s each: about a minute and a half.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Measure what the bridge costs: CPU a poll, rates, memory, latencies, beside the pollers of bench/peers.
+
+    Against Kafka and a service of its own, both on this machine; the client has one core for itself.
+    """
+    from bridge.bench import runner
+    from bridge.bench.scenarios import KINDS, SIZES, scenarios
+    from bridge.embedded import EmbeddedBrokerError
+    from bridge.kafka import KafkaUnavailableError
+
+    sizes = numbers(sessions) if sessions else ([200] if quick else list(SIZES))
+    plan = scenarios(_kinds(only, KINDS), sizes, seconds or (3.0 if quick else 15.0), quick, interval)
+    try:
+        report = runner.run(broker, plan, lambda line: typer.echo(line, err=True))
+    except (EmbeddedBrokerError, KafkaUnavailableError) as error:
+        raise CommandError(str(error)) from None
+    _print(report, json)
+    if not any(measurement.figures for measurement in report.measurements):
+        raise CommandError("nothing could be measured: see the notes")
+
+
+def numbers(text: str) -> list[int]:
+    """``500,1000`` as numbers. Raises ``UsageError``."""
+    try:
+        sizes = [int(part) for part in text.split(",")]
+    except ValueError:
+        sizes = []
+    if not sizes or min(sizes) < 1:
+        raise UsageError(f"--sessions: {text!r} is not one or more numbers with commas between, e.g. 500,1000")
+    return sizes
+
+
+def _kinds(text: str | None, known: tuple[str, ...]) -> list[str]:
+    kinds = text.split(",") if text else list(known)
+    if unknown := [kind for kind in kinds if kind not in known]:
+        raise UsageError(f"--only: there is no {', '.join(unknown)}; choose of {', '.join(known)}")
+    return kinds
+
+
+def _print(report: "Report", json: bool) -> None:
+    from bridge.bench.report import as_json, tables
+
+    if json:
+        print_json(as_json(report.machine, report.measurements, report.notes))
+        return
+    typer.echo(", ".join(f"{name}: {value}" for name, value in report.machine.items()))
+    for title, headers, rows in tables(report.measurements):
+        typer.echo(f"\n{title}\n")
+        print_table(headers, rows)
+    for note in report.notes:
+        typer.echo(f"\nnote: {note}")
