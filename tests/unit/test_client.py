@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pyreqwest.exceptions
 import pytest
-from pyreqwest.exceptions import PyreqwestError
+from pyreqwest.exceptions import PoolTimeoutError, PyreqwestError
 
 from bridge.simulator import Fault, Faults, Options, Simulator, serve
 from bridge.vendor.client import AsmClient, read, transport
@@ -155,7 +155,7 @@ def raised(cls: type[Exception]) -> Exception:
 
 HTTPX = {httpx.HTTPError, *exceptions(httpx.HTTPError, httpx.StreamError)}
 PYREQWEST = {*exceptions(PyreqwestError)}
-UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, PoolTimeoutError)
 
 
 @pytest.mark.parametrize("cls", sorted(HTTPX | PYREQWEST, key=str), ids=lambda cls: f"{cls.__module__}.{cls.__name__}")
@@ -287,7 +287,7 @@ async def test_waiting_for_a_connection_sent_nothing() -> None:
     ):
         calls = [tasks.create_task(error_of(asm, "getcurrentsession", f"sim-token-agent-{n}")) for n in range(4)]
         await asyncio.wait(calls)
-    waited = [error for error in (call.result() for call in calls) if isinstance(error.__cause__, httpx.PoolTimeout)]
+    waited = [error for error in (call.result() for call in calls) if isinstance(error.__cause__, PoolTimeoutError)]
     assert waited
     assert len(waited) + simulator.requests == len(calls)
     assert not any(error.maybe_acted for error in waited)
