@@ -7,14 +7,14 @@ import typer
 from typer.core import TyperGroup
 
 from bridge import __version__
-from bridge.cli import config, inject, run, schemas, sessions, tail, topics
+from bridge.cli import config, dead_letters, inject, run, schemas, sessions, tail, topics
 from bridge.cli.bench import bench
 from bridge.cli.demo import demo
 from bridge.cli.options import SettingsCommand
 from bridge.cli.output import CommandError, UsageError
 from bridge.cli.simulate import simulate
 
-LATER = ("check", "dead-letters", "status")
+LATER = ("check", "status")
 """Commands that are announced, and not in this release."""
 
 
@@ -38,6 +38,7 @@ app.add_typer(topics.app, name="topics")
 app.add_typer(sessions.app, name="sessions")
 app.command(cls=SettingsCommand)(inject.inject)
 app.command(cls=SettingsCommand)(tail.tail)
+app.add_typer(dead_letters.app, name="dead-letters")
 app.command(cls=SettingsCommand)(config.config)
 app.add_typer(schemas.app, name="schemas")
 app.command()(bench)

@@ -74,12 +74,13 @@ def _show(agent_id: str, sent: "Sent", json: bool) -> None:
     if json:
         print_json(outcome)
     else:
-        typer.echo(printable(f"{outcome['outcome']}: {_details(outcome)}"))
+        typer.echo(printable(f"{outcome['outcome']}: {details(outcome)}"))
     if outcome["outcome"] != "delivered":
         raise typer.Exit(1)
 
 
-def _details(outcome: dict[str, Any]) -> str:
+def details(outcome: dict[str, Any]) -> str:
+    """What a person wants to know of an outcome besides what it is."""
     facts = {
         "reason": outcome.get("reason"),
         "HTTP": outcome.get("http_status"),

@@ -1,11 +1,11 @@
 """Plain reading and writing, outside the group and without transactions: the registry, and what the commands need."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
-from aiokafka.structs import RecordMetadata, TopicPartition
+from aiokafka.structs import TopicPartition
 
 from bridge.kafka import KafkaUnavailableError, connected
 from bridge.kafka.topics import partition_counts
@@ -54,23 +54,14 @@ async def read_registry(kafka: KafkaSettings, topic: str) -> dict[str, bytes]:
 
 async def write_registry(kafka: KafkaSettings, topic: str, changes: Mapping[str, bytes | None]) -> None:
     """Returns once every change is acknowledged by all replicas; None is a tombstone. Safe to repeat."""
-    async with connected(_producer(kafka), kafka.bootstrap_servers) as producer, asyncio.timeout(_DEADLINE):
+    async with connected(writer(kafka), kafka.bootstrap_servers) as producer, asyncio.timeout(_DEADLINE):
         sent = [
             await producer.send(topic, value, key=agent_id.encode(), partition=0) for agent_id, value in changes.items()
         ]
         await asyncio.gather(*sent)
 
 
-async def produce(
-    kafka: KafkaSettings, partition: TopicPartition, key: str, value: bytes, headers: Sequence[tuple[str, bytes]]
-) -> RecordMetadata:
-    """Where the record stands, once all replicas have it."""
-    async with connected(_producer(kafka), kafka.bootstrap_servers) as producer, asyncio.timeout(_DEADLINE):
-        return await producer.send_and_wait(
-            partition.topic, value, key=key.encode(), partition=partition.partition, headers=list(headers)
-        )
-
-
-def _producer(kafka: KafkaSettings) -> AIOKafkaProducer:
+def writer(kafka: KafkaSettings) -> AIOKafkaProducer:
+    """A producer that waits for all replicas."""
     settings: dict[str, Any] = kafka.client_arguments()
     return AIOKafkaProducer(**settings, acks="all", max_request_size=_MAX_REQUEST)

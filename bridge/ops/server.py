@@ -76,7 +76,7 @@ def _api(served: Served, monitor: Monitor) -> list[Route]:
 
     async def sessions(request: Request) -> Response:
         try:
-            query = msgspec.convert(dict(request.query_params), Query, strict=False)
+            query = msgspec.convert({k: v for k, v in request.query_params.items() if v}, Query, strict=False)
         except msgspec.ValidationError as error:
             return Response(msgspec.json.encode({"error": str(error)}), 400, media_type="application/json")
         page = sessions_page(served.snapshot(), query)

@@ -18,9 +18,8 @@ ADVICE = {
     "throttled": "the service asks for fewer requests: raise poll.interval or set asm.rate_limit",
     "malformed": "the answer is not the vendor's: is asm.base_url right?",
     "refused": "the request is refused: check the entry's asm_session_sid, skills and agent_pbx_extensions",
-    "session_shared": "give each agent a token of its own, or an asm_session_sid",
 }
-"""What to do about each reason."""
+"""What to do about each reason; where one is missing, the text itself says it."""
 
 
 class Query(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

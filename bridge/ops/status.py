@@ -149,9 +149,12 @@ def notices(snapshot: Snapshot, agents: Agents, inbox: Inbox, polls: Polls) -> l
     if snapshot.host_down:
         found.append(Notice("the service does not answer", ADVICE["unreachable"]))
     if agents.sick:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in agents.sick_by_reason.items())
-        advice = next((ADVICE[reason] for reason in agents.sick_by_reason if reason in ADVICE), "see the list of them")
-        found.append(Notice(f"{agents.sick} of {agents.total} agents are sick ({reasons})", advice))
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in agents.sick_by_reason.items())
+        advice = next(
+            (ADVICE[reason] for reason in agents.sick_by_reason if reason in ADVICE),
+            "the list of sick agents says what to do",
+        )
+        found.append(Notice(f"{agents.sick:,} of {agents.total:,} agents are sick ({reasons})", advice))
     if polls.lateness.p99 is not None and polls.lateness.p99 >= _LATE:
         text = f"polls are late (p99 {polls.lateness.p99:.1f} s)"
         found.append(Notice(text, "this process has more agents than it can ask: start another one"))

@@ -38,7 +38,7 @@ function sickItem(agent) {
   const silent = agent.last_answer_seconds === null ? "" : ` No answer for ${duration(Math.round(agent.last_answer_seconds))}.`;
   return element("li", "", [
     element("div", "who", [element("span", "", agent.agent_id), badge("bad", words(agent.reason ?? agent.condition))]),
-    element("div", "", [element("p", "why", `${agent.why ?? words(agent.reason ?? "")}.${silent}`), element("p", "advice", agent.advice)]),
+    element("div", "", [element("p", "why", `${agent.why ?? words(agent.reason ?? "")}.${silent}`), agent.advice ? element("p", "advice", agent.advice) : null]),
   ]);
 }
 

@@ -36,10 +36,13 @@ function showAgents({ agents: all, registered, partitions, partitions_total: tot
   }));
 }
 
+/** Fills from the left until there is a minute of it. */
 function showLine(id, values) {
-  const most = Math.max(1, ...values);
-  const points = values.map((value, i) => `${120 - values.length + i + 1},${(26.5 - (value / most) * 25).toFixed(1)}`);
-  byId(id).firstElementChild.setAttribute("points", points.join(" "));
+  const [most, width] = [Math.max(1, ...values), 120 / Math.max(60, values.length - 1)];
+  const points = values.map((value, i) => `${(i * width).toFixed(2)},${(26.5 - (value / most) * 25).toFixed(1)}`).join(" ");
+  const [area, line] = byId(id).children;
+  line.setAttribute("points", points);
+  area.setAttribute("points", values.length ? `0,28 ${points} ${((values.length - 1) * width).toFixed(2)},28` : "");
 }
 
 function showPolls({ polls, history }) {

@@ -1,0 +1,226 @@
+"""``asm-bridge dead-letters``: what could not be handled, and sending it again."""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from bridge.cli.inject import details
+from bridge.cli.options import SettingsCommand, settings_of
+from bridge.cli.output import CommandError, UsageError, print_json, print_table, printable, run_async, seconds
+
+if TYPE_CHECKING:
+    from bridge.dead_letters import Again, Letter
+    from bridge.settings import Settings
+
+app = typer.Typer(help="What could not be handled, and sending it again.", add_completion=False)
+
+Agent = Annotated[str | None, typer.Option(metavar="ID", help="Only this agent's.")]
+Code = Annotated[str | None, typer.Option(metavar="CODE", help="Only those with this error code, e.g. unknown_agent.")]
+Since = Annotated[str | None, typer.Option(metavar="DURATION", help="Only those of the last so long, e.g. 2h.")]
+_WELL = ("delivered", "duplicate")
+
+
+@app.command("list", cls=SettingsCommand)
+def list_(
+    ctx: typer.Context,
+    agent: Agent = None,
+    code: Code = None,
+    since: Since = None,
+    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Only the newest so many.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Show the dead letters, the oldest first."""
+    found = run_async(_read(settings_of(ctx), _wanted(agent, code, since)))
+    found = list(deque(found, maxlen=limit))
+    if json:
+        print_json([_object(letter) for letter in found])
+    else:
+        print_table(("Time", "Origin", "Key", "Code", "Error", "Bytes"), map(_row, found))
+        typer.echo(f"{len(found)} dead letters", err=True)
+
+
+@app.command(cls=SettingsCommand)
+def resend(
+    ctx: typer.Context,
+    origins: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="ORIGIN", help="topic/partition/offset as list shows it, or partition/offset."),
+    ] = None,
+    agent: Agent = None,
+    code: Code = None,
+    since: Since = None,
+    all_: Annotated[bool, typer.Option("--all", help="Every one that can be sent.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be sent.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for the outcomes.")] = False,
+    timeout: Annotated[str, typer.Option(metavar="DURATION", help="How long to wait for them, in all.")] = "30s",
+    json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Send the originals of dead letters to their agents again, in their first order.
+
+    An event that was delivered meanwhile comes back as duplicate. Exits with 1 if a named one could not be sent, or,
+    with --wait, if one was neither delivered nor a duplicate.
+    """
+    if all_ == bool(origins or agent or code or since):
+        raise UsageError("name origins, or give --agent, --code or --since; or --all, alone")
+    settings, patience = settings_of(ctx), seconds("--timeout", timeout) if wait else None
+    letters = run_async(_read(settings, _wanted(agent, code, since)))
+    found = _prepared(letters, origins or [])
+    say = _quiet if json else _line
+    for one in found:
+        if one.again is None or dry_run:
+            say(one)
+    if not dry_run and any(one.again for one in found):
+        run_async(_send(settings, [one for one in found if one.again], patience, say))
+    if json:
+        print_json([one.as_object() for one in found])
+    elif not found:
+        typer.echo("nothing to send")
+    _judge(found, bool(origins), patience if not dry_run else None)
+
+
+def _judge(found: "list[_Resent]", named: bool, patience: float | None) -> None:
+    """Exits with 1 if not all that was asked for has been done."""
+    sent = [one for one in found if one.entry is not None]
+    silent = [one.origin for one in sent if patience is not None and one.outcome is None]
+    if silent:
+        raise CommandError(
+            f"no outcome within {patience:g} s of {', '.join(silent)}: they stay in the inbox until they are delivered "
+            "or expire; check that a bridge runs with these settings and that the agents are logged in"
+        )
+    if (named and any(one.unfit for one in found)) or any(one.failed for one in sent):
+        raise typer.Exit(1)
+
+
+@dataclass(slots=True)
+class _Resent:
+    """A dead letter and what became of it."""
+
+    origin: str
+    key: str | None
+    again: "Again | None" = None
+    unfit: str | None = None
+    entry: str | None = None
+    outcome: dict[str, Any] | None = None
+
+    @property
+    def failed(self) -> bool:
+        return self.outcome is not None and self.outcome["outcome"] not in _WELL
+
+    def as_object(self) -> dict[str, Any]:
+        return {
+            "origin": self.origin,
+            "key": self.key,
+            "cannot_be_sent": self.unfit,
+            "injection_id": self.again and self.again.injection_id,
+            "note": self.again and self.again.note,
+            "entry": self.entry,
+            "outcome": self.outcome,
+        }
+
+
+def _prepared(letters: "Iterable[Letter]", origins: list[str]) -> list[_Resent]:
+    """The wanted ones in their first order, one for each origin. Raises ``CommandError`` if one that is named lacks."""
+    newest = {letter.origin: letter for letter in letters}
+    names = {entry: origin for origin, letter in newest.items() for entry in (origin, letter.entry)}
+    if unknown := [origin for origin in origins if origin not in names]:
+        raise CommandError(f"nothing was sent: there is no such dead letter: {', '.join(unknown)}")
+    chosen = [newest[names[origin]] for origin in origins] if origins else list(newest.values())
+    return [_attempt(letter) for letter in sorted(chosen, key=_place)]
+
+
+def _attempt(letter: "Letter") -> _Resent:
+    from bridge.dead_letters import UnfitError, again
+
+    resent = _Resent(letter.origin, letter.agent_id)
+    try:
+        resent.again = again(letter, time.time())
+    except UnfitError as error:
+        resent.unfit = str(error)
+    return resent
+
+
+def _place(letter: "Letter") -> tuple[str, int, int]:
+    topic, *place = letter.origin.rsplit("/", 2)
+    partition, offset = (int(part) if part.isdigit() else 0 for part in (place or ["", ""]))
+    return topic, partition, offset
+
+
+async def _send(
+    settings: "Settings", resent: list[_Resent], patience: float | None, say: Callable[[_Resent], None]
+) -> None:
+    from bridge.cli.injection import opened
+
+    agents = [one.again.agent_id for one in resent if one.again]
+    async with opened(settings, agents, wait=patience is not None) as inbox:
+        for one in resent:
+            assert one.again is not None
+            one.entry = await inbox.put(one.again.agent_id, one.again.value, one.again.headers)
+            if patience is None:
+                say(one)
+        if patience is None:
+            return
+        waiting = {one.entry: one for one in resent if one.entry}
+        async for outcome in inbox.outcomes(waiting.keys(), patience):
+            one = waiting.pop(outcome["entry"])
+            one.outcome = outcome
+            say(one)
+        for one in waiting.values():
+            say(one)
+
+
+def _line(one: _Resent) -> None:
+    """One line: to standard error, if it cannot be sent."""
+    whose = f"{one.origin} of {one.key or 'no agent'}"
+    if one.again is None:
+        text = f"{whose}: cannot be sent again: {one.unfit}"
+    elif one.entry is None:
+        text = f"{whose}: would be sent"
+    elif one.outcome is None:
+        text = f"{whose}: sent, id {one.again.injection_id}, entry {one.entry}"
+    else:
+        text = f"{whose}: {one.outcome['outcome']}, {details(one.outcome)}"
+    note = f"; {one.again.note}" if one.again and one.again.note else ""
+    typer.echo(printable(text + note), err=one.again is None)
+
+
+def _quiet(one: _Resent) -> None:
+    pass
+
+
+async def _read(settings: "Settings", wanted: "Callable[[Letter], bool]") -> "list[Letter]":
+    """Those that are wanted, by time."""
+    from bridge.dead_letters import read
+
+    topic = settings.topics.name("dead-letters")
+    found = [letter async for letter in read(settings.kafka, topic) if wanted(letter)]
+    return sorted(found, key=lambda letter: letter.time)
+
+
+def _wanted(agent: str | None, code: str | None, since: str | None) -> "Callable[[Letter], bool]":
+    after = 0.0 if since is None else time.time() - seconds("--since", since)
+
+    def wanted(letter: "Letter") -> bool:
+        return letter.time >= after and agent in (None, letter.agent_id) and code in (None, letter.code)
+
+    return wanted
+
+
+def _object(letter: "Letter") -> dict[str, Any]:
+    from bridge.times import rfc3339
+
+    return {
+        "time": rfc3339(letter.time),
+        "origin": letter.origin,
+        "key": letter.agent_id,
+        "code": letter.code,
+        "error": letter.error,
+        "bytes": None if letter.value is None else len(letter.value),
+    }
+
+
+def _row(letter: "Letter") -> tuple[str, ...]:
+    return tuple("-" if field is None else str(field) for field in _object(letter).values())

@@ -1,0 +1,104 @@
+"""``asm-bridge status``."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from bridge.cli.options import settings_of
+from bridge.cli.output import CommandError, UsageError, print_json, print_table, printable
+
+if TYPE_CHECKING:
+    from bridge.settings import Settings
+
+_EVENTS = 5
+_TIMEOUT = 5.0
+
+
+def status(
+    ctx: typer.Context,
+    url: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL", help="The bridge's ops address (default: http:// and ops.listen, on this machine)."
+        ),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="As JSON, the same as /api/status.")] = False,
+) -> None:
+    """One look at a running bridge. Exits with 1 if it is not ready, or cannot be reached."""
+    address = (url or _here(settings_of(ctx))).rstrip("/")
+    found = _ask(address)
+    if json:
+        print_json(found)
+    else:
+        _show(address, found)
+    if not found["ready"]:
+        raise typer.Exit(1)
+
+
+def _here(settings: "Settings") -> str:
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.ops.host, settings.ops.host)  # noqa: S104 - not bound
+    return f"http://[{host}]:{settings.ops.port}" if ":" in host else f"http://{host}:{settings.ops.port}"
+
+
+def _ask(address: str) -> dict[str, Any]:
+    import httpx
+
+    try:
+        # Not by a proxy from the environment: bridges are on this machine or in its network.
+        answer = httpx.get(f"{address}/api/status", timeout=_TIMEOUT, trust_env=False)
+    except (httpx.InvalidURL, httpx.UnsupportedProtocol):
+        raise UsageError(f"--url: {address!r} is no address such as http://127.0.0.1:8080") from None
+    except httpx.HTTPError as error:
+        text = f"no bridge answers at {address} ({str(error) or type(error).__name__}): is `asm-bridge run` running"
+        raise CommandError(f"{text}, with ops.listen at this address? Name another one by --url") from None
+    try:
+        found: dict[str, Any] = answer.raise_for_status().json()
+        return found | {"ready": bool(found["ready"])}
+    except (httpx.HTTPStatusError, ValueError, KeyError, TypeError):
+        text = f"{address} answers, with HTTP {answer.status_code}, and is no bridge of this release"
+        raise CommandError(f"{text}: name the bridge's ops.listen by --url") from None
+
+
+def _show(address: str, found: dict[str, Any]) -> None:
+    typer.echo(
+        printable(f"{'ready' if found['ready'] else 'NOT READY: ' + str(found['reason'])}  ({found['process']})")
+    )
+    for notice in found["notices"]:
+        typer.echo(printable(f"! {notice['text']}: {notice['advice']}"))
+    typer.echo()
+    print_table(("", ""), _rows(found))
+    if found["events"]:
+        typer.echo("\nlast events")
+    for event in found["events"][:_EVENTS]:
+        typer.echo(printable(f"{event['at'][11:19]}Z  {event['text']}"))
+    typer.echo(f"\nmore: {address}/ in a browser")
+
+
+def _rows(found: dict[str, Any]) -> list[tuple[str, str]]:
+    agents, polls, inbox, commits = found["agents"], found["polls"], found["inbox"], found["commits"]
+    partitions = [
+        str(one["number"]) + ("" if one["state"] == "watching" else f" {one['state']}") for one in found["partitions"]
+    ]
+    records = [f"{topic} {rate['per_second']}/s" for topic, rate in found["records"].items()]
+    return [
+        ("agents", f"{agents['total']} of {found['registered']} registered: {_counts(agents['by_condition'])}"),
+        ("sick", f"{agents['sick']}" + (f": {_counts(agents['sick_by_reason'])}" if agents["sick"] else "")),
+        ("partitions", f"{len(partitions)} of {found['partitions_total']}: {', '.join(partitions) or 'none'}"),
+        ("polls", f"{polls['per_second']}/s, answered within {_ms(polls['seconds']['p99'])} (p99)"),
+        ("lateness", f"p50 {_ms(polls['lateness']['p50'])}, p99 {_ms(polls['lateness']['p99'])}"),
+        ("skipped ticks", _counts({reason: rate["total"] for reason, rate in polls["skipped"].items()})),
+        ("records", ", ".join(records)),
+        ("commits", f"{commits['per_second']}/s, p99 {_ms(commits['seconds']['p99'])}, {commits['failed']} failed"),
+        ("inbox", f"{inbox['pending']} waiting, the oldest for {inbox['oldest_seconds']:.0f} s"),
+        ("outcomes", _counts(inbox["outcomes"])),
+        ("dead letters", _counts(found["dead_letters"]) or "none"),
+        ("version", f"{found['version']}, up {found['uptime_seconds']:.0f} s"),
+    ]
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counts.items())
+
+
+def _ms(seconds: float | None) -> str:
+    return "-" if seconds is None else f"{seconds * 1000:.0f} ms"

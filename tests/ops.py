@@ -1,0 +1,121 @@
+"""What the ops endpoints are tested with: a bridge that is only a picture, and a real one over the simulator."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import msgspec
+
+from bridge.app import Bridge
+from bridge.backoff import Backoff
+from bridge.embedded import free_port
+from bridge.injection.pending import Limits
+from bridge.ops.server import listen, serve
+from bridge.ops.snapshot import Snapshot
+from bridge.sessions.agent import Agent, Moment
+from bridge.settings import AsmSettings, KafkaSettings, OpsSettings, Settings, TopicsSettings
+from bridge.simulator import Options, Simulator
+from bridge.simulator import serve as simulate
+from bridge.simulator.files import sessions_toml, write_tokens
+from bridge.vendor.errors import Unauthorized, VendorError
+from schemas.commands import SessionEntry
+from schemas.records import AgentState, Loss, Status
+from tests.brokers import Broker
+
+TOKEN_REFERENCE = "file:the-tokens#somebody"
+PARTITIONS = 8
+
+
+class Home(list[Agent]):
+    """Stands for ``Agents``."""
+
+    active = True
+    accepting = True
+
+
+class Pictured:
+    """A bridge that is only looked at: what it owns is put there by the test."""
+
+    def __init__(self, agents: int = 0) -> None:
+        self.reason: str | None = None
+        self.host_down = False
+        self.homes: dict[int, Any] = {number: Home() for number in range(PARTITIONS)}
+        for number in range(agents):
+            self.add(f"agent-{number:04}", str(2 * 10**18 + number) if number % 9 else None)
+
+    def add(self, agent_id: str, sid: str | None = "42", **labels: str) -> Agent:
+        status = Status(status_desc="READY") if sid else None
+        state = AgentState(agent_id=agent_id, stream_id="s", asm_session_sid=sid, status=status, labels=labels)
+        agent = Agent(state, Limits(), Backoff(), Moment(time.monotonic(), time.time()))
+        agent.entry = SessionEntry(token=TOKEN_REFERENCE)
+        self.homes[sum(map(len, self.homes.values())) % PARTITIONS].append(agent)
+        return agent
+
+    def not_ready(self) -> str | None:
+        return self.reason
+
+    def observe(self) -> None:
+        pass
+
+    def snapshot(self) -> Snapshot:
+        owned: dict[int, Any] = {number: SimpleNamespace(agents=home) for number, home in self.homes.items()}
+        return Snapshot(
+            not_ready=self.reason,
+            group_id="asm-bridge",
+            owned=owned,
+            partitions_total=PARTITIONS,
+            registered=sum(len(home or ()) for home in self.homes.values()),
+            refused=0,
+            host_down=self.host_down,
+        )
+
+
+def fail(agent: Agent, error: VendorError | None = None) -> None:
+    """Make it one that is not answered, and is said to be lost."""
+    error = error or Unauthorized("HTTP 401", http_status=401)
+    agent.hindered(error, Moment(time.monotonic(), time.time()))
+    loss = Loss(reason=error.reason, since="2026-01-01T00:00:00.000000Z")
+    agent.state = msgspec.structs.replace(agent.state, lost=loss)
+
+
+@asynccontextmanager
+async def served(bridge: Pictured) -> AsyncIterator[str]:
+    """Its endpoints; gives the address."""
+    port = free_port()
+    async with serve(listen("127.0.0.1", port), bridge):
+        yield f"http://127.0.0.1:{port}"
+
+
+@asynccontextmanager
+async def running(broker: Broker, prefix: str, directory: Path, agents: int) -> AsyncIterator[tuple[str, Simulator]]:
+    """A real bridge that is ready, watching simulated agents; gives its ops address."""
+    simulator, port, stop = Simulator(Options(agents=agents, change_rate=0.5)), free_port(), asyncio.Event()
+    async with simulate(simulator) as base_url:
+        write_tokens(simulator, directory)
+        (directory / "sessions.toml").write_text(sessions_toml(simulator), encoding="utf-8")
+        delivery = "exactly_once" if broker.transactions else "at_least_once"
+        settings = Settings(
+            asm=AsmSettings(base_url=base_url),
+            kafka=KafkaSettings.model_validate(
+                {"bootstrap_servers": broker.bootstrap_servers, "delivery": delivery, "group_id": f"{prefix}ops"}
+            ),
+            topics=TopicsSettings(prefix=prefix, partitions=4),
+            ops=OpsSettings(listen=f"127.0.0.1:{port}"),
+            secrets_dir=directory,
+            sessions_file=directory / "sessions.toml",
+        )
+        bridge = Bridge(settings)
+        task = asyncio.create_task(bridge.run(stop))
+        try:
+            async with asyncio.timeout(40):
+                while bridge.not_ready() is not None:
+                    assert not task.done(), task.result()
+                    await asyncio.sleep(0.05)
+            yield f"http://127.0.0.1:{port}", simulator
+        finally:
+            stop.set()
+            await asyncio.wait_for(task, 30)

@@ -1,0 +1,130 @@
+"""`run --workers N`: what is decided about the workers, and what is told of them."""
+
+import os
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from bridge.cli import main
+from bridge.ops.metrics import METRICS
+from bridge.workers import Workers, hopeless, merged, restart_delay, worker_command
+
+
+@pytest.fixture(autouse=True)
+def _nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in [name for name in os.environ if name.upper().startswith("ASM_BRIDGE_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+def exposed(polls: int) -> str:
+    """The metrics of a worker, as it shows them."""
+    registry = CollectorRegistry()
+    Counter("asm_bridge_polls", "Requests", ["result"], registry=registry).labels('o"k\n').inc(polls)
+    Gauge("asm_bridge_agents", "Agents", registry=registry).set(2)
+    Histogram("asm_bridge_poll_seconds", "Time", registry=registry, buckets=(1, 2)).observe(1.5)
+    return generate_latest(registry).decode()
+
+
+def shown(texts: dict[int, str]) -> list[str]:
+    class Families:
+        def collect(self) -> list[object]:
+            return list(merged(texts))
+
+    return generate_latest(Families()).decode().splitlines()  # type: ignore[arg-type]
+
+
+def test_the_metrics_of_all_workers_are_shown_once_a_family() -> None:
+    """One HELP and TYPE a family, as a worker shows it; each sample with its worker, its own labels and its value."""
+    lines = shown({0: exposed(3), 1: exposed(4)})
+    heads = [line for line in exposed(1).splitlines() if line.startswith("#")]
+    assert [line for line in lines if line.startswith("#")] == heads
+    assert 'asm_bridge_polls_total{result="o\\"k\\n",worker="0"} 3.0' in lines
+    assert 'asm_bridge_polls_total{result="o\\"k\\n",worker="1"} 4.0' in lines
+    assert 'asm_bridge_poll_seconds_bucket{le="2.0",worker="1"} 1.0' in lines
+    assert 'asm_bridge_agents{worker="0"} 2.0' in lines
+
+
+def test_nothing_of_the_bridges_own_metrics_is_lost() -> None:
+    """What one worker shows, the merged endpoint shows line by line, with the worker added."""
+    METRICS.polls.labels("ok").inc()
+    text = generate_latest(METRICS.registry).decode()
+    lines = shown({0: text})
+    assert len(lines) == len(text.splitlines())
+    assert {line.replace(',worker="0"', "").replace('{worker="0"}', "") for line in lines} == set(text.splitlines())
+
+
+def test_a_worker_inherits_all_but_what_must_differ() -> None:
+    """A worker is started as its parent was; only its number, its ops endpoint and its instance id are its own."""
+    given = ["run", "--config", "x.toml", "--workers", "3", "--ops.listen=0.0.0.0:80"]
+    command = worker_command(given, 2, 4711, "node-a")
+    assert command[1 : 3 + len(given)] == ["-m", "bridge", *given]
+    assert command[3 + len(given) :] == [
+        *("--workers", "1", "--worker", "2", "--ops.listen", "127.0.0.1:4711"),
+        *("--kafka.group_instance_id", "node-a-2"),
+    ]
+    assert "--kafka.group_instance_id" not in worker_command(given, 2, 4711, None)
+
+
+@pytest.mark.parametrize(
+    ("code", "was_ready", "failures", "expected"),
+    [
+        (2, True, 1, True),
+        (2, False, 1, True),
+        (1, False, 1, False),
+        (1, False, 3, True),
+        (1, True, 9, False),
+        (-9, False, 9, False),
+        (0, False, 0, False),
+    ],
+)
+def test_when_all_end_with_a_worker(code: int, was_ready: bool, failures: int, expected: bool) -> None:
+    """Wrong settings end all at once, and so does a worker that fails again and again and never worked; a worker that
+    worked before, or was killed, is started again for ever."""
+    assert hopeless(code, was_ready, failures) is expected
+
+
+def test_a_worker_is_started_again_soon_and_never_in_a_rush() -> None:
+    """At once after a clean end, soon after a failure, and at most every 5 s after many."""
+    delays = [restart_delay(failures) for failures in range(100)]
+    assert delays[0] == 0
+    assert delays[1] <= 0.5
+    assert delays == sorted(delays)
+    assert delays[-1] == 5
+
+
+async def test_workers_that_do_not_run_are_told() -> None:
+    """A worker without a process is neither alive nor ready, and each is named."""
+    workers = Workers(2, ["run"], None, 1)
+    async with workers.client:
+        assert list(await workers.sick()) == [0, 1]
+        assert set((await workers.unready()).values()) == {"does not run; it is started again"}
+        assert b"asm_bridge_workers_alive 0.0" in await workers.metrics()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--workers", "9"), "--workers 9: topics.partitions is 8"),
+        (("--workers", "3", "--topics.partitions", "2"), "--workers 3: topics.partitions is 2"),
+        (("--workers", "2", "--kafka.delivery", "at_least_once"), "at_least_once is for one process only"),
+    ],
+)
+def test_workers_that_could_not_work_are_refused(
+    arguments: tuple[str, ...], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """More workers than partitions, or several where one process must be alone: wrong usage, said before any starts."""
+    with pytest.raises(SystemExit) as exit_:
+        main(["run", *arguments])
+    assert exit_.value.code == 2
+    assert told in capsys.readouterr().err
+
+
+def test_a_wrong_sessions_file_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+    """A wrong entry of sessions_file is named before any worker starts; exit code 2."""
+    Path("s.toml").write_text('[[sessions]]\nagent_id = "a"\ntoken = "eyJsecret"\n')
+    with pytest.raises(SystemExit) as exit_:
+        main(["run", "--workers", "2", "--sessions_file", "s.toml"])
+    assert exit_.value.code == 2
+    assert "literal token is refused" in capsys.readouterr().err
