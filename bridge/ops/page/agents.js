@@ -27,7 +27,7 @@ function row(agent) {
     cell("Condition", [element("div", "", condition)]),
     cell("Status", agent.status_desc ?? ""),
     cell("Session", agent.asm_session_sid ?? ""),
-    cell("Last answer", answered(agent), "number"),
+    cell("Answered", answered(agent), "number"),
     cell("Waiting", agent.pending ? count(agent.pending) : "", "number"),
     cell("Partition", String(agent.partition), "number"),
     cell("Labels", labels),

@@ -3,7 +3,7 @@
 import * as agents from "./agents.js";
 import { badge, byId, clock, count, draw, duration, element, facts, rate, setLevel, setText, words } from "./text.js";
 
-const SILENT_AFTER = 5000;
+const SILENT_AFTER = 4000;
 const PARTITION_LEVELS = { watching: "good", opening: "info", handing_over: "info", cannot_commit: "bad" };
 
 const sum = (rates) => Object.values(rates).reduce((total, one) => total + one.per_second, 0);
