@@ -161,6 +161,7 @@ class Bridge:
                 await self._prepare_once()
             except (KafkaUnavailableError, KafkaError, OSError, TimeoutError) as error:
                 self._hindrance = str(error) or type(error).__name__
+                METRICS.kafka_errors.labels("start").inc()
                 log.warning("run.waiting_for_kafka", error=self._hindrance)
                 await asyncio.sleep(2)
             else:
@@ -258,6 +259,7 @@ class Bridge:
                         self._registry_read.set()
                         log.info("registry.read", agents=len(self._registry))
             except (KafkaError, OSError, TimeoutError) as error:
+                METRICS.kafka_errors.labels("registry").inc()
                 log.warning("registry.read_failed", error=str(error) or type(error).__name__)
                 await asyncio.sleep(1)
 
@@ -269,6 +271,7 @@ class Bridge:
                 await group.start()
                 await group.run()
             except (KafkaError, OSError, TimeoutError) as error:
+                METRICS.kafka_errors.labels("group").inc()
                 log.warning("group.left", error=str(error) or type(error).__name__)
                 await self._end(list(self._workers))
                 await group.stop()
