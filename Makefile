@@ -9,7 +9,7 @@ PYTHON ?= $(firstword $(foreach name,python3.13 python3.12 python3.11 python3.14
 CODE := bridge schemas tests
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint fmt build schemas lock clean
+.PHONY: help demo test chaos lint fmt build schemas lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s%s\n", $$1, $$2 }' Makefile
@@ -19,6 +19,9 @@ demo: $(READY) ## broker, simulated service and bridge, and what flows (ARGS="--
 
 test: lint ## linters, type check, all tests (ARGS="--broker embedded -k changes")
 	@$(BIN)/python -m pytest $(ARGS)
+
+chaos: $(READY) ## the bridge among faults, judged (ARGS="--minutes 30 --seed 7"; docs/chaos.md)
+	@$(BIN)/python -m tests.chaos.run $(ARGS)
 
 lint: $(READY) ## ruff and mypy
 	@$(BIN)/ruff check $(CODE)

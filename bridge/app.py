@@ -119,6 +119,7 @@ class Bridge:
         self._registry_read = asyncio.Event()
         self._hindrance: str | None = None
         self._group: Group | None = None
+        self._draining = False
         self._workers: dict[int, tuple[Worker, asyncio.Task[None]]] = {}
         self._tasks: asyncio.TaskGroup
 
@@ -282,6 +283,7 @@ class Bridge:
                 await asyncio.sleep(1)
 
     async def _drain(self) -> None:
+        self._draining = True
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._settings.drain_timeout):
                 await asyncio.gather(*(worker.suspend() for worker, _ in self._workers.values()))
@@ -298,6 +300,8 @@ class Bridge:
             await asyncio.wait(workers, timeout=self._settings.kafka.session_timeout * _REVOKE_SHARE)
 
     def _assign(self, partitions: set[int], kept: bool) -> None:
+        if self._draining:  # a rebalance that was under way: nobody would end these workers
+            return
         gone = [
             number
             for number, (worker, _) in self._workers.items()

@@ -62,7 +62,9 @@ class Encoder:
             ("asm_error", letter.text.encode()),
             ("asm_origin", letter.origin.encode()),
         ]
-        return Outgoing("dead-letters", letter.key, letter.value, headers)
+        # aiokafka refuses a record with neither key nor value, and with it every transaction that has it.
+        value = b"" if letter.key is None and letter.value is None else letter.value
+        return Outgoing("dead-letters", letter.key, value, headers)
 
     def _id(self, record: Published) -> str:
         if record.stream_id is None and isinstance(record, InjectionCompleted):

@@ -30,8 +30,7 @@ class MavenBroker(ProcessBroker):
 
     def prepare(self) -> None:
         classpath()
-        listeners, controller = f"PLAINTEXT://127.0.0.1:{self.port}", f"127.0.0.1:{free_port()}"
-        properties = single_node(listeners, listeners, controller) | {"log.dirs": f"{self.home}/data"}
+        properties = self.properties(f"PLAINTEXT://127.0.0.1:{self.port}") | {"log.dirs": f"{self.home}/data"}
         lines = [f"{name}={value}\n" for name, value in properties.items()]
         (self.home / "server.properties").write_text("".join(lines))
         shutil.copy(POM.parent / "log4j2.yaml", self.home)
@@ -39,6 +38,9 @@ class MavenBroker(ProcessBroker):
         done = _run([*format_command, "server.properties"], FORMAT_DEADLINE, self.home)
         if done.returncode:
             raise BrokerUnavailableError(f"Kafka's storage could not be formatted:\n{tail(done.stdout)}")
+
+    def properties(self, listener: str) -> dict[str, str]:
+        return single_node(listener, listener, f"127.0.0.1:{free_port()}")
 
     def command(self) -> list[str]:
         return self._java("kafka.Kafka", "server.properties")

@@ -20,6 +20,7 @@ class ProcessBroker(Broker):
         self.home = Path()
         self.port = 0
         self._process: subprocess.Popen[bytes] | None = None
+        self._begin = 0
         self._guard = ExitStack()
 
     @abstractmethod
@@ -74,12 +75,17 @@ class ProcessBroker(Broker):
 
     def _launch(self) -> None:
         with (self.home / "log").open("ab") as log:
-            begin = log.tell()
+            begin = self._begin = log.tell()
             self._process = subprocess.Popen(
                 self.command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.home, start_new_session=True
             )
         self._guard.enter_context(ends_with_us(self._process.pid, then=f"rm -rf '{self.home}'"))
         self._wait(self._process, begin)
+
+    def await_ready(self) -> None:
+        """Wait until it serves requests, if ``ready`` said so too early when it was started."""
+        assert self._process is not None, "it was not started"
+        self._wait(self._process, self._begin)
 
     def _wait(self, process: subprocess.Popen[bytes], begin: int) -> None:
         deadline, said = time.monotonic() + START_DEADLINE, b""

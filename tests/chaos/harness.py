@@ -17,7 +17,7 @@ from aiokafka import AIOKafkaProducer
 
 from bridge.embedded import ends_with_us, free_port
 from bridge.kafka.keys import partition_for
-from tests.chaos.facts import Facts, Produced, Record, read_topics
+from tests.chaos.facts import OUTPUT, Facts, Produced, Record, read_topics
 
 ROOT = Path(__file__).parents[2]
 DEADLINE = 30.0
@@ -36,11 +36,18 @@ async def until(condition: Callable[[], Awaitable[Any]], what: str, deadline: fl
 
 
 class Child:
-    """``python -m bridge ARGUMENTS`` with settings from the environment; what it prints is kept in ``log``."""
+    """``python -m PROGRAM ARGUMENTS`` with settings from the environment; what it prints is kept in ``log``."""
 
-    def __init__(self, name: str, arguments: Iterable[str], settings: Mapping[str, str], directory: Path) -> None:
+    def __init__(
+        self,
+        name: str,
+        arguments: Iterable[str],
+        settings: Mapping[str, str],
+        directory: Path,
+        program: Iterable[str] = ("bridge",),
+    ) -> None:
         self.log = directory / f"{name}.log"
-        self._command = [sys.executable, "-m", "bridge", *arguments]
+        self._command = [sys.executable, "-m", *program, *arguments]
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("ASM_BRIDGE_")}
         self._environment = {**inherited, **settings, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
         self._directory = directory
@@ -62,6 +69,10 @@ class Child:
     def signal(self, number: signal.Signals) -> None:
         assert self.process is not None, "it was not started"
         self.process.send_signal(number)
+
+    @property
+    def runs(self) -> bool:
+        return self.process is not None and self.process.poll() is None
 
     def kill(self) -> None:
         """``kill -9``; nothing if it does not run."""
@@ -108,7 +119,7 @@ class Simulated:
         names = [agent["agent_id"] for agent in await self.get("agents")]
         return {name: await self.get(f"agents/{name}") for name in names}
 
-    async def settle(self, agent_ids: Iterable[str], rounds: int = 3) -> None:
+    async def settle(self, agent_ids: Iterable[str], rounds: int = 3, deadline: float = 60) -> None:
         """Freezes the lives and waits until each agent was asked ``rounds`` times more: all there is was shown."""
         await self.post("freeze")
         before = {name: (await self.get(f"agents/{name}"))["requests"] for name in agent_ids}
@@ -120,7 +131,7 @@ class Simulated:
                 del before[name]
             return True
 
-        await until(all_asked, f"{rounds} more requests of each agent", 60)
+        await until(all_asked, f"{rounds} more requests of each agent", deadline)
 
     async def close(self) -> None:
         await self._http.aclose()
@@ -133,6 +144,7 @@ class Lab:
     def __init__(
         self, bootstrap_servers: str, prefix: str, directory: Path, base_url: str, simulated: Simulated | None = None
     ) -> None:
+        self.program: tuple[str, ...] = ("bridge",)
         self.bootstrap_servers = bootstrap_servers
         self.prefix = prefix
         self.directory = directory
@@ -143,7 +155,8 @@ class Lab:
         self.produced: list[Produced] = []
         self.killed = False
         self._http = httpx.AsyncClient(timeout=5)
-        self._producer = AIOKafkaProducer(bootstrap_servers=bootstrap_servers, acks="all")
+        # What is sent again after an outage must not be there twice: nobody would know of the other one.
+        self._producer = AIOKafkaProducer(bootstrap_servers=bootstrap_servers, enable_idempotence=True)
 
     @property
     def sim(self) -> Simulated:
@@ -174,10 +187,9 @@ class Lab:
         """Starts ``asm-bridge run``; under a name it had before, with the same settings."""
         if name not in self.bridges:
             self.ops[name] = free_port()
-            given = self.settings(
-                OPS__LISTEN=f"127.0.0.1:{self.ops[name]}", KAFKA__GROUP_INSTANCE_ID=f"{self.prefix}{name}", **settings
-            )
-            self.bridges[name] = Child(name, ["run"], given, self.directory)
+            settings.setdefault("KAFKA__GROUP_INSTANCE_ID", f"{self.prefix}{name}")
+            given = self.settings(OPS__LISTEN=f"127.0.0.1:{self.ops[name]}", **settings)
+            self.bridges[name] = Child(name, ["run"], given, self.directory, self.program)
         self.bridges[name].start()
         return self.bridges[name]
 
@@ -266,7 +278,7 @@ class Lab:
     async def facts(self) -> Facts:
         """What is known by now."""
         return Facts(
-            messages=await read_topics(self.bootstrap_servers, self.prefix),
+            messages=await read_topics(self.bootstrap_servers, self.prefix, (*OUTPUT, "inject")),
             inbox=f"{self.prefix}inject",
             partitions=PARTITIONS,
             produced=self.produced,

@@ -4,6 +4,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from typing import Any
 
+from aiokafka.partitioner import murmur2
+
 from tests.chaos.facts import Facts, Message, Produced, Record
 
 MAX_BYTES = 512 * 1024
@@ -25,6 +27,7 @@ def broken(facts: Facts) -> Iterator[str]:
     yield from delivered_once(facts)
     yield from nothing_made_up(facts)
     yield from first_arrivals_in_order(facts, arrivals)
+    yield from moved_once(facts)
 
 
 def one_outcome(produced: Produced, outcomes: list[Record]) -> Iterator[str]:
@@ -51,6 +54,8 @@ def one_dead_letter(produced: Produced, outcomes: list[Record], facts: Facts) ->
 
 def _like(letter: Message, produced: Produced) -> Iterator[str]:
     value = None if len(produced.value or b"") > MAX_BYTES else produced.value
+    if produced.key is None and value is None:
+        value = b""  # a record has a key or a value
     if (letter.key, letter.value) != (produced.key, value):
         yield f"its dead letter has another key or value: {letter.key!r}, {(letter.value or b'')[:200]!r}"
     if not letter.header("asm_error_code") or not letter.header("asm_error"):
@@ -61,7 +66,8 @@ def arrived(outcome: Record, arrivals: list[Record]) -> Iterator[str]:
     """``delivered``: it reached the service, in the session that is told; more than once only if it says so."""
     if outcome["outcome"] == "delivered" and not arrivals:
         yield "is delivered, and never reached the service"
-    if outcome["outcome"] in ("rejected", "duplicate") and arrivals:
+    refused = outcome["outcome"] == "rejected" and not outcome["possibly_repeated"]
+    if (refused or outcome["outcome"] == "duplicate") and arrivals:
         yield f"is {outcome['outcome']}, and reached the service {len(arrivals)} times"
     if len(arrivals) > 1 and not outcome["possibly_repeated"]:
         yield f"reached the service {len(arrivals)} times, and possibly_repeated is false"
@@ -116,6 +122,47 @@ def first_arrivals_in_order(facts: Facts, arrivals: dict[str, list[Record]]) -> 
         firsts = [arrivals[entry.marker or ""][0]["index"] for entry in entries]
         if firsts != sorted(firsts):
             yield f"{agent_id}: {[entry.entry for entry in entries]} first arrived in the order {firsts}"
+
+
+def moved_once(facts: Facts) -> Iterator[str]:
+    """Beside what was produced, the inbox (if it was read) has one copy of each record that was in a wrong partition,
+    in its agent's, with its key and value; those of one partition in their order."""
+    read = [message for message in facts.messages if message.topic == "inject"]
+    if not read:
+        return
+    own = {produced.entry: produced for produced in facts.produced}
+    copies: defaultdict[str, list[Message]] = defaultdict(list)
+    for message in sorted(read, key=lambda message: message.offset):
+        if f"{message.partition}/{message.offset}" not in own:
+            copies[(message.header("asm_origin") or "").removeprefix(f"{facts.inbox}/")].append(message)
+    for entry in own.keys() | copies.keys():
+        yield from _moved(entry, own.get(entry), copies[entry], facts)
+    yield from _moved_in_order(copies)
+
+
+def _moved(entry: str, produced: Produced | None, copies: list[Message], facts: Facts) -> Iterator[str]:
+    if produced is None:
+        yield f"the inbox has {[copy.place for copy in copies]} of {entry!r}, which nobody produced"
+        return
+    home = None if produced.key is None else (murmur2(produced.key) & 0x7FFFFFFF) % facts.partitions
+    due = home is not None and home != produced.partition
+    if len(copies) != int(due):
+        yield f"entry {entry} was moved {len(copies)} times, expected {int(due)}: {[copy.place for copy in copies]}"
+    for copy in copies:
+        if (copy.partition, copy.key, copy.value) != (home, produced.key, produced.value):
+            yield f"entry {entry} was moved to {copy.place}, with the key {copy.key!r}; its home is {home}"
+
+
+def _moved_in_order(copies: dict[str, list[Message]]) -> Iterator[str]:
+    ways: defaultdict[tuple[str, int], list[tuple[int, int]]] = defaultdict(list)
+    for entry, found in copies.items():
+        partition, _, offset = entry.partition("/")
+        for copy in found:
+            ways[partition, copy.partition].append((int(offset or -1), copy.offset))
+    for (origin, home), offsets in ways.items():
+        arrived = [there for _, there in sorted(offsets)]
+        if arrived != sorted(arrived):
+            yield f"what was moved from {origin} to {home} stands there in the order {arrived}"
 
 
 def marker_of(event: Record) -> str | None:

@@ -222,3 +222,11 @@ def test_a_dead_letter_is_the_original_with_the_reason() -> None:
         "asm_error": "größer",
         "asm_origin": "asm.inject/3/5",
     }
+
+
+def test_a_dead_letter_with_neither_key_nor_value_can_be_written() -> None:
+    """A record with nothing in it (or without a key, and too large to keep) does not stop its partition for ever."""
+    letter = DeadLetter(key=None, value=None, code="malformed_event", text="no key", origin="asm.inject/3/17")
+    message = encoder().dead_letter(letter)
+    assert (message.key, message.value) == (None, b"")
+    assert encoder().dead_letter(msgspec.structs.replace(letter, key=b"agent-7")).value is None

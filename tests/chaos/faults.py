@@ -1,0 +1,252 @@
+"""What goes wrong in a run, and when: lanes that work side by side, each in an order that the seed decides."""
+
+import asyncio
+import contextlib
+import json
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from random import Random
+from typing import Any
+
+import httpx
+
+from tests.brokers import Broker
+from tests.chaos.harness import TOKENS, Lab, until
+
+STOP_DEADLINE = 60.0
+"""Seconds that a clean stop may take: drain_timeout and leaving, also while Kafka is away."""
+INTERVALS = (0.3, 0.5, 1.0)
+
+
+@dataclass
+class Trial:
+    """A run under way. ``skills`` by agent, ``tokens`` as the secrets file has them, ``broken`` what was seen to break
+    on the way; ``quick``: no fault after which the contract allows a pause of many seconds."""
+
+    lab: Lab
+    brokers: list[Broker]
+    processes: list[str]
+    skills: dict[str, list[str]]
+    tokens: dict[str, str]
+    ends: float
+    quick: bool = False
+    survived: Counter[str] = field(default_factory=Counter)
+    broken: list[str] = field(default_factory=list)
+    unwatched: set[str] = field(default_factory=set)
+
+    @property
+    def agents(self) -> list[str]:
+        return list(self.skills)
+
+    def note(self, text: str) -> None:
+        with (self.lab.directory / "timeline.log").open("a") as log:
+            log.write(f"{time.strftime('%H:%M:%S')}.{int(time.time() % 1 * 1000):03} {text}\n")
+
+
+Fault = Callable[[Trial, Random], Awaitable[None]]
+
+
+async def lane(trial: Trial, rng: Random, faults: Mapping[str, Fault], pause: tuple[float, float]) -> None:
+    """One fault after the other until the time is up, each survived when it is over."""
+    while (left := trial.ends - time.monotonic()) > 0:
+        await asyncio.sleep(min(rng.uniform(*pause), left))
+        name = rng.choice(list(faults))
+        trial.note(f"{name} ...")
+        await faults[name](trial, rng)
+        trial.note(f"... {name}")
+        trial.survived[name] += 1
+
+
+# -- processes
+
+
+async def process_killed(trial: Trial, rng: Random) -> None:
+    name = _one(trial, rng)
+    trial.lab.kill(name)
+    await asyncio.sleep(rng.choice((0, rng.uniform(0, 3), rng.uniform(6, 10))))
+    trial.lab.launch(name)
+
+
+async def process_stopped(trial: Trial, rng: Random) -> None:
+    name = _one(trial, rng)
+    await _ended(trial, name)
+    await asyncio.sleep(rng.uniform(0, 2))
+    trial.lab.launch(name)
+
+
+async def process_paused(trial: Trial, rng: Random) -> None:
+    name = _one(trial, rng)
+    trial.lab.bridges[name].signal(signal.SIGSTOP)
+    await asyncio.sleep(rng.choice((rng.uniform(1, 4), rng.uniform(7, 15))) if not trial.quick else rng.uniform(1, 9))
+    trial.lab.bridges[name].signal(signal.SIGCONT)
+
+
+async def process_joined_and_left(trial: Trial, rng: Random) -> None:
+    trial.lab.launch("extra", KAFKA__GROUP_INSTANCE_ID="")
+    await asyncio.sleep(rng.uniform(3, 10))
+    await _ended(trial, "extra")
+
+
+def _one(trial: Trial, rng: Random) -> str:
+    """A process to be hit; one that has ended by itself is told, and started again."""
+    name = rng.choice(trial.processes)
+    child = trial.lab.bridges[name]
+    if not child.runs:
+        trial.broken.append(f"{name} ended by itself with {child.process and child.process.returncode}")
+        trial.lab.launch(name)
+    return name
+
+
+async def _ended(trial: Trial, name: str) -> None:
+    """SIGTERM, once it can be heard; a clean stop ends with 0, whatever is away at the time."""
+
+    async def serves() -> bool:
+        return (await trial.lab.ask(name, "healthz"))[0] == 200
+
+    child = trial.lab.bridges[name]
+    try:
+        await until(serves, f"{name} is alive", STOP_DEADLINE)
+        if code := await child.stop(STOP_DEADLINE):
+            trial.broken.append(f"{name} ended with {code} after SIGTERM")
+    except (TimeoutError, subprocess.TimeoutExpired) as error:
+        trial.broken.append(f"{name} did not stop: {error}")
+        trial.lab.kill(name)
+
+
+PROCESSES: dict[str, Fault] = {
+    fault.__name__: fault for fault in (process_killed, process_stopped, process_paused, process_joined_and_left)
+}
+
+
+# -- Kafka
+
+
+async def broker_killed(trial: Trial, rng: Random) -> None:
+    broker = rng.choice(trial.brokers)
+    await asyncio.to_thread(broker.kill)
+    await asyncio.sleep(rng.uniform(0, 2 if trial.quick else 8))
+    await asyncio.to_thread(broker.restart)
+
+
+async def broker_paused(trial: Trial, rng: Random) -> None:
+    broker = rng.choice(trial.brokers)
+    await asyncio.to_thread(broker.pause)
+    await asyncio.sleep(rng.uniform(1, 4 if trial.quick else 10))
+    await asyncio.to_thread(broker.resume)
+
+
+KAFKA: dict[str, Fault] = {"broker_killed": broker_killed, "broker_paused": broker_paused}
+
+
+# -- the vendor
+
+
+async def answers_spoilt(trial: Trial, rng: Random, *, name: str, **measures: Any) -> None:
+    """Some or all agents' requests go wrong for a while, now and then or always."""
+    fault = {"probability": rng.choice((0.2, 0.6, 1.0)), **measures}
+    if rng.random() < 0.5:
+        fault["agents"] = rng.sample(trial.agents, max(1, len(trial.agents) // 4))
+    await trial.lab.sim.post("faults", **{name: fault})
+    await asyncio.sleep(rng.uniform(1, 3 if trial.quick else 6))
+    await trial.lab.sim.post("faults")
+
+
+async def unauthorized(trial: Trial, rng: Random) -> None:
+    """401 for some; as no one asks again for a minute with a refused token, each then has a new one."""
+    agents = rng.sample(trial.agents, 3)
+    await trial.lab.sim.post("faults", status_401={"agents": agents})
+    await asyncio.sleep(rng.uniform(1, 3))
+    await trial.lab.sim.post("faults")
+    await new_tokens(trial, agents)
+
+
+async def new_tokens(trial: Trial, agents: list[str]) -> None:
+    """The service takes new tokens only, and the secrets file is replaced a moment later."""
+    for agent_id in agents:
+        trial.tokens[agent_id] = f"{trial.tokens[agent_id].partition('+')[0]}+{time.monotonic_ns()}"
+        await trial.lab.sim.post(f"agents/{agent_id}/token", token=trial.tokens[agent_id])
+    path = trial.lab.directory / "secrets" / TOKENS
+    path.with_suffix(".new").write_text(json.dumps(trial.tokens))
+    path.with_suffix(".new").replace(path)
+
+
+async def vendor_paused(trial: Trial, rng: Random) -> None:
+    """The host takes connections, and no answer comes."""
+    trial.lab.sim.child.signal(signal.SIGSTOP)
+    await asyncio.sleep(rng.uniform(1, 3 if trial.quick else 8))
+    trial.lab.sim.child.signal(signal.SIGCONT)
+
+
+async def login_elsewhere(trial: Trial, rng: Random) -> None:
+    await _lever(trial, rng.choice(trial.agents), "login")
+
+
+async def logout_and_login(trial: Trial, rng: Random) -> None:
+    agent_id = rng.choice(trial.agents)
+    await _lever(trial, agent_id, "logout")
+    await asyncio.sleep(rng.uniform(0, 4))
+    await _lever(trial, agent_id, "login")
+
+
+async def session_ended_and_back(trial: Trial, rng: Random) -> None:
+    agent_id = rng.choice(trial.agents)
+    await _lever(trial, agent_id, "end")
+    await asyncio.sleep(rng.uniform(0, 3))
+    await _lever(trial, agent_id, "resume")
+
+
+async def _lever(trial: Trial, agent_id: str, lever: str, **body: Any) -> None:
+    with contextlib.suppress(httpx.HTTPStatusError):  # its own life was quicker
+        await trial.lab.sim.post(f"agents/{agent_id}/{lever}", **body)
+
+
+_SPOILT: dict[str, dict[str, Any]] = {
+    "429 with Retry-After": {"name": "status_429", "retry_after": 2},
+    "429": {"name": "status_429"},
+    "500": {"name": "status_500"},
+    "503 with Retry-After": {"name": "status_503", "retry_after": 1},
+    "slow": {"name": "slow", "ms": 1500},
+    "hang": {"name": "hang"},
+    "cut": {"name": "cut"},
+    "cut after": {"name": "cut_after"},
+    "malformed": {"name": "malformed"},
+    "ended": {"name": "ended"},
+}
+VENDOR: dict[str, Fault] = {
+    **{name: partial(answers_spoilt, **measures) for name, measures in _SPOILT.items()},
+    **{f.__name__: f for f in (unauthorized, vendor_paused, login_elsewhere, logout_and_login, session_ended_and_back)},
+}
+
+
+# -- the registry
+
+
+async def unregistered_and_back(trial: Trial, rng: Random) -> None:
+    agent_id = rng.choice(trial.agents)
+    await trial.lab.produce("sessions", None, agent_id.encode())
+    await asyncio.sleep(rng.uniform(0, 5))
+    await registered(trial, rng, agent_id)
+
+
+async def interval_changed(trial: Trial, rng: Random) -> None:
+    await registered(trial, rng, rng.choice(trial.agents))
+
+
+async def bad_entry(trial: Trial, rng: Random) -> None:
+    """One that leaves the last good one in force."""
+    agent_id = rng.choice(trial.agents)
+    await trial.lab.produce("sessions", b'{"interval": "often"}', agent_id.encode())
+    await asyncio.sleep(rng.uniform(0, 2))
+    await registered(trial, rng, agent_id)
+
+
+async def registered(trial: Trial, rng: Random, agent_id: str) -> None:
+    await trial.lab.register(agent_id, skills=trial.skills[agent_id], interval=rng.choice(INTERVALS))
+
+
+REGISTRY: dict[str, Fault] = {f.__name__: f for f in (unregistered_and_back, interval_changed, bad_entry)}

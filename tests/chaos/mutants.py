@@ -1,0 +1,76 @@
+"""Builds that are broken on purpose, to see the harness catch them: ``python -m tests.chaos.mutants NAME run ...``.
+
+By hand: ``make chaos ARGS="--mutant offset_outside --seed 1"`` must end with 1, and tell which promise was broken.
+"""
+
+import inspect
+import os
+import sys
+import textwrap
+from collections.abc import Callable
+from typing import Any
+
+from bridge.kafka.clients import Clients
+from bridge.kafka.partition import Partition
+from bridge.sessions.agents import Agents
+
+
+def rewritten(cls: type, method: str, *changes: tuple[str, str]) -> None:
+    """Replace pieces of a method's source. Raises ``ValueError`` if one is not there (any more): mend the mutant."""
+    function: Any = inspect.unwrap(cls.__dict__[method])
+    source = textwrap.dedent(inspect.getsource(function))
+    for old, new in changes:
+        if source.count(old) != 1:
+            raise ValueError(f"{cls.__name__}.{method} does not have {old!r} once")
+        source = source.replace(old, new)
+    names: dict[str, Any] = {}
+    exec(compile(source, f"<mutant {method}>", "exec"), function.__globals__, names)
+    setattr(cls, method, names[method])
+
+
+def state_before_fence() -> None:
+    """The states are read while the last owner, or its last transaction, may still write.
+
+    The second between stands for the reading of a long topic.
+    """
+    fence = "self._producer = await self._clients.start_producer(self.number)"
+    read = "self.offsets = Offsets(offset or 0)"
+    late = f"{read}; await asyncio.sleep(1); {fence}"
+    rewritten(Partition, "open", (fence, "pass"), (read, late))
+
+
+def offset_outside() -> None:
+    """The inbox's offset is committed on its own, before the transaction."""
+    within = "await self._producer.send_offsets_to_transaction({self._inbox: offset}, self._clients.group_id)"
+    begin = "    await self._producer.begin_transaction()"
+    outside = "    if offset is not None:\n        await self._commit_offset(self._inbox, offset)\n"
+    rewritten(Partition, "_transaction", (within, "pass"), (begin, outside + begin))
+
+
+def producer_per_process() -> None:
+    """The transactional id names the process: two owners of a partition do not fence each other."""
+    name = 'f"{self.group_id}-{partition}"'
+    rewritten(Clients, "start_producer", (name, f'{name} + "-{os.getpid()}"'))
+
+
+def inbox_offset_ignored() -> None:
+    """What the state says of finished entries is not looked at: they are handled again when read again."""
+    known = "if entry.offset <= state.inbox_offset and entry.offset not in state.inbox_open:"
+    rewritten(Agents, "_take", (known, "if False:"))
+
+
+MUTANTS: dict[str, Callable[[], None]] = {
+    mutant.__name__: mutant
+    for mutant in (state_before_fence, offset_outside, producer_per_process, inbox_offset_ignored)
+}
+
+
+def main() -> None:
+    from bridge.cli import main as bridge
+
+    MUTANTS[sys.argv.pop(1)]()
+    bridge()
+
+
+if __name__ == "__main__":
+    main()

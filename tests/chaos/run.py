@@ -1,0 +1,199 @@
+"""``python -m tests.chaos.run``: everything among faults, and a judgement of what came of it (see docs/chaos.md)."""
+
+import argparse
+import asyncio
+import json
+import logging
+import secrets
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+
+from tests.brokers import Broker, start_broker
+from tests.brokers.cluster import Cluster
+from tests.chaos import faults
+from tests.chaos.checker import broken_promises
+from tests.chaos.facts import Facts
+from tests.chaos.faults import Trial
+from tests.chaos.harness import TOKENS, Lab, lab
+from tests.chaos.traffic import inject
+
+SETTINGS = {
+    "ASM__REQUEST_TIMEOUT": "3s",
+    "INJECTION__TTL": "20s",
+    "INJECTION__UNKNOWN_AGENT_GRACE": "3s",
+}
+"""Times to live and time-outs that let a run end soon after its last fault."""
+SETTLED = 180.0
+"""Seconds within which all must be well when the faults are over: one session time-out, one back-off, times to live."""
+
+
+@dataclass
+class Plan:
+    """What is to happen. ``kinds``: the lanes of faults to use."""
+
+    seconds: float = 60.0
+    seed: int = 1
+    agents: int = 40
+    processes: int = 3
+    a_second: float = 4.0
+    quick: bool = False
+    mutant: str | None = None
+    kinds: tuple[str, ...] = ("processes", "kafka", "vendor", "registry", "inbox")
+
+
+@dataclass
+class Report:
+    """What came of it."""
+
+    plan: Plan
+    facts: Facts
+    survived: Counter[str] = field(default_factory=Counter)
+    broken: list[str] = field(default_factory=list)
+
+    def lines(self) -> list[str]:
+        """For people."""
+        told = [told.record for told in self.facts.told]
+        outcomes = Counter(record["outcome"] for record in told if record["type"] == "InjectionCompleted")
+        again = sum(bool(record.get("possibly_repeated")) for record in told)
+        gaps = sorted(gap for agent in self.facts.agents.values() for gap in agent["gaps"]) or [0.0]
+        few = gaps[int(len(gaps) * 0.99)]
+        verdict = f"{len(self.broken)} BROKEN PROMISES" if self.broken else "every promise was kept"
+        return [
+            f"seed {self.plan.seed}: {verdict}",
+            f"  {self.survived.total()} faults: {_counts(self.survived)}",
+            f"  {len(told)} records in {len(self.facts.streams)} streams of {len(self.facts.agents)} agents",
+            f"  {len(self.facts.produced)} injections: {_counts(outcomes)}; {again} possibly repeated",
+            f"  gaps between polls: median {statistics.median(gaps):.2f} s, 99% {few:.2f} s, longest {gaps[-1]:.2f} s",
+            *(f"  BROKEN: {text[:1000]}" for text in self.broken[:40]),
+        ]
+
+
+def _counts(counter: Counter[str]) -> str:
+    return ", ".join(f"{name} {number}" for name, number in sorted(counter.items())) or "none"
+
+
+async def chaos(brokers: Sequence[Broker], bootstrap_servers: str, directory: Path, plan: Plan) -> Report:
+    """Runs the plan, lets everything settle, and judges. Raises nothing for a broken promise: the report has it."""
+    simulator = ["--sessions", str(plan.agents), "--change-rate", "0.5", "--seed", str(plan.seed)]
+    async with lab(bootstrap_servers, f"c{secrets.token_hex(4)}.", directory, *simulator) as the_lab:
+        trial = await _begun(the_lab, list(brokers), plan)
+        try:
+            await _break(trial, plan)
+            await _settle(trial)
+        except (TimeoutError, AssertionError) as error:
+            trial.broken.append(f"it did not settle: {error}")
+        facts = await the_lab.facts()
+    return Report(plan, facts, trial.survived, [*trial.broken, *broken_promises(facts)])
+
+
+async def _begun(the_lab: Lab, brokers: list[Broker], plan: Plan) -> Trial:
+    if plan.mutant:
+        the_lab.program = ("tests.chaos.mutants", plan.mutant)
+    the_lab.killed = True  # under faults not all that was shown need be told
+    processes = [f"bridge-{number}" for number in range(plan.processes)]
+    await the_lab.bridge(processes[0], **SETTINGS)
+    skills = {agent["agent_id"]: agent["skills"] for agent in await the_lab.sim.get("agents")}
+    tokens = json.loads((the_lab.directory / "secrets" / TOKENS).read_text())
+    trial = Trial(the_lab, brokers, processes, skills, tokens, time.monotonic() + plan.seconds, plan.quick)
+    for number, name in enumerate(processes[1:], 1):  # every other one without static membership
+        the_lab.launch(name, **SETTINGS, **({"KAFKA__GROUP_INSTANCE_ID": ""} if number % 2 else {}))
+    await asyncio.gather(*(faults.registered(trial, Random(plan.seed), agent_id) for agent_id in skills))
+    return trial
+
+
+async def _break(trial: Trial, plan: Plan) -> None:
+    """All lanes side by side, each with dice of its own, so that none changes another's order."""
+    scale = 0.5 if plan.quick else 1.0
+    lanes = {
+        "processes": (faults.PROCESSES, (1 * scale, 6 * scale)),
+        "kafka": (faults.KAFKA, (8 * scale, 25 * scale)),
+        "vendor": (faults.VENDOR, (0.5, 3 * scale)),
+        "registry": (faults.REGISTRY, (1 * scale, 6 * scale)),
+    }
+    async with asyncio.TaskGroup() as running:
+        for name, (kinds, pause) in lanes.items():
+            if name in plan.kinds and (name != "kafka" or trial.brokers):
+                running.create_task(faults.lane(trial, Random(f"{plan.seed}/{name}"), kinds, pause))
+        if "inbox" in plan.kinds:
+            running.create_task(inject(trial, Random(f"{plan.seed}/inbox"), plan.a_second))
+
+
+async def _settle(trial: Trial) -> None:
+    """No fault any more: within some time everything is well, everything is told, and all end cleanly."""
+    trial.note("settling")
+    the_lab, gone = trial.lab, trial.agents[-1]
+    for name in trial.processes:
+        if not the_lab.bridges[name].runs:
+            trial.broken.append(f"{name} is not there at the end")
+            the_lab.launch(name)
+    await the_lab.produce("sessions", None, gone.encode())
+    await asyncio.gather(*(the_lab.ready(name, SETTLED) for name in trial.processes))
+    await the_lab.completed(SETTLED)
+    await the_lab.sim.settle(trial.agents[:-1], deadline=SETTLED)
+    codes = await asyncio.gather(*(the_lab.bridges[name].stop(faults.STOP_DEADLINE) for name in trial.processes))
+    trial.broken += [f"{name} ended with {code}" for name, code in zip(trial.processes, codes, strict=True) if code]
+
+
+def main() -> int:
+    options = _options()
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # that a broker is away is what the run is about
+    plan = Plan(
+        seconds=options.minutes * 60,
+        seed=options.seed,
+        agents=options.agents,
+        processes=options.processes,
+        a_second=options.injections,
+        mutant=options.mutant,
+        kinds=tuple(options.faults.split(",")),
+    )
+    broker = _start(options)
+    directory = Path(tempfile.mkdtemp(prefix=f"asm-bridge-chaos-{plan.seed}-"))
+    say(f"{plan.seconds / 60:g} min on {broker.description}; logs in {directory}")
+    try:
+        nodes = broker.nodes if isinstance(broker, Cluster) else [broker]
+        report = asyncio.run(chaos(nodes, broker.bootstrap_servers, directory, plan))
+    finally:
+        broker.stop()
+    say(*report.lines())
+    if not report.broken:
+        shutil.rmtree(directory, ignore_errors=True)
+    return 1 if report.broken else 0
+
+
+def say(*lines: str) -> None:
+    sys.stdout.write("\n".join(lines) + "\n")
+    sys.stdout.flush()
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos.run", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=3.0, help="how long there are faults")
+    parser.add_argument("--seed", type=int, default=1, help="the same seed: the same faults in the same order")
+    parser.add_argument("--agents", type=int, default=40)
+    parser.add_argument("--processes", type=int, default=3)
+    parser.add_argument("--injections", type=float, default=4.0, help="a second")
+    parser.add_argument("--broker", help="docker, maven or HOST:PORT (default: the best there is)")
+    parser.add_argument("--brokers", type=int, choices=(1, 3), default=1, help="3: a cluster of maven brokers")
+    parser.add_argument("--faults", default=",".join(Plan.kinds), help="lanes to use (default: %(default)s)")
+    parser.add_argument("--mutant", help="a deliberately broken build, see tests/chaos/mutants.py")
+    return parser.parse_args()
+
+
+def _start(options: argparse.Namespace) -> Broker:
+    if options.brokers == 1:
+        return start_broker(options.broker)[0]
+    cluster = Cluster()
+    cluster.start()
+    return cluster
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,24 @@
+"""A short run among faults on each test run, and the seeds that once found something. The long one is `make chaos`."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.brokers import Broker
+from tests.brokers.external import ExternalBroker
+from tests.chaos.run import Plan, chaos
+
+pytestmark = [pytest.mark.kafka, pytest.mark.transactions]
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("seed", [1])
+async def test_every_promise_is_kept_among_faults(broker: Broker, tmp_path: Path, seed: int) -> None:
+    """Processes killed, stopped and paused, Kafka and the vendor away, agents moved and bad input, all at once: no
+    promise is broken."""
+    plan = Plan(seconds=20, seed=seed, agents=24, processes=2, quick=True)
+    brokers = [] if isinstance(broker, ExternalBroker) else [broker]
+    report = await chaos(brokers, broker.bootstrap_servers, tmp_path, plan)
+    assert not report.broken, "\n".join(report.lines())
+    assert report.survived.total() > 10
+    assert len(report.facts.told) > 200

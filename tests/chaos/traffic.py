@@ -1,0 +1,59 @@
+"""What is injected during a run: sound events, and everything that an inbox may be sent besides."""
+
+import asyncio
+import time
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from random import Random
+
+from bridge.kafka.keys import partition_for
+from tests.chaos.faults import Trial
+from tests.chaos.harness import PARTITIONS
+
+_MARKERS = count(9_007_199_254_740_993)
+
+
+async def inject(trial: Trial, rng: Random, a_second: float) -> None:
+    """Until the time is up; an outage of Kafka is waited out."""
+    while time.monotonic() < trial.ends:
+        await _one(trial, rng)
+        await asyncio.sleep(rng.expovariate(a_second))
+
+
+async def _one(trial: Trial, rng: Random) -> None:
+    lab, agent_id, marker = trial.lab, rng.choice(trial.agents), str(next(_MARKERS))
+    key, drawn = agent_id.encode(), rng.random()
+    if drawn < 0.45:
+        await lab.inject(agent_id, marker)
+    elif drawn < 0.6:
+        ce_id = f"id-{marker}"
+        for again in range(rng.choice((1, 2, 2))):
+            await lab.inject(agent_id, marker if not again else str(next(_MARKERS)), ce_id=ce_id)
+    elif drawn < 0.78:
+        await lab.inject(agent_id, marker, partition=_elsewhere(rng, key))
+    elif drawn < 0.84:
+        await lab.inject(agent_id, marker, conversation={"reference_id": "refuse"})
+    elif drawn < 0.88:
+        await lab.inject(f"nobody-{rng.randrange(10)}", marker)
+    elif drawn < 0.92:
+        await lab.inject(agent_id, marker, headers=[("expires_at", _soon(rng))])
+    else:
+        await _bad(trial, rng, key)
+
+
+async def _bad(trial: Trial, rng: Random, key: bytes) -> None:
+    value = rng.choice((b"{", None, b'{"no_such_event": {}}', b"x" * 600_000))
+    if rng.random() < 0.3:
+        await trial.lab.inject_raw(None, value, partition=rng.randrange(PARTITIONS))
+    else:
+        partition = _elsewhere(rng, key) if rng.random() < 0.3 else partition_for(key, PARTITIONS)
+        await trial.lab.inject_raw(key, value, partition=partition)
+
+
+def _elsewhere(rng: Random, key: bytes) -> int:
+    """A partition that the key does not belong to, as a foreign partitioner would choose it."""
+    return (partition_for(key, PARTITIONS) + rng.randrange(1, PARTITIONS)) % PARTITIONS
+
+
+def _soon(rng: Random) -> bytes:
+    return (datetime.now(UTC) + timedelta(seconds=rng.uniform(-1, 3))).isoformat().encode()
