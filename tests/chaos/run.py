@@ -83,7 +83,7 @@ def _counts(counter: Counter[str]) -> str:
 
 async def chaos(brokers: Sequence[Broker], bootstrap_servers: str, directory: Path, plan: Plan) -> Report:
     """Runs the plan, lets everything settle, and judges. Raises nothing for a broken promise: the report has it."""
-    simulator = ["--sessions", str(plan.agents), "--change-rate", "0.5", "--seed", str(plan.seed)]
+    simulator = ["--sessions", str(plan.agents), "--change-rate", "0.5", "--latency", "50", "--seed", str(plan.seed)]
     async with lab(bootstrap_servers, f"c{secrets.token_hex(4)}.", directory, *simulator) as the_lab:
         trial = await _begun(the_lab, list(brokers), plan)
         try:
