@@ -11,6 +11,7 @@ import random
 import re
 import time
 from array import array
+from collections.abc import Iterator
 from typing import cast
 from urllib.parse import parse_qs, urlsplit
 
@@ -119,12 +120,18 @@ class Service:
             self._queue = second, shared_queue(self._shared, second)
         return self._queue[1]
 
+    def _silences(self) -> Iterator[float]:
+        """Gaps that have not ended and are longer than any that has: a client that stalls must not look punctual."""
+        longest, now = max(self._gaps, default=0.0), time.monotonic_ns()
+        silences = ((now - agent.last) / 1e9 for agent in self._agents.values())
+        return (silence for silence in silences if silence > longest)
+
     def stats(self, reset: bool) -> bytes:
         """What was seen since the last reset; gaps and injection latencies in seconds."""
         seen = {
             "window_s": time.monotonic() - self._begin, "polls": self._polls, "changes": self._changes,
             "sessions_seen": self._seen, "connections": self.connections, "cpu_s": time.process_time() - self._cpu,
-            "gap": spread(self._gaps), "inject": spread(self._injected),
+            "gap": spread([*self._gaps, *self._silences()]), "inject": spread(self._injected),
         }  # fmt: skip
         if reset:
             self._reset()

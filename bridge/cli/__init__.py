@@ -7,14 +7,14 @@ import typer
 from typer.core import TyperGroup
 
 from bridge import __version__
-from bridge.cli import config, dead_letters, inject, run, schemas, sessions, tail, topics
+from bridge.cli import config, dead_letters, inject, run, schemas, sessions, status, tail, topics
 from bridge.cli.bench import bench
 from bridge.cli.demo import demo
 from bridge.cli.options import SettingsCommand
 from bridge.cli.output import CommandError, UsageError
 from bridge.cli.simulate import simulate
 
-LATER = ("check", "status")
+LATER = ("check",)
 """Commands that are announced, and not in this release."""
 
 
@@ -39,6 +39,7 @@ app.add_typer(sessions.app, name="sessions")
 app.command(cls=SettingsCommand)(inject.inject)
 app.command(cls=SettingsCommand)(tail.tail)
 app.add_typer(dead_letters.app, name="dead-letters")
+app.command(cls=SettingsCommand)(status.status)
 app.command(cls=SettingsCommand)(config.config)
 app.add_typer(schemas.app, name="schemas")
 app.command()(bench)

@@ -61,6 +61,7 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc]
             except KafkaError as error:
                 if self._consumer._coordinator._coordination_task.done():
                     raise
+                METRICS.kafka_errors.labels("inbox").inc()
                 log.warning("inbox.read_failed", error=str(error) or type(error).__name__)
                 await asyncio.sleep(1)
 

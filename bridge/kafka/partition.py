@@ -5,6 +5,7 @@ Whatever fails, there is one way out: drop the memory and open again.
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -41,6 +42,8 @@ class Batch:
     messages: list[Outgoing] = field(default_factory=list)
     agents: set[str] = field(default_factory=set)
     size: int = 0
+    since: float | None = None
+    """When its first step came (monotonic)."""
 
     def add(self, message: Outgoing) -> None:
         self.messages.append(message)
@@ -93,11 +96,12 @@ class Partition:
     @property
     def accepting(self) -> bool:
         """Whether steps can be committed soon: while they cannot, nobody should be asked for more."""
-        overdue = self._since is not None and asyncio.get_running_loop().time() - self._since > _OVERDUE
+        overdue = self._since is not None and time.monotonic() - self._since > _OVERDUE
         return self._producer is not None and not overdue and self._batch.size < _BATCH_BYTES
 
     def append(self, step: Step) -> None:
         agent_id = step.state.agent_id
+        self._batch.since = self._batch.since or time.monotonic()
         self.states[agent_id] = step.state
         self._batch.agents.add(agent_id)
         for record in step.records:
@@ -138,6 +142,8 @@ class Partition:
         if batch.messages or states or offset:
             await self._write(batch.messages, states, offset)
         self._marked = mark
+        if batch.since is not None:
+            METRICS.step_seconds.observe(time.monotonic() - batch.since)
         for agent_id, state in settled.items():
             (self._written.discard if state is None else self._written.add)(agent_id)
             self._committed(agent_id, state)
@@ -164,13 +170,14 @@ class Partition:
         return settled
 
     async def _write(self, messages: list[Outgoing], states: list[Outgoing], offset: OffsetAndMetadata | None) -> None:
-        self._since = asyncio.get_running_loop().time()
+        self._since = time.monotonic()
         write = self._transaction if self._clients.exactly_once else self._in_turn
         try:
             with METRICS.commit_seconds.time():
                 await bounded(write(messages, states, offset))
         except (KafkaError, TimeoutError, AssertionError) as error:
             METRICS.commits.labels("failed").inc()
+            METRICS.kafka_errors.labels("commit").inc()
             raise PartitionLost(f"{type(error).__name__}: {error}") from error
         self._since = None
         METRICS.commits.labels("ok").inc()

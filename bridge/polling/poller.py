@@ -5,7 +5,6 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from math import floor
-from zlib import crc32
 
 import structlog
 
@@ -19,6 +18,8 @@ from bridge.vendor.host import Host
 from bridge.vendor.tokens import Tokens
 
 log = structlog.get_logger()
+
+_OK = METRICS.polls.labels("ok")
 
 SLOT = 0.05
 """Seconds: what is due within one slot is asked together, because waking up costs more than asking."""
@@ -72,7 +73,7 @@ class Poller:
     def add(self, agent: Agent, home: Agents) -> None:
         """Watch from now on: first within a second, then in the agent's own phase."""
         if agent not in self._homes or agent.interval != self._intervals.get(agent):
-            self._put(agent, time.monotonic() + _share(agent) * min(agent.interval, 1.0))
+            self._put(agent, time.monotonic() + agent.share * min(agent.interval, 1.0))
         self._homes[agent], self._intervals[agent] = home, agent.interval
 
     def remove(self, agent: Agent) -> None:
@@ -112,25 +113,26 @@ class Poller:
             METRICS.skipped_ticks.labels("unanswered").inc()
         elif agent in self._ready:
             METRICS.skipped_ticks.labels("rate_limit").inc()
-        elif not self._accepting(agent):
-            METRICS.skipped_ticks.labels("partition").inc()
         else:
             METRICS.lateness_seconds.observe(late)
             self._ready[agent] = None
-
-    def _accepting(self, agent: Agent) -> bool:
-        home = self._homes.get(agent)
-        return home is not None and home.accepting and self._holds()
 
     def _allow(self) -> None:
         if self._rate_limit is not None:
             self._allowance = min(max(1.0, self._rate_limit * SLOT), self._allowance + self._rate_limit * SLOT)
 
     def _drain(self) -> None:
+        """Ask those whose turn it is, as far as the rate allows."""
+        holds = self._holds()
         while self._ready and (self._rate_limit is None or self._allowance >= 1):
             agent = next(iter(self._ready))
             del self._ready[agent]
-            if agent.in_flight is None and self._accepting(agent) and self._start(agent, self._homes[agent]):
+            home = self._homes.get(agent)
+            if home is None or agent.in_flight is not None:
+                continue
+            if not (holds and home.accepting):
+                METRICS.skipped_ticks.labels("partition").inc()
+            elif self._start(agent, home):
                 self._allowance -= 1
 
     # -- one poll
@@ -187,7 +189,7 @@ class Poller:
             return agent.failed(ask, Malformed(f"{type(error).__name__}", maybe_acted=True), now())
 
     def _count(self, sent: float, result: str) -> None:
-        METRICS.polls.labels(result).inc()
+        (_OK if result == "ok" else METRICS.polls.labels(result)).inc()
         METRICS.poll_seconds.observe(time.monotonic() - sent)
 
 
@@ -198,12 +200,7 @@ async def _until(due: float) -> None:
         await asyncio.sleep(wait)
 
 
-def _share(agent: Agent) -> float:
-    """Where in its interval an agent is asked, from 0 to 1: a fleet that starts together must not ask together."""
-    return crc32(agent.state.agent_id.encode()) / 2**32
-
-
 def _next_due(agent: Agent, due: float) -> float:
     """The next time of the agent's phase after ``due``; from one to the next it is a whole interval."""
-    phase = _share(agent) * agent.interval
+    phase = agent.share * agent.interval
     return phase + (floor((due - phase) / agent.interval + 1e-6) + 1) * agent.interval

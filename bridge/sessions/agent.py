@@ -7,6 +7,7 @@ partition.
 from dataclasses import dataclass
 from typing import NamedTuple
 from uuid import uuid4
+from zlib import crc32
 
 import httpx
 import msgspec
@@ -84,7 +85,7 @@ class Agent:
     __slots__ = (
         "_answered", "_backoff", "_body", "_doubt", "_ended", "_failures", "_plain", "_plain_next", "_refused_token",
         "_trouble", "_voice_sid", "again", "committed_cursor", "due", "entry", "in_flight", "interval", "not_before",
-        "pending", "sick", "sid", "state", "unknown_since",
+        "pending", "share", "sick", "sid", "state", "unknown_since",
     )  # fmt: skip
 
     def __init__(self, state: AgentState, limits: Limits, backoff: Backoff, at: Moment) -> None:
@@ -98,6 +99,8 @@ class Agent:
         self.committed_cursor = state.message_cursor
         self.not_before = 0.0
         self.due = 0.0
+        self.share = crc32(state.agent_id.encode()) / 2**32
+        """Where in its interval it is asked, from 0 to 1: a fleet that starts together must not ask together."""
         self.in_flight: Ask | None = None
         self.again = False
         self._backoff = backoff

@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from bridge.settings.types import (
     FOR_EVER,
     BaseUrl,
+    CommitInterval,
     Count,
     Directory,
     File,
@@ -90,7 +91,7 @@ class KafkaSettings(Section):
     )
     session_timeout: Positive = _setting(10.0, "After this long in silence a process is taken for dead.")
     group_instance_id: Text | None = _setting(None, "Static membership: quick restarts; unique to a process.")
-    commit_interval: Interval = _setting(0.2, "How long steps are gathered into one transaction.")
+    commit_interval: CommitInterval = _setting(0.2, "How long steps are gathered into one transaction.")
     compression: Literal["none", "gzip", "snappy", "lz4", "zstd"] = _setting("lz4", "Compression of what is produced.")
 
     @property

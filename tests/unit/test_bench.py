@@ -207,6 +207,19 @@ def test_the_target_counts() -> None:
     assert (second["polls"], second["sessions_seen"], second["changes"], second["inject"]["count"]) == (1, 1, 0, 1)
 
 
+def test_a_client_that_stalls_does_not_look_punctual(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A silence that lasts when the measurement ends counts as a gap."""
+    now = [0]
+    monkeypatch.setattr("bridge.bench.target.time.monotonic_ns", lambda: now[0])
+    service = Service(change=0, queue=0)
+    for now[0] in (1_000_000_000, 2_000_000_000):
+        service.poll(1, b"{}")
+    now[0] = 2_500_000_000
+    assert json.loads(service.stats(reset=False).partition(b"\r\n\r\n")[2])["gap"]["max"] == 1.0
+    now[0] = 9_000_000_000
+    assert json.loads(service.stats(reset=False).partition(b"\r\n\r\n")[2])["gap"]["max"] == 7.0
+
+
 @pytest.mark.parametrize("text", ["", "x", "500,", "0", "500;1000"])
 def test_wrong_sizes_are_refused(text: str) -> None:
     """A wrong --sessions says what is expected."""

@@ -58,7 +58,7 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]
     assert f"asm-bridge {command}" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("command", ["check", "status"])
+@pytest.mark.parametrize("command", ["check"])
 def test_what_comes_later_is_refused(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     """A command that is announced for later says so, as wrong usage."""
     assert code(command, "--json") == 2

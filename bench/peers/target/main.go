@@ -122,12 +122,26 @@ func spread(values []float64) map[string]any {
 	return map[string]any{"count": len(values), "p50": at(0.5), "p99": at(0.99), "max": at(1)}
 }
 
+// silences are gaps that have not ended and are longer than any that has: a client that stalls must not look punctual.
+func (s *service) silences() []float64 {
+	longest, found := 0.0, []float64{}
+	for _, gap := range s.gaps {
+		longest = max(longest, gap)
+	}
+	for _, a := range s.agents {
+		if silence := time.Since(a.last).Seconds(); silence > longest {
+			found = append(found, silence)
+		}
+	}
+	return found
+}
+
 func (s *service) stats(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	json.NewEncoder(w).Encode(map[string]any{
 		"window_s": time.Since(s.begin).Seconds(), "polls": s.polls, "changes": s.changes, "sessions_seen": s.seen,
-		"connections": s.connections, "cpu_s": used() - s.cpu, "gap": spread(slices.Clone(s.gaps)), "inject": spread(nil),
+		"connections": s.connections, "cpu_s": used() - s.cpu, "gap": spread(append(s.silences(), s.gaps...)), "inject": spread(nil),
 	})
 	if r.URL.Query().Has("reset") {
 		s.window++
