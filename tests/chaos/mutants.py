@@ -4,8 +4,8 @@ By hand, as each must end with 1 and say which promise was broken; without ``--m
 
     make chaos ARGS="--mutant producer_per_process --seed 41 --minutes 1.5 --faults pauses,inbox --pace 0.3"
     make chaos ARGS="--mutant state_before_fence --seed 41 --minutes 2.5 --faults pauses,inbox --pace 0.3"
-    make chaos ARGS="--mutant offset_outside --seed 41 --minutes 1.5 --faults kills,kafka,inbox --pace 0.2 --injections 50"
-    make chaos ARGS="--mutant inbox_offset_ignored --seed 1 --minutes 1"
+    make chaos ARGS="--mutant offset_outside --seed 41 --faults kills,kafka,inbox --pace 0.2 --injections 50"
+    make chaos ARGS="--mutant inbox_offset_ignored --seed 1"
 """
 
 import inspect
