@@ -28,7 +28,7 @@ MARKERS = count(9_007_199_254_740_993)
 @asynccontextmanager
 async def watching(broker: Broker, prefix: str, directory: Path, names: str) -> AsyncIterator[tuple[Lab, list[str]]]:
     """A lab with a process for each letter of ``names``, without static membership, that watch 16 agents; judged."""
-    simulator = ["--sessions", "16", "--change-rate", "0.5", "--seed", "5"]
+    simulator = ["--sessions", "16", "--change-rate", "0.5", "--no-logouts", "--seed", "5"]
     async with lab(broker.bootstrap_servers, prefix, directory, *simulator) as the_lab:
         for name in names:
             await the_lab.bridge(name, KAFKA__GROUP_INSTANCE_ID="")
