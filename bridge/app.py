@@ -24,8 +24,9 @@ from bridge.kafka.keys import partition_for
 from bridge.kafka.partition import Partition
 from bridge.kafka.plain import read_registry, write_registry
 from bridge.kafka.topics import ensure_topics
+from bridge.ops.http import listen
 from bridge.ops.metrics import METRICS
-from bridge.ops.server import listen, serve
+from bridge.ops.server import serve
 from bridge.ops.snapshot import Snapshot
 from bridge.polling.poller import Poller, now
 from bridge.sessions.agent import CONDITIONS
@@ -102,19 +103,8 @@ class Bridge:
         self._tokens = Tokens(settings.secrets_dir, asm.token.get_secret_value() if asm.token else None)
         self._host = Host(backoff)
         self._poller = Poller(self._client, self._tokens, self._host, asm.rate_limit, self._holds)
-        limits = settings.injection
-        self._policy = Policy(
-            interval=settings.poll.interval,
-            limits=Limits(
-                limits.ttl,
-                limits.unknown_agent_grace,
-                limits.max_attempts,
-                limits.max_events_per_request,
-                limits.max_pending,
-            ),
-            backoff=backoff,
-            clock=now,
-        )
+        limits = Limits(**settings.injection.model_dump())
+        self._policy = Policy(interval=settings.poll.interval, limits=limits, backoff=backoff, clock=now)
         self._registry = Registry(self._changed, self._refused)
         self._registry_read = asyncio.Event()
         self._hindrance: str | None = None
@@ -165,9 +155,11 @@ class Bridge:
             try:
                 await self._prepare_once()
             except (KafkaUnavailableError, KafkaError, OSError, TimeoutError) as error:
-                self._hindrance = str(error) or type(error).__name__
                 METRICS.kafka_errors.labels("start").inc()
-                log.warning("run.waiting_for_kafka", error=self._hindrance)
+                text = str(error) or type(error).__name__
+                if text != self._hindrance:
+                    log.warning("run.waiting_for_kafka", error=text)
+                self._hindrance = text
                 await asyncio.sleep(2)
             else:
                 self._hindrance = None

@@ -14,7 +14,8 @@ from bridge.app import Bridge
 from bridge.backoff import Backoff
 from bridge.embedded import free_port
 from bridge.injection.pending import Limits
-from bridge.ops.server import listen, serve
+from bridge.ops.http import listen
+from bridge.ops.server import serve
 from bridge.ops.snapshot import Snapshot
 from bridge.sessions.agent import Agent, Moment
 from bridge.settings import AsmSettings, KafkaSettings, OpsSettings, Settings, TopicsSettings

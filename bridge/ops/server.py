@@ -3,12 +3,11 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Protocol
 
 import msgspec
-import uvicorn
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
 from starlette.datastructures import MutableHeaders
@@ -19,6 +18,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from bridge.ops.http import answering
 from bridge.ops.metrics import METRICS
 from bridge.ops.monitor import Monitor
 from bridge.ops.sessions import Query, sessions_page
@@ -88,33 +88,18 @@ def _api(served: Served, monitor: Monitor) -> list[Route]:
     return [Route("/api/status", status), Route("/api/sessions", sessions), Route("/api/events", events)]
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """Raises ``OSError`` where the address is taken."""
-    return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-
-
 @contextlib.asynccontextmanager
 async def serve(listener: socket.socket, served: Served) -> AsyncIterator[None]:
     """Answer on the socket as long as the block runs."""
     monitor = Monitor(served)
-    config = uvicorn.Config(application(served, monitor), log_config=None, access_log=False, lifespan="off")
-    server = _Server(config)
-    looking, answering = asyncio.create_task(monitor.run()), asyncio.create_task(server.serve(sockets=[listener]))
-    try:
-        yield
-    finally:
-        looking.cancel()
-        monitor.close()
-        server.should_exit = True
-        await asyncio.gather(looking, answering, return_exceptions=True)
-
-
-class _Server(uvicorn.Server):
-    """Signals are the entry point's alone."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
+    async with answering(listener, application(served, monitor)):
+        looking = asyncio.create_task(monitor.run())
+        try:
+            yield
+        finally:
+            looking.cancel()
+            monitor.close()
+            await asyncio.gather(looking, return_exceptions=True)
 
 
 class _Headers:

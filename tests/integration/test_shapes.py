@@ -14,7 +14,7 @@ import uvicorn
 from google.protobuf.message import Message
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
-from bridge.ops.server import listen
+from bridge.ops.http import listen
 from schemas.records import Status
 from tests.brokers import Broker
 from tests.chaos.facts import Facts, Record, Told, read_topics
