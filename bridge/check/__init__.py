@@ -12,7 +12,7 @@ from bridge.check import agents, kafka, vendor
 from bridge.check.finding import Finding, Result, failed, ok, problem, skipped, warning
 from bridge.kafka import KafkaUnavailableError
 from bridge.kafka.clients import Clients
-from bridge.ops.server import listen
+from bridge.ops.http import listen
 from bridge.settings import Settings, secret_values
 from bridge.settings.show import MASK
 

@@ -9,11 +9,12 @@ from pyreqwest.exceptions import PyreqwestError
 
 from bridge.check.finding import Finding, ok, problem, skipped, warning
 from bridge.settings import AsmSettings
-from bridge.vendor.client import PATH, AsmClient, transport
+from bridge.vendor.client import PATH, transport
 
 CONNECT, REQUEST = 4.0, 6.0
 """Seconds at most, whatever the settings allow: a check is to end."""
 _SKEW = 5.0
+_JSON = {"Content-Type": "application/json", "Accept": "application/json"}
 
 
 def engine(asm: AsmSettings) -> httpx.AsyncBaseTransport:
@@ -30,8 +31,7 @@ async def address(asm: AsmSettings) -> list[Finding]:
     """Whether the ASM service is at asm.base_url: it refuses a call without a token, anything else does not know it."""
     host = engine(asm)
     try:
-        request = AsmClient(host, asm.base_url).request("getcurrentsession", "none", b"{}")
-        del request.headers["Authorization"]
+        request = httpx.Request("POST", f"{asm.base_url}{PATH}getcurrentsession", headers=_JSON, content=b"{}")
         begin = time.time()
         response = await host.handle_async_request(request)
         body = await response.aread()

@@ -28,8 +28,6 @@ def check(
     """
     from bridge.check import failed
 
-    # The registry's reader logs what it refuses; here it is a finding.
-    logging.disable(logging.CRITICAL)
     findings = _examined(settings_of(ctx), offline, all_agents)
     if json:
         print_json([asdict(finding) for finding in findings])
@@ -41,7 +39,11 @@ def check(
 
 def _examined(settings: "Settings", offline: bool, all_agents: bool) -> "list[Finding]":
     from bridge.check import examine
+    from bridge.logs import setup_logging
 
+    # What the bridge's parts and its libraries log of what they meet is told once, by the findings.
+    setup_logging("console")
+    logging.disable(logging.CRITICAL)
     with progress("trying tokens") as asked:
         return run_async(examine(settings, offline=offline, all_agents=all_agents, asked=asked))
 

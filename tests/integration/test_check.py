@@ -134,6 +134,7 @@ async def test_the_command(kafka: dict[str, Any], tmp_path: Path) -> None:
         "ASM_BRIDGE_OPS__LISTEN": "127.0.0.1:0",
         "ASM_BRIDGE_ASM__TOKEN": "t0ken-s3cret",
     }
+    await write_registry(kafka["kafka"], kafka["topics"].name("sessions"), {"agent-7": b"{"})
     async with agents(tmp_path) as sections:
         given["ASM_BRIDGE_ASM__BASE_URL"] = sections["asm"].base_url
         arguments = (("--json",), ("--asm.base_url", "http://127.0.0.1:1"), ("--topics.partitions", "0"))
@@ -143,9 +144,11 @@ async def test_the_command(kafka: dict[str, Any], tmp_path: Path) -> None:
     assert {"check": "service", "result": "ok"}.items() <= {one["check"]: one for one in json.loads(out)}[
         "service"
     ].items()
+    assert "the entry of agent-7 cannot be read" in table
     assert "no agent is registered" in table
     assert re.search(r"service +problem +http://127.0.0.1:1: nobody listens there", table)
     assert "--topics.partitions" in complaint
+    assert not any(err for _, _, err in runs[:2])
     assert "t0ken-s3cret" not in str(runs)
 
 
