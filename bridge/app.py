@@ -13,6 +13,7 @@ import structlog
 from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
+from bridge import tracing
 from bridge.backoff import Backoff
 from bridge.injection.entries import Message
 from bridge.injection.pending import Limits
@@ -53,7 +54,8 @@ def run(settings: Settings) -> int:
     # A poll makes a hundred short-lived objects and no cycle: looking for cycles less often saves a tenth of its cost,
     # and the pauses of a full collection over a big process's agents.
     gc.set_threshold(50_000, 20, 100)
-    return uvloop.run(_run(settings))
+    with tracing.traces(settings.kafka.group_id):
+        return uvloop.run(_run(settings))
 
 
 async def _run(settings: Settings) -> int:
