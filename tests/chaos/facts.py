@@ -131,6 +131,8 @@ async def _settled_ends(
 
 
 async def _read(consumer: AIOKafkaConsumer, prefix: str, ends: dict[TopicPartition, int]) -> list[Message]:
+    if not ends:
+        return []
     consumer.assign(list(ends))
     await consumer.seek_to_beginning(*ends)
     messages: list[Message] = []

@@ -20,7 +20,6 @@ from tests.chaos.harness import TOKENS, Lab, until
 
 STOP_DEADLINE = 60.0
 """Seconds that a clean stop may take: drain_timeout and leaving, also while Kafka is away."""
-INTERVALS = (0.3, 0.5, 1.0)
 
 
 @dataclass
@@ -35,6 +34,7 @@ class Trial:
     tokens: dict[str, str]
     ends: float
     quick: bool = False
+    intervals: tuple[float, ...] = (0.3, 0.5, 1.0)
     survived: Counter[str] = field(default_factory=Counter)
     broken: list[str] = field(default_factory=list)
     unwatched: set[str] = field(default_factory=set)
@@ -121,6 +121,7 @@ async def _ended(trial: Trial, name: str) -> None:
 PROCESSES: dict[str, Fault] = {
     fault.__name__: fault for fault in (process_killed, process_stopped, process_paused, process_joined_and_left)
 }
+KILLS: dict[str, Fault] = {"process_killed": process_killed}
 
 
 # -- Kafka
@@ -246,7 +247,7 @@ async def bad_entry(trial: Trial, rng: Random) -> None:
 
 
 async def registered(trial: Trial, rng: Random, agent_id: str) -> None:
-    await trial.lab.register(agent_id, skills=trial.skills[agent_id], interval=rng.choice(INTERVALS))
+    await trial.lab.register(agent_id, skills=trial.skills[agent_id], interval=rng.choice(trial.intervals))
 
 
 REGISTRY: dict[str, Fault] = {f.__name__: f for f in (unregistered_and_back, interval_changed, bad_entry)}

@@ -46,6 +46,7 @@ class Plan:
     a_second: float = 4.0
     quick: bool = False
     mutant: str | None = None
+    intervals: tuple[float, ...] = (0.3, 0.5, 1.0)
     kinds: tuple[str, ...] = ("processes", "kafka", "vendor", "registry", "inbox")
 
 
@@ -82,7 +83,7 @@ def _counts(counter: Counter[str]) -> str:
 
 async def chaos(brokers: Sequence[Broker], bootstrap_servers: str, directory: Path, plan: Plan) -> Report:
     """Runs the plan, lets everything settle, and judges. Raises nothing for a broken promise: the report has it."""
-    simulator = ["--sessions", str(plan.agents), "--change-rate", "0.5", "--seed", str(plan.seed)]
+    simulator = ["--sessions", str(plan.agents), "--change-rate", "0.5", "--latency", "50", "--seed", str(plan.seed)]
     async with lab(bootstrap_servers, f"c{secrets.token_hex(4)}.", directory, *simulator) as the_lab:
         trial = await _begun(the_lab, list(brokers), plan)
         try:
@@ -102,7 +103,8 @@ async def _begun(the_lab: Lab, brokers: list[Broker], plan: Plan) -> Trial:
     await the_lab.bridge(processes[0], **SETTINGS)
     skills = {agent["agent_id"]: agent["skills"] for agent in await the_lab.sim.get("agents")}
     tokens = json.loads((the_lab.directory / "secrets" / TOKENS).read_text())
-    trial = Trial(the_lab, brokers, processes, skills, tokens, time.monotonic() + plan.seconds, plan.quick)
+    ends = time.monotonic() + plan.seconds
+    trial = Trial(the_lab, brokers, processes, skills, tokens, ends, plan.quick, plan.intervals)
     for number, name in enumerate(processes[1:], 1):  # every other one without static membership
         the_lab.launch(name, **SETTINGS, **({"KAFKA__GROUP_INSTANCE_ID": ""} if number % 2 else {}))
     await asyncio.gather(*(faults.registered(trial, Random(plan.seed), agent_id) for agent_id in skills))
@@ -114,6 +116,7 @@ async def _break(trial: Trial, plan: Plan) -> None:
     scale = 0.5 if plan.quick else 1.0
     lanes = {
         "processes": (faults.PROCESSES, (1 * scale, 6 * scale)),
+        "kills": (faults.KILLS, (14, 20)),
         "kafka": (faults.KAFKA, (8 * scale, 25 * scale)),
         "vendor": (faults.VENDOR, (0.5, 3 * scale)),
         "registry": (faults.REGISTRY, (1 * scale, 6 * scale)),
@@ -152,6 +155,7 @@ def main() -> int:
         processes=options.processes,
         a_second=options.injections,
         mutant=options.mutant,
+        intervals=tuple(options.interval or Plan.intervals),
         kinds=tuple(options.faults.split(",")),
     )
     broker = _start(options)
@@ -178,11 +182,16 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=3.0, help="how long there are faults")
     parser.add_argument("--seed", type=int, default=1, help="the same seed: the same faults in the same order")
     parser.add_argument("--agents", type=int, default=40)
+    parser.add_argument(
+        "--interval", type=float, action="append", help="between polls; again for several, to choose from"
+    )
     parser.add_argument("--processes", type=int, default=3)
     parser.add_argument("--injections", type=float, default=4.0, help="a second")
     parser.add_argument("--broker", help="docker, maven or HOST:PORT (default: the best there is)")
     parser.add_argument("--brokers", type=int, choices=(1, 3), default=1, help="3: a cluster of maven brokers")
-    parser.add_argument("--faults", default=",".join(Plan.kinds), help="lanes to use (default: %(default)s)")
+    parser.add_argument(
+        "--faults", default=",".join(Plan.kinds), help="lanes to use, kills too (kill -9 alone; default: %(default)s)"
+    )
     parser.add_argument("--mutant", help="a deliberately broken build, see tests/chaos/mutants.py")
     return parser.parse_args()
 

@@ -12,6 +12,7 @@ from bridge.kafka.keys import partition_for
 from bridge.steps import DeadLetter
 from schemas import records
 from schemas.records import AgentState, Status
+from tests.chaos import injections
 from tests.chaos.checker import broken_promises
 from tests.chaos.facts import Facts, Message, Produced, Record
 
@@ -317,3 +318,29 @@ def test_an_ended_watch_leaves_no_state() -> None:
     """Of an agent that is not watched any more, the state has no stream."""
     found = broken_promises(facts([*story()[:13], _ended()], agents={}))
     assert found == [f"{AGENT}: the state has stream s1, which has ended or never was"]
+
+
+def _in_the_inbox(*copies: tuple[int, int, str], key: bytes = AGENT.encode()) -> list[str]:
+    """What is found where two of the agent's events were produced into a foreign partition, and these are the copies:
+    (partition, offset, origin)."""
+    foreign = (HOME + 1) % 8
+    produced = [Produced(AGENT, foreign, offset, f"{foreign}/{offset}", AGENT.encode(), VALUE) for offset in (0, 1)]
+    read = [Message("inject", p.partition, p.offset, 0, p.key, p.value, ()) for p in produced]
+    read += [
+        Message("inject", partition, offset, 0, key, VALUE, (("asm_origin", f"asm.inject/{origin}".encode()),))
+        for partition, offset, origin in copies
+    ]
+    return list(injections.moved_once(Facts(read, produced=produced)))
+
+
+def test_what_becomes_of_a_foreign_record_is_judged() -> None:
+    """A record in a wrong partition is moved once, home, unchanged and in order; nothing else is in the inbox."""
+    first, second = ((HOME + 1) % 8, 0), ((HOME + 1) % 8, 1)
+    one, two = (HOME, 5, f"{first[0]}/0"), (HOME, 6, f"{second[0]}/1")
+    assert _in_the_inbox(one, two) == []
+    assert "was moved 0 times, expected 1" in _in_the_inbox(one)[0]
+    assert "was moved 2 times, expected 1" in _in_the_inbox(one, two, (HOME, 7, one[2]))[0]
+    assert "its home is" in _in_the_inbox(one, ((HOME + 2) % 8, 6, two[2]))[0]
+    assert "its home is" in _in_the_inbox(one, two, key=b"agent-8")[0]
+    assert "in the order [6, 5]" in _in_the_inbox((HOME, 6, one[2]), (HOME, 5, two[2]))[0]
+    assert "which nobody produced" in _in_the_inbox(one, two, (HOME, 7, "0/99"))[0]

@@ -44,7 +44,7 @@ async def _one(trial: Trial, rng: Random) -> None:
 async def _bad(trial: Trial, rng: Random, key: bytes) -> None:
     value = rng.choice((b"{", None, b'{"no_such_event": {}}', b"x" * 600_000))
     if rng.random() < 0.3:
-        await trial.lab.inject_raw(None, value, partition=rng.randrange(PARTITIONS))
+        await trial.lab.inject_raw(None, value or b"", partition=rng.randrange(PARTITIONS))
     else:
         partition = _elsewhere(rng, key) if rng.random() < 0.3 else partition_for(key, PARTITIONS)
         await trial.lab.inject_raw(key, value, partition=partition)

@@ -176,7 +176,7 @@ async def test_a_process_that_is_stopped_while_it_joins_ends(
     """SIGTERM in any moment of the start, while partitions are dealt out anew too, is a clean stop, and a quick one."""
     async with lab(broker.bootstrap_servers, topics_prefix, tmp_path, "--sessions", "1") as the_lab:
         await the_lab.bridge("a", KAFKA__GROUP_INSTANCE_ID="")
-        for event in ("ops.listening", "registry.read", "partitions.assigned", "partition.owned"):
+        for event in ("registry.read", "partitions.assigned"):
             the_lab.launch("b", KAFKA__GROUP_INSTANCE_ID="")
             said = len(lines(the_lab, "b", event))
 
