@@ -227,7 +227,7 @@ class Partition:
                 try:
                     states[agent_id] = read_state(message.value, message.headers)
                 except msgspec.DecodeError as error:  # another program's: its agent begins a new stream
-                    log.error("state.unreadable", agent_id=agent_id, error=str(error))  # noqa: TRY400
+                    log.error("state.unreadable", agent_id=agent_id, partition=self.number, error=error)  # noqa: TRY400
         return states
 
 

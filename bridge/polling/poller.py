@@ -190,7 +190,7 @@ class Poller:
             tracing.polled(ask, step, sent, error.http_status, error.reason)
             return step
         except Exception as error:  # a fault of ours with this answer must not stop this agent, nor another
-            log.exception("poll.fault", agent_id=agent.state.agent_id)
+            log.exception("poll.failed", agent_id=agent.state.agent_id, error=error)
             return agent.failed(ask, Malformed(f"{type(error).__name__}", maybe_acted=True), now())
 
     def _count(self, sent: float, result: str) -> None:
