@@ -136,7 +136,7 @@ def _demote(record: logging.LogRecord) -> bool:
 
 
 class _Seldom:
-    """A filter: what libraries repeat, once in so many seconds; in an outage aiokafka tries 200 connections a second."""
+    """A filter: what libraries repeat, once in so many seconds; in an outage aiokafka connects 200 times a second."""
 
     def __init__(self, seconds: float = 30.0) -> None:
         self._seconds = seconds

@@ -8,6 +8,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from bridge import tracing
 from bridge.backoff import Backoff
@@ -113,7 +114,7 @@ def test_nothing_of_opentelemetry_is_imported_unless_wanted() -> None:
     [("otlp", True, "asm-kafka-bridge[otel]"), ("zipkin", False, "'zipkin' is none of otlp")],
 )
 def test_traces_that_cannot_be_made_are_a_warning(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], exporter: str, missing: bool, says: str
+    monkeypatch: pytest.MonkeyPatch, exporter: str, missing: bool, says: str
 ) -> None:
     """A missing extra or an unknown exporter does not stop the bridge; the log says what to do."""
     if missing:
@@ -121,9 +122,10 @@ def test_traces_that_cannot_be_made_are_a_warning(
     else:
         pytest.importorskip("opentelemetry.sdk")
     monkeypatch.setenv("OTEL_TRACES_EXPORTER", exporter)
-    with tracing.traces("g"):
+    with capture_logs() as said, tracing.traces("g"):
         assert tracing._on is None
-    assert says in capsys.readouterr().out
+    assert [line["event"] for line in said] == ["tracing.unavailable"]
+    assert says in str(said[0])
 
 
 # -- where it is on
