@@ -13,6 +13,7 @@ import structlog
 from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
+from bridge import tracing
 from bridge.backoff import Backoff
 from bridge.injection.entries import Message
 from bridge.injection.pending import Limits
@@ -24,6 +25,7 @@ from bridge.kafka.keys import partition_for
 from bridge.kafka.partition import Partition
 from bridge.kafka.plain import read_registry, write_registry
 from bridge.kafka.topics import ensure_topics
+from bridge.logs import News
 from bridge.ops.http import listen
 from bridge.ops.metrics import METRICS
 from bridge.ops.server import serve
@@ -53,7 +55,8 @@ def run(settings: Settings) -> int:
     # A poll makes a hundred short-lived objects and no cycle: looking for cycles less often saves a tenth of its cost,
     # and the pauses of a full collection over a big process's agents.
     gc.set_threshold(50_000, 20, 100)
-    return uvloop.run(_run(settings))
+    with tracing.traces(settings.kafka.group_id):
+        return uvloop.run(_run(settings))
 
 
 async def _run(settings: Settings) -> int:
@@ -62,10 +65,10 @@ async def _run(settings: Settings) -> int:
     try:
         await Bridge(settings).run(stop)
     except SessionsFileError as error:
-        log.error("run.wrong_sessions_file", error=str(error))  # noqa: TRY400 - the text says it all
+        log.error("sessions_file.refused", error=error)  # noqa: TRY400 - the text says it all
         return 2
     except StartError as error:
-        log.error("run.failed", error=str(error))  # noqa: TRY400 - the text says it all
+        log.error("run.failed", error=error)  # noqa: TRY400 - the text says it all
         return 1
     return 0
 
@@ -158,7 +161,7 @@ class Bridge:
                 METRICS.kafka_errors.labels("start").inc()
                 text = str(error) or type(error).__name__
                 if text != self._hindrance:
-                    log.warning("run.waiting_for_kafka", error=text)
+                    log.warning("kafka.awaited", error=error)
                 self._hindrance = text
                 await asyncio.sleep(2)
             else:
@@ -173,9 +176,8 @@ class Bridge:
         if self._clients.exactly_once:
             await self._try_transactions()
         else:
-            log.warning(
-                "run.at_least_once", note="one process only; after a crash an agent's last step may appear again"
-            )
+            note = "at_least_once: one process only; after a crash an agent's last step may appear again"
+            log.warning("delivery.limited", note=note)
         if settings.sessions_file is not None:
             wanted, topic = read_sessions_file(settings.sessions_file), settings.topics.name("sessions")
             changed = changes(await read_registry(settings.kafka, topic), wanted)
@@ -237,14 +239,17 @@ class Bridge:
         while True:
             reason = self.not_ready()
             if reason != told:
-                log.info("run.ready") if reason is None else log.warning("run.not_ready", reason=reason)
+                if reason is None:
+                    log.info("run.ready")
+                else:  # of a process that has just begun nothing else is to be expected
+                    (log.warning if told is None else log.info)("run.not_ready", reason=reason)
                 told = reason
             await asyncio.sleep(1)
 
     async def _follow_registry(self) -> None:
         """Read the registry, and go on reading; an outage of Kafka is waited out."""
         position = TopicPartition(self._clients.topic("sessions"), 0)
-        read = -1
+        read, failures = -1, News()
         while True:
             try:
                 async for messages, whole in self._clients.follow(position):
@@ -257,11 +262,13 @@ class Bridge:
                         log.info("registry.read", agents=len(self._registry))
             except (KafkaError, OSError, TimeoutError) as error:
                 METRICS.kafka_errors.labels("registry").inc()
-                log.warning("registry.read_failed", error=str(error) or type(error).__name__)
+                if failures.is_new(error):
+                    log.warning("registry.read_failed", error=error)
                 await asyncio.sleep(1)
 
     async def _take_part(self, stop: asyncio.Event) -> None:
         """Be a member of the group; one that Kafka throws out for good joins anew."""
+        failures = News()
         while not stop.is_set():
             group = self._group = Group(self._clients, self._revoke, self._assign, self._deliver)
             try:
@@ -269,7 +276,8 @@ class Bridge:
                 await group.run()
             except (KafkaError, OSError, TimeoutError) as error:
                 METRICS.kafka_errors.labels("group").inc()
-                log.warning("group.left", error=str(error) or type(error).__name__)
+                if failures.is_new(error):
+                    log.warning("group.left", group=self._clients.group_id, error=error)
                 await self._end(list(self._workers))
                 await group.stop()
                 await asyncio.sleep(1)

@@ -1,47 +1,61 @@
 """The demo: a broker, the simulator and the bridge in one process tree, and what flows between them."""
 
 import asyncio
+import io
 import itertools
+import logging
 import secrets
 import signal
+import sys
 import tempfile
 import time
-from collections import Counter
+from collections.abc import Callable
 from contextlib import AsyncExitStack, nullcontext
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import msgspec
 import typer
 from aiokafka import AIOKafkaProducer
 from aiokafka.structs import ConsumerRecord
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
 
 from bridge import logs
-from bridge.app import Bridge
+from bridge.app import Bridge, StartError
+from bridge.cli.output import printable
 from bridge.cli.records import as_line, decoded
+from bridge.demo_view import SHOWN, Flow, Places, journey, look_also, picture
 from bridge.embedded import embedded_broker, free_port
 from bridge.kafka import connected
 from bridge.kafka.keys import partition_for
 from bridge.kafka.plain import reader
+from bridge.ops.metrics import METRICS
+from bridge.ops.rates import sample
 from bridge.settings import AsmSettings, KafkaSettings, OpsSettings, Settings, TopicsSettings
 from bridge.simulator import Options, Simulator, serve
 from bridge.simulator.files import sessions_toml, write_tokens
 
-SHOWN = ("agent-status", "queued-calls", "agent-messages", "conversations", "inject-outcomes", "dead-letters")
 _READY_WITHIN = 60.0
 _INJECT_EVERY = 3.0
+_LOOK_EVERY = 0.25
 _LINES_PER_SECOND = 12
+_DATE = len("2026-01-31T")
 
 
 class Demo:
-    """Watches ``agents`` simulated agents over the embedded broker, or over the one at ``broker``."""
+    """Watches ``agents`` simulated agents over the embedded broker, or over the one at ``broker``.
+
+    On a terminal it shows a picture that is kept up to date; elsewhere it prints a line for what happens.
+    """
 
     def __init__(self, agents: int, broker: str | None) -> None:
         self._simulator = Simulator(Options(agents=agents, change_rate=0.3, seed=secrets.randbelow(1000)))
         self._broker = broker
-        self._counts: Counter[str] = Counter()
-        self._outcomes: Counter[str] = Counter()
-        self._produced: dict[str, float] = {}
+        self._flow = Flow(time.time())
+        self._console = Console()
+        self._live = sys.stdout.isatty() and not self._console.is_dumb_terminal
         self._lines = 0
         self._left_out = 0
 
@@ -49,23 +63,26 @@ class Demo:
         """Until a signal, or for ``duration`` seconds of records. Returns what should have been seen and was not."""
         stop = _stop_on_signal()
         logs.setup_logging("console", "warning")
+        logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # the embedded broker lacks what aiokafka tries first
         async with AsyncExitStack() as stack:
-            settings = await self._start(stack)
+            settings, places = await self._start(stack)
+            self._begin(places)
             stopping = asyncio.Event()
             bridge = Bridge(settings)
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(bridge.run(stopping))
+                shows = [tasks.create_task(self._look(places))] if self._live else []
                 try:
                     await self._ready(bridge, stop)
-                    shows = [tasks.create_task(self._show(settings)), tasks.create_task(self._inject(settings))]
+                    shows += [tasks.create_task(self._show(settings)), tasks.create_task(self._inject(settings))]
                     await _first(stop, duration)
+                finally:
                     for task in shows:
                         task.cancel()
-                finally:
                     stopping.set()
         return self._summary()
 
-    async def _start(self, stack: AsyncExitStack) -> Settings:
+    async def _start(self, stack: AsyncExitStack) -> tuple[Settings, Places]:
         """Broker and simulator, and the settings of a bridge between them."""
         address = await stack.enter_async_context(nullcontext(self._broker) if self._broker else embedded_broker())
         base_url = await stack.enter_async_context(serve(self._simulator))
@@ -83,21 +100,41 @@ class Demo:
             secrets_dir=directory,
             sessions_file=sessions,
         )
-        kind = "with transactions" if self._broker else "embedded, in memory, without transactions: at_least_once"
-        where = f"--kafka.bootstrap_servers {address}" + (f" --topics.prefix {prefix}" if self._broker else "")
-        typer.echo(f"Kafka      {address}  ({kind})")
-        typer.echo(f"simulator  {base_url}/sim/agents  ({len(self._simulator.world.callers)} agents)")
-        typer.echo(f"bridge     http://{settings.ops.listen}/readyz, /metrics")
-        typer.echo(f"look also  asm-bridge tail {where}")
-        typer.echo(f"           echo '{{\"pause_event\": {{}}}}' | asm-bridge inject agent-1 - {where}")
-        return settings
+        environment = [f"ASM_BRIDGE_KAFKA__BOOTSTRAP_SERVERS={address}"]
+        environment += [f"ASM_BRIDGE_TOPICS__PREFIX={prefix}"] if self._broker else []
+        agents = len(self._simulator.world.callers)
+        return settings, Places(address, settings.ops.listen, base_url, agents, tuple(environment))
 
     async def _ready(self, bridge: Bridge, stop: asyncio.Event) -> None:
-        typer.echo("\njoining the consumer group (the embedded broker takes 5-10 s for it) ...", nl=True)
-        async with asyncio.timeout(_READY_WITHIN):
-            while bridge.not_ready() is not None and not stop.is_set():  # noqa: ASYNC110 - asks as readyz is asked
-                await asyncio.sleep(0.1)
-        typer.echo("ready; from here on, what arrives on Kafka:\n")
+        self._flow.state = "joining the consumer group (takes 5-10 s)"
+        self._say(self._flow.state)
+        deadline = time.monotonic() + _READY_WITHIN
+        while (reason := bridge.not_ready()) is not None and not stop.is_set():  # asks as readyz is asked
+            if time.monotonic() > deadline:
+                raise StartError(f"the bridge was not ready within {_READY_WITHIN:.0f} s: {reason}")
+            await asyncio.sleep(0.1)
+        self._flow.state = "ready"
+        self._say("ready; from here on, what arrives on Kafka:\n")
+
+    # -- what is shown
+
+    def _begin(self, places: Places) -> None:
+        kind = "with transactions" if self._broker else "embedded, in memory, without transactions: at_least_once"
+        self._say("\n".join([f"Kafka      {places.kafka}  ({kind})", *look_also(places)]) + "\n")
+
+    async def _look(self, places: Places) -> None:
+        """Keep the picture up to date."""
+        # The screen is the terminal's second one: what stood there before is back when the demo ends.
+        with Live(console=self._console, screen=True, auto_refresh=False) as live, _Log(self._flow.lines.append):
+            while True:
+                now = time.time()
+                self._flow.look(now, int(sample(now, [METRICS.polls]).total("polls_total")))
+                live.update(picture(self._flow, places, now, self._console.size), refresh=True)
+                await asyncio.sleep(_LOOK_EVERY)
+
+    def _say(self, text: str) -> None:
+        if not self._live:
+            typer.echo(text)
 
     async def _show(self, settings: Settings) -> None:
         async with connected(reader(settings.kafka), settings.kafka.bootstrap_servers) as consumer:
@@ -105,29 +142,26 @@ class Demo:
             while True:
                 for messages in (await consumer.getmany(timeout_ms=200)).values():
                     for message in messages:
-                        self._line(message, settings.topics.prefix)
+                        self._record(message, settings.topics.prefix)
                 self._lines = max(0, self._lines - _LINES_PER_SECOND // 5)
 
-    def _line(self, message: ConsumerRecord, prefix: str) -> None:
+    def _record(self, message: ConsumerRecord, prefix: str) -> None:
         """Show a record: all that has to do with injections, and of the others as many as can be read."""
-        topic = message.topic.removeprefix(prefix)
-        self._counts[topic] += 1
-        value = decoded(message)
-        if topic == "inject-outcomes":
-            self._outcomes[value["outcome"]] += 1
-            took = time.time() - self._produced.get(value["injection_id"], time.time())
-            typer.echo(f"{as_line(message, prefix)}  <- the outcome, {took * 1000:.0f} ms after it was produced")
-        elif topic == "conversations":
-            self._sent(message, prefix)
-        elif self._lines < _LINES_PER_SECOND:
-            self._lines += 1
-            typer.echo(as_line(message, prefix))
+        topic, value = message.topic.removeprefix(prefix), decoded(message)
+        line = as_line(message, prefix)[_DATE:]
+        injection = self._flow.told(topic, value, line, time.time(), self._taken(value))
+        if injection or self._lines < _LINES_PER_SECOND:
+            self._lines += not injection
+            self._say(f"{line}\n   {journey(injection)}" if injection and injection.finished else line)
         else:
             self._left_out += 1
 
-    def _sent(self, message: ConsumerRecord, prefix: str) -> None:
-        taken = self._simulator.world.ledger.events_taken
-        typer.echo(f"{as_line(message, prefix)}  <- went out in getstatus; the service took {taken} so far")
+    def _taken(self, value: object) -> float | None:
+        """When the service took the event that a record tells of."""
+        if not isinstance(value, dict) or "event" not in value:
+            return None
+        same = (one.at for one in reversed(self._simulator.world.ledger.events) if one.event == value["event"])
+        return next(same, None)
 
     async def _inject(self, settings: Settings) -> None:
         """Produce an event every few seconds, as a microservice would."""
@@ -138,7 +172,7 @@ class Demo:
                 agent_id, injection_id = next(agents), f"demo-{number}"
                 conversation = {"conversation_sid": str(9007199254740993 + number), "channel_type": "CHANNEL_TYPE_CHAT"}
                 event = {"activated_conversation_event": {"conversation": conversation}}
-                self._produced[injection_id] = time.time()
+                self._flow.sent(injection_id, agent_id, time.time())
                 topic = settings.topics.name("inject")
                 await producer.send_and_wait(
                     topic,
@@ -147,24 +181,45 @@ class Demo:
                     partition=partition_for(agent_id, settings.topics.partitions),
                     headers=[("ce_id", injection_id.encode())],
                 )
-                typer.echo(f"-> produced to {topic}: {agent_id} activated_conversation_event, ce_id {injection_id}")
+                self._say(f"-> produced to {topic}: {agent_id} activated_conversation_event, ce_id {injection_id}")
                 await asyncio.sleep(_INJECT_EVERY)
 
     def _summary(self) -> list[str]:
-        total = ", ".join(f"{topic} {self._counts[topic]}" for topic in SHOWN if self._counts[topic])
-        typer.echo(f"\nrecords seen: {total or 'none'} ({self._left_out} of them not shown above)")
-        delivered, taken = self._outcomes["delivered"], self._simulator.world.ledger.events_taken
-        typer.echo(
-            f"injections: {len(self._produced)} produced, {taken} taken by the service, {delivered} told as delivered"
-        )
-        wanted = {
-            "statuses on Kafka": self._counts["agent-status"],
-            "queued calls on Kafka": self._counts["queued-calls"],
-            "conversation events on Kafka": self._counts["conversations"],
-            "an injected event at the service": taken,
-            "its outcome on Kafka": delivered,
-        }
-        return [what for what, count in wanted.items() if not count]
+        flow, taken = self._flow, self._simulator.world.ledger.events_taken
+        total = ", ".join(f"{topic} {flow.counts[topic]}" for topic in SHOWN if flow.counts[topic])
+        left_out = f" ({self._left_out} of them not shown above)" if self._left_out and not self._live else ""
+        typer.echo(f"{'' if self._live else chr(10)}records seen: {total or 'none'}{left_out}")
+        told = f"{taken} taken by the service, {flow.outcomes['delivered']} told as delivered"
+        typer.echo(f"injections: {flow.produced} produced, {told}")
+        if last := next((one for one in reversed(flow.injections.values()) if one.outcome), None):
+            typer.echo(f"the last one: {journey(last)}")
+        return flow.missing(taken)
+
+
+class _Log(io.TextIOBase):
+    """Within the block, the log's lines go to ``say``: written to the terminal they would tear the picture."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+
+    def __enter__(self) -> Self:
+        self._streams = [(one, one.stream) for one in _log_handlers()]
+        for handler, _ in self._streams:
+            handler.setStream(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for handler, stream in self._streams:
+            handler.setStream(stream)
+
+    def write(self, text: str) -> int:
+        for line in text.splitlines():
+            self._say(printable(Text.from_ansi(line).plain)[_DATE:])
+        return len(text)
+
+
+def _log_handlers() -> list["logging.StreamHandler[io.TextIOBase]"]:
+    return [handler for handler in logging.getLogger().handlers if isinstance(handler, logging.StreamHandler)]
 
 
 async def _first(stop: asyncio.Event, duration: float | None) -> None:

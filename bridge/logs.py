@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import time
 from collections.abc import Iterable
 from typing import Any, Literal
 
@@ -21,6 +22,32 @@ _HARMLESS = (
 )
 """What aiokafka says in the first seconds of a topic or group, and then gets right by itself."""
 
+CONVENTIONS = {
+    "partition": "messaging.destination.partition.id",
+    "topic": "messaging.destination.name",
+    "group": "messaging.consumer.group.name",
+    "offset": "messaging.kafka.offset",
+    "error": "error.message",
+    "exception": "exception.stacktrace",
+}
+"""Our short names for what OpenTelemetry's semantic conventions have a name for."""
+_REPEATING = ("aiokafka", "opentelemetry")
+
+
+class News:
+    """Whether a failure is to be told: another than the last one, or the same after a minute without it."""
+
+    def __init__(self, quiet: float = 60.0) -> None:
+        self._quiet = quiet
+        self._last, self._at = "", 0.0
+
+    def is_new(self, error: Exception, now: float | None = None) -> bool:
+        """``now``: monotonic seconds."""
+        now, text = time.monotonic() if now is None else now, repr(error)
+        new = text != self._last or now - self._at > self._quiet
+        self._last, self._at = text, now
+        return new
+
 
 def setup_logging(
     format: Literal["auto", "console", "json"] = "auto",  # noqa: A002 - the setting's name
@@ -39,6 +66,7 @@ def setup_logging(
     final: list[Processor] = [
         structlog.stdlib.ProcessorFormatter.remove_processors_meta,
         structlog.processors.format_exc_info,  # before the masking: an exception's text may hold a secret, too
+        _short if console else _conventional,
         _Masking(secrets),
         _renderer(console),
     ]
@@ -55,6 +83,22 @@ def setup_logging(
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=False,
     )
+
+
+def _short(logger: WrappedLogger, name: str, event: EventDict) -> EventDict:
+    """For people: of an error its text, or its class's name where it has none."""
+    if isinstance(error := event.get("error"), BaseException):
+        event["error"] = str(error) or type(error).__name__
+    return event
+
+
+def _conventional(logger: WrappedLogger, name: str, event: EventDict) -> EventDict:
+    """For programs: fields named as OpenTelemetry names them; of an error its class, too."""
+    if isinstance(error := event.get("error"), BaseException):
+        event["error.type"] = type(error).__name__
+    if "partition" in event:
+        event["partition"] = str(event["partition"])  # there it is text, as not only Kafka has partitions
+    return {CONVENTIONS.get(key, key): value for key, value in _short(logger, name, event).items()}
 
 
 def _renderer(console: bool) -> Processor:
@@ -92,14 +136,14 @@ def _demote(record: logging.LogRecord) -> bool:
 
 
 class _Seldom:
-    """A filter: what aiokafka repeats, once every so many seconds; in an outage it tries 200 connections a second."""
+    """A filter: what libraries repeat, once in so many seconds; in an outage aiokafka connects 200 times a second."""
 
     def __init__(self, seconds: float = 30.0) -> None:
         self._seconds = seconds
         self._last: dict[tuple[str, int], float] = {}
 
     def __call__(self, record: logging.LogRecord) -> bool:
-        if not record.name.startswith("aiokafka") or record.levelno < logging.WARNING:
+        if not record.name.startswith(_REPEATING) or record.levelno < logging.WARNING:
             return True
         place = record.pathname, record.lineno
         if record.created - self._last.get(place, 0.0) < self._seconds:

@@ -1,11 +1,15 @@
 """A step: what one answer, or one decision, adds. It is committed whole or not at all."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from bridge.times import rfc3339
+from bridge.tracing import Trace
 from schemas.records import AgentState, Published
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import SpanContext
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,10 +28,10 @@ class Step:
     """Gathers the records of one agent, numbering them, beside the state after them.
 
     ``state`` is replaced, never changed in place. ``finished`` holds the offsets of inbox entries that the step
-    completes.
+    completes, ``traces`` the sender's trace of the records (by position) that tell of an injection, ``span`` the poll.
     """
 
-    __slots__ = ("at", "dead_letters", "finished", "now", "records", "state")
+    __slots__ = ("at", "dead_letters", "finished", "now", "records", "span", "state", "traces")
 
     def __init__(self, state: AgentState, now: float) -> None:
         self.state = state
@@ -36,14 +40,18 @@ class Step:
         self.records: list[Published] = []
         self.dead_letters: list[DeadLetter] = []
         self.finished: list[int] = []
+        self.traces: dict[int, Trace] = {}
+        self.span: SpanContext | None = None
 
     def set(self, **fields: Any) -> None:
         self.state = msgspec.structs.replace(self.state, **fields)
 
-    def tell(self, record: type[Published], **fields: Any) -> None:
+    def tell(self, record: type[Published], trace: Trace | None = None, **fields: Any) -> None:
         """Add a record to the agent's stream; of an agent that is not watched, it belongs to none."""
         state = self.state
         watched = state.stream_id is not None
+        if trace is not None:
+            self.traces[len(self.records)] = trace
         if watched:
             self.set(sequence=state.sequence + 1)
         self.records.append(

@@ -55,7 +55,7 @@ class Worker:
                 await self._own()
             except (PartitionLost, NoTransactionsError, KafkaError, TimeoutError) as error:
                 METRICS.partitions_lost.inc()
-                log.warning("partition.lost", partition=self.number, error=str(error) or type(error).__name__)
+                log.warning("partition.lost", partition=self.number, error=error)
             finally:
                 await self._let_go()
             await self._group.confirmed()

@@ -19,6 +19,7 @@ def demo(
 
     Exits with 0 only if records flowed both ways: from the agents to Kafka, and from Kafka to an agent.
     """
+    from bridge.app import StartError
     from bridge.demo import Demo
     from bridge.embedded import EmbeddedBrokerError
 
@@ -29,5 +30,9 @@ def demo(
         missing = run_async(Demo(sessions, broker).run(duration))
     except EmbeddedBrokerError as error:
         raise CommandError(str(error)) from None
+    except ExceptionGroup as errors:
+        if (failed := errors.subgroup(StartError)) is None:
+            raise
+        raise CommandError("; ".join(str(error) for error in failed.exceptions)) from None
     if missing:
         raise CommandError(f"the demo did not show all that it should: {', '.join(missing)}")

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from bridge.times import seconds
+from bridge.tracing import Trace, incoming
 from schemas.commands import CommandError, Injection, read_injection
 
 MAX_BYTES = 512 * 1024
@@ -48,6 +49,7 @@ class Entry:
     attempts: int = 0
     maybe_sent: bool = False
     http_status: int | None = field(default=None)
+    trace: Trace | None = None
 
     @property
     def entry(self) -> str:
@@ -77,6 +79,7 @@ def read_entry(message: Message, ttl: float, maybe_sent: bool) -> Entry:
         received_at=received_at,
         expires_at=received_at + ttl,
         maybe_sent=maybe_sent,
+        trace=incoming(message.headers),
     )
     try:
         _fill(entry, headers)

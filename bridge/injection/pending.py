@@ -79,6 +79,7 @@ class Pending:
             assert entry.injection is not None
             step.tell(
                 ConversationEventDelivered,
+                trace=entry.trace,
                 asm_session_sid=sid,
                 kind=entry.injection.kind,
                 conversation_sid=entry.injection.conversation_sid,
@@ -149,6 +150,7 @@ class Pending:
         self.solo = max(0, self.solo - (position < self.solo))
         step.tell(
             InjectionCompleted,
+            trace=entry.trace,
             asm_session_sid=sid or step.state.asm_session_sid,
             injection_id=entry.injection_id,
             source=entry.source,

@@ -7,6 +7,7 @@ import msgspec
 
 from bridge.steps import DeadLetter
 from bridge.times import seconds
+from bridge.tracing import Trace
 from schemas import records
 from schemas.records import AgentState, InjectionCompleted, Published
 
@@ -38,7 +39,7 @@ class Encoder:
         self._inbox = inbox
         self._types = {cls: self._type_headers(cls) for cls in records.TOPICS}
 
-    def record(self, record: Published) -> Outgoing:
+    def record(self, record: Published, trace: Trace | None = None) -> Outgoing:
         cls = type(record)
         source = f"/asm/agents/{quote(record.agent_id, safe='')}"
         headers = [
@@ -48,6 +49,8 @@ class Encoder:
             ("ce_subject", record.agent_id.encode()),
             ("ce_time", record.observed_at.encode()),
         ]
+        if trace is not None:
+            headers += trace.headers
         at = round(seconds(record.observed_at) * 1000)
         return Outgoing(records.TOPICS[cls], record.agent_id.encode(), self._encode(record), headers, at)
 

@@ -11,6 +11,7 @@ from aiokafka.errors import ConsumerStoppedError, KafkaError
 from aiokafka.structs import ConsumerRecord, OffsetAndMetadata, TopicPartition
 
 from bridge.kafka.clients import Clients, bounded
+from bridge.logs import News
 from bridge.ops.metrics import METRICS
 
 log = structlog.get_logger()
@@ -52,6 +53,7 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc]
     async def run(self) -> None:
         """Hand out records until stopped. Kafka's passing errors are waited out; raises ``KafkaError`` where it is
         for good."""
+        failures = News()
         while True:
             try:
                 for partition, messages in (await self._consumer.getmany(timeout_ms=1000)).items():
@@ -62,7 +64,8 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc]
                 if self._consumer._coordinator._coordination_task.done():
                     raise
                 METRICS.kafka_errors.labels("inbox").inc()
-                log.warning("inbox.read_failed", error=str(error) or type(error).__name__)
+                if failures.is_new(error):
+                    log.warning("inbox.read_failed", error=error)
                 await asyncio.sleep(1)
 
     async def stop(self) -> None:

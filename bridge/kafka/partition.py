@@ -16,6 +16,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
+from bridge import tracing
 from bridge.injection.offsets import Bookmark, Offsets
 from bridge.kafka.clients import Clients, bounded
 from bridge.kafka.encoding import Encoder, Outgoing, read_state
@@ -41,6 +42,7 @@ class Batch:
 
     messages: list[Outgoing] = field(default_factory=list)
     agents: set[str] = field(default_factory=set)
+    traced: list[Step] = field(default_factory=list)
     size: int = 0
     since: float | None = None
     """When its first step came (monotonic)."""
@@ -104,8 +106,10 @@ class Partition:
         self._batch.since = self._batch.since or time.monotonic()
         self.states[agent_id] = step.state
         self._batch.agents.add(agent_id)
-        for record in step.records:
-            self._batch.add(self._encoder.record(record))
+        for index, record in enumerate(step.records):
+            self._batch.add(self._encoder.record(record, step.traces.get(index)))
+        if step.traces or step.span is not None:
+            self._batch.traced.append(step)
         for letter in step.dead_letters:
             self.put_away(letter)
         for offset in step.finished:
@@ -140,7 +144,8 @@ class Partition:
             if state is not None or agent_id in self._written
         ]
         if batch.messages or states or offset:
-            await self._write(batch.messages, states, offset)
+            with tracing.commit(batch.traced, self.number, len(batch.messages) + len(states)):
+                await self._write(batch.messages, states, offset)
         self._marked = mark
         if batch.since is not None:
             METRICS.step_seconds.observe(time.monotonic() - batch.since)
@@ -222,7 +227,7 @@ class Partition:
                 try:
                     states[agent_id] = read_state(message.value, message.headers)
                 except msgspec.DecodeError as error:  # another program's: its agent begins a new stream
-                    log.error("state.unreadable", agent_id=agent_id, error=str(error))  # noqa: TRY400
+                    log.error("state.unreadable", agent_id=agent_id, partition=self.number, error=error)  # noqa: TRY400
         return states
 
 

@@ -8,6 +8,7 @@ from math import floor
 
 import structlog
 
+from bridge import tracing
 from bridge.ops.metrics import METRICS
 from bridge.sessions.agent import Agent, Ask, Moment
 from bridge.sessions.agents import Agents
@@ -179,13 +180,17 @@ class Poller:
             status, body = await self._client.send(ask.request)
             self._count(sent, "ok")
             self._host.answered()
-            return agent.answered(ask, status, body, now())
+            step = agent.answered(ask, status, body, now())
+            tracing.polled(ask, step, sent, status)
+            return step
         except VendorError as error:
             self._count(sent, error.reason)
             (self._host.silent(time.monotonic()) if isinstance(error, Unreachable) else self._host.answered())
-            return agent.failed(ask, error, now())
+            step = agent.failed(ask, error, now())
+            tracing.polled(ask, step, sent, error.http_status, error.reason)
+            return step
         except Exception as error:  # a fault of ours with this answer must not stop this agent, nor another
-            log.exception("poll.fault", agent_id=agent.state.agent_id)
+            log.exception("poll.failed", agent_id=agent.state.agent_id, error=error)
             return agent.failed(ask, Malformed(f"{type(error).__name__}", maybe_acted=True), now())
 
     def _count(self, sent: float, result: str) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from bridge import tracing
 from bridge.backoff import Backoff
 from bridge.injection.entries import MAX_BYTES, ORIGIN, RECEIVED_AT, Message, is_utf8, read_entry
 from bridge.injection.pending import Limits
@@ -173,6 +174,7 @@ class Agents:
             self._partition.offsets.finish(entry.offset)
             self._forget(agent)
             return
+        tracing.received(entry)
         self.append(agent.take(entry, self._policy.clock()))
         if agent.pending:
             self._waiting.add(agent)

@@ -190,4 +190,4 @@ async def test_workers_that_cannot_work_end_the_parent(parent: Parent) -> None:
     parent.config.write_text(sound.replace("partitions = 4", "partitions = 3"))
     parent.process = parent.start()
     assert await parent.ended() == 1
-    assert {"set topics.partitions to 4" in line["error"] for line in parent.said("run.failed")} == {True}
+    assert {"set topics.partitions to 4" in line["error.message"] for line in parent.said("run.failed")} == {True}

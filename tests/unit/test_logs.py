@@ -1,8 +1,20 @@
 """The log is read by people: what repeats is said seldom."""
 
+import ast
+import json
 import logging
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
-from bridge.logs import _Seldom
+import pytest
+import structlog
+
+import bridge
+from bridge.logs import CONVENTIONS, News, _Seldom, setup_logging
+
+ROOT = Path(bridge.__file__).parent
 
 
 def record(name: str, line: int, created: float, level: int = logging.ERROR) -> logging.LogRecord:
@@ -24,3 +36,102 @@ def test_nothing_of_the_bridge_itself_is_left_out() -> None:
     seldom = _Seldom(30.0)
     assert all(seldom(record("bridge.worker", 7, 1000.0)) for _ in range(3))
     assert all(seldom(record("aiokafka", 7, 1000.0, logging.DEBUG)) for _ in range(3))
+
+
+def test_a_failure_is_told_again_only_when_it_is_news() -> None:
+    """The same error each second is one line; another one, or the same after a quiet minute, is a new one."""
+    news = News()
+    assert [news.is_new(OSError("down"), now) for now in range(100, 400)] == [True] + [False] * 299
+    assert news.is_new(OSError("refused"), 400)
+    assert not news.is_new(OSError("refused"), 401)
+    assert news.is_new(OSError("refused"), 500)
+
+
+@pytest.fixture
+def said(capsys: pytest.CaptureFixture[str]) -> Iterator[Any]:
+    """``said(format)`` sets the log up; ``said()`` is what was written since."""
+    root = logging.getLogger()
+    handlers, level, configured = root.handlers, root.level, structlog.get_config()
+
+    def use(format: str | None = None) -> str:  # noqa: A002 - the setting's name
+        if format is not None:
+            setup_logging(format)
+        return capsys.readouterr().err
+
+    yield use
+    root.handlers = handlers
+    root.setLevel(level)
+    structlog.configure(**configured)
+
+
+def test_programs_find_opentelemetrys_names(said: Any) -> None:
+    """JSON lines name partition, topic, group, offset and error as OpenTelemetry's conventions do; others stay."""
+    said("json")
+    log = structlog.get_logger()
+    log.warning("x.failed", partition=3, topic="asm.inject", group="g", offset=7, agent_id="a", error=TimeoutError())
+    line = json.loads(said())
+    expected = {
+        "event": "x.failed",
+        "level": "warning",
+        "messaging.destination.partition.id": "3",
+        "messaging.destination.name": "asm.inject",
+        "messaging.consumer.group.name": "g",
+        "messaging.kafka.offset": 7,
+        "agent_id": "a",
+        "error.type": "TimeoutError",
+        "error.message": "TimeoutError",
+    }
+    assert {key: line.get(key) for key in expected} == expected
+    assert not line.keys() & CONVENTIONS.keys()
+
+
+def test_a_traceback_has_its_conventional_name(said: Any) -> None:
+    """A fault of ours comes with its stack under exception.stacktrace."""
+    said("json")
+    try:
+        raise ValueError("odd")
+    except ValueError as error:
+        structlog.get_logger().exception("poll.failed", error=error)
+    line = json.loads(said())
+    assert (line["error.type"], line["error.message"]) == ("ValueError", "odd")
+    assert "Traceback" in line["exception.stacktrace"]
+
+
+def test_people_read_short_names(said: Any) -> None:
+    """On a terminal the same line is short: partition=3, and the error's text."""
+    said("console")
+    structlog.get_logger().warning("partition.lost", partition=3, error=OSError("no route"))
+    text = said()
+    assert "partition=3" in text
+    assert "error='no route'" in text
+    assert "messaging" not in text
+    assert "OSError" not in text
+
+
+def events() -> dict[str, str]:
+    """Every event that the bridge logs, with its level, read from its source."""
+    levels = {"debug": "debug", "info": "info", "warning": "warning", "error": "error", "exception": "error"}
+    found: dict[str, str] = {}
+    for path in ROOT.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and (level := _level(node.func, levels)):
+                found[str(ast.literal_eval(node.args[0]))] = level
+    return found
+
+
+def _level(called: ast.expr, levels: dict[str, str]) -> str | None:
+    """The level of ``log.info``; of ``(log.warning if ... else log.info)`` the first."""
+    if isinstance(called, ast.IfExp):
+        return _level(called.body, levels)
+    if isinstance(called, ast.Attribute) and ast.unparse(called.value) == "log":
+        return levels.get(called.attr)
+    return None
+
+
+def test_every_event_is_in_the_operators_list() -> None:
+    """docs/operations.md names each event of the log with its level, and no other; all are noun.what_happened."""
+    table = (ROOT.parent / "docs" / "operations.md").read_text().partition("## Log")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (`[^|]+) \| (\w+) \|", table, re.MULTILINE)
+    documented = {event: level for names, level in rows for event in re.findall(r"`([^`]+)`", names)}
+    assert documented == events()
+    assert all(re.fullmatch(r"[a-z_]+\.[a-z_]+", event) for event in documented)

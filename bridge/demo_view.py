@@ -1,0 +1,188 @@
+"""What the demo has seen, and its picture for a terminal: pure, times (seconds since 1970) are passed in."""
+
+import re
+from collections import Counter, deque
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.console import ConsoleDimensions, Group, RenderableType
+from rich.text import Text
+
+from bridge.times import seconds
+
+SHOWN = ("agent-status", "queued-calls", "agent-messages", "conversations", "inject-outcomes", "dead-letters")
+_WINDOW = 5.0
+"""Seconds that a rate is taken over."""
+_KEPT = 100
+_WIDE = 110
+_FOLLOWED = 3
+"""Injections shown, beside those of the list of records."""
+
+
+@dataclass(slots=True)
+class Injection:
+    """One on its way: when it was produced, when the service took it, when its outcome was read from Kafka."""
+
+    injection_id: str
+    agent_id: str
+    produced: float
+    requested: float | None = None
+    outcome: str | None = None
+    completed: float | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether all was read that is told of it; its two records are in two topics, in no order."""
+        return self.outcome is not None and (self.outcome != "delivered" or self.requested is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where to look: addresses, and the settings that other commands need to find this broker."""
+
+    kafka: str
+    page: str
+    simulator: str
+    agents: int
+    environment: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class Flow:
+    """Counts, rates, the last records and injections, the newest last."""
+
+    began: float
+    state: str = "starting"
+    counts: Counter[str] = field(default_factory=Counter)
+    outcomes: Counter[str] = field(default_factory=Counter)
+    produced: int = 0
+    lines: deque[str] = field(default_factory=lambda: deque(maxlen=_KEPT))
+    injections: dict[str, Injection] = field(default_factory=dict)
+    _looks: deque[tuple[float, Counter[str]]] = field(default_factory=deque)
+
+    def sent(self, injection_id: str, agent_id: str, now: float) -> None:
+        """An event was produced to the inbox."""
+        self.produced += 1
+        self._keep(Injection(injection_id, agent_id, now))
+
+    def told(
+        self, topic: str, value: dict[str, Any], line: str, now: float, taken: float | None = None
+    ) -> Injection | None:
+        """A record arrived. Returns the injection that it tells of, if it does; ``taken``: when the service took it."""
+        self.counts[topic] += 1
+        self.lines.append(line)
+        if topic not in ("conversations", "inject-outcomes"):
+            return None
+        one = self._injection(value, now)
+        if topic == "conversations":
+            one.requested = taken or seconds(value["delivered_at"])
+        else:
+            one.outcome, one.completed = value["outcome"], now
+            self.outcomes[value["outcome"]] += 1
+        return one
+
+    def look(self, now: float, polls: int) -> None:
+        """Called a few times a second, for the rates."""
+        self.counts["polls"] = polls
+        self._looks.append((now, Counter(self.counts)))
+        while now - self._looks[0][0] > _WINDOW:
+            self._looks.popleft()
+
+    def rate(self, what: str) -> float:
+        """Per second, over the last five."""
+        if len(self._looks) < 2:
+            return 0.0
+        (then, before), (now, counts) = self._looks[0], self._looks[-1]
+        return (counts[what] - before[what]) / (now - then) if now > then else 0.0
+
+    def missing(self, taken: int) -> list[str]:
+        """What should have been seen and was not, by a demo that worked."""
+        wanted = {
+            "statuses on Kafka": self.counts["agent-status"],
+            "queued calls on Kafka": self.counts["queued-calls"],
+            "conversation events on Kafka": self.counts["conversations"],
+            "an injected event at the service": taken,
+            "its outcome on Kafka": self.outcomes["delivered"],
+        }
+        return [what for what, count in wanted.items() if not count]
+
+    def _injection(self, value: dict[str, Any], now: float) -> Injection:
+        """The one that a record tells of; somebody else's, if it is not ours."""
+        found = self.injections.get(value["injection_id"])
+        if found is None:
+            received = value.get("received_at") or value.get("delivered_at")
+            found = Injection(value["injection_id"], value["agent_id"], seconds(received) if received else now)
+            self._keep(found)
+        return found
+
+    def _keep(self, injection: Injection) -> None:
+        self.injections[injection.injection_id] = injection
+        while len(self.injections) > _KEPT:
+            del self.injections[next(iter(self.injections))]
+
+
+def journey(one: Injection) -> str:
+    """An injection's way from topic to request to outcome, with the time since it was produced."""
+    way = [f"{one.injection_id} for {one.agent_id}: topic"]
+    if one.requested is not None:
+        way.append(f"request {_after(one, one.requested)}")
+    if one.completed is not None:
+        way.append(f"{one.outcome} {_after(one, one.completed)}")
+    return " -> ".join(way)
+
+
+def _after(one: Injection, at: float) -> str:
+    return f"+{max(0.0, at - one.produced) * 1000:.0f} ms"
+
+
+def look_also(places: Places) -> list[str]:
+    """Where to look next, a line each."""
+    return [
+        f"page       http://{places.page}/",
+        f"service    {places.simulator}/sim/agents",
+        f"commands   export {' '.join(places.environment)}",
+        "           asm-bridge tail",
+        "           echo '{\"pause_event\": {}}' | asm-bridge inject agent-1",
+    ]
+
+
+def picture(flow: Flow, places: Places, now: float, size: ConsoleDimensions) -> RenderableType:
+    """The whole view, never higher than the terminal; a line that is too long for it is cut."""
+    height = size.height
+    top = [_title(flow, now), *_out(flow, places), _rule("injections: asm.inject -> bridge -> request -> outcome")]
+    top += [Text(f"  {journey(one)}") for one in list(flow.injections.values())[: -_FOLLOWED - 1 : -1]]
+    bottom = [_rule("look also"), *(Text(f"  {line}") for line in look_also(places))]
+    room = max(0, height - len(top) - len(bottom) - 1)
+    records = [Text("  " + _narrow(line, size.width)) for line in list(flow.lines)[-room:]] if room else []
+    records += [Text()] * (room - len(records))
+    lines = [*top, _rule("last records"), *records, *bottom][:height]
+    for line in lines:
+        line.no_wrap, line.overflow = True, "ellipsis"
+    return Group(*lines)
+
+
+def _title(flow: Flow, now: float) -> Text:
+    title = Text.assemble(("asm-bridge demo", "bold"), f"  {now - flow.began:.0f} s  ")
+    title.append(flow.state, "green" if flow.state == "ready" else "yellow")
+    return title.append("   Ctrl-C ends it", "dim")
+
+
+def _out(flow: Flow, places: Places) -> list[Text]:
+    """From the agents to the topics."""
+    polls = f"{flow.rate('polls'):.1f}/s"
+    lines = [_rule(f"{places.agents} agents -> getstatus {polls} -> bridge -> topics on {places.kafka}")]
+    for topic in SHOWN:
+        if topic != "dead-letters" or flow.counts[topic]:
+            row = Text(f"  {topic:<18}")
+            row.append(f"{flow.rate(topic):6.1f}/s", "bold")
+            lines.append(row.append(f"{flow.counts[topic]:9,d}"))
+    return lines
+
+
+def _narrow(line: str, width: int) -> str:
+    """Where there is little room, a line goes without the spaces that put it into columns."""
+    return line if width >= _WIDE else re.sub("  +", " ", line)
+
+
+def _rule(text: str) -> Text:
+    return Text(text, "cyan")
