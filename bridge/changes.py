@@ -96,7 +96,7 @@ def _seen(queued: QueuedCalls | None) -> Seen:
 
 def _calls(step: Step, seen: Seen, reason: str) -> None:
     old = {(call.list, call.call_sid): call for call in step.state.calls}
-    new = {key: CallInView(list=key[0], call_sid=key[1], digest=_digest(call)) for key, call in seen.items()}
+    new = {key: _view(key, call) for key, call in seen.items()}
     if new == old:
         return
     for name, sid in [key for key in old if key not in new]:
@@ -106,6 +106,23 @@ def _calls(step: Step, seen: Seen, reason: str) -> None:
             change = "updated" if key in old else "entered"
             step.tell(QueuedCallChanged, change=change, list=key[0], call_sid=key[1], **_call_fields(seen[key]))
     step.set(calls=list(new.values()))
+
+
+_views: dict[tuple[CallList, str], tuple[QueuedCallData, CallInView]] = {}
+"""The last picture of a call, whoever saw it: a queue is seen by all who wait for it, and a digest costs more than a
+look."""
+_VIEWS_KEPT = 10_000
+
+
+def _view(key: tuple[CallList, str], call: QueuedCallData) -> CallInView:
+    known = _views.get(key)
+    if known is not None and known[0] == call:
+        return known[1]
+    if len(_views) >= _VIEWS_KEPT:
+        _views.clear()
+    view = CallInView(list=key[0], call_sid=key[1], digest=_digest(call))
+    _views[key] = call, view
+    return view
 
 
 def _call_fields(call: QueuedCallData) -> dict[str, Any]:

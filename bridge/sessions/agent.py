@@ -9,7 +9,6 @@ from typing import NamedTuple
 from uuid import uuid4
 from zlib import crc32
 
-import httpx
 import msgspec
 
 from bridge.backoff import Backoff
@@ -18,7 +17,7 @@ from bridge.injection.entries import Entry
 from bridge.injection.pending import Limits, Pending
 from bridge.steps import Step
 from bridge.times import rfc3339
-from bridge.vendor.client import read
+from bridge.vendor.client import Kept, read
 from bridge.vendor.errors import Malformed, Refused, Throttled, Unauthorized, VendorError
 from schemas.asm import AsmSession, GetStatusRes, VoiceStatus
 from schemas.commands import SessionEntry
@@ -59,7 +58,7 @@ class Ask:
     calls: bool = False
     messages: bool = False
     token: str = ""
-    request: httpx.Request | None = None
+    request: Kept | None = None
 
 
 @dataclass(slots=True)
