@@ -128,6 +128,10 @@ def _install(formatter: logging.Formatter, level: str) -> None:
 
 def _demote(record: logging.LogRecord) -> bool:
     """Harmless noise of aiokafka becomes debug, and is dropped unless that is wanted."""
+    error = record.exc_info[1] if record.exc_info else None
+    if record.name == "asyncio" and type(error).__module__.startswith("aiokafka"):
+        # A batch that a fenced producer leaves behind: the failure itself is told where the partition is lost.
+        record.levelno, record.levelname = logging.DEBUG, "DEBUG"
     if record.name.startswith("aiokafka") and record.levelno > logging.DEBUG:
         text = record.getMessage()
         if any(harmless in text for harmless in _HARMLESS):

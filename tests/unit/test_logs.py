@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 import structlog
+from aiokafka.errors import ProducerFenced
 
 import bridge
-from bridge.logs import CONVENTIONS, News, _Seldom, setup_logging
+from bridge.logs import CONVENTIONS, News, _demote, _Seldom, setup_logging
 
 ROOT = Path(bridge.__file__).parent
 
@@ -135,3 +136,13 @@ def test_every_event_is_in_the_operators_list() -> None:
     documented = {event: level for names, level in rows for event in re.findall(r"`([^`]+)`", names)}
     assert documented == events()
     assert all(re.fullmatch(r"[a-z_]+\.[a-z_]+", event) for event in documented)
+
+
+def test_what_a_fenced_producer_leaves_behind_is_no_error() -> None:
+    """The partition's loss is told once; asyncio's word of aiokafka's forgotten futures is dropped."""
+    left = record("asyncio", 7, 1000.0)
+    left.exc_info = (ProducerFenced, ProducerFenced(), None)
+    ours = record("asyncio", 7, 1000.0)
+    ours.exc_info = (ValueError, ValueError("x"), None)
+    assert not _demote(left)
+    assert _demote(ours)
