@@ -1,39 +1,26 @@
 """``asm-bridge``: one module a command. They parse, call and print; what they need is imported when they run."""
 
 import sys
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
-from typer.core import TyperGroup
 
 from bridge import __version__
-from bridge.cli import config, dead_letters, inject, run, schemas, sessions, status, tail, topics
+from bridge.cli import check, config, dead_letters, inject, run, schemas, sessions, status, tail, topics
 from bridge.cli.bench import bench
 from bridge.cli.demo import demo
 from bridge.cli.options import SettingsCommand
-from bridge.cli.output import CommandError, UsageError
+from bridge.cli.output import CommandError
 from bridge.cli.simulate import simulate
 
-LATER = ("check",)
-"""Commands that are announced, and not in this release."""
-
-
-class _Commands(TyperGroup):
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        if args and args[0] in LATER:
-            raise UsageError(f"the command {args[0]} is not in this release yet")
-        return super().resolve_command(ctx, args)
-
-
 app = typer.Typer(
-    cls=_Commands,
     help="Publishes to Kafka what TCN's Agent State Manager tells about agents, and delivers events the other way.",
     pretty_exceptions_enable=False,
-    add_completion=False,
 )
 app.command(cls=SettingsCommand)(run.run)
 app.command()(demo)
 app.command()(simulate)
+app.command(cls=SettingsCommand)(check.check)
 app.add_typer(topics.app, name="topics")
 app.add_typer(sessions.app, name="sessions")
 app.command(cls=SettingsCommand)(inject.inject)

@@ -1,12 +1,13 @@
 """What all commands do alike: tables, JSON, errors that are short texts, running what is asynchronous."""
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
 import select
 import sys
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import typer
@@ -47,6 +48,19 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 def printable(text: str) -> str:
     """Without control characters: what is in Kafka was written by others, and a terminal obeys some of them."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+@contextlib.contextmanager
+def progress(text: str) -> Iterator[Callable[[int, int], None]]:
+    """Gives ``told(number, of)``, which moves a bar on standard error; where that is no terminal, nothing is shown."""
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn, Progress
+
+    bar = Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=Console(stderr=True), transient=True)
+    bar.disable = not sys.stderr.isatty()
+    with bar:
+        task = bar.add_task(text, total=None)
+        yield lambda number, of: bar.update(task, completed=number, total=of)
 
 
 def seconds(option: str, text: str) -> float:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bridge.cli.options import SettingsCommand, settings_of
-from bridge.cli.output import CommandError, UsageError, print_json, print_table, run_async, seconds
+from bridge.cli.output import CommandError, UsageError, print_json, print_table, progress, run_async, seconds
 
 if TYPE_CHECKING:
     from bridge.settings import Settings
@@ -156,7 +156,8 @@ def _write(
     from bridge.kafka.plain import write_registry
 
     if changed and not dry_run:
-        run_async(write_registry(settings.kafka, settings.topics.name("sessions"), changed))
+        with progress("writing to the registry") as written:
+            run_async(write_registry(settings.kafka, settings.topics.name("sessions"), changed, written))
     done = {
         agent: "removed" if value is None else "updated" if agent in registry else "added"
         for agent, value in changed.items()

@@ -1,7 +1,7 @@
 """Plain reading and writing, outside the group and without transactions: the registry, and what the commands need."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
@@ -52,13 +52,23 @@ async def read_registry(kafka: KafkaSettings, topic: str) -> dict[str, bytes]:
     return {agent_id: value for agent_id, value in entries.items() if value is not None and agent_id}
 
 
-async def write_registry(kafka: KafkaSettings, topic: str, changes: Mapping[str, bytes | None]) -> None:
-    """Returns once every change is acknowledged by all replicas; None is a tombstone. Safe to repeat."""
+async def write_registry(
+    kafka: KafkaSettings,
+    topic: str,
+    changes: Mapping[str, bytes | None],
+    written: Callable[[int, int], None] = lambda number, of: None,
+) -> None:
+    """Returns once every change is acknowledged by all replicas; None is a tombstone. Safe to repeat.
+
+    ``written(n, of)`` is told how far it has got.
+    """
     async with connected(writer(kafka), kafka.bootstrap_servers) as producer, asyncio.timeout(_DEADLINE):
         sent = [
             await producer.send(topic, value, key=agent_id.encode(), partition=0) for agent_id, value in changes.items()
         ]
-        await asyncio.gather(*sent)
+        for number, acknowledged in enumerate(sent, 1):
+            await acknowledged
+            written(number, len(sent))
 
 
 def writer(kafka: KafkaSettings) -> AIOKafkaProducer:

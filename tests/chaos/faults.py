@@ -82,7 +82,9 @@ async def process_stopped(trial: Trial, rng: Random) -> None:
 async def process_paused(trial: Trial, rng: Random) -> None:
     name = _one(trial, rng)
     trial.lab.bridges[name].signal(signal.SIGSTOP)
-    await asyncio.sleep(rng.choice((rng.uniform(1, 4), rng.uniform(7, 15))) if not trial.quick else rng.uniform(1, 9))
+    # Shorter than the session time-out; just when somebody else takes over; when somebody else has for long.
+    lengths = (rng.uniform(1, 4), rng.uniform(5.5, 8.5), rng.uniform(9, 15))
+    await asyncio.sleep(rng.choice(lengths[:2] if trial.quick else lengths))
     trial.lab.bridges[name].signal(signal.SIGCONT)
 
 
@@ -121,6 +123,7 @@ async def _ended(trial: Trial, name: str) -> None:
 PROCESSES: dict[str, Fault] = {
     fault.__name__: fault for fault in (process_killed, process_stopped, process_paused, process_joined_and_left)
 }
+PAUSES: dict[str, Fault] = {"process_paused": process_paused}
 KILLS: dict[str, Fault] = {"process_killed": process_killed}
 
 

@@ -1,6 +1,11 @@
 """Builds that are broken on purpose, to see the harness catch them: ``python -m tests.chaos.mutants NAME run ...``.
 
-By hand: ``make chaos ARGS="--mutant offset_outside --seed 1"`` must end with 1, and tell which promise was broken.
+By hand, as each must end with 1 and say which promise was broken; without ``--mutant`` each ends with 0:
+
+    make chaos ARGS="--mutant producer_per_process --seed 41 --minutes 1.5 --faults pauses,inbox --pace 0.3"
+    make chaos ARGS="--mutant state_before_fence --seed 41 --minutes 2.5 --faults pauses,inbox --pace 0.3"
+    make chaos ARGS="--mutant offset_outside --seed 41 --faults kills,kafka,inbox --pace 0.2 --injections 50"
+    make chaos ARGS="--mutant inbox_offset_ignored --seed 1"
 """
 
 import inspect

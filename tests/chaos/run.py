@@ -37,13 +37,14 @@ SETTLED = 180.0
 
 @dataclass
 class Plan:
-    """What is to happen. ``kinds``: the lanes of faults to use."""
+    """What is to happen. ``pace`` is what the times between faults are multiplied by; ``kinds``: the lanes to use."""
 
     seconds: float = 60.0
     seed: int = 1
     agents: int = 40
     processes: int = 3
     a_second: float = 4.0
+    pace: float = 1.0
     quick: bool = False
     mutant: str | None = None
     intervals: tuple[float, ...] = (0.3, 0.5, 1.0)
@@ -113,18 +114,20 @@ async def _begun(the_lab: Lab, brokers: list[Broker], plan: Plan) -> Trial:
 
 async def _break(trial: Trial, plan: Plan) -> None:
     """All lanes side by side, each with dice of its own, so that none changes another's order."""
-    scale = 0.5 if plan.quick else 1.0
+    scale = plan.pace
     lanes = {
-        "processes": (faults.PROCESSES, (1 * scale, 6 * scale)),
-        "kills": (faults.KILLS, (14, 20)),
-        "kafka": (faults.KAFKA, (8 * scale, 25 * scale)),
-        "vendor": (faults.VENDOR, (0.5, 3 * scale)),
-        "registry": (faults.REGISTRY, (1 * scale, 6 * scale)),
+        "processes": (faults.PROCESSES, (1, 6)),
+        "kills": (faults.KILLS, (12, 18)),
+        "pauses": (faults.PAUSES, (2, 6)),
+        "kafka": (faults.KAFKA, (8, 25)),
+        "vendor": (faults.VENDOR, (0.5, 3)),
+        "registry": (faults.REGISTRY, (1, 6)),
     }
     async with asyncio.TaskGroup() as running:
-        for name, (kinds, pause) in lanes.items():
+        for name, (kinds, (least, most)) in lanes.items():
             if name in plan.kinds and (name != "kafka" or trial.brokers):
-                running.create_task(faults.lane(trial, Random(f"{plan.seed}/{name}"), kinds, pause))
+                dice, pause = Random(f"{plan.seed}/{name}"), (least * scale, most * scale)
+                running.create_task(faults.lane(trial, dice, kinds, pause))
         if "inbox" in plan.kinds:
             running.create_task(inject(trial, Random(f"{plan.seed}/inbox"), plan.a_second))
 
@@ -151,6 +154,7 @@ def main() -> int:
     plan = Plan(
         seconds=options.minutes * 60,
         seed=options.seed,
+        pace=options.pace,
         agents=options.agents,
         processes=options.processes,
         a_second=options.injections,
@@ -186,11 +190,14 @@ def _options() -> argparse.Namespace:
         "--interval", type=float, action="append", help="between polls; again for several, to choose from"
     )
     parser.add_argument("--processes", type=int, default=3)
+    parser.add_argument("--pace", type=float, default=1.0, help="by what the times between faults are multiplied")
     parser.add_argument("--injections", type=float, default=4.0, help="a second")
     parser.add_argument("--broker", help="docker, maven or HOST:PORT (default: the best there is)")
     parser.add_argument("--brokers", type=int, choices=(1, 3), default=1, help="3: a cluster of maven brokers")
     parser.add_argument(
-        "--faults", default=",".join(Plan.kinds), help="lanes to use, kills too (kill -9 alone; default: %(default)s)"
+        "--faults",
+        default=",".join(Plan.kinds),
+        help="lanes to use; there are kills and pauses, too, of processes (%(default)s)",
     )
     parser.add_argument("--mutant", help="a deliberately broken build, see tests/chaos/mutants.py")
     return parser.parse_args()

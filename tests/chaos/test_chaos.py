@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.kafka, pytest.mark.transactions]
 async def test_every_promise_is_kept_among_faults(broker: Broker, tmp_path: Path, seed: int) -> None:
     """Processes killed, stopped and paused, Kafka and the vendor away, agents moved and bad input, all at once: no
     promise is broken."""
-    plan = Plan(seconds=20, seed=seed, agents=24, processes=2, quick=True)
+    plan = Plan(seconds=20, seed=seed, agents=24, processes=2, pace=0.5, quick=True)
     brokers = [] if isinstance(broker, ExternalBroker) else [broker]
     report = await chaos(brokers, broker.bootstrap_servers, tmp_path, plan)
     assert not report.broken, "\n".join(report.lines())

@@ -34,7 +34,7 @@ MARKERS = count(9_007_199_254_740_993)
 async def test_a_dead_broker_is_waited_for(broker: Broker, topics_prefix: str, tmp_path: Path) -> None:
     """While Kafka is down nobody is asked, readyz says why, and memory stays as it is. It goes on by itself, and what
     the service showed at the end is told."""
-    simulator = ["--sessions", "60", "--change-rate", "1"]
+    simulator = ["--sessions", "60", "--change-rate", "1", "--no-logouts"]
     async with lab(broker.bootstrap_servers, topics_prefix, tmp_path, *simulator) as the_lab:
         bridge = await the_lab.bridge()
         agents = await the_lab.register_all(interval=INTERVAL)

@@ -3,9 +3,9 @@
 import asyncio
 import json
 import signal
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from itertools import count
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from itertools import count, cycle
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ MARKERS = count(9_007_199_254_740_993)
 @asynccontextmanager
 async def watching(broker: Broker, prefix: str, directory: Path, names: str) -> AsyncIterator[tuple[Lab, list[str]]]:
     """A lab with a process for each letter of ``names``, without static membership, that watch 16 agents; judged."""
-    simulator = ["--sessions", "16", "--change-rate", "0.5", "--seed", "5"]
+    simulator = ["--sessions", "16", "--change-rate", "0.5", "--no-logouts", "--seed", "5"]
     async with lab(broker.bootstrap_servers, prefix, directory, *simulator) as the_lab:
         for name in names:
             await the_lab.bridge(name, KAFKA__GROUP_INSTANCE_ID="")
@@ -75,47 +75,49 @@ def lines(the_lab: Lab, name: str, event: str) -> list[dict[str, Any]]:
     return [line for line in said if line["event"] == event]
 
 
-@contextmanager
-def injecting(the_lab: Lab, agents: list[str]) -> Iterator[None]:
-    """Events for all agents, all along."""
+@asynccontextmanager
+async def injecting(the_lab: Lab, agents: list[str]) -> AsyncIterator[None]:
+    """Events for all agents, all along; the last one is acknowledged, and so known, at the end."""
+    enough = asyncio.Event()
 
     async def inject() -> None:
-        while True:
-            for agent_id in agents:
-                await the_lab.inject(agent_id, str(next(MARKERS)))
-                await asyncio.sleep(0.05)
+        for agent_id in cycle(agents):
+            if enough.is_set():
+                return
+            await the_lab.inject(agent_id, str(next(MARKERS)))
+            await asyncio.sleep(0.05)
 
-    task = asyncio.create_task(inject())
-    try:
-        yield
-    finally:
-        task.cancel()
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(inject())
+        try:
+            yield
+        finally:
+            enough.set()
 
 
 async def test_processes_join_leave_and_die(broker: Broker, topics_prefix: str, tmp_path: Path) -> None:
     """A process that joins takes only what it must, and what the other keeps goes on from memory. One that stops hands
     over within 2 s. Of one that is killed, each agent is asked within 3 s after Kafka has noticed."""
-    async with watching(broker, topics_prefix, tmp_path, "a") as (the_lab, agents):
-        with injecting(the_lab, agents):
-            opened = len(lines(the_lab, "a", "partition.owned"))
-            gaps = await Gaps.since_now(the_lab)
-            await the_lab.bridge("b", KAFKA__GROUP_INSTANCE_ID="")
-            assert await gaps.longest() < INTERVAL + 2 + BUSY
-            kept = set(lines(the_lab, "a", "partitions.assigned")[-1]["partitions"])
-            taken = set(lines(the_lab, "b", "partitions.assigned")[-1]["partitions"])
-            assert (len(kept), len(taken), kept & taken) == (4, 4, set())
-            assert len(lines(the_lab, "a", "partition.owned")) == opened
+    async with watching(broker, topics_prefix, tmp_path, "a") as (the_lab, agents), injecting(the_lab, agents):
+        opened = len(lines(the_lab, "a", "partition.owned"))
+        gaps = await Gaps.since_now(the_lab)
+        await the_lab.bridge("b", KAFKA__GROUP_INSTANCE_ID="")
+        assert await gaps.longest() < INTERVAL + 2 + BUSY
+        kept = set(lines(the_lab, "a", "partitions.assigned")[-1]["partitions"])
+        taken = set(lines(the_lab, "b", "partitions.assigned")[-1]["partitions"])
+        assert (len(kept), len(taken), kept & taken) == (4, 4, set())
+        assert len(lines(the_lab, "a", "partition.owned")) == opened
 
-            gaps = await Gaps.since_now(the_lab)
-            assert await the_lab.bridges["b"].stop() == 0
-            assert await gaps.longest() < INTERVAL + 2 + BUSY
-            again = lines(the_lab, "a", "partition.owned")[opened:]
-            assert {int(line["messaging.destination.partition.id"]) for line in again} == taken
+        gaps = await Gaps.since_now(the_lab)
+        assert await the_lab.bridges["b"].stop() == 0
+        assert await gaps.longest() < INTERVAL + 2 + BUSY
+        again = lines(the_lab, "a", "partition.owned")[opened:]
+        assert {int(line["messaging.destination.partition.id"]) for line in again} == taken
 
-            await the_lab.bridge("b")
-            gaps = await Gaps.since_now(the_lab)
-            the_lab.kill("b")
-            assert await gaps.longest() < SESSION_TIMEOUT + 3 + INTERVAL + BUSY
+        await the_lab.bridge("b")
+        gaps = await Gaps.since_now(the_lab)
+        the_lab.kill("b")
+        assert await gaps.longest() < SESSION_TIMEOUT + 3 + INTERVAL + BUSY
 
 
 async def test_who_was_paused_and_replaced_writes_nothing(broker: Broker, topics_prefix: str, tmp_path: Path) -> None:
@@ -123,7 +125,7 @@ async def test_who_was_paused_and_replaced_writes_nothing(broker: Broker, topics
     nothing that its successor has told, and takes its share again."""
     async with watching(broker, topics_prefix, tmp_path, "ab") as (the_lab, agents):
         the_lab.killed = True  # what only the paused one was shown
-        with injecting(the_lab, agents):
+        async with injecting(the_lab, agents):
             gaps = await Gaps.since_now(the_lab)
             the_lab.bridges["b"].signal(signal.SIGSTOP)
             assert await gaps.longest() < SESSION_TIMEOUT + 3 + INTERVAL + BUSY
@@ -143,7 +145,7 @@ async def test_a_rolling_restart_is_hardly_seen(broker: Broker, topics_prefix: s
     event is sent twice, and everything that was shown is told."""
     async with watching(broker, topics_prefix, tmp_path, "ab") as (the_lab, agents):
         gaps = await Gaps.since_now(the_lab)
-        with injecting(the_lab, agents):
+        async with injecting(the_lab, agents):
             for name in "ab":
                 assert await the_lab.bridges[name].stop() == 0
                 await the_lab.bridge(name)

@@ -3,6 +3,8 @@
 import json
 import logging
 import os
+import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -33,6 +35,8 @@ COMMANDS = (
     "tail",
     "dead-letters list",
     "dead-letters resend",
+    "check",
+    "status",
     "config",
     "schemas export",
 )
@@ -58,11 +62,36 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]
     assert f"asm-bridge {command}" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("command", ["check"])
-def test_what_comes_later_is_refused(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """A command that is announced for later says so, as wrong usage."""
-    assert code(command, "--json") == 2
-    assert "not in this release yet" in capsys.readouterr().err
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_shell_completes(shell: str) -> None:
+    """Commands, and options with a dot in them, are completed; nothing heavy is loaded for a command's name."""
+    root = Path(__file__).parents[2]
+
+    def completed(words: str) -> str:
+        position = {"COMP_WORDS": words, "COMP_CWORD": str(words.count(" ")), "_TYPER_COMPLETE_ARGS": words}
+        action = {"_TYPER_COMPLETE_FISH_ACTION": "get-args", "_ASM_BRIDGE_COMPLETE": f"complete_{shell}"}
+        environment = os.environ | position | action
+        done = subprocess.run(
+            [sys.executable, "-m", "bridge"], cwd=root, env=environment, capture_output=True, check=True
+        )
+        return done.stdout.decode()
+
+    assert "check" in completed("asm-bridge ch")
+    assert "kafka.group_id" in completed("asm-bridge check --kafka.group_")
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
+def test_completion_can_be_installed(tmp_path: Path) -> None:
+    """`--install-completion` writes it for the shell it is called from, `--show-completion` shows it."""
+    root = Path(__file__).parents[2]
+    python = f"{shlex.quote(sys.executable)} -m bridge"
+    script = f"{python} --install-completion && {python} --show-completion && . .bashrc && complete -p asm-bridge"
+    environment = os.environ | {"HOME": str(tmp_path), "PYTHONPATH": str(root)}
+    done = subprocess.run(
+        ["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.rstrip().endswith("-F _asm_bridge_completion asm-bridge")
+    assert done.stdout.count("_ASM_BRIDGE_COMPLETE=complete_bash") == 1
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,145 @@
+"""Everything that ``run`` needs, tried in half a minute at most; nothing is changed."""
+
+import asyncio
+import os
+import socket
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+from aiokafka.errors import KafkaError
+
+from bridge.check import agents, kafka, vendor
+from bridge.check.finding import Finding, Result, failed, ok, problem, skipped, warning
+from bridge.kafka import KafkaUnavailableError
+from bridge.kafka.clients import Clients
+from bridge.ops.http import listen
+from bridge.settings import Settings, secret_values
+from bridge.settings.show import MASK
+
+__all__ = ["Finding", "Result", "examine", "failed"]
+
+_CONNECT = 12.0
+_LOOK = 8.0
+_ASK = 10.0
+"""Seconds for the stages, one after the other: reaching Kafka and the service, looking at Kafka, trying tokens."""
+
+
+async def examine(
+    settings: Settings,
+    *,
+    offline: bool = False,
+    all_agents: bool = False,
+    asked: Callable[[int, int], None] = lambda number, of: None,
+) -> list[Finding]:
+    """What was found, in the order of the checks. ``offline``: only what needs no network; ``asked`` follows the
+    tokens that are tried. Never raises, and never shows a secret."""
+    watched = agents.Watched()
+    entries, file = agents.sessions_file(settings)
+    local = [ok("settings", "can be used; `asm-bridge config` shows them"), *file, *ops(settings)]
+    if offline:
+        reached = [skipped(name, "offline") for name in (*_KAFKA, "service", "clock")]
+        service = False
+    else:
+        reached, service = await _reached(settings, watched)
+    watched.add(settings.topics.name("sessions"), entries)
+    tokens, secrets = agents.readable(settings, watched)
+    unknown = not watched.entries and any(
+        one.check == "registry" and one.result in ("problem", "skipped") for one in reached
+    )
+    sharing = [skipped("sessions", "the registry was not read")] if unknown else agents.sharing(watched)
+    if not service:
+        trial = [skipped("tokens", "offline" if offline else "the service cannot be asked")]
+    else:
+        trial = await _within(
+            "tokens", None if all_agents else _ASK, agents.accepted(settings, tokens, all_agents, asked)
+        )
+    return _masked(settings, [*local, *reached, *sharing, *secrets, *trial])
+
+
+_KAFKA = ("kafka", "topics", "rights", "transactions", "group", "registry")
+
+
+async def _reached(settings: Settings, watched: agents.Watched) -> tuple[list[Finding], bool]:
+    """What was found of Kafka and the service, and whether the service can be asked with tokens."""
+    broker, host = await asyncio.gather(
+        _within("kafka", _CONNECT, kafka.connection(settings.kafka)),
+        _within("service", _CONNECT, vendor.address(settings.asm)),
+    )
+    if failed(broker):
+        rest = [skipped(name, "Kafka cannot be used, see kafka") for name in _KAFKA[1:]]
+    else:
+        rest = await _looked(settings, watched)
+    return [*broker, *rest, *host], not failed(host)
+
+
+async def _looked(settings: Settings, watched: agents.Watched) -> list[Finding]:
+    clients = Clients(
+        connection=settings.kafka.client_arguments(),
+        group_id=settings.kafka.group_id,
+        topic=settings.topics.name,
+        exactly_once=settings.kafka.delivery == "exactly_once",
+    )
+    stages = (
+        _within("topics", _LOOK, kafka.topics(settings)),
+        _within("transactions", _LOOK, kafka.transactions(settings, clients)),
+        _within("group", _LOOK, kafka.group(settings)),
+        _within("registry", _LOOK, agents.registry(settings, clients, watched)),
+    )
+    return [finding for findings in await asyncio.gather(*stages) for finding in findings]
+
+
+async def _within(check: str, seconds: float | None, work: Awaitable[list[Finding]]) -> list[Finding]:
+    try:
+        async with asyncio.timeout(seconds):
+            return await work
+    except TimeoutError:
+        return [problem(check, f"no answer within {seconds:g} s", "is it overloaded, or the network lossy? Try again")]
+    except KafkaUnavailableError as error:
+        found, _, advice = str(error).partition(": ")
+        return [problem(check, found, advice or "try again")]
+    except (KafkaError, OSError) as error:
+        return [problem(check, f"failed in the middle of it: {error or type(error).__name__}", "try again")]
+
+
+def ops(settings: Settings) -> list[Finding]:
+    """Whether ops.listen can be had."""
+    try:
+        listen(settings.ops.host, settings.ops.port).close()
+    except socket.gaierror:
+        text = f"{settings.ops.listen}: this machine has no such address"
+        return [problem("ops.listen", text, "set ops.listen to an address of this machine, or 0.0.0.0:8080")]
+    except OSError as error:
+        return [_taken(settings, os.strerror(error.errno or 0))]
+    return [ok("ops.listen", f"{settings.ops.listen} is free")]
+
+
+def _taken(settings: Settings, told: str) -> Finding:
+    text, advice = f"{settings.ops.listen} cannot be listened on: {told}", "end who listens there, or set ops.listen"
+    if _is_bridge(settings):
+        return warning(
+            "ops.listen", f"a bridge runs here already, on {settings.ops.listen}", f"for a second one, {advice}"
+        )
+    return problem("ops.listen", text, f"{advice} to another address")
+
+
+def _is_bridge(settings: Settings) -> bool:
+    """Whether it is a bridge of ours that has the address."""
+    import httpx
+
+    host = f"[{settings.ops.host}]" if ":" in settings.ops.host else settings.ops.host
+    try:
+        answer = httpx.get(f"http://{host}:{settings.ops.port}/metrics", timeout=1.0, trust_env=False)
+    except httpx.HTTPError:
+        return False
+    return "asm_bridge_build_info" in answer.text
+
+
+def _masked(settings: Settings, findings: list[Finding]) -> list[Finding]:
+    secrets = sorted(secret_values(settings), key=len, reverse=True)
+
+    def masked(text: str) -> str:
+        for secret in secrets:
+            text = text.replace(secret, MASK) if secret else text
+        return text
+
+    return [replace(one, found=masked(one.found), advice=masked(one.advice)) for one in findings]

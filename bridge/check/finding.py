@@ -1,0 +1,36 @@
+"""What a check found."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Result = Literal["ok", "warning", "problem", "skipped"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """``found`` says what is, ``advice`` what to do about it (nothing if all is well)."""
+
+    check: str
+    result: Result
+    found: str
+    advice: str = ""
+
+
+def ok(check: str, found: str) -> Finding:
+    return Finding(check, "ok", found)
+
+
+def warning(check: str, found: str, advice: str) -> Finding:
+    return Finding(check, "warning", found, advice)
+
+
+def problem(check: str, found: str, advice: str) -> Finding:
+    return Finding(check, "problem", found, advice)
+
+
+def skipped(check: str, found: str, advice: str = "") -> Finding:
+    return Finding(check, "skipped", found, advice)
+
+
+def failed(findings: list[Finding]) -> bool:
+    return any(finding.result == "problem" for finding in findings)

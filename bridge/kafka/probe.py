@@ -1,0 +1,185 @@
+"""Looks at Kafka that change nothing and say more than the clients do: a connection, rights, a group's members."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.conn import create_conn
+from aiokafka.errors import (
+    GroupCoordinatorNotAvailableError,
+    GroupLoadInProgressError,
+    IncompatibleBrokerVersion,
+    KafkaError,
+    NotCoordinatorForGroupError,
+    for_code,
+)
+from aiokafka.protocol.admin import DescribeGroupsResponse_v3
+from aiokafka.protocol.api import Request, RequestStruct, Response
+from aiokafka.protocol.types import Array, Boolean, Int16, Int32, Schema, String
+
+from bridge.kafka import connected
+
+T = TypeVar("T")
+
+READ, WRITE = 1 << 3, 1 << 4
+"""AclOperation's numbers as bits (KIP-430)."""
+_UNTOLD = -(2**31)
+_UNAUTHORIZED = (29, 30)
+"""TOPIC_AUTHORIZATION_FAILED, GROUP_AUTHORIZATION_FAILED."""
+_RETRY = 0.2
+
+
+async def connection_error(connection: Mapping[str, Any], host: str, port: int) -> Exception | None:
+    """Why this server alone lets nobody in (network, TLS, login), or None: it does.
+
+    A client that starts from several servers says for none of them why it failed.
+    """
+    arguments = {name: value for name, value in connection.items() if name != "bootstrap_servers"}
+    try:
+        made = await create_conn(host, port, **arguments)
+    except (OSError, KafkaError, EOFError) as error:
+        return error
+    made.close()
+    return None
+
+
+@asynccontextmanager
+async def admin_of(connection: Mapping[str, Any]) -> AsyncIterator[AIOKafkaAdminClient]:
+    """An admin client, started. Raises ``KafkaUnavailableError``."""
+    async with connected(AIOKafkaAdminClient(**connection), ",".join(connection["bootstrap_servers"])) as admin:
+        yield admin
+
+
+def advertised(admin: AIOKafkaAdminClient) -> list[tuple[str, int]]:
+    """Where the brokers say that they are: all that comes after the first contact goes there."""
+    return sorted((broker.host, broker.port) for broker in admin._client.cluster.brokers())
+
+
+@dataclass(frozen=True, slots=True)
+class Rights:
+    """What we may do with a topic or group: bits of operations, None where the broker does not tell.
+
+    ``seen``: we may describe it, and it is there.
+    """
+
+    seen: bool
+    refused: bool
+    operations: int | None
+
+    def lacks(self, operation: int) -> bool:
+        return self.operations is not None and not self.operations & operation
+
+
+@dataclass(frozen=True, slots=True)
+class Members:
+    """A consumer group: the rights to it, how many are in it, and the assignor that they agreed upon."""
+
+    rights: Rights
+    count: int
+    protocol: str
+
+
+async def topic_rights(admin: AIOKafkaAdminClient, names: Iterable[str]) -> dict[str, Rights] | None:
+    """By full name; None where the broker is too old to tell (before Kafka 2.3). Raises ``KafkaError``."""
+    try:
+        answer = await admin._send_request(_TopicRights(list(names)))
+    except (NotImplementedError, IncompatibleBrokerVersion):
+        return None
+    return {topic[1]: _rights(topic[0], topic[-1]) for topic in answer.topics}
+
+
+async def group_members(admin: AIOKafkaAdminClient, group_id: str) -> Members | None:
+    """None where the broker is too old to tell. Raises ``KafkaError``: ``GroupAuthorizationFailedError`` among them."""
+    while True:
+        try:
+            coordinator = await admin.find_coordinator(group_id)
+            answer = await admin._send_request(_GroupRights(group_id), coordinator)
+            code, _, _, _, protocol, members, operations = answer.groups[0]
+            if code not in (0, *_UNAUTHORIZED):
+                raise for_code(code)(group_id)
+            return Members(_rights(code, operations), len(members), protocol)
+        except (GroupCoordinatorNotAvailableError, GroupLoadInProgressError, NotCoordinatorForGroupError):
+            await asyncio.sleep(_RETRY)
+        except (NotImplementedError, IncompatibleBrokerVersion):
+            return None
+
+
+def _rights(code: int, operations: int) -> Rights:
+    return Rights(code == 0, code in _UNAUTHORIZED, None if operations == _UNTOLD else operations)
+
+
+# -- what aiokafka lacks of the protocol: its requests for metadata are older, and it reads a group's description as an
+# older one, without the rights
+
+_PARTITION = (
+    ("error_code", Int16),
+    ("partition", Int32),
+    ("leader", Int32),
+    ("leader_epoch", Int32),
+    ("replicas", Array(Int32)),
+    ("isr", Array(Int32)),
+    ("offline_replicas", Array(Int32)),
+)
+_BROKER = (("node_id", Int32), ("host", String("utf-8")), ("port", Int32), ("rack", String("utf-8")))
+_TOPIC = (
+    ("error_code", Int16),
+    ("topic", String("utf-8")),
+    ("is_internal", Boolean),
+    ("partitions", Array(*_PARTITION)),
+    ("authorized_operations", Int32),
+)
+
+
+class _MetadataAnswer(Response):  # type: ignore[misc]
+    API_KEY = 3
+    API_VERSION = 8
+    SCHEMA = Schema(
+        ("throttle_time_ms", Int32),
+        ("brokers", Array(*_BROKER)),
+        ("cluster_id", String("utf-8")),
+        ("controller_id", Int32),
+        ("topics", Array(*_TOPIC)),
+        ("authorized_operations", Int32),
+    )
+
+
+class _MetadataStruct(RequestStruct):  # type: ignore[misc]
+    API_KEY = 3
+    API_VERSION = 8
+    RESPONSE_TYPE = _MetadataAnswer
+    SCHEMA = Schema(
+        ("topics", Array(String("utf-8"))),
+        ("allow_auto_topic_creation", Boolean),
+        ("include_cluster_authorized_operations", Boolean),
+        ("include_topic_authorized_operations", Boolean),
+    )
+
+
+class _TopicRights(Request[_MetadataStruct]):  # type: ignore[misc]
+    API_KEY = 3
+
+    def __init__(self, topics: list[str]) -> None:
+        self._topics = topics
+
+    def build(self, request_struct_class: type[_MetadataStruct]) -> _MetadataStruct:
+        return request_struct_class(self._topics, False, False, True)
+
+
+class _GroupStruct(RequestStruct):  # type: ignore[misc]
+    API_KEY = 15
+    API_VERSION = 3
+    RESPONSE_TYPE = DescribeGroupsResponse_v3
+    SCHEMA = Schema(("groups", Array(String("utf-8"))), ("include_authorized_operations", Boolean))
+
+
+class _GroupRights(Request[_GroupStruct]):  # type: ignore[misc]
+    API_KEY = 15
+
+    def __init__(self, group_id: str) -> None:
+        self._group_id = group_id
+
+    def build(self, request_struct_class: type[_GroupStruct]) -> _GroupStruct:
+        return request_struct_class([self._group_id], True)

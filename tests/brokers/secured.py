@@ -1,0 +1,64 @@
+"""A broker that wants a login (SASL PLAIN) and lets nobody do what no ACL grants, as a company's Kafka is."""
+
+from typing import Any
+
+from tests.brokers.maven import MavenBroker
+
+ADMIN, BRIDGE = ("admin", "admin-s3cret"), ("bridge", "bridge-s3cret")
+"""User name and password: one that may do all, and one that may do what it is granted."""
+
+
+class SecuredBroker(MavenBroker):
+    name = "secured"
+
+    def properties(self, listener: str) -> dict[str, str]:
+        secured = listener.replace("PLAINTEXT:", "SASL_PLAINTEXT:")
+        plain = super().properties(listener)
+        login = f'username="{ADMIN[0]}" password="{ADMIN[1]}"'
+        users = " ".join(f'user_{name}="{password}"' for name, password in (ADMIN, BRIDGE))
+        module = "org.apache.kafka.common.security.plain.PlainLoginModule"
+        return plain | {
+            "listeners": plain["listeners"].replace(listener, secured),
+            "advertised.listeners": secured,
+            "inter.broker.listener.name": "SASL_PLAINTEXT",
+            "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT",
+            "sasl.mechanism.inter.broker.protocol": "PLAIN",
+            "sasl.enabled.mechanisms": "PLAIN",
+            "listener.name.sasl_plaintext.plain.sasl.jaas.config": f"{module} required {login} {users};",
+            "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+            # The controller's own connections, on a listener of loopback, bring no name.
+            "super.users": f"User:{ADMIN[0]};User:ANONYMOUS",
+        }
+
+    def grant(self, *rights: tuple[str, str, str]) -> None:
+        """Let the user ``bridge`` do: (``TOPIC``, ``GROUP`` or ``TRANSACTIONAL_ID``, begin of the name, operation)."""
+        from confluent_kafka.admin import (  # type: ignore[attr-defined]
+            AclBinding,
+            AclOperation,
+            AclPermissionType,
+            AdminClient,
+            ResourcePatternType,
+            ResourceType,
+        )
+
+        bindings = [
+            AclBinding(
+                ResourceType[kind], name, ResourcePatternType.PREFIXED, f"User:{BRIDGE[0]}", "*",
+                AclOperation[operation], AclPermissionType.ALLOW,
+            )
+            for kind, name, operation in rights
+        ]  # fmt: skip
+        admin = AdminClient(self.confluent_arguments())  # kept: with it its answers would go
+        made: dict[Any, Any] = admin.create_acls(bindings)
+        for future in made.values():
+            future.result(10)
+
+    def confluent_arguments(self) -> dict[str, str]:
+        """A client of confluent-kafka that may do all."""
+        return {
+            "bootstrap.servers": self.bootstrap_servers,
+            "security.protocol": "SASL_PLAINTEXT",
+            "sasl.mechanism": "PLAIN",
+            "sasl.username": ADMIN[0],
+            "sasl.password": ADMIN[1],
+        }

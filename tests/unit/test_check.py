@@ -1,0 +1,156 @@
+"""What `asm-bridge check` makes of what it sees, as far as it goes without Kafka and a service."""
+
+import asyncio
+from email.utils import formatdate
+
+import pytest
+from aiokafka.errors import RequestTimedOutError
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import SecretStr
+
+from bridge import check
+from bridge.check import agents, failed, kafka, vendor
+from bridge.check.finding import Finding, ok, problem, skipped, warning
+from bridge.kafka import KafkaUnavailableError
+from bridge.kafka.probe import READ, WRITE, Members, Rights
+from bridge.kafka.topics import TOPICS
+from bridge.settings import AsmSettings, KafkaSettings, OpsSettings, Settings, TopicsSettings
+
+
+@given(st.integers(0, 2**32), st.floats(-4, 4), st.floats(0, 3))
+def test_a_clock_that_is_right_is_never_blamed(now: int, skew: float, took: float) -> None:
+    """Less than 5 s are no warning, however slow the answer."""
+    date = formatdate(int(now - skew + took / 2), usegmt=True)
+    assert vendor.clock(date, now, now + took).result == "ok"
+
+
+@given(st.integers(10**6, 2**32), st.floats(6, 10**5), st.booleans(), st.floats(0, 0.5))
+def test_a_clock_that_is_wrong_is_told(now: int, skew: float, ahead: bool, took: float) -> None:
+    """More than 5 s are a warning, with the direction."""
+    date = formatdate(int(now - skew if ahead else now + skew + 1), usegmt=True)
+    found = vendor.clock(date, now, now + took)
+    assert found.result == "warning"
+    assert ("ahead of" if ahead else "behind") in found.found
+
+
+@pytest.mark.parametrize("date", [None, "", "yesterday", "Wed, 21 Oct 2015 07:28:00 +99999999999999999"])
+def test_no_date_is_no_fault(date: str | None) -> None:
+    """A service that tells no time, or nonsense, is not judged by it."""
+    assert vendor.clock(date, 0, 0).result == "skipped"
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "result"),
+    [
+        (401, b"", "ok"),
+        (403, b"", "ok"),
+        (200, b"{}", "warning"),
+        (200, b"<html>", "problem"),
+        (429, b"", "warning"),
+        (503, b"", "warning"),
+        (404, b'{"code":5}', "problem"),
+        (302, b"", "problem"),
+        (407, b"", "problem"),
+    ],
+)
+def test_what_a_call_without_a_token_shows(status: int, body: bytes, result: str) -> None:
+    """Only who refuses it is surely an ASM service."""
+    assert vendor._answered(AsmSettings(), status, body).result == result
+
+
+def members(count: int, protocol: str = "sticky", operations: int | None = READ) -> Members:
+    return Members(Rights(seen=True, refused=False, operations=operations), count, protocol)
+
+
+@pytest.mark.parametrize(
+    ("count", "protocol", "delivery", "result"),
+    [
+        (0, "", "exactly_once", "ok"),
+        (7, "sticky", "exactly_once", "ok"),
+        (8, "sticky", "exactly_once", "warning"),
+        (9, "sticky", "exactly_once", "warning"),
+        (1, "range", "exactly_once", "problem"),
+        (1, "sticky", "at_least_once", "warning"),
+        (1, "", "exactly_once", "ok"),
+    ],
+)
+def test_membership(count: int, protocol: str, delivery: str, result: str) -> None:
+    """A full group, one for one process only, and another program's are told."""
+    settings = Settings(kafka=KafkaSettings(delivery=delivery))  # type: ignore[arg-type]
+    assert kafka._membership(settings, members(count, protocol)).result == result
+
+
+def rights(operations: int | None, settings: Settings) -> dict[str, Rights]:
+    return {settings.topics.name(topic.name): Rights(True, False, operations) for topic in TOPICS}
+
+
+def test_rights_that_are_not_told_are_not_judged() -> None:
+    """A broker that tells no rights is neither praised nor blamed."""
+    settings = Settings()
+    for untold in (None, rights(None, settings)):
+        assert [one.result for one in kafka._rights(settings, untold)] == ["skipped"]
+    assert [one.result for one in kafka._rights(settings, rights(READ | WRITE, settings))] == ["ok"]
+
+
+def test_the_registry_is_written_only_with_a_sessions_file(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """`run` needs no right to write asm.sessions, unless it has entries to add."""
+    file = tmp_path_factory.mktemp("s") / "s.toml"
+    file.touch()
+    for settings, needed in ((Settings(), False), (Settings(sessions_file=file), True)):
+        lacking = dict(kafka._lacking(settings, rights(READ, settings)))
+        assert ("asm.sessions" in lacking) is needed
+        assert lacking["asm.inject"] == ["Write"]
+
+
+async def test_nothing_raises_and_all_ends() -> None:
+    """Whatever a check meets is a finding; what does not end is ended."""
+
+    async def fail(error: Exception) -> list[Finding]:
+        raise error
+
+    async def hang() -> list[Finding]:
+        await asyncio.sleep(60)
+        return []
+
+    for error in (RequestTimedOutError(), OSError("gone"), KafkaUnavailableError("lost: look there")):
+        (found,) = await check._within("x", 1, fail(error))
+        assert (found.check, found.result) == ("x", "problem")
+    (found,) = await check._within("x", 0.01, hang())
+    assert found.found == "no answer within 0.01 s"
+    assert check._CONNECT + check._LOOK + check._ASK <= 30
+    assert agents.SAMPLE / agents.PER_SECOND + vendor.REQUEST < check._ASK
+
+
+def test_no_secret_is_shown() -> None:
+    """Whatever text a library puts into an error."""
+    asm = AsmSettings(token=SecretStr("t0ken"), proxy="http://me:pr0xy@proxy:3128")
+    kafka_ = KafkaSettings(sasl_password=SecretStr("p4ss"), sasl_username="u", security_protocol="SASL_SSL")
+    found = [problem("x", "t0ken p4ss pr0xy", "do not show p4ss")]
+    (masked,) = check._masked(Settings(asm=asm, kafka=kafka_), found)
+    assert (masked.found, masked.advice) == ("******** ******** ********", "do not show ********")
+
+
+def test_only_problems_fail() -> None:
+    """Exit code 0 with warnings, and with what was skipped."""
+    well = [ok("a", "x"), warning("b", "x", "y"), skipped("c", "x")]
+    assert not failed(well)
+    assert failed([*well, problem("d", "x", "y")])
+
+
+def test_many_names_fill_no_screen() -> None:
+    """Of a thousand agents with the same fault, five are named."""
+    assert agents._named(["a"]) == "agent a"
+    assert agents._named([f"a{n}" for n in range(1000)]) == "agents a0, a1, a2, a3, a4 and 995 more"
+
+
+def test_an_empty_registry_is_told() -> None:
+    """Nothing would be watched: no fault of `run`'s, and hardly meant."""
+    assert [one.result for one in agents.sharing(agents.Watched())] == ["warning"]
+
+
+def test_an_address_that_does_not_exist_is_a_problem() -> None:
+    """A name that this machine does not have."""
+    (found,) = check.ops(Settings(ops=OpsSettings(listen="no-such-host.invalid:80"), topics=TopicsSettings()))
+    assert found.result == "problem"
+    assert "set ops.listen" in found.advice
