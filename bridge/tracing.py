@@ -9,13 +9,14 @@ A sender's ``traceparent`` reaches the outcome also where tracing is off.
 """
 
 import contextlib
+import functools
 import os
 import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec
 
 import structlog
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
+P = ParamSpec("P")
 Headers = Sequence[tuple[str, bytes | None]]
 
 INSTALL = "pip install 'asm-kafka-bridge[otel]'"
@@ -140,10 +142,24 @@ def _switch(tracer: "Tracer | None", group_id: str = "") -> None:
 # -- spans
 
 
+def _harmless(tell: Callable[P, None]) -> Callable[P, None]:
+    """Nothing when tracing is off; when it is on, a fault of it costs a span, never a record."""
+
+    @functools.wraps(tell)
+    def told(*args: P.args, **kwargs: P.kwargs) -> None:
+        if _on is not None:
+            try:
+                tell(*args, **kwargs)
+            except Exception as error:
+                log.exception("span.lost", error=error)
+
+    return told
+
+
+@_harmless
 def received(entry: "Entry") -> None:
     """An entry was taken in: its ``inject`` begins, and is what its outcome refers to."""
-    if _on is None:
-        return
+    assert _on is not None
     from opentelemetry.trace import SpanKind, set_span_in_context
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
@@ -168,13 +184,15 @@ def received(entry: "Entry") -> None:
     entry.trace = Trace(tuple((name, value.encode()) for name, value in carrier.items()), span)
 
 
+@_harmless
 def polled(ask: "Ask", step: "Step | None", sent: float, status: int | None, error: str | None = None) -> None:
     """A request was answered, or failed with ``error``; ``sent`` is when it went out (monotonic).
 
     One that carries no event and tells nothing makes no span: of thousands of polls a second, most are such.
     """
-    if _on is None or (step is None and not ask.entries):
+    if step is None and not ask.entries:
         return
+    assert _on is not None
     from opentelemetry.trace import Link, SpanKind, set_span_in_context
 
     now = time.time_ns()

@@ -220,7 +220,11 @@ class Partition:
 
     async def _read_states(self) -> dict[str, AgentState]:
         states: dict[str, AgentState] = {}
+        told = time.monotonic()
         async for message in self._clients.read_whole(TopicPartition(self._clients.topic("agent-state"), self.number)):
+            if time.monotonic() - told >= 1:
+                told = time.monotonic()
+                log.info("partition.recovering", partition=self.number, states=len(states))
             agent_id = message.key.decode()
             states.pop(agent_id, None)
             if message.value is not None:
