@@ -36,6 +36,8 @@ CONDITIONS = ("in_session", "no_session", "lost", "unknown")
 
 UNAUTHORIZED_RETRY = 60.0
 _LOST_AFTER = 5.0
+_MAX_TEXT = 256 * 1024
+"""Characters of a message, 6 bytes each at most: a topic takes records of 2 MiB."""
 _LOST_AFTER_INTERVALS = 3
 
 
@@ -254,7 +256,10 @@ class Agent:
                 self._doubt, self.again = Doubt(ask.sid, ask.entries, error.http_status), True
         else:
             self._refused_token = ask.token if isinstance(error, Unauthorized) else None
-            self.pending.failed(step, ask.entries, error.http_status, error.maybe_acted)
+            if error.http_status is not None and 200 <= error.http_status < 300:
+                self.pending.delivered(step, ask.entries, ask.sid, error.http_status)
+            else:
+                self.pending.failed(step, ask.entries, error.http_status, error.maybe_acted)
             self._trouble_with(step, error, at)
         return self._done(step)
 
@@ -290,6 +295,8 @@ class Agent:
 
     def _status_read(self, step: Step, ask: Ask, body: bytes, at: Moment) -> None:
         answer = read(GetStatusRes, body).voice_status or VoiceStatus()
+        if len(body) > _MAX_TEXT and (longest := _longest_text(answer)) > _MAX_TEXT:
+            raise Malformed(f"a text of {longest} characters does not fit into a record", http_status=200)
         assert ask.sid is not None
         self._well(step, at)
         observe(step, answer, sid=ask.sid, voice_sid=self._voice_sid, calls=ask.calls, messages=ask.messages)
@@ -357,3 +364,10 @@ class Agent:
             loss = Loss(reason=self._trouble.reason, since=rfc3339(self._answered.wall))
             step.tell(AgentObservationLost, reason=loss.reason, since=loss.since)
             step.set(lost=loss)
+
+
+def _longest_text(answer: VoiceStatus) -> int:
+    alert = answer.alert.backoffice_message if answer.alert else None
+    texts = [answer.message, answer.queue, alert.message if alert else ""]
+    texts += [member.display_label for member in answer.transfer_members]
+    return max(map(len, texts))

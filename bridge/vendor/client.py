@@ -32,6 +32,8 @@ Fetched = tuple[int, str | None, bytes]
 """Status, Retry-After and body of an answer."""
 
 PATH = "/api/v1alpha1/asm/asmapi/"
+MAX_ANSWER = 8 * 1024 * 1024
+"""Bytes of an answer: some 30,000 calls. What cannot be written must not stop the agents of a whole partition."""
 _LONGEST_WAIT = 86400.0
 """Seconds; a Retry-After beyond a day is a mistake."""
 _REFUSALS = frozenset({400, 404, 409, 412, 422})
@@ -114,6 +116,9 @@ class AsmClient:
             raise _unreachable(error) from error
         if not 200 <= status < 300:
             raise _failure(status, retry_after)
+        if len(body) > MAX_ANSWER:
+            text = f"the answer has {len(body)} bytes; its records would not fit into Kafka"
+            raise Malformed(text, http_status=status, maybe_acted=True)
         return status, body
 
     async def current_session(self, token: str) -> AsmSession:

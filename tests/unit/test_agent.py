@@ -509,6 +509,23 @@ def test_a_delivered_event_names_its_session() -> None:
     assert {record.asm_session_sid for record in of_type(told, records.ConversationEventDelivered)} == {"7"}
 
 
+def test_a_text_that_no_record_can_hold_stops_nobody_else() -> None:
+    """A message of megabytes is no answer: it is never appended, where it would stop the whole partition."""
+    desk = Desk().in_session()
+    long = msgspec.json.encode({"voiceStatus": {"message": "x" * 300_000, "messageTimestamp": "1"}})
+    assert desk.answer(desk.ask(), long) == []
+    assert desk.agent.trouble is not None
+    assert desk.agent.trouble.reason == "malformed"
+
+
+def test_an_answer_too_long_to_read_has_taken_its_events() -> None:
+    """2xx is delivered, whatever the body is."""
+    desk = Desk().in_session()
+    desk.inject(1)
+    told = desk.fail(desk.ask(), Malformed("too long", http_status=200, maybe_acted=True))
+    assert [record.outcome for record in of_type(told, records.InjectionCompleted)] == ["delivered"]
+
+
 # -- everything at once
 
 ERRORS = [timed_out, not_connected, unauthorized, throttled, lambda: throttled(503, 3.0), lambda: Malformed("x")]

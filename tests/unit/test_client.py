@@ -333,3 +333,10 @@ def test_the_libraries_exceptions_are_all_tried() -> None:
     """A new release of the engine brings its new errors into the tests above by itself."""
     assert pyreqwest.exceptions.ReadTimeoutError in PYREQWEST
     assert httpx.RemoteProtocolError in HTTPX
+
+
+async def test_an_answer_that_kafka_cannot_hold_is_none() -> None:
+    """Of 8 MiB and more; its events were taken all the same."""
+    error = await error_of(client(httpx.Response(200, content=b"x" * (8 * 1024 * 1024 + 1))))
+    assert isinstance(error, Malformed)
+    assert error.maybe_acted
