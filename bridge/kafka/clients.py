@@ -9,7 +9,13 @@ from typing import Any, TypeVar
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
-from aiokafka.errors import IncompatibleBrokerVersion, KafkaError, UnknownError, UnsupportedVersionError
+from aiokafka.errors import (
+    GroupCoordinatorNotAvailableError,
+    IncompatibleBrokerVersion,
+    KafkaError,
+    UnknownError,
+    UnsupportedVersionError,
+)
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
 T = TypeVar("T")
@@ -147,7 +153,11 @@ class Clients:
                 await bounded(consumer.stop(), _STOP_DEADLINE)
 
     async def committed(self, partition: TopicPartition) -> tuple[int | None, str]:
-        """The group's committed offset (None: none) and its metadata, which ``consumer.committed()`` would drop."""
+        """The group's committed offset (None: none) and its metadata, which ``consumer.committed()`` would drop.
+
+        Raises ``KafkaError`` also where the coordinator is not ready: aiokafka overlooks the error of the whole answer
+        (KIP-88), and an answer without our partition would look as if nothing had ever been committed.
+        """
         admin = AIOKafkaAdminClient(**self.connection)
         await bounded(admin.start())
         try:
@@ -155,5 +165,7 @@ class Clients:
         finally:
             with contextlib.suppress(KafkaError, TimeoutError):
                 await bounded(admin.close(), _STOP_DEADLINE)
-        offset, metadata = found.get(partition, (-1, ""))
+        if partition not in found:
+            raise GroupCoordinatorNotAvailableError(f"the offset of {partition} was not told")
+        offset, metadata = found[partition]
         return (None, "") if offset < 0 else (offset, metadata)

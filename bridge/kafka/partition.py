@@ -88,7 +88,8 @@ class Partition:
         self._written = set(self.states)
         self._unwatched = {agent_id for agent_id, state in self.states.items() if state.stream_id is None}
         offset, metadata = await self._clients.committed(self._inbox)
-        bookmark = Bookmark.read(metadata) if offset is not None else Bookmark(clean=True)
+        # Without an offset nobody ever owned the partition, or the group's offsets have expired.
+        bookmark = Bookmark.read(metadata) if offset is not None else Bookmark(clean=not self.states)
         self.offsets = Offsets(offset or 0)
         self.bookmark = msgspec.structs.replace(bookmark, clean=False)
         self._marked = None
