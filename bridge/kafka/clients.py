@@ -1,8 +1,7 @@
 """aiokafka's clients, built one way, with a deadline on each call that could wait for ever."""
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -12,7 +11,6 @@ from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitio
 from aiokafka.errors import (
     GroupCoordinatorNotAvailableError,
     IncompatibleBrokerVersion,
-    KafkaError,
     UnknownError,
     UnsupportedVersionError,
 )
@@ -29,6 +27,20 @@ _MAX_REQUEST = 16 * 1024 * 1024
 
 class NoTransactionsError(Exception):
     """The broker has no transactions, which ``exactly_once`` needs."""
+
+
+async def ended(call: Coroutine[Any, Any, Any], deadline: float = 10.0) -> None:
+    """Let a client stop, in the time there is, whatever comes of it.
+
+    In a task of its own: in an outage aiokafka's ``stop()`` lets the cancellation of its own parts out, which would
+    look as if we were cancelled.
+    """
+    stopping = asyncio.ensure_future(call)
+    await asyncio.wait([stopping], timeout=deadline)
+    if not stopping.done():
+        stopping.cancel()
+    elif not stopping.cancelled():
+        stopping.exception()
 
 
 async def bounded(call: Awaitable[T], deadline: float = DEADLINE) -> T:
@@ -87,11 +99,9 @@ class Clients:
     async def close(self, producer: AIOKafkaProducer) -> None:
         """Stop a producer; one in a transaction aborts first, or readers would wait for its time-out."""
         transactions = producer._txn_manager
-        with contextlib.suppress(Exception):
-            if transactions is not None and transactions.is_in_transaction():
-                await bounded(producer.abort_transaction(), _STOP_DEADLINE)
-        with contextlib.suppress(Exception):
-            await bounded(producer.stop(), _STOP_DEADLINE)
+        if transactions is not None and transactions.is_in_transaction():
+            await ended(producer.abort_transaction(), _STOP_DEADLINE)
+        await ended(producer.stop(), _STOP_DEADLINE)
         waiter = None if transactions is None else transactions._transaction_waiter
         if waiter is not None and waiter.done() and not waiter.cancelled():
             waiter.exception()  # told by what failed; asyncio would log it as never retrieved
@@ -149,8 +159,7 @@ class Clients:
                 whole = whole or await bounded(consumer.position(partition)) >= end
                 yield messages, whole
         finally:
-            with contextlib.suppress(KafkaError, TimeoutError):
-                await bounded(consumer.stop(), _STOP_DEADLINE)
+            await ended(consumer.stop(), _STOP_DEADLINE)
 
     async def committed(self, partition: TopicPartition) -> tuple[int | None, str]:
         """The group's committed offset (None: none) and its metadata, which ``consumer.committed()`` would drop.
@@ -163,8 +172,7 @@ class Clients:
         try:
             found = await bounded(admin.list_consumer_group_offsets(self.group_id, partitions=[partition]))
         finally:
-            with contextlib.suppress(KafkaError, TimeoutError):
-                await bounded(admin.close(), _STOP_DEADLINE)
+            await ended(admin.close(), _STOP_DEADLINE)
         if partition not in found:
             raise GroupCoordinatorNotAvailableError(f"the offset of {partition} was not told")
         offset, metadata = found[partition]

@@ -10,7 +10,7 @@ from aiokafka import ConsumerRebalanceListener
 from aiokafka.errors import ConsumerStoppedError, KafkaError
 from aiokafka.structs import ConsumerRecord, OffsetAndMetadata, TopicPartition
 
-from bridge.kafka.clients import Clients, bounded
+from bridge.kafka.clients import Clients, bounded, ended
 from bridge.logs import News
 from bridge.ops.metrics import METRICS
 
@@ -69,8 +69,7 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc]
                 await asyncio.sleep(1)
 
     async def stop(self) -> None:
-        with contextlib.suppress(KafkaError, TimeoutError):
-            await bounded(self._consumer.stop(), 10)
+        await ended(self._consumer.stop())
 
     # -- for the owner of a partition
 
