@@ -16,9 +16,11 @@ from bridge.bench.scenarios import (
     EXACTLY_ONCE,
     FAST_COMMITS,
     GO,
+    GO_HTTP2,
     GO_SLOTS,
     HTTP2,
     HTTPX,
+    WORKERS,
 )
 
 ROOT = Path(__file__).parents[2]
@@ -44,12 +46,13 @@ class Place:
 
 @dataclass(frozen=True)
 class Client:
-    """``settings``: of the bridge; ``command``: of a peer, to be filled in with a place's fields."""
+    """``settings``: of the bridge, and ``workers``; ``command``: of a peer, to be filled in with a place's fields."""
 
     name: str
     settings: Mapping[str, str] | None = None
     command: tuple[str, ...] = ()
     tls: bool = False
+    workers: int = 1
 
     @property
     def transactional(self) -> bool:
@@ -62,13 +65,15 @@ BRIDGES = (
     Client(AT_LEAST_ONCE, {"KAFKA__DELIVERY": "at_least_once"}),
     Client(HTTP2, _ONCE, tls=True),
     Client(FAST_COMMITS, {**_ONCE, "KAFKA__COMMIT_INTERVAL": "0.01"}),
+    Client(WORKERS, _ONCE, workers=2),
 )
 
 
 def arguments(client: Client, place: Place) -> list[str]:
     """The command line."""
     if client.settings is not None:
-        return [sys.executable, "-m", "bridge", "run"]
+        several = ["--workers", str(client.workers)] if client.workers > 1 else []
+        return [sys.executable, "-m", "bridge", "run", *several]
     topic = f"{place.prefix}agent-status"
     return [
         word.format(
@@ -79,10 +84,10 @@ def arguments(client: Client, place: Place) -> list[str]:
 
 
 def environment(client: Client, place: Place) -> dict[str, str]:
-    """Ours without what is set for another bridge; for the bridge, with its settings."""
+    """Ours without what is set for another bridge; with the bridge's settings, or whom a peer in Go is to trust."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("ASM_BRIDGE_")}
     if client.settings is None:
-        return inherited
+        return inherited | ({"SSL_CERT_FILE": str(place.ca_file)} if place.ca_file else {})
     settings = {
         "ASM__BASE_URL": place.base_url,
         "KAFKA__BOOTSTRAP_SERVERS": place.brokers,
@@ -135,6 +140,7 @@ def peers(notes: list[str]) -> Iterator[Client]:
         )
         yield Client(GO, command=(str(gopher), *given))
         yield Client(GO_SLOTS, command=(str(gopher), *given, "-slot", "100ms"))
+        yield Client(GO_HTTP2, command=(str(gopher), *given), tls=True)
     for name, module in ((AIOHTTP, "aiohttp"), (HTTPX, "httpx")):
         if find_spec(module) is None:
             notes.append(f"no {name}: `pip install {module}` adds it")

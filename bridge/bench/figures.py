@@ -45,7 +45,7 @@ def spread(values: Iterable[float]) -> Spread:
 def load_figures(
     before: Moment, after: Moment, seen: Mapping[str, Any], delays: Sequence[float]
 ) -> dict[str, float | None]:
-    """What the time between two moments says.
+    """What the time between two moments says; ``growth`` is in bytes of memory a million polls.
 
     ``seen``: the target's /stats of that time; ``delays``: of each record, seconds from its timestamp until it could be
     read.
@@ -53,10 +53,13 @@ def load_figures(
     polls, changes, seconds = seen["polls"], seen["changes"], seen["window_s"]
     cpu = after.cpu - before.cpu
     return {
+        "polls": polls,
         "polls_per_s": polls / seconds,
         "us_per_poll": 1e6 * cpu / polls if polls else None,
         "cores": cpu / seconds,
+        "rss_before": before.rss,
         "rss": after.rss,
+        "growth": 1e6 * (after.rss - before.rss) / polls if polls else None,
         "connections": seen["connections"],
         "records_per_change": len(delays) / changes if changes else None,
         "target_us_per_poll": 1e6 * seen["cpu_s"] / polls if polls else None,

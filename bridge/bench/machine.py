@@ -78,16 +78,21 @@ def _processes() -> dict[int, Process]:
 
 
 class Cores(NamedTuple):
-    """The client has one core for itself; None: this system cannot pin, or has one core only."""
+    """The client has one core for itself, two processes of it a ``pair``; None: this system cannot pin, or has too few
+    cores."""
 
     client: set[int] | None
+    pair: set[int] | None
     others: set[int] | None
 
 
 def deal() -> Cores:
-    """The last core that we may use for the client, the rest for all others."""
+    """The last core that we may use for the client, or of four and more the last two; the rest for all others."""
     allowed = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-    return Cores({allowed[-1]}, set(allowed[:-1])) if len(allowed) > 1 else Cores(None, None)
+    if len(allowed) < 2:
+        return Cores(None, None, None)
+    own = 2 if len(allowed) >= 4 else 1
+    return Cores({allowed[-1]}, set(allowed[-2:]) if own == 2 else None, set(allowed[:-own]))
 
 
 @contextlib.contextmanager

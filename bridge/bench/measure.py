@@ -25,6 +25,8 @@ from bridge.kafka import KafkaUnavailableError
 
 _SETTLE = 1.0
 """Seconds that the last records of the measured time have to become readable."""
+_PUNCTUAL = 0.9
+"""Share of its polls that a client must make."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,8 @@ async def _placed(
 @asynccontextmanager
 async def _started(bench: Bench, client: Client, place: Place) -> AsyncIterator["subprocess.Popen[bytes]"]:
     log = place.directory / "client.log"
-    async with running(arguments(client, place), log, bench.cores.client, environment(client, place)) as process:
+    cores = bench.cores.client if client.workers == 1 else bench.cores.pair
+    async with running(arguments(client, place), log, cores, environment(client, place)) as process:
         yield process
 
 
@@ -87,8 +90,18 @@ async def _load(bench: Bench, client: Client, scenario: Scenario, place: Place, 
             seen, after, end = await service.stats(reset=True), usage(process.pid), time.time()
             await asyncio.sleep(_SETTLE)
             delays = reader.delays(begin, end)
-    note = "" if whole else "it breaks: not every session was polled in time"
-    return Measurement(scenario.kind, client.name, scenario.sessions, load_figures(before, after, seen, delays), note)
+    figures = {"interval": scenario.interval, **load_figures(before, after, seen, delays)}
+    broken = "it breaks: not every session was polled in time"
+    note = doubt(scenario, seen["polls"] / seen["window_s"]) if whole else broken
+    return Measurement(scenario.kind, client.name, scenario.sessions, figures, note)
+
+
+def doubt(scenario: Scenario, polls_per_s: float) -> str:
+    """Why its cost a poll compares with nothing: it was measured at another rate."""
+    if scenario.kind not in ("load", "scale"):
+        return ""
+    share = polls_per_s * scenario.interval / scenario.sessions
+    return f"it falls behind: {share:.0%} of its polls" if share < _PUNCTUAL else ""
 
 
 async def _recover(bench: Bench, client: Client, scenario: Scenario, place: Place, service: Target) -> Measurement:

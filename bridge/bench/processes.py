@@ -57,8 +57,12 @@ class Target:
         self._http = httpx.AsyncClient(base_url=f"http://{listen}", timeout=10, trust_env=False)
 
     async def stats(self, reset: bool = False) -> dict[str, Any]:
-        """See ``bridge.bench.target.Service.stats``; ``reset``: and begin anew."""
-        seen: dict[str, Any] = (await self._http.get("/stats", params={"reset": "1"} if reset else None)).json()
+        """See ``bridge.bench.target.Service.stats``; ``reset``: and begin anew. Raises ``MeasurementError``."""
+        try:
+            answer = await self._http.get("/stats", params={"reset": "1"} if reset else None)
+        except httpx.TransportError as error:
+            raise MeasurementError(f"the target does not answer: {error!r}") from error
+        seen: dict[str, Any] = answer.json()
         return seen
 
     async def seen(self, sessions: int, client: subprocess.Popen[bytes], deadline: float) -> bool:
@@ -80,7 +84,7 @@ class Target:
     async def answering(self) -> None:
         end = time.monotonic() + _START
         while True:
-            with contextlib.suppress(httpx.TransportError):
+            with contextlib.suppress(MeasurementError):
                 await self.stats()
                 return
             if time.monotonic() > end:

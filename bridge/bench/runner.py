@@ -40,6 +40,7 @@ async def _run(
     notes: list[str] = []
     async with kafka(broker, notes) as found:
         told(f"broker: {found.description}")
+        plan = _carried(plan, cores, notes)
         wanted = {name for scenario in plan for name in scenario.clients}
         runnable = _runnable(found, wanted, notes)
         secure = go_build("target", notes) if any(client.tls for client in runnable.values()) else None
@@ -49,6 +50,14 @@ async def _run(
             told(note)
         measurements = await _measure_all(Bench(found, cores, secure), plan, runnable, told)
         return measurements, notes, found.description
+
+
+def _carried(plan: Sequence[Scenario], cores: machine.Cores, notes: list[str]) -> list[Scenario]:
+    """What there are cores for."""
+    carried = [scenario for scenario in plan if scenario.kind != "workers" or cores.pair]
+    if len(carried) < len(plan):
+        notes.append("no workers: two of them, the service and Kafka take four cores that can be pinned")
+    return carried
 
 
 def _runnable(kafka: Kafka, wanted: set[str], notes: list[str]) -> dict[str, Client]:

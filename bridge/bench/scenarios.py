@@ -3,13 +3,19 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-KINDS = ("load", "flat", "latency", "memory", "recovery", "queue")
+KINDS = ("load", "flat", "latency", "memory", "scale", "workers", "recovery", "queue")
+ON_REQUEST = ("growth",)
+"""Kinds that take minutes: measured only when they are named."""
 SIZES = (500, 1000, 2000, 5000)
 
 EXACTLY_ONCE, AT_LEAST_ONCE = "exactly_once", "at_least_once"
 HTTP2, FAST_COMMITS = "exactly_once, HTTP/2 + TLS", "exactly_once, commits every 10 ms"
-GO, GO_SLOTS, AIOHTTP, HTTPX = "Go poller", "Go poller, 100 ms slots", "aiohttp script", "httpx script"
+WORKERS = "exactly_once, --workers 2"
+GO, GO_SLOTS, GO_HTTP2 = "Go poller", "Go poller, 100 ms slots", "Go poller, HTTP/2 + TLS"
+AIOHTTP, HTTPX = "aiohttp script", "httpx script"
 BRIDGES, PEERS = (EXACTLY_ONCE, AT_LEAST_ONCE, HTTP2), (GO, GO_SLOTS, AIOHTTP)
+_CROWD = 2000
+"""Sessions of the two workers: polled every 50 ms, the shortest interval, they are more than two cores carry."""
 
 
 @dataclass(frozen=True)
@@ -38,19 +44,28 @@ def scenarios(
 ) -> list[Scenario]:
     """All of ``kinds``, one after the other; ``quick`` leaves out what takes long among the clients.
 
-    ``interval`` is that of the loads and the recovery; the others have their own.
+    ``interval`` is that of the loads and of the smaller scale; the larger one polls as much, four times as many
+    sessions a fourth as often. The first polls of a recovery are more than one core makes in a second, so their
+    sessions get twice the time. The growth lasts fifteen times as long as the others: a million polls at the defaults.
     """
     wanted, warm = set(kinds), 1.0 if quick else 3.0
     middle, largest = sorted(sizes)[(len(sizes) - 1) // 2], max(sizes)
     beside = (EXACTLY_ONCE, GO) if quick else (*BRIDGES, GO, AIOHTTP)
     few, many = (largest, 5 * largest) if quick else (max(1, largest // 10), largest)
+    again = (largest, interval) if quick else (2 * largest, 2 * interval)
     everything = [
         *(Scenario("load", size, _loaded(size, sizes, quick), seconds, warm, interval) for size in sorted(sizes)),
         Scenario("flat", min(500, largest), beside, seconds, warm, 0.0),
         Scenario("latency", middle, (EXACTLY_ONCE, FAST_COMMITS), seconds, warm, injected=50.0),
         *(Scenario("memory", size, beside[: 1 if quick else None], 2 * warm, warm, 2.0) for size in (few, many)),
-        Scenario("recovery", largest, (EXACTLY_ONCE,), seconds, warm, interval),
+        *(
+            Scenario("scale", n * largest, (EXACTLY_ONCE,), max(seconds, n * interval), warm, n * interval)
+            for n in (1, 4)
+        ),
+        Scenario("workers", _CROWD, (EXACTLY_ONCE, WORKERS), seconds, warm, 0.0),
+        Scenario("recovery", again[0], (EXACTLY_ONCE,), seconds, warm, again[1]),
         Scenario("queue", middle, BRIDGES[: 1 if quick else 2], seconds, warm, change=0.0, queue=50),
+        Scenario("growth", min(500, largest), (EXACTLY_ONCE,), 15 * seconds, seconds, 0.0),
     ]
     return [scenario for scenario in everything if scenario.kind in wanted]
 
@@ -59,4 +74,4 @@ def _loaded(size: int, sizes: Sequence[int], quick: bool) -> tuple[str, ...]:
     """httpx breaks beyond some hundred sessions, and that is slow to see: it is shown once."""
     if quick:
         return (EXACTLY_ONCE, AT_LEAST_ONCE, *PEERS)
-    return (*BRIDGES, *PEERS, *((HTTPX,) if size == min(sizes) else ()))
+    return (*BRIDGES, *PEERS, GO_HTTP2, *((HTTPX,) if size == min(sizes) else ()))

@@ -22,13 +22,19 @@ def bench(
         float | None, typer.Option(min=1, help="How long each measurement takes (default: 15; quick: 3).")
     ] = None,
     interval: Annotated[
-        float, typer.Option(min=0.05, help="Seconds between two polls of a session, in load and recovery.")
+        float, typer.Option(min=0.05, help="Seconds between two polls of a session, in load, scale and recovery.")
     ] = 1.0,
     only: Annotated[
         str | None,
-        typer.Option(metavar="KIND,...", help="Some of load, flat, latency, memory, recovery, queue."),
+        typer.Option(
+            metavar="KIND,...",
+            help="Some of load, flat, latency, memory, scale, workers, recovery, queue; and growth, which takes "
+            "minutes and is measured only when named here.",
+        ),
     ] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="200 sessions, 3 s each: about a minute and a half.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="200 sessions, 3 s each: about two and a half minutes.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Measure what the bridge costs: CPU a poll, rates, memory, latencies, beside the pollers of bench/peers.
@@ -36,12 +42,12 @@ def bench(
     Against Kafka and a service of its own, both on this machine; the client has one core for itself.
     """
     from bridge.bench import runner
-    from bridge.bench.scenarios import KINDS, SIZES, scenarios
+    from bridge.bench.scenarios import KINDS, ON_REQUEST, SIZES, scenarios
     from bridge.embedded import EmbeddedBrokerError
     from bridge.kafka import KafkaUnavailableError
 
     sizes = numbers(sessions) if sessions else ([200] if quick else list(SIZES))
-    plan = scenarios(_kinds(only, KINDS), sizes, seconds or (3.0 if quick else 15.0), quick, interval)
+    plan = scenarios(_kinds(only, KINDS, ON_REQUEST), sizes, seconds or (3.0 if quick else 15.0), quick, interval)
     try:
         report = runner.run(broker, plan, lambda line: typer.echo(line, err=True))
     except (EmbeddedBrokerError, KafkaUnavailableError) as error:
@@ -62,8 +68,9 @@ def numbers(text: str) -> list[int]:
     return sizes
 
 
-def _kinds(text: str | None, known: tuple[str, ...]) -> list[str]:
-    kinds = text.split(",") if text else list(known)
+def _kinds(text: str | None, default: tuple[str, ...], on_request: tuple[str, ...]) -> list[str]:
+    known = default + on_request
+    kinds = text.split(",") if text else list(default)
     if unknown := [kind for kind in kinds if kind not in known]:
         raise UsageError(f"--only: there is no {', '.join(unknown)}; choose of {', '.join(known)}")
     return kinds

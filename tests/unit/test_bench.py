@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,12 +12,31 @@ import pytest
 from bridge.bench import runner
 from bridge.bench.clients import BRIDGES, Client, Place, agent_id, arguments, environment, prepare
 from bridge.bench.figures import Measurement, Moment, load_figures, per_session, percentile, spread
-from bridge.bench.machine import Process, parse_ps, parse_stat, pinned, tree, usage
+from bridge.bench.goals import goals
+from bridge.bench.machine import Cores, Process, deal, parse_ps, parse_stat, pinned, tree, usage
+from bridge.bench.measure import doubt
+from bridge.bench.processes import MeasurementError, Target
 from bridge.bench.report import as_json, ratio, tables, with_memory, yardstick
-from bridge.bench.scenarios import AIOHTTP, AT_LEAST_ONCE, EXACTLY_ONCE, GO, HTTPX, KINDS, Scenario, scenarios
+from bridge.bench.scenarios import (
+    AIOHTTP,
+    AT_LEAST_ONCE,
+    EXACTLY_ONCE,
+    GO,
+    GO_HTTP2,
+    GO_SLOTS,
+    HTTP2,
+    HTTPX,
+    KINDS,
+    ON_REQUEST,
+    SIZES,
+    WORKERS,
+    Scenario,
+    scenarios,
+)
 from bridge.bench.target import Service, http, own_queue, shared_queue, status
 from bridge.cli.bench import numbers
 from bridge.cli.output import UsageError
+from bridge.embedded import free_port
 from bridge.sessions_file import read_sessions_file
 from schemas import protojson
 from schemas.asm import GetStatusRes
@@ -60,6 +80,12 @@ def test_a_client_that_did_nothing_has_no_cost() -> None:
     assert (figures["us_per_poll"], figures["records_per_change"]) == (None, None)
 
 
+def test_growth_is_that_of_the_measured_time() -> None:
+    """Memory before and after, and what a million polls would add."""
+    figures = load_figures(Moment(1.0, 90_000_000), Moment(1.2, 90_002_000), SEEN, [])
+    assert (figures["polls"], figures["rss_before"], figures["growth"]) == (1000, 90_000_000, 2_000_000)
+
+
 def test_proc_stat_is_read_whatever_the_name() -> None:
     """A process whose name has spaces and brackets is read right."""
     fields = "S 42 1 1 0 -1 0 0 0 0 0 150 50 7 3 20 0 1 0 99 123456 250 0"
@@ -100,6 +126,32 @@ def test_pinning_holds_for_what_is_started_within() -> None:
     assert os.sched_getaffinity(0) == before
 
 
+@pytest.mark.parametrize(
+    ("allowed", "expected"),
+    [
+        ({3}, Cores(None, None, None)),
+        ({0, 1}, Cores({1}, None, {0})),
+        ({0, 2, 4, 6}, Cores({6}, {4, 6}, {0, 2})),
+    ],
+)
+def test_two_workers_get_a_core_each_where_four_are(
+    allowed: set[int], expected: Cores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing else runs on the cores of the client, be it one process or two."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: allowed, raising=False)
+    assert deal() == expected
+
+
+def test_where_the_workers_have_no_cores_it_is_said() -> None:
+    """A machine too small leaves the kind out, with a note; one that has the cores does not."""
+    plan = scenarios(["flat", "workers"], [500], 5, quick=False)
+    notes: list[str] = []
+    assert [one.kind for one in runner._carried(plan, Cores({1}, None, {0}), notes)] == ["flat"]
+    assert "four cores" in notes[0]
+    assert runner._carried(plan, Cores({3}, {2, 3}, {0, 1}), notes) == plan
+    assert len(notes) == 1
+
+
 def test_ours_is_started_with_a_session_of_its_own_for_each_agent(tmp_path: Path) -> None:
     """The registry that the bridge gets is one it takes: fixed sessions, a token each."""
     prepare(place(tmp_path))
@@ -118,6 +170,7 @@ def test_ours_gets_only_the_settings_of_the_bench(tmp_path: Path, monkeypatch: p
     assert settings["ASM_BRIDGE_KAFKA__DELIVERY"] == "exactly_once"
     assert (settings["ASM_BRIDGE_POLL__INTERVAL"], settings["ASM_BRIDGE_TOPICS__PREFIX"]) == ("0.05", "b.")
     assert arguments(BRIDGES[0], place(tmp_path)) == [sys.executable, "-m", "bridge", "run"]
+    assert arguments(Client("", {}, workers=2), place(tmp_path))[-3:] == ["run", "--workers", "2"]
 
 
 def test_a_peers_command_line_is_filled_in(tmp_path: Path) -> None:
@@ -128,18 +181,34 @@ def test_a_peers_command_line_is_filled_in(tmp_path: Path) -> None:
     assert not any(name.startswith("ASM_BRIDGE_") for name in environment(client, place(tmp_path)))
 
 
+def test_a_peer_over_tls_trusts_the_target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Go takes its authorities from SSL_CERT_FILE; over plain HTTP nothing is set."""
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    secure = replace(place(tmp_path), ca_file=tmp_path / "ca.pem")
+    assert environment(Client("peer"), secure)["SSL_CERT_FILE"] == str(tmp_path / "ca.pem")
+    assert "SSL_CERT_FILE" not in environment(Client("peer"), place(tmp_path))
+
+
 def test_the_plan_has_what_was_asked_for() -> None:
-    """Every kind by default; with --only some; what is compared is measured with the same sessions and seconds."""
+    """Every kind by default but what takes minutes; what is compared is measured with the same sessions and seconds."""
     whole = scenarios(KINDS, [500, 1000], 5, quick=False)
     assert [one.kind for one in whole if one.kind != "memory"] == [
-        "load", "load", "flat", "latency", "recovery", "queue",
+        "load", "load", "flat", "latency", "scale", "scale", "workers", "recovery", "queue",
     ]  # fmt: skip
     assert {one.kind for one in scenarios(["flat", "queue"], [500], 5, quick=True)} == {"flat", "queue"}
     slow = scenarios(["load", "flat"], [20_000], 5, quick=False, interval=10)
     assert [one.interval for one in slow] == [10, 0]
     loads = [one for one in whole if one.kind == "load"]
     assert [(one.sessions, HTTPX in one.clients) for one in loads] == [(500, True), (1000, False)]
-    assert all({EXACTLY_ONCE, AT_LEAST_ONCE, GO, AIOHTTP} <= set(one.clients) for one in loads)
+    assert all({EXACTLY_ONCE, AT_LEAST_ONCE, GO, GO_HTTP2, AIOHTTP} <= set(one.clients) for one in loads)
+    assert [one.seconds for one in scenarios(ON_REQUEST, [500], 15, quick=False)] == [225]
+
+
+def test_the_plan_at_the_defaults_is_what_the_goals_name() -> None:
+    """Latency with 1,000 sessions, as many polls of 20,000 as of 5,000, recovery of 10,000."""
+    plan = scenarios(KINDS, SIZES, 15, quick=False)
+    asked = [(one.kind, one.sessions, one.interval) for one in plan if one.kind in ("latency", "scale", "recovery")]
+    assert asked == [("latency", 1000, 1), ("scale", 5000, 1), ("scale", 20_000, 4), ("recovery", 10_000, 2)]
 
 
 def test_ratios_are_to_the_go_poller_of_the_same_size() -> None:
@@ -151,6 +220,84 @@ def test_ratios_are_to_the_go_poller_of_the_same_size() -> None:
     assert yardstick([small, Measurement("load", GO, 500, note="it has ended")]) is None
 
 
+def test_the_bridge_is_its_own_yardstick_in_scale_and_workers() -> None:
+    """Many sessions are compared with fewer, two processes with one."""
+    scale = [loaded(EXACTLY_ONCE, 100, kind="scale"), loaded(EXACTLY_ONCE, 150, 2000, kind="scale")]
+    workers = [loaded(EXACTLY_ONCE, 100, kind="workers"), loaded(WORKERS, 50, kind="workers")]
+    measured = [loaded(GO, 10), *scale, *workers]
+    assert [ratio(one, measured) for one in measured] == [1, 1, 1.5, 1, 2]
+    headers = [headers[2] for _, headers, _ in tables(measured) if headers[0] == "sessions"]
+    assert headers == ["CPU / Go poller's", "CPU / the smaller's", "polls / one process's"]
+
+
+def test_goals_that_are_met_and_by_how_much_others_are_missed() -> None:
+    """A ratio to the Go poller at each size, and HTTP/2 must gain over HTTP/1.1; the slotted poller up to 2,000."""
+    small = [loaded(EXACTLY_ONCE, 150), loaded(HTTP2, 75), loaded(GO, 300)]
+    large = [loaded(one, 240, 5000) for one in (EXACTLY_ONCE, AT_LEAST_ONCE, HTTP2, GO_SLOTS)] + [loaded(GO, 200, 5000)]
+    slotted = [loaded(AT_LEAST_ONCE, 110, 2000), loaded(GO_SLOTS, 100, 2000)]
+    found = goals([*large, *small, *slotted])
+    assert [(one.name.partition(" /")[0], one.sessions, one.measured, one.verdict) for one in found] == [
+        ("CPU", 500, 0.5, "met"),
+        ("CPU", 5000, 1.2, "missed by 20.0%"),
+        ("CPU over HTTP/2 + TLS", 500, 0.5, "met"),
+        ("CPU over HTTP/2 + TLS", 5000, 1.0, "missed by 0.0%"),
+        ("CPU of at_least_once", 2000, pytest.approx(1.1), "met"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "figures", "verdict"),
+    [
+        ("flat", {"polls_per_s": 8000.0}, "met"),
+        ("flat", {"polls_per_s": 6000.0}, "missed by 25.0%"),
+        ("load", {"gap_p99": 1.049, "interval": 1.0}, "met"),
+        ("load", {"gap_p99": 4.0, "interval": 4.0}, None),
+        ("latency", {"inject_p99": 0.03}, "missed by 0.0%"),
+        ("latency", {"inject_p99": None, "readable_p99": 0.15}, "met"),
+        ("memory", {"per_session": 22_000.0}, "missed by 10.0%"),
+        ("memory", {"rss": 1.0}, None),
+        ("growth", {"polls": 1.1e6, "growth": 500_000.0}, "met"),
+        ("growth", {"polls": 60_000.0, "growth": 30e6}, None),
+        ("recovery", {"recovery": 10.0}, "missed by 100.0%"),
+        ("queue", {"cores": 0.49}, "met"),
+    ],
+)
+def test_goals_of_one_figure(kind: str, figures: dict[str, float | None], verdict: str | None) -> None:
+    """Each is held against its own limit; what was not measured is left out."""
+    found = goals([Measurement(kind, EXACTLY_ONCE, 1000, figures)])
+    assert [one.verdict for one in found] == ([verdict] if verdict else [])
+
+
+def test_a_rate_that_so_few_sessions_cannot_make_is_no_goal() -> None:
+    """200 sessions, each at most every 50 ms, make 4,000 polls/s at best."""
+    assert goals([Measurement("flat", EXACTLY_ONCE, 200, {"polls_per_s": 4000.0})]) == []
+
+
+def test_the_goals_of_scale_and_workers() -> None:
+    """At most a fifth more with four times the sessions; two workers make 1.9 times the polls."""
+    scale = [loaded(EXACTLY_ONCE, 100, kind="scale"), loaded(EXACTLY_ONCE, 118, 2000, kind="scale")]
+    workers = [loaded(EXACTLY_ONCE, 100, kind="workers"), loaded(WORKERS, 50, kind="workers")]
+    found = goals([*scale, *workers])
+    assert [(one.sessions, one.measured, one.met) for one in found] == [(2000, 1.18, True), (500, 2.0, True)]
+
+
+def test_where_the_bridge_breaks_its_goal_is_missed() -> None:
+    """A failure is not left out, and a good figure at it does not count."""
+    [first, *_] = goals([replace(loaded(EXACTLY_ONCE, 30), note="it breaks"), loaded(GO, 300)])
+    assert (first.measured, first.met, first.verdict) == (0.1, False, "missed: it breaks")
+    [recovery] = goals([Measurement("recovery", EXACTLY_ONCE, 500, note="it has ended; it said: no")])
+    assert (recovery.measured, recovery.verdict) == (None, "missed: it has ended")
+
+
+@pytest.mark.parametrize(
+    ("kind", "rate", "expected"),
+    [("load", 499.0, ""), ("load", 425.0, "it falls behind: 85% of its polls"), ("flat", 1.0, "")],
+)
+def test_a_cost_at_another_rate_is_in_doubt(kind: str, rate: float, expected: str) -> None:
+    """A client that leaves polls out is not compared in silence with one that makes them."""
+    assert doubt(Scenario(kind, 1000, (), 5, interval=2.0), rate) == expected
+
+
 def test_memory_a_session_comes_from_two_sizes() -> None:
     """What a session costs beyond the base; not from one size alone."""
     small, large = loaded("a", 1, 500, 80_000_000, "memory"), loaded("a", 1, 5000, 170_000_000, "memory")
@@ -160,9 +307,10 @@ def test_memory_a_session_comes_from_two_sizes() -> None:
 
 
 def test_the_table_has_the_ratio_first_and_says_why_a_figure_is_missing() -> None:
-    """A person sees who is better at a glance, and a client that broke stays in the table with its reason."""
+    """A person sees who is better at a glance, goals first; a client that broke stays in the table with its reason."""
     broken = Measurement("load", HTTPX, 500, note="it has ended; it said: no")
-    [(_, headers, rows)] = tables([loaded(EXACTLY_ONCE, 150), loaded(GO, 300), broken])
+    [(title, _, held), (_, headers, rows)] = tables([loaded(EXACTLY_ONCE, 150), loaded(GO, 300), broken])
+    assert (title, held) == ("Goals: 1 of 1 met", [["CPU / Go poller's", "500", "below 1", "0.500", "met"]])
     assert headers[:4] == ["sessions", "client", "CPU / Go poller's", "us/poll"]
     assert rows[0][:4] == ["500", EXACTLY_ONCE, "0.50", "150"]
     assert (rows[2][2], rows[2][-1]) == ("-", broken.note)
@@ -171,7 +319,9 @@ def test_the_table_has_the_ratio_first_and_says_why_a_figure_is_missing() -> Non
 
 def test_json_has_the_raw_figures() -> None:
     """A program gets unrounded figures, the machine, and what was left out."""
-    made = json.loads(json.dumps(as_json({"cores": "2"}, [loaded(GO, 300)], ["no aiohttp script"])))
+    measured = [loaded(GO, 300), loaded(EXACTLY_ONCE, 150)]
+    made = json.loads(json.dumps(as_json({"cores": "2"}, measured, ["no aiohttp script"])))
+    assert [(goal["measured"], goal["target"], goal["met"]) for goal in made["goals"]] == [(0.5, 1, True)]
     assert made["measurements"][0]["figures"]["us_per_poll"] == 300
     assert (made["machine"], made["yardstick"], made["notes"]) == ({"cores": "2"}, GO, ["no aiohttp script"])
 
@@ -225,6 +375,15 @@ def test_wrong_sizes_are_refused(text: str) -> None:
     """A wrong --sessions says what is expected."""
     with pytest.raises(UsageError, match=r"e\.g\. 500,1000"):
         numbers(text)
+
+
+async def test_a_target_that_is_silent_spoils_one_measurement_only() -> None:
+    """The error is one that becomes a note; what was measured before is not lost."""
+    listen = f"127.0.0.1:{free_port()}"
+    service = Target(listen, f"http://{listen}", None)
+    with pytest.raises(MeasurementError, match="does not answer"):
+        await service.stats()
+    await service.close()
 
 
 @pytest.mark.kafka
