@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
+import httpx
 import structlog
 from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
@@ -35,10 +36,11 @@ from bridge.sessions.agent import CONDITIONS
 from bridge.sessions.agents import Agents, Policy
 from bridge.sessions.registry import Bad, Registry
 from bridge.sessions_file import SessionsFileError, changes, read_sessions_file
-from bridge.settings import Settings
+from bridge.settings import AsmSettings, Settings
 from bridge.vendor.client import AsmClient, transport
 from bridge.vendor.host import Host
 from bridge.vendor.tokens import Tokens
+from bridge.vendor.wire.pool import Pool
 from bridge.worker import Worker
 from schemas.records import AgentState
 
@@ -93,16 +95,8 @@ class Bridge:
             group_instance_id=kafka.group_instance_id,
         )
         self._encoder = Encoder(settings.records.encoding, settings.topics.name("inject"))
-        engine = transport(
-            ca_file=asm.ca_file,
-            proxy=asm.proxy,
-            connect_timeout=asm.connect_timeout,
-            request_timeout=asm.request_timeout,
-            max_connections=asm.max_connections,
-            http2=asm.http2,
-        )
         backoff = Backoff()
-        self._client = AsmClient(engine, asm.base_url)
+        self._client = AsmClient(_way(asm), asm.base_url)
         self._tokens = Tokens(settings.secrets_dir, asm.token.get_secret_value() if asm.token else None)
         self._host = Host(backoff)
         self._poller = Poller(self._client, self._tokens, self._host, asm.rate_limit, self._holds)
@@ -356,6 +350,18 @@ class Bridge:
 
     def _holds(self) -> bool:
         return self._group is not None and self._group.holds()
+
+
+def _way(asm: AsmSettings) -> httpx.AsyncBaseTransport | Pool:
+    """To the service: through the proxy, if there is one."""
+    options: dict[str, Any] = {
+        "ca_file": asm.ca_file,
+        "connect_timeout": asm.connect_timeout,
+        "request_timeout": asm.request_timeout,
+        "max_connections": asm.max_connections,
+        "http2": asm.http2,
+    }
+    return transport(proxy=asm.proxy, **options) if asm.proxy else Pool(httpx.URL(asm.base_url), **options)
 
 
 async def _until(stop: asyncio.Event, work: Awaitable[Any]) -> None:

@@ -2,6 +2,8 @@
 
 import os
 import secrets
+import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -86,3 +88,27 @@ def bootstrap_servers(broker: Broker) -> str:
 def topics_prefix() -> str:
     """A prefix of topics, group ids and transactional ids that no other test has, such as ``t3f9a7c12.``"""
     return f"t{secrets.token_hex(4)}."
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with an authority of our own, and certificates by it: ``good``, ``other`` (host), ``old``."""
+    folder = tmp_path_factory.mktemp("authority")
+
+    def openssl(arguments: str) -> None:
+        subprocess.run(["openssl", *arguments.split()], cwd=folder, check=True, capture_output=True)
+
+    key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes"
+    openssl(
+        f"req -x509 {key} -keyout ca.key -out ca.pem -days 2 -subj /CN=ours -addext basicConstraints=critical,CA:TRUE"
+    )
+    for name, host, days in (
+        ("good", "IP:127.0.0.1", 2),
+        ("other", "DNS:other.example", 2),
+        ("old", "IP:127.0.0.1", -1),
+    ):
+        (folder / "extensions").write_text(f"subjectAltName={host}\nbasicConstraints=CA:FALSE\n")
+        openssl(f"req {key} -keyout {name}.key -out {name}.csr -subj /CN={name}")
+        signed = f"-CA ca.pem -CAkey ca.key -CAcreateserial -days {days} -extfile extensions"
+        openssl(f"x509 -req -in {name}.csr -out {name}.pem {signed}")
+    return folder

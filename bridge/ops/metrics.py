@@ -1,11 +1,15 @@
 """Every metric of the bridge, in one place. Names are a user interface: they start with ``asm_bridge_``."""
 
-from collections.abc import Iterable
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, version
+from itertools import accumulate
 from typing import TYPE_CHECKING, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
-from prometheus_client.metrics import MetricWrapperBase
+from prometheus_client.metrics_core import HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 from bridge.ops.events import OBSERVATIONS
 from bridge.steps import Step
@@ -30,6 +34,29 @@ _DEAD_LETTERS = (
 _FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
+class Timings(Collector):
+    """A histogram for what happens at every poll: a tenth of the cost of the client library's, which locks twice.
+
+    One thread observes; another may collect.
+    """
+
+    def __init__(self, name: str, text: str, registry: CollectorRegistry) -> None:
+        self._name, self._text = name, text
+        self._counts = [0] * (len(_FAST) + 1)
+        self._sum = 0.0
+        registry.register(self)
+
+    def observe(self, seconds: float) -> None:
+        self._counts[bisect_left(_FAST, seconds)] += 1
+        self._sum += seconds
+
+    def collect(self) -> Iterator[Metric]:
+        bounds = [*map(floatToGoString, _FAST), "+Inf"]
+        family = HistogramMetricFamily(self._name, self._text)
+        family.add_metric([], [*zip(bounds, accumulate(self._counts), strict=True)], self._sum)
+        yield family
+
+
 class Metrics:
     def __init__(self) -> None:
         registry = self.registry = CollectorRegistry()
@@ -40,12 +67,15 @@ class Metrics:
         def gauge(name: str, text: str, *labels: str) -> Gauge:
             return Gauge(f"asm_bridge_{name}", text, labels, registry=registry)
 
+        def timings(name: str, text: str) -> Timings:
+            return Timings(f"asm_bridge_{name}", text, registry)
+
         def histogram(name: str, text: str) -> Histogram:
             return Histogram(f"asm_bridge_{name}", text, registry=registry, buckets=_FAST)
 
         self.polls = counter("polls", "Requests to the vendor by result", "result")
-        self.poll_seconds = histogram("poll_seconds", "Time from request to answer")
-        self.lateness_seconds = histogram("poll_lateness_seconds", "How long after its time a poll began")
+        self.poll_seconds = timings("poll_seconds", "Time from request to answer")
+        self.lateness_seconds = timings("poll_lateness_seconds", "How long after its time a poll began")
         self.skipped_ticks = counter("skipped_ticks", "Polls left out, by reason", "reason")
         self.records = counter("records", "Records appended, by topic", "topic")
         self.changes = counter("changes", "Steps that told something new")
@@ -71,7 +101,7 @@ class Metrics:
         self._begin_at_zero()
 
     @property
-    def sampled(self) -> list[MetricWrapperBase]:
+    def sampled(self) -> list[Collector]:
         """What rates are made of, for the status."""
         return [
             self.polls, self.poll_seconds, self.lateness_seconds, self.skipped_ticks, self.records, self.outcomes,

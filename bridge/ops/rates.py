@@ -4,7 +4,7 @@ from bisect import bisect_left
 from collections.abc import Iterable
 
 import msgspec
-from prometheus_client.metrics import MetricWrapperBase
+from prometheus_client.registry import Collector
 
 _PREFIX = "asm_bridge_"
 
@@ -22,7 +22,7 @@ class Sample(msgspec.Struct, frozen=True):
         return sum(self.by_label(name).values())
 
 
-def sample(at: float, metrics: Iterable[MetricWrapperBase]) -> Sample:
+def sample(at: float, metrics: Iterable[Collector]) -> Sample:
     """Read metrics that have one label at most."""
     values: dict[str, dict[str, float]] = {}
     for metric in metrics:

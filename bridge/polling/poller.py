@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 from math import floor
 
 import structlog
@@ -13,10 +14,11 @@ from bridge.ops.metrics import METRICS
 from bridge.sessions.agent import Agent, Ask, Moment
 from bridge.sessions.agents import Agents
 from bridge.steps import Step
-from bridge.vendor.client import AsmClient
+from bridge.vendor.client import AsmClient, usable
 from bridge.vendor.errors import Malformed, Unreachable, VendorError
 from bridge.vendor.host import Host
 from bridge.vendor.tokens import Tokens
+from bridge.vendor.wire.exchange import Fetched
 
 log = structlog.get_logger()
 
@@ -67,8 +69,9 @@ class Poller:
             await _until((self._slot + 1) * SLOT)
             self._slot += 1
             self._allow()
+            at = time.monotonic()
             for agent, due in self._slots.pop(self._slot, ()):
-                self._tick(agent, due)
+                self._tick(agent, due, at)
             self._drain()
 
     def add(self, agent: Agent, home: Agents) -> None:
@@ -103,13 +106,15 @@ class Poller:
         self._waking.discard(agent)
         self.poke(agent)
 
-    def _tick(self, agent: Agent, due: float) -> None:
+    def _tick(self, agent: Agent, due: float, at: float) -> None:
         if agent not in self._homes or agent.due != due:
             return
-        late = time.monotonic() - due
-        if missed := int(late / agent.interval):
+        late = at - due
+        if late >= agent.interval:
+            missed = int(late / agent.interval)
             METRICS.skipped_ticks.labels("late").inc(missed)
-        self._put(agent, _next_due(agent, due + missed * agent.interval))
+            due += missed * agent.interval
+        self._put(agent, _next_due(agent, due))
         if agent.in_flight is not None:
             METRICS.skipped_ticks.labels("unanswered").inc()
         elif agent in self._ready:
@@ -124,7 +129,9 @@ class Poller:
 
     def _drain(self) -> None:
         """Ask those whose turn it is, as far as the rate allows."""
-        holds = self._holds()
+        if not self._ready:
+            return
+        holds, at = self._holds(), now()
         while self._ready and (self._rate_limit is None or self._allowance >= 1):
             agent = next(iter(self._ready))
             del self._ready[agent]
@@ -133,19 +140,22 @@ class Poller:
                 continue
             if not (holds and home.accepting):
                 METRICS.skipped_ticks.labels("partition").inc()
-            elif self._start(agent, home):
+            elif self._start(agent, home, at):
                 self._allowance -= 1
 
     # -- one poll
 
-    def _start(self, agent: Agent, home: Agents) -> bool:
-        """Whether a request went out."""
-        at = now()
+    def _start(self, agent: Agent, home: Agents, at: Moment) -> bool:
+        """Whether a request went out; ``_landed`` is told what came of it."""
         ask = self._next(agent, home, at)
-        if ask is not None:
-            agent.in_flight = ask
-            home.flying(asyncio.create_task(self._poll(agent, home, ask)))
-        return ask is not None
+        if ask is None:
+            return False
+        if ask.request is None:
+            ask.request = self._client.request(ask.call, ask.token, ask.body)
+        agent.in_flight = ask
+        home.flying(agent)
+        self._client.ask(ask.request, partial(self._landed, agent, home, ask, time.monotonic()))
+        return True
 
     def _next(self, agent: Agent, home: Agents, at: Moment) -> Ask | None:
         """What to ask, if it is time and nothing hinders."""
@@ -163,39 +173,34 @@ class Poller:
             home.append(agent.hindered(error, at))
         return None
 
-    async def _poll(self, agent: Agent, home: Agents, ask: Ask) -> None:
-        """One request, and what its answer means, as a step of the agent's partition."""
+    def _landed(self, agent: Agent, home: Agents, ask: Ask, sent: float, answer: Fetched | Unreachable) -> None:
+        """What the answer means, as a step of the agent's partition; and whether there is more to say."""
         try:
-            home.append(await self._ask(agent, ask))
-        finally:
-            agent.in_flight = None
+            step = self._read(agent, ask, sent, answer)
+        except Exception as error:  # a fault of ours with this answer must not stop this agent, nor another
+            log.exception("poll.failed", agent_id=agent.state.agent_id, error=error)
+            step = agent.failed(ask, Malformed(f"{type(error).__name__}", maybe_acted=True), now())
+        home.append(step)
+        agent.in_flight = None
         home.settled(agent)
         self.poke(agent)
 
-    async def _ask(self, agent: Agent, ask: Ask) -> Step | None:
-        if ask.request is None:
-            ask.request = self._client.request(ask.call, ask.token, ask.body)
-        sent = time.monotonic()
+    def _read(self, agent: Agent, ask: Ask, sent: float, answer: Fetched | Unreachable) -> Step | None:
+        at = now()
+        METRICS.poll_seconds.observe(at.mono - sent)
         try:
-            status, body = await self._client.send(ask.request)
-            self._count(sent, "ok")
-            self._host.answered()
-            step = agent.answered(ask, status, body, now())
-            tracing.polled(ask, step, sent, status)
-            return step
+            status, body = usable(answer)
         except VendorError as error:
-            self._count(sent, error.reason)
-            (self._host.silent(time.monotonic()) if isinstance(error, Unreachable) else self._host.answered())
-            step = agent.failed(ask, error, now())
+            METRICS.polls.labels(error.reason).inc()
+            (self._host.silent(at.mono) if isinstance(error, Unreachable) else self._host.answered())
+            step = agent.failed(ask, error, at)
             tracing.polled(ask, step, sent, error.http_status, error.reason)
             return step
-        except Exception as error:  # a fault of ours with this answer must not stop this agent, nor another
-            log.exception("poll.failed", agent_id=agent.state.agent_id, error=error)
-            return agent.failed(ask, Malformed(f"{type(error).__name__}", maybe_acted=True), now())
-
-    def _count(self, sent: float, result: str) -> None:
-        (_OK if result == "ok" else METRICS.polls.labels(result)).inc()
-        METRICS.poll_seconds.observe(time.monotonic() - sent)
+        _OK.inc()
+        self._host.answered()
+        step = agent.answered(ask, status, body, at)
+        tracing.polled(ask, step, sent, status)
+        return step
 
 
 async def _until(due: float) -> None:

@@ -55,7 +55,8 @@ class Agents:
         self._agents: dict[str, Agent] = {}
         self._waiting: set[Agent] = set()
         self._leaving: set[Agent] = set()
-        self._flying: set[asyncio.Task[None]] = set()
+        self._flying: set[Agent] = set()
+        self._landed = asyncio.Event()
         self._repeated_below = 0
         self.active = False
 
@@ -72,7 +73,8 @@ class Agents:
         """Ask no more; wait for what is under way."""
         self.active = False
         while self._flying:
-            await asyncio.wait(self._flying)
+            self._landed.clear()
+            await self._landed.wait()
 
     def resume(self) -> None:
         self.active = True
@@ -100,9 +102,9 @@ class Agents:
     def accepting(self) -> bool:
         return self.active and self._partition.accepting
 
-    def flying(self, poll: asyncio.Task[None]) -> None:
-        self._flying.add(poll)
-        poll.add_done_callback(self._flying.discard)
+    def flying(self, agent: Agent) -> None:
+        """A request of the agent's is under way."""
+        self._flying.add(agent)
 
     def append(self, step: Step | None) -> None:
         if step is not None:
@@ -110,6 +112,9 @@ class Agents:
 
     def settled(self, agent: Agent) -> None:
         """An agent's request has ended."""
+        self._flying.discard(agent)
+        if not self._flying:
+            self._landed.set()
         if agent in self._leaving:
             self._leaving.discard(agent)
             self.sync(agent.state.agent_id)

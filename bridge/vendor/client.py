@@ -1,16 +1,15 @@
-"""Requests to the ASM service over httpx, with pyreqwest (Rust's hyper) as the engine.
+"""Requests to the ASM service: over any transport of httpx, or over ``wire``, which is made for sending them again.
 
-Requests are kept and sent again, past httpx's client layer, which would cost more than the rest of a poll. httpx's and
-pyreqwest's exceptions become the bridge's own here and nowhere else.
+Through a proxy, and for ``asm-bridge check``, the transport is pyreqwest's (Rust's hyper). httpx's and pyreqwest's
+exceptions become the bridge's own here and nowhere else.
 """
 
+import asyncio
 import email.utils
 import time
-from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import httpx
 import msgspec
@@ -18,22 +17,22 @@ from pyreqwest.client import ClientBuilder
 from pyreqwest.compatibility.httpx import HttpxTransport
 from pyreqwest.exceptions import ConnectError, ConnectTimeoutError, PoolTimeoutError, PyreqwestError
 from pyreqwest.proxy import ProxyBuilder
-from pyreqwest.request import ConsumedRequest
 
 from bridge.vendor.errors import Malformed, Refused, Throttled, Unauthorized, Unavailable, Unreachable, VendorError
+from bridge.vendor.wire.exchange import Done, Fetched, Request, Target
+from bridge.vendor.wire.pool import Pool
 from schemas import protojson
 from schemas.asm import AsmSession
 
 T = TypeVar("T", bound=msgspec.Struct)
 
-Kept = httpx.Request | ConsumedRequest
+Kept = httpx.Request | Request
 """A request as the transport at hand sends it."""
-Fetched = tuple[int, str | None, bytes]
-"""Status, Retry-After and body of an answer."""
 
 PATH = "/api/v1alpha1/asm/asmapi/"
 MAX_ANSWER = 8 * 1024 * 1024
 """Bytes of an answer: some 30,000 calls. What cannot be written must not stop the agents of a whole partition."""
+_HEADERS = {"content-type": "application/json", "accept": "application/json", "user-agent": "asm-kafka-bridge"}
 _LONGEST_WAIT = 86400.0
 """Seconds; a Retry-After beyond a day is a mistake."""
 _REFUSALS = frozenset({400, 404, 409, 412, 422})
@@ -48,7 +47,8 @@ def transport(
     max_connections: int = 512,
     http2: bool = True,
 ) -> httpx.AsyncBaseTransport:
-    """The engine under the client. Times in seconds; ``max_connections`` bounds the requests under way."""
+    """pyreqwest, which knows proxies and says best what is wrong. Times in seconds; ``max_connections`` bounds the
+    requests under way."""
     builder = (
         ClientBuilder()
         .follow_redirects(False)
@@ -63,63 +63,63 @@ def transport(
     if ca_file is not None:
         builder = builder.add_root_certificate_pem(ca_file.read_bytes())
     builder = builder.proxy(ProxyBuilder.all(proxy)) if proxy else builder.no_proxy()
-    return Engine(builder.build())
-
-
-class Engine(HttpxTransport):
-    """pyreqwest as a transport of httpx, with a shorter way for a request that is sent again and again.
-
-    ``keep`` makes it a request of pyreqwest's, and ``fetch`` reads its answer without an httpx.Response around it:
-    33 us of CPU instead of 75 (1.1 kB answers, keep-alive). It raises pyreqwest's own exceptions.
-    """
-
-    def keep(self, request: httpx.Request) -> ConsumedRequest:
-        builder = self._client.request(request.method, str(request.url)).headers(request.headers.multi_items())
-        return builder.body_bytes(request.content).build()
-
-    async def fetch(self, request: ConsumedRequest) -> Fetched:
-        response = await request.copy().send()
-        return response.status, response.get_header("Retry-After"), bytes(await response.bytes())
-
-
-async def _fetch(transport: httpx.AsyncBaseTransport, request: httpx.Request) -> Fetched:
-    """The same over any transport of httpx."""
-    response = await transport.handle_async_request(request)
-    try:
-        body = await response.aread()
-    finally:
-        await response.aclose()
-    return response.status_code, response.headers.get("Retry-After"), body
+    return HttpxTransport(builder.build())
 
 
 class AsmClient:
     """Calls of the ASM service. Raises only ``VendorError``; every call is bounded by the transport's time-outs."""
 
-    def __init__(self, transport: httpx.AsyncBaseTransport, base_url: str) -> None:
+    def __init__(self, transport: httpx.AsyncBaseTransport | Pool, base_url: str) -> None:
         self._transport = transport
-        self._keep: Callable[[httpx.Request], Kept] = lambda request: request
-        self._fetch: Callable[[Any], Awaitable[Fetched]] = partial(_fetch, transport)
-        if isinstance(transport, Engine):
-            self._keep, self._fetch = transport.keep, transport.fetch
         self._urls = {call: httpx.URL(base_url + PATH + call) for call in ("getstatus", "getcurrentsession")}
+        self._targets = {call: Target.of(url) for call, url in self._urls.items()}
+        self._asking: set[asyncio.Task[None]] = set()
 
     def request(self, call: str, token: str, body: bytes) -> Kept:
         """A request that may be sent any number of times, one after the other."""
-        headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json", "Accept": "application/json"}
-        return self._keep(httpx.Request("POST", self._urls[call], headers=headers, content=body))
+        headers = {**_HEADERS, "authorization": f"Bearer {token}"}
+        if isinstance(self._transport, Pool):
+            return Request(self._targets[call], headers, body)
+        return httpx.Request("POST", self._urls[call], headers=headers, content=body)
+
+    def ask(self, request: Kept, done: Done) -> None:
+        """Send; ``done`` is called once, later, with the answer (for ``usable``) or ``Unreachable``."""
+        if isinstance(request, Request):
+            self._transport.send(request, done)  # type: ignore[union-attr]  # only a Pool makes it
+        else:
+            task = asyncio.get_running_loop().create_task(self._relay(request, done))
+            self._asking.add(task)
+            task.add_done_callback(self._asking.discard)
+
+    async def _relay(self, request: httpx.Request, done: Done) -> None:
+        try:
+            answer = await self._fetch(request)
+        except Unreachable as error:
+            done(error)
+        except Exception as error:  # noqa: BLE001 - a fault in a library must not leave an agent waiting for ever
+            done(Unreachable(f"{type(error).__name__}: {error}", maybe_acted=True))
+        else:
+            done(answer)
 
     async def send(self, request: Kept) -> tuple[int, bytes]:
         """Status and body of a 2xx answer."""
+        return usable(await self._fetch(request))
+
+    async def _fetch(self, request: Kept) -> Fetched:
+        """Raises ``Unreachable``."""
+        if isinstance(self._transport, Pool):
+            assert isinstance(request, Request)
+            return await self._transport.fetch(request)
+        assert isinstance(request, httpx.Request)
         try:
-            status, retry_after, body = await self._fetch(request)
+            response = await self._transport.handle_async_request(request)
+            try:
+                body = await response.aread()
+            finally:
+                await response.aclose()
         except (httpx.HTTPError, httpx.StreamError, PyreqwestError) as error:
             raise _unreachable(error) from error
-        if not 200 <= status < 300:
-            raise _failure(status, retry_after)
-        if len(body) > MAX_ANSWER:
-            text = f"the answer has {len(body)} bytes; its records would not fit into Kafka"
-            raise Malformed(text, http_status=status, maybe_acted=True)
-        return status, body
+        return response.status_code, response.headers.get("Retry-After"), body
 
     async def current_session(self, token: str) -> AsmSession:
         """The caller's session; ``asm_session_sid`` is "0" where there is none (undocumented: any refusal is taken
@@ -133,6 +133,19 @@ class AsmClient:
         await self._transport.aclose()
 
 
+def usable(answer: Fetched | Unreachable) -> tuple[int, bytes]:
+    """Status and body of a 2xx answer. Raises ``VendorError`` for any other, and for none."""
+    if isinstance(answer, Unreachable):
+        raise answer
+    status, retry_after, body = answer
+    if not 200 <= status < 300:
+        raise _failure(status, retry_after)
+    if len(body) > MAX_ANSWER:
+        text = f"the answer has {len(body)} bytes; its records would not fit into Kafka"
+        raise Malformed(text, http_status=status, maybe_acted=True)
+    return status, body
+
+
 def read(cls: type[T], body: bytes) -> T:
     """The answer as a Struct. Raises ``Malformed``."""
     try:
@@ -141,7 +154,7 @@ def read(cls: type[T], body: bytes) -> T:
         raise Malformed(f"the answer is not a {cls.__name__}: {error}", http_status=200) from error
 
 
-def _unreachable(error: Exception) -> VendorError:
+def _unreachable(error: Exception) -> Unreachable:
     return Unreachable(f"{type(error).__name__}: {error}", maybe_acted=not _unsent(error))
 
 
@@ -150,6 +163,7 @@ def _unsent(error: Exception) -> bool:
 
     pyreqwest calls any time-out, and a connection that was cut, a failure to connect, too: only its details tell.
     """
+    error = error.__cause__ if isinstance(error.__cause__, PyreqwestError) else error
     if isinstance(error, ConnectError | ConnectTimeoutError):
         causes = error.details.get("causes") or ()
         return any("(Connect)" in one.get("message", "") for one in causes)

@@ -18,29 +18,43 @@ class Tokens:
         self._secrets_dir = secrets_dir
         self._default = default
         self._files: dict[str, _File] = {}
-        self.reloads = 0
+        self._known: dict[str, tuple[str, _File, int]] = {}
+        """By reference: its token, as the file had it at that reading."""
+
+    @property
+    def reloads(self) -> int:
+        """How many times a file was read."""
+        return sum(file.readings for file in self._files.values())
 
     def get(self, reference: str | None) -> str:
         """The token as it is now. Raises ``Unauthorized``, with what to do, where there is none."""
         if reference is None:
             return _usable(self._default, "neither the session nor asm.token names a token")
+        if reference in self._known:
+            token, file, reading = self._known[reference]
+            file.refresh()
+            if file.readings == reading:
+                return token
+            del self._known[reference]
         kind, _, name = reference.partition(":")
         if kind == "env":
             return _usable(os.environ.get(name), f"the environment has no variable {name}")
         name, _, key = name.partition("#")
-        return self._from_file(name, key)
+        token, file = self._from_file(name, key)
+        self._known[reference] = token, file, file.readings
+        return token
 
-    def _from_file(self, name: str, key: str) -> str:
+    def _from_file(self, name: str, key: str) -> "tuple[str, _File]":
         if self._secrets_dir is None:
             raise Unauthorized(f"file:{name} needs a secrets directory: set ASM_BRIDGE_SECRETS_DIR")
         file = self._files.get(name)
         if file is None:
             file = self._files[name] = _File(self._secrets_dir / name)
-        if file.refresh():
-            self.reloads += 1
+        file.refresh()
         if not key:
-            return _usable(file.text, f"the secrets directory has no readable file {name}")
-        return _usable(file.values.get(key), f"{name} in the secrets directory is no JSON object with the key {key}")
+            return _usable(file.text, f"the secrets directory has no readable file {name}"), file
+        text = f"{name} in the secrets directory is no JSON object with the key {key}"
+        return _usable(file.values.get(key), text), file
 
 
 def _usable(token: str | None, problem: str) -> str:
@@ -56,26 +70,26 @@ class _File:
         self._path = path
         self._signature: tuple[int, ...] | None = None
         self._looked = float("-inf")
+        self.readings = 0
         self.text: str | None = None
         self.values: dict[str, str] = {}
 
-    def refresh(self) -> bool:
-        """Whether it was read again."""
+    def refresh(self) -> None:
         now = time.monotonic()
         if now - self._looked < _RECHECK:
-            return False
+            return
         self._looked = now
         try:
             stat = self._path.stat()
             signature = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
             if signature == self._signature:
-                return False
+                return
             self.text = self._path.read_text().strip()
         except (OSError, UnicodeDecodeError):
             signature, self.text = None, None
-        changed, self._signature = signature != self._signature, signature
+        self.readings += signature != self._signature
+        self._signature = signature
         self.values = _values(self.text) if self.text and self.text.startswith("{") else {}
-        return changed
 
 
 def _values(text: str) -> dict[str, str]:

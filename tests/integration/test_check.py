@@ -411,30 +411,6 @@ async def test_an_address_of_something_else() -> None:
         assert "problem: http://127.0.0.1" in await of_service(f"http://127.0.0.1:{port}")
 
 
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with an authority of our own, and certificates by it: ``good``, ``other`` (host), ``old``."""
-    folder = tmp_path_factory.mktemp("authority")
-
-    def openssl(arguments: str) -> None:
-        subprocess.run(["openssl", *arguments.split()], cwd=folder, check=True, capture_output=True)
-
-    key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes"
-    openssl(
-        f"req -x509 {key} -keyout ca.key -out ca.pem -days 2 -subj /CN=ours -addext basicConstraints=critical,CA:TRUE"
-    )
-    for name, host, days in (
-        ("good", "IP:127.0.0.1", 2),
-        ("other", "DNS:other.example", 2),
-        ("old", "IP:127.0.0.1", -1),
-    ):
-        (folder / "extensions").write_text(f"subjectAltName={host}\nbasicConstraints=CA:FALSE\n")
-        openssl(f"req {key} -keyout {name}.key -out {name}.csr -subj /CN={name}")
-        signed = f"-CA ca.pem -CAkey ca.key -CAcreateserial -days {days} -extfile extensions"
-        openssl(f"x509 -req -in {name}.csr -out {name}.pem {signed}")
-    return folder
-
-
 async def test_a_bad_certificate(authority: Path) -> None:
     """An unknown authority, another host's certificate, an old one, no TLS at all: told apart, each with what to do."""
     trusted = {"ca_file": authority / "ca.pem"}

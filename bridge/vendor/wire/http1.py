@@ -1,0 +1,134 @@
+"""A connection that speaks HTTP/1.1: one request at a time (RFC 9112)."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import cast
+
+from httptools import HttpParserError, HttpResponseParser
+
+from bridge.vendor.wire.exchange import MAX_BODY, Exchange
+
+
+class Http1(asyncio.Protocol):
+    """``room`` is called whenever it can take the next request, ``gone`` once, when it never will again."""
+
+    def __init__(self, gone: Callable[["Http1"], None], room: Callable[["Http1"], None]) -> None:
+        self.free = 0
+        self.heard_at = time.monotonic()
+        self._gone: Callable[[Http1], None] | None = gone
+        self._room = room
+        self._exchange: Exchange | None = None
+        self._parser = HttpResponseParser(self)
+        self._transport: asyncio.Transport
+        self._status = 0
+        self._begin()
+
+    def _begin(self) -> None:
+        self._chunks: list[bytes] = []
+        self._size = 0
+        self._retry_after: str | None = None
+        self._head_read = self._bounded = self._whole = self._keep = False
+
+    @property
+    def idle(self) -> bool:
+        """Whether it has nothing to do; ``heard_at``: since when (monotonic seconds), or later."""
+        return self._exchange is None
+
+    def send(self, exchange: Exchange) -> None:
+        self.free = 0
+        self._exchange = exchange
+        exchange.left = True
+        self._transport.write(exchange.request.http1)
+
+    def cancel(self, exchange: Exchange, why: str) -> None:
+        """Its answer could still come: the connection is of no use to anybody else."""
+        if exchange is self._exchange:
+            self._end(why)
+
+    def close(self) -> None:
+        self._end("the connection was closed")
+
+    # -- called by asyncio
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is one without being a subclass
+        self.free = 1
+
+    def data_received(self, data: bytes) -> None:
+        wrong = "the service spoke unasked" if self._exchange is None else None
+        try:
+            if wrong is None:
+                self._parser.feed_data(data)
+        except HttpParserError as error:
+            wrong = f"the service answers in no HTTP: {error}"
+        if self._whole:  # only now: what came behind it must not be taken for the next answer
+            self._answered(keep=self._keep and wrong is None)
+        elif wrong is not None:
+            self._end(wrong)
+
+    def eof_received(self) -> None:
+        if self._exchange is not None and self._head_read and not self._bounded:
+            self._status = self._parser.get_status_code()
+            self._answered(keep=False)  # what has no length ends with its connection (RFC 9112, section 6.3)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end(f"the connection was lost{f': {exc}' if exc else ''}")
+
+    # -- called by the parser
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        name = name.lower()
+        if name in (b"content-length", b"transfer-encoding"):
+            self._bounded = True
+        elif name == b"retry-after":
+            self._retry_after = value.decode("latin-1")
+
+    def on_message_begin(self) -> None:
+        self._keep = not self._whole
+
+    def on_headers_complete(self) -> None:
+        self._head_read = True
+
+    def on_body(self, chunk: bytes) -> None:
+        if self._whole:
+            return
+        self._size += len(chunk)
+        self._chunks.append(chunk)
+        if self._size > MAX_BODY:
+            self._end(f"the answer is longer than {MAX_BODY} bytes")
+
+    def on_message_complete(self) -> None:
+        if self._whole:
+            return
+        self._status = self._parser.get_status_code()
+        if self._status < 200:  # an interim answer: the real one follows
+            self._begin()
+        else:
+            self._whole, self._keep = True, self._parser.should_keep_alive()
+
+    # -- inside
+
+    def _answered(self, keep: bool) -> None:
+        exchange, self._exchange = self._exchange, None
+        assert exchange is not None
+        chunks = self._chunks
+        answer = self._status, self._retry_after, chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        self._begin()
+        if keep:
+            self.free, self.heard_at = 1, time.monotonic()
+            self._room(self)
+        else:
+            self._end("the service closes the connection")
+        exchange.answered(answer)
+
+    def _end(self, why: str) -> None:
+        gone, self._gone = self._gone, None
+        if gone is None:
+            return
+        self.free = 0
+        self._transport.abort()
+        gone(self)
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.failed(why)

@@ -1,0 +1,206 @@
+"""The connections to one service, and the requests that are sent over them."""
+
+import asyncio
+import ssl
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import cast
+
+import httpx
+
+from bridge.vendor.errors import Unreachable
+from bridge.vendor.wire.exchange import Done, Exchange, Request
+from bridge.vendor.wire.http1 import Http1
+from bridge.vendor.wire.http2 import Http2
+
+_IDLE = 45.0
+"""Seconds after which an unused connection is closed: before the other side does it while a request is on its way."""
+_PRECISION = 20
+"""A time-out comes at most this part of it too late."""
+
+Connection = Http1 | Http2
+
+
+def tls(ca_file: Path | None, http2: bool) -> ssl.SSLContext:
+    """As the system trusts, and ``ca_file`` besides; offers HTTP/2 first, if it may."""
+    context = ssl.create_default_context()
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # from Python 3.13 on it refuses many a company's own authority
+    if ca_file is not None:
+        context.load_verify_locations(ca_file)
+    context.set_alpn_protocols(["h2", "http/1.1"] if http2 else ["http/1.1"])
+    return context
+
+
+class Pool:
+    """Sends requests to one service over as few connections as it takes, ``max_connections`` at most.
+
+    Times in seconds: ``connect_timeout`` for a connection and its TLS, ``request_timeout`` from ``send`` to the whole
+    answer, the wait for a connection included. Whether it is HTTP/1.1 or HTTP/2 is what the service chooses (ALPN).
+    """
+
+    def __init__(
+        self,
+        url: httpx.URL,
+        *,
+        ca_file: Path | None = None,
+        connect_timeout: float = 5.0,
+        request_timeout: float = 10.0,
+        max_connections: int = 512,
+        http2: bool = True,
+    ) -> None:
+        secure = url.scheme == "https"
+        self._host, self._port = url.host, url.port or (443 if secure else 80)
+        self._tls = tls(ca_file, http2) if secure else None
+        self._connect_timeout, self._request_timeout = connect_timeout, request_timeout
+        self._most = max_connections
+        self._many: bool | None = None if secure and http2 else False
+        """Whether a connection carries many requests at once; None: not known yet."""
+        self._connections: dict[Connection, None] = {}
+        self._free: list[Connection] = []
+        self._opening: set[asyncio.Task[None]] = set()
+        self._under_way: dict[Exchange, Connection | None] = {}
+        self._waiting: dict[Exchange, None] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._closed = False
+
+    def send(self, request: Request, done: Done) -> None:
+        """Ask; ``done`` is called once, later. The request may be sent again, also before that."""
+        exchange = Exchange(request, done, time.monotonic() + self._request_timeout, self._ended)
+        if self._closed:
+            asyncio.get_running_loop().call_soon(exchange.failed, "the client is closed")
+            return
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(self._request_timeout / _PRECISION, self._sweep)
+        if self._free:
+            self._hand(self._free[-1], exchange)
+        else:
+            self._under_way[exchange] = None
+            self._waiting[exchange] = None
+            self._grow()
+
+    async def fetch(self, request: Request) -> tuple[int, str | None, bytes]:
+        """The same for one who waits. Raises ``Unreachable``."""
+        answer: asyncio.Future[tuple[int, str | None, bytes]] = asyncio.get_running_loop().create_future()
+
+        def done(result: tuple[int, str | None, bytes] | Unreachable) -> None:
+            if answer.done():
+                return
+            if isinstance(result, Unreachable):
+                answer.set_exception(result)
+            else:
+                answer.set_result(result)
+
+        self.send(request, done)
+        return await answer
+
+    async def aclose(self) -> None:
+        """What is under way fails."""
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        opening = [*self._opening]
+        for task in opening:
+            task.cancel()
+        await asyncio.gather(*opening, return_exceptions=True)
+        for connection in [*self._connections]:
+            connection.close()
+        for exchange in [*self._waiting]:
+            exchange.failed("the client is closed")
+
+    # -- requests
+
+    def _hand(self, connection: Connection, exchange: Exchange) -> None:
+        self._under_way[exchange] = connection
+        connection.send(exchange)
+        if not connection.free:
+            self._free.remove(connection) if self._free[-1] is not connection else self._free.pop()
+
+    def _ended(self, exchange: Exchange) -> None:
+        self._under_way.pop(exchange, None)
+        self._waiting.pop(exchange, None)
+
+    def _sweep(self) -> None:
+        """End what takes too long, and connections that nobody needs."""
+        now = time.monotonic()
+        for exchange in [one for one in self._under_way if one.deadline <= now]:
+            connection = self._under_way[exchange]  # it may have got one while others ended
+            if connection is None:
+                exchange.failed(f"no connection was free within {self._request_timeout:g} s")
+            else:
+                connection.cancel(exchange, f"no answer within {self._request_timeout:g} s")
+                if connection.heard_at < exchange.deadline - self._request_timeout:
+                    connection.close()  # it is dead: nothing at all has come since
+        for connection in [one for one in self._free if one.idle and one.heard_at < now - _IDLE]:
+            connection.close()
+        again = self._connections or self._under_way
+        wait = self._request_timeout / _PRECISION
+        self._timer = asyncio.get_running_loop().call_later(wait, self._sweep) if again else None
+
+    # -- connections
+
+    def _grow(self) -> None:
+        """Open what those who wait need: a connection each, or one for all where one carries many."""
+        wanted = len(self._waiting) if self._many is False else min(1, len(self._waiting))
+        while len(self._opening) < wanted and len(self._connections) + len(self._opening) < self._most:
+            task = asyncio.get_running_loop().create_task(self._open())
+            self._opening.add(task)
+            task.add_done_callback(self._opened)
+
+    async def _open(self) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(self._connect_timeout):
+                hello = _Hello(self._speak)
+                await loop.create_connection(lambda: hello, self._host, self._port, ssl=self._tls)
+        except TimeoutError:
+            raise TimeoutError(f"no connection within {self._connect_timeout:g} s") from None
+        assert hello.connection is not None
+        self._many = isinstance(hello.connection, Http2)
+        self._connections[hello.connection] = None
+        if not hello.connection.free:  # lost already
+            del self._connections[hello.connection]
+        self._room(hello.connection)
+
+    def _speak(self, protocol: str | None) -> Connection:
+        return Http2(self._gone, self._room) if protocol == "h2" else Http1(self._gone, self._room)
+
+    def _opened(self, task: asyncio.Task[None]) -> None:
+        self._opening.discard(task)
+        if self._closed or task.cancelled():
+            return
+        if error := task.exception():
+            left_out = len(self._waiting) - len(self._opening)
+            for exchange in [*self._waiting][: min(1, left_out) if self._connections else left_out]:
+                exchange.failed(f"cannot connect to {self._host}:{self._port}: {str(error) or type(error).__name__}")
+        self._grow()
+
+    def _room(self, connection: Connection) -> None:
+        while self._waiting and connection.free:
+            exchange = next(iter(self._waiting))
+            del self._waiting[exchange]
+            self._under_way[exchange] = connection
+            connection.send(exchange)
+        if connection.free:
+            self._free.append(connection)
+
+    def _gone(self, connection: Connection) -> None:
+        self._connections.pop(connection, None)
+        if connection in self._free:
+            self._free.remove(connection)
+        if not self._closed:
+            self._grow()
+
+
+class _Hello(asyncio.Protocol):
+    """Hands a new connection to who speaks the protocol that was agreed upon in its TLS."""
+
+    def __init__(self, speak: Callable[[str | None], Connection]) -> None:
+        self._speak = speak
+        self.connection: Connection | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        secured = transport.get_extra_info("ssl_object")
+        self.connection = self._speak(secured.selected_alpn_protocol() if secured else None)
+        cast("asyncio.Transport", transport).set_protocol(self.connection)
+        self.connection.connection_made(transport)

@@ -1,0 +1,346 @@
+"""The pool of connections to the service, over real sockets, against servers that keep to the rules and that do not."""
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from bridge.embedded import free_port
+from bridge.vendor.errors import Unreachable
+from bridge.vendor.wire import pool as module
+from bridge.vendor.wire.exchange import Fetched, Request, Target
+from bridge.vendor.wire.pool import Pool
+from tests.unit.test_http2 import Server, at_request, until
+
+HEADERS = {"authorization": "Bearer tok-1", "user-agent": "asm-kafka-bridge"}
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+
+Reply = Callable[["Peer", bytes], None]
+
+
+class Peer(asyncio.Protocol):
+    """A connection of the server's: ``reply`` is called with each request, ``{}`` being its end."""
+
+    def __init__(self, server: "Service") -> None:
+        self.server = server
+        self.read = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        self.server.peers.append(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.server.peers.remove(self)
+
+    def data_received(self, data: bytes) -> None:
+        self.read += data
+        while (end := self.read.find(b"{}")) >= 0:
+            request, self.read = self.read[: end + 2], self.read[end + 2 :]
+            self.server.requests.append(request)
+            self.server.reply(self, request)
+
+    def write(self, answer: bytes = OK) -> None:
+        self.transport.write(answer)
+
+
+class Service:
+    """A scripted service and a pool that asks it."""
+
+    def __init__(self, reply: Reply) -> None:
+        self.reply = reply
+        self.peers: list[Peer] = []
+        self.requests: list[bytes] = []
+        self.pool: Pool
+        self.url: httpx.URL
+
+    def request(self) -> Request:
+        return Request(Target.of(self.url), HEADERS, b"{}")
+
+    async def ask(self) -> Fetched:
+        return await self.pool.fetch(self.request())
+
+    async def error(self) -> Unreachable:
+        with pytest.raises(Unreachable) as caught:
+            await self.ask()
+        return caught.value
+
+
+@contextlib.asynccontextmanager
+async def service(reply: Reply = lambda peer, _: peer.write(), **options: Any) -> AsyncIterator[Service]:
+    serving = Service(reply)
+    server = await asyncio.get_running_loop().create_server(lambda: Peer(serving), "127.0.0.1", 0)
+    serving.url = httpx.URL(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1/getstatus?a=b")
+    serving.pool = Pool(serving.url, **options)
+    try:
+        yield serving
+    finally:
+        await serving.pool.aclose()
+        server.close()
+        for peer in [*serving.peers]:
+            peer.transport.abort()
+
+
+async def test_a_request_is_built_once_and_its_connection_kept() -> None:
+    """Sent a hundred times, it is the same bytes over one connection; its head has all that the vendor asks for."""
+    async with service() as serving:
+        request = serving.request()
+        written = request.http1
+        for _ in range(100):
+            assert await serving.pool.fetch(request) == (200, None, b"{}")
+        assert request.http1 is written
+        assert {*serving.requests} == {written}
+        assert len(serving.peers) == 1
+    head, _, body = written.partition(b"\r\n\r\n")
+    first, *fields = head.decode().split("\r\n")
+    assert (first, body) == ("POST /v1/getstatus?a=b HTTP/1.1", b"{}")
+    assert {"authorization: Bearer tok-1", "user-agent: asm-kafka-bridge", "content-length: 2"} < {*fields}
+    assert f"host: 127.0.0.1:{serving.url.port}" in fields
+
+
+async def test_requests_at_once_have_a_connection_each_up_to_the_limit() -> None:
+    """``max_connections`` bounds them; who waits is served when one is free, in order."""
+    held: list[Peer] = []
+    async with service(lambda peer, _: held.append(peer), max_connections=3) as serving:
+        asked = [asyncio.ensure_future(serving.ask()) for _ in range(10)]
+        for done in range(10):
+            await until(lambda done=done: len(held) >= min(3, 10 - done))  # type: ignore[misc]
+            assert len(serving.peers) <= 3
+            held.pop(0).write()
+        assert await asyncio.gather(*asked) == [(200, None, b"{}")] * 10
+
+
+@pytest.mark.parametrize(
+    ("answer", "body"),
+    [
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n", b"abcde"),
+        (b"HTTP/1.1 100 Continue\r\n\r\n" + OK, b"{}"),
+        (b"HTTP/1.1 103 Early Hints\r\nRetry-After: 9\r\n\r\n" + OK, b"{}"),
+        (b"HTTP/1.1 204 No Content\r\n\r\n", b""),
+        (b"HTTP/1.1 200 OK\r\ncontent-LENGTH: 5\r\nX: y\r\n\r\n12345", b"12345"),
+    ],
+)
+async def test_answers_come_in_every_framing(answer: bytes, body: bytes) -> None:
+    """With a length, in chunks, after interim answers, without a body; in any pieces, and the connection goes on."""
+
+    def piecemeal(peer: Peer, _: bytes) -> None:
+        for at in range(0, len(answer), 7):
+            asyncio.get_running_loop().call_later(at / 2000, peer.write, answer[at : at + 7])
+
+    async with service(piecemeal) as serving:
+        for _ in range(2):
+            status, retry_after, read = await serving.ask()
+            assert (status // 100, retry_after, read) == (2, None, body)
+        assert len(serving.peers) == 1
+
+
+@pytest.mark.parametrize("head", [b"HTTP/1.0 200 OK\r\n\r\n", b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"])
+async def test_an_answer_without_a_length_ends_with_its_connection(head: bytes) -> None:
+    """As HTTP/1.0 services and many mocks do it; the next request has a new connection."""
+
+    def reply(peer: Peer, _: bytes) -> None:
+        peer.write(head + b'{"a":1}')
+        peer.transport.close()
+
+    async with service(reply) as serving:
+        assert [(await serving.ask())[2] for _ in range(3)] == [b'{"a":1}'] * 3
+
+
+async def test_an_answer_that_is_cut_short_is_none() -> None:
+    """It had a length: what is there of it must not be taken for the whole."""
+
+    def reply(peer: Peer, _: bytes) -> None:
+        peer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{")
+        peer.transport.close()
+
+    async with service(reply) as serving:
+        assert (await serving.error()).maybe_acted
+
+
+async def test_who_asks_for_the_end_of_the_connection_has_it() -> None:
+    """``Connection: close`` and HTTP/1.0 are obeyed though the length is known."""
+    async with service(lambda peer, _: peer.write(OK.replace(b"OK\r\n", b"OK\r\nConnection: close\r\n"))) as serving:
+        await serving.ask()
+        await until(lambda: not serving.peers)
+        await serving.ask()
+
+
+async def test_retry_after_is_told() -> None:
+    answer = b"HTTP/1.1 429 Too Many Requests\r\nRETRY-after: 7\r\nContent-Length: 0\r\n\r\n"
+    async with service(lambda peer, _: peer.write(answer)) as serving:
+        assert await serving.ask() == (429, "7", b"")
+        serving.reply = lambda peer, _: peer.write()
+        assert await serving.ask() == (200, None, b"{}")
+
+
+async def test_a_time_out_costs_its_own_connection_alone() -> None:
+    """A late answer must never be taken for that of the next request."""
+
+    def late(peer: Peer, _: bytes) -> None:
+        asyncio.get_running_loop().call_later(0.6, peer.write, OK[:-2] + b"[]")
+
+    async with service(late, request_timeout=0.3) as serving:
+        error = await serving.error()
+        assert error.maybe_acted
+        assert "no answer within 0.3 s" in str(error)
+        serving.reply = lambda peer, _: peer.write()
+        for _ in range(20):
+            assert (await serving.ask())[2] == b"{}"
+            await asyncio.sleep(0.03)
+
+
+async def test_what_nobody_asked_for_ends_the_connection() -> None:
+    """An answer that comes unasked is not kept for the next request."""
+    async with service(lambda peer, _: peer.write(OK + OK.replace(b"{}", b"[]"))) as serving:
+        for _ in range(5):
+            assert (await serving.ask())[2] == b"{}"
+
+
+async def test_an_endless_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory is bounded whatever the service sends."""
+    monkeypatch.setattr("bridge.vendor.wire.http1.MAX_BODY", 100_000)
+    answer = b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 300_000
+    async with service(lambda peer, _: peer.write(answer)) as serving:
+        assert "longer than 100000 bytes" in str(await serving.error())
+
+
+async def test_a_closed_connection_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the service while nobody used it, and by us before the service does."""
+    async with service(request_timeout=1.0) as serving:
+        await serving.ask()
+        serving.peers[0].transport.close()
+        await until(lambda: not serving.pool._connections)
+        await serving.ask()
+        monkeypatch.setattr(module, "_IDLE", 0.05)
+        await until(lambda: not serving.peers)
+        assert (await serving.ask())[0] == 200
+
+
+async def test_a_lost_connection_fails_its_own_request_alone() -> None:
+    """Others under way are answered."""
+    held: list[Peer] = []
+    async with service(lambda peer, _: held.append(peer)) as serving:
+        asked = [asyncio.ensure_future(serving.ask()) for _ in range(3)]
+        await until(lambda: len(held) == 3)
+        held[0].transport.abort()
+        for peer in held[1:]:
+            peer.write()
+        results = await asyncio.gather(*asked, return_exceptions=True)
+    assert sorted(type(one).__name__ for one in results) == ["Unreachable", "tuple", "tuple"]
+
+
+async def test_a_host_that_is_gone_fails_all_who_wait_and_is_found_again() -> None:
+    """None of them has sent anything; when it is back, the next request finds it."""
+    async with service() as serving:
+        port = serving.url.port
+        gone = httpx.URL(f"http://127.0.0.1:{free_port()}/")
+        pool = Pool(gone)
+        request = Request(Target.of(gone), {}, b"{}")
+        results = await asyncio.gather(*(pool.fetch(request) for _ in range(50)), return_exceptions=True)
+        assert all(isinstance(one, Unreachable) and not one.maybe_acted for one in results)
+        assert f"cannot connect to 127.0.0.1:{gone.port}" in str(results[0])
+        server = await asyncio.get_running_loop().create_server(lambda: Peer(serving), "127.0.0.1", gone.port)
+        assert port != gone.port
+        assert (await pool.fetch(request))[0] == 200
+        await pool.aclose()
+        server.close()
+
+
+async def test_a_connection_that_takes_too_long_is_given_up() -> None:
+    """``connect_timeout``: here for a TLS that never comes about."""
+
+    async def mute(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.CancelledError, ConnectionError):
+            await asyncio.sleep(10)
+        writer.close()
+
+    server = await asyncio.start_server(mute, "127.0.0.1", 0)
+    url = httpx.URL(f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
+    pool = Pool(url, connect_timeout=0.2)
+    with pytest.raises(Unreachable, match=r"no connection within 0\.2 s") as caught:
+        await pool.fetch(Request(Target.of(url), {}, b"{}"))
+    assert not caught.value.maybe_acted
+    await pool.aclose()
+    server.close()
+
+
+async def test_a_closed_pool_answers_nobody() -> None:
+    """What is under way fails as possibly sent, what comes later as not sent."""
+    held: list[Peer] = []
+    async with service(lambda peer, _: held.append(peer), max_connections=1) as serving:
+        under_way, waiting = asyncio.ensure_future(serving.error()), asyncio.ensure_future(serving.error())
+        await until(lambda: len(held) == 1)
+        await serving.pool.aclose()
+        assert [(await under_way).maybe_acted, (await waiting).maybe_acted] == [True, False]
+        assert not (await serving.error()).maybe_acted
+
+
+# -- TLS: the service chooses the version
+
+
+@contextlib.asynccontextmanager
+async def secured(authority: Path, protocols: list[str], **options: Any) -> AsyncIterator[tuple[Service, list[Any]]]:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(authority / "good.pem", authority / "good.key")
+    context.set_alpn_protocols(protocols)
+    serving, made = Service(lambda peer, _: peer.write()), list[Any]()
+
+    def speak() -> asyncio.Protocol:
+        both = "h2" in protocols and options.get("http2", True)
+        made.append(Server(at_request(lambda server, stream: server.answer(stream))) if both else Peer(serving))
+        protocol: asyncio.Protocol = made[-1]
+        return protocol
+
+    server = await asyncio.get_running_loop().create_server(speak, "127.0.0.1", 0, ssl=context)
+    serving.url = httpx.URL(f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1")
+    serving.pool = Pool(serving.url, **{"ca_file": authority / "ca.pem", **options})
+    try:
+        yield serving, made
+    finally:
+        await serving.pool.aclose()
+        server.close()
+
+
+async def test_http2_carries_all_over_one_connection(authority: Path) -> None:
+    """Where the service speaks it."""
+    async with secured(authority, ["h2", "http/1.1"]) as (serving, made):
+        answers = await asyncio.gather(*(serving.ask() for _ in range(300)))
+        assert {one[0] for one in answers} == {200}
+        assert len(made) == len(serving.pool._connections) <= 3
+
+
+async def test_a_service_without_http2_has_http1(authority: Path) -> None:
+    """By itself, without a setting."""
+    async with secured(authority, ["http/1.1"]) as (serving, _):
+        answers = await asyncio.gather(*(serving.ask() for _ in range(20)))
+        assert {*answers} == {(200, None, b"{}")}
+        assert 1 <= len(serving.peers) <= 20
+
+
+async def test_http2_can_be_switched_off(authority: Path) -> None:
+    """``asm.http2`` false: HTTP/1.1 though the service would speak both."""
+    async with secured(authority, ["h2", "http/1.1"], http2=False) as (serving, _):
+        assert await serving.ask() == (200, None, b"{}")
+
+
+async def test_an_unknown_authority_is_not_trusted(authority: Path) -> None:
+    """Nothing is sent to who cannot prove who it is."""
+    async with secured(authority, ["h2"], ca_file=None) as (serving, _):
+        error = await serving.error()
+        assert "certificate verify failed" in str(error).lower()
+        assert not error.maybe_acted
+
+
+async def test_a_dead_connection_is_left(authority: Path) -> None:
+    """One over which nothing has come since a request that timed out carries no more: the next has a new one."""
+    async with secured(authority, ["h2"], request_timeout=0.3) as (serving, made):
+        await serving.ask()
+        made[0].transport.pause_reading()  # as one whose machine is gone
+        assert (await serving.error()).maybe_acted
+        assert (await serving.ask())[0] == 200
+        assert len(made) == 2
