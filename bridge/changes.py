@@ -116,7 +116,7 @@ _VIEWS_KEPT = 10_000
 
 def _view(key: tuple[CallList, str], call: QueuedCallData) -> CallInView:
     known = _views.get(key)
-    if known is not None and known[0] == call:
+    if known is not None and (known[0] is call or known[0] == call):
         return known[1]
     if len(_views) >= _VIEWS_KEPT:
         _views.clear()

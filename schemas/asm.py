@@ -25,6 +25,13 @@ class OneOf(msgspec.Struct, frozen=True):
     name: str
 
 
+class Shared(msgspec.Struct, frozen=True):
+    """Marks a message that many sessions are sent alike, such as a call in a queue; ``key`` is the field with its
+    identity."""
+
+    key: str
+
+
 class Message(msgspec.Struct, frozen=True, kw_only=True):
     """Base of the vendor's messages."""
 
@@ -310,9 +317,9 @@ class QueuedCallData(Message, frozen=True, kw_only=True):
 
 
 class QueuedCalls(Message, frozen=True, kw_only=True):
-    agent_queue_calls: list[QueuedCallData] = []
+    agent_queue_calls: list[Annotated[QueuedCallData, Shared("call_sid")]] = []
     on_hold_calls: list[QueuedCallData] = []
-    hqm_calls: list[QueuedCallData] = []
+    hqm_calls: list[Annotated[QueuedCallData, Shared("call_sid")]] = []
 
 
 class AgentSession(Message, frozen=True, kw_only=True):

@@ -12,7 +12,7 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from schemas.asm import OneOf, Wire
+from schemas.asm import OneOf, Shared, Wire
 from schemas.scalars import (
     BOOL,
     INT64,
@@ -32,6 +32,8 @@ from schemas.scalars import (
 __all__ = ["ProtoJSONError", "camel", "decode", "read", "read_strict", "schema", "timestamp"]
 
 T = TypeVar("T", bound=msgspec.Struct)
+
+_REMEMBERED = 10_000
 
 
 def read(cls: type[T], data: bytes | Mapping[str, Any]) -> T:
@@ -152,7 +154,34 @@ def _codec(hint: Any) -> Codec:
         return _map(_codec(get_args(base)[1]))
     if base is bool or base is str:
         return BOOL if base is bool else STRING
-    return Codec(_lenient_message(base), _strict_message(base), base(), {"$ref": f"#/$defs/{base.__name__}"})
+    reader = _lenient_message(base)
+    for mark in marks:
+        if isinstance(mark, Shared):
+            reader = _remembered(reader, mark.key)
+    return Codec(reader, _strict_message(base), base(), {"$ref": f"#/$defs/{base.__name__}"})
+
+
+def _remembered(reader: Reader, key: str) -> Reader:
+    """The reader of a message that many receive: the same text is read once, and gives the same Struct."""
+    known: dict[Any, tuple[Any, Any]] = {}
+    keys = camel(key), key
+
+    def lenient(value: Any) -> Any:
+        if type(value) is not dict:
+            return reader(value)
+        name = value.get(keys[0], value.get(keys[1]))
+        if type(name) is not str:
+            return reader(value)
+        before = known.get(name)
+        if before is not None and before[0] == value:
+            return before[1]
+        if len(known) >= _REMEMBERED:
+            known.clear()
+        result = reader(value)
+        known[name] = value, result
+        return result
+
+    return lenient
 
 
 def _unwrap(hint: Any) -> tuple[Any, tuple[Any, ...]]:

@@ -279,3 +279,20 @@ def test_names_in_json_are_as_protoc_makes_them() -> None:
     """Both names of every field are known."""
     pairs = {"auth0_user_id": "auth0UserId", "t10": "t10", "asm_session_sid": "asmSessionSid"}
     assert {name: protojson.camel(name) for name in pairs} == pairs
+
+
+def test_a_call_that_many_see_is_read_once() -> None:
+    """The same text gives the same Struct; another one under the same sid is read anew, and so is its return."""
+
+    def calls(*given: dict[str, object]) -> list[asm.QueuedCallData]:
+        return read(asm.QueuedCalls, {"agentQueueCalls": list(given)}).agent_queue_calls
+
+    one: dict[str, object] = {"callSid": "7", "phoneNumber": "+1", "skills": ["english"]}
+    (first,) = calls(one)
+    assert calls({**one})[0] is first
+    assert read(asm.QueuedCalls, {"hqm_calls": [{**one}]}).hqm_calls == [first]
+    assert calls({**one, "skills": ["french"]})[0].skills == ["french"]
+    assert calls(one) == [first]
+    for bad in ({**one, "skills": "english"}, {**one, "callSid": "x"}, "7"):
+        with pytest.raises(ProtoJSONError):
+            calls(bad)  # type: ignore[arg-type]
