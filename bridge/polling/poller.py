@@ -180,9 +180,11 @@ class Poller:
         except Exception as error:  # a fault of ours with this answer must not stop this agent, nor another
             log.exception("poll.failed", agent_id=agent.state.agent_id, error=error)
             step = agent.failed(ask, Malformed(f"{type(error).__name__}", maybe_acted=True), now())
-        home.append(step)
-        agent.in_flight = None
-        home.settled(agent)
+        try:
+            home.append(step)
+        finally:
+            agent.in_flight = None
+            home.settled(agent)
         self.poke(agent)
 
     def _read(self, agent: Agent, ask: Ask, sent: float, answer: Fetched | Unreachable) -> Step | None:
@@ -192,7 +194,10 @@ class Poller:
             status, body = usable(answer)
         except VendorError as error:
             METRICS.polls.labels(error.reason).inc()
-            (self._host.silent(at.mono) if isinstance(error, Unreachable) else self._host.answered())
+            if not isinstance(error, Unreachable):
+                self._host.answered()
+            elif error.silence:
+                self._host.silent(at.mono)
             step = agent.failed(ask, error, at)
             tracing.polled(ask, step, sent, error.http_status, error.reason)
             return step

@@ -39,9 +39,17 @@ class Unavailable(VendorError):
 
 
 class Unreachable(Unavailable):
-    """No answer at all; if it goes on for everyone, the host is down."""
+    """No answer at all; if it goes on for everyone, the host is down.
+
+    ``silence``: whether this tells something about the host. Not of a request that the host broke off (it is there),
+    nor of all but one of those that ended with their connection.
+    """
 
     reason = "unreachable"
+
+    def __init__(self, text: str, *, maybe_acted: bool = False, silence: bool = True) -> None:
+        super().__init__(text, maybe_acted=maybe_acted)
+        self.silence = silence
 
 
 class Refused(VendorError):

@@ -15,6 +15,8 @@ class Host:
         self._threshold = threshold
         self._failures = 0
         self._probe_at = 0.0
+        self._probing = False
+        self._probes = 0
 
     @property
     def down(self) -> bool:
@@ -27,12 +29,17 @@ class Host:
         if now < self._probe_at:
             return False
         self._probe_at = now + self._backoff.maximum
+        self._probing = True
         return True
 
     def answered(self) -> None:
-        self._failures = 0
+        self._failures, self._probing = 0, False
 
     def silent(self, now: float) -> None:
+        """A request had no answer; of those that ended with one connection, only the first is told here."""
+        was_down, probing = self.down, self._probing
         self._failures += 1
-        if self.down:
-            self._probe_at = now + self._backoff.delay(self._failures - self._threshold)
+        if self.down and (probing or not was_down):  # not for what was under way when it went down
+            self._probes = self._probes + 1 if was_down else 0
+            self._probing = False
+            self._probe_at = now + self._backoff.delay(self._probes)

@@ -56,6 +56,14 @@ def test_a_probe_that_tells_nothing_is_followed_by_another() -> None:
     assert [host.may_ask(30.9), host.may_ask(31)] == [False, True]
 
 
+def test_what_was_under_way_does_not_put_the_probe_off() -> None:
+    """Five hundred requests that were under way when the host went down are no five hundred failed probes."""
+    host = down()
+    for _ in range(500):
+        host.silent(0.5)
+    assert [host.may_ask(0.9), host.may_ask(1.0)] == [False, True]
+
+
 def test_an_outage_costs_a_handful_of_probes() -> None:
     """A thousand agents asking for ten minutes: about one probe every 30 s."""
     host = down()

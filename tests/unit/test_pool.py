@@ -9,6 +9,8 @@ from typing import Any
 
 import httpx
 import pytest
+from h2.events import RequestReceived
+from h2.settings import SettingCodes
 
 from bridge.embedded import free_port
 from bridge.vendor.errors import Unreachable
@@ -337,10 +339,86 @@ async def test_an_unknown_authority_is_not_trusted(authority: Path) -> None:
 
 
 async def test_a_dead_connection_is_left(authority: Path) -> None:
-    """One over which nothing has come since a request that timed out carries no more: the next has a new one."""
+    """One over which nothing has come since a request that timed out carries no more: all that were sent over it fail,
+    the next has a new one, and time-outs go on being noticed."""
     async with secured(authority, ["h2"], request_timeout=0.3) as (serving, made):
         await serving.ask()
-        made[0].transport.pause_reading()  # as one whose machine is gone
-        assert (await serving.error()).maybe_acted
-        assert (await serving.ask())[0] == 200
-        assert len(made) == 2
+        for dead in range(2):
+            made[dead].transport.pause_reading()  # as one whose machine is gone
+            errors = await asyncio.gather(*(serving.error() for _ in range(5)))
+            assert all(error.maybe_acted for error in errors)
+            assert (await serving.ask())[0] == 200
+            assert len(made) == dead + 2
+
+
+async def test_room_that_the_service_takes_back_is_not_used(authority: Path) -> None:
+    """Fewer streams than it allowed at first: the others wait, and none is refused."""
+    async with secured(authority, ["h2"], max_connections=1) as (serving, made):
+        await serving.ask()
+        made[0].h2.update_settings({SettingCodes.MAX_CONCURRENT_STREAMS: 2})
+        made[0].flush()
+        await until(lambda: next(iter(serving.pool._connections)).free == 2)
+        answers = await asyncio.gather(*(serving.ask() for _ in range(50)))
+        assert {one[0] for one in answers} == {200}
+
+
+async def test_a_connection_lost_is_one_silence(authority: Path) -> None:
+    """However many requests it carried, the host is not taken to be down; nor at all where it said good-bye."""
+    async with secured(authority, ["h2"], max_connections=1) as (serving, made):
+        for good_bye in (False, True):
+            await serving.ask()
+            made[-1].script = lambda *_: None
+            asked = [asyncio.ensure_future(serving.error()) for _ in range(20)]
+            await until(lambda: len(made[-1].saw(RequestReceived)) == 21)
+            if good_bye:
+                made[-1].h2.close_connection(last_stream_id=0)
+                made[-1].flush()
+            made[-1].transport.close()
+            errors = await asyncio.gather(*asked)
+            assert sum(error.silence for error in errors) == (0 if good_bye else 1)
+            assert {error.maybe_acted for error in errors} == {not good_bye}
+
+
+async def test_closing_ends_what_a_leaving_connection_carries(authority: Path) -> None:
+    """After a good-bye it finishes what it began, unless the pool is closed: nobody waits for ever."""
+    async with secured(authority, ["h2"]) as (serving, made):
+        await serving.ask()
+        made[0].script = lambda *_: None
+        asked = asyncio.ensure_future(serving.error())
+        await until(lambda: len(made[0].saw(RequestReceived)) == 2)
+        made[0].h2.close_connection(last_stream_id=3)
+        made[0].flush()
+        await until(lambda: not serving.pool._connections)
+        await serving.pool.aclose()
+        async with asyncio.timeout(2):
+            assert (await asked).maybe_acted
+
+
+async def test_a_connection_that_fails_to_open_fails_no_one_who_has_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of those who wait, only as many fail as have no connection on its way."""
+    async with service() as serving:
+        loop = asyncio.get_running_loop()
+        create, opened = loop.create_connection, 0
+
+        async def third_fails(*args: Any, **options: Any) -> Any:
+            nonlocal opened
+            opened += 1
+            if opened == 3:
+                raise ConnectionRefusedError("no")
+            await asyncio.sleep(0.02 * opened)
+            return await create(*args, **options)
+
+        monkeypatch.setattr(loop, "create_connection", third_fails)
+        results = await asyncio.gather(*(serving.ask() for _ in range(9)), return_exceptions=True)
+        assert [type(one) for one in results].count(Unreachable) == 1
+
+
+async def test_a_connection_whose_other_side_has_closed_is_not_used() -> None:
+    """Nothing is sent into it, so nothing is called possibly repeated."""
+    async with service() as serving:
+        for _ in range(20):
+            assert (await serving.ask())[0] == 200
+            connection = next(iter(serving.pool._connections))
+            connection.eof_received()
+            assert connection.ended
+            assert connection not in serving.pool._free

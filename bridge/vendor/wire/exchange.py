@@ -100,6 +100,6 @@ class Exchange:
         self._ended(self)
         self._done(answer)
 
-    def failed(self, why: str) -> None:
+    def failed(self, why: str, *, silence: bool = True) -> None:
         self._ended(self)
-        self._done(Unreachable(why, maybe_acted=self.left))
+        self._done(Unreachable(why, maybe_acted=self.left, silence=silence))

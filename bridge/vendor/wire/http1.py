@@ -35,6 +35,11 @@ class Http1(asyncio.Protocol):
         """Whether it has nothing to do; ``heard_at``: since when (monotonic seconds), or later."""
         return self._exchange is None
 
+    @property
+    def ended(self) -> bool:
+        """Whether it takes no more requests, ever."""
+        return self._gone is None
+
     def send(self, exchange: Exchange) -> None:
         self.free = 0
         self._exchange = exchange
@@ -68,7 +73,9 @@ class Http1(asyncio.Protocol):
             self._end(wrong)
 
     def eof_received(self) -> None:
-        if self._exchange is not None and self._head_read and not self._bounded:
+        if self._exchange is None:
+            self._end("the service closes the connection")
+        elif self._head_read and not self._bounded:
             self._status = self._parser.get_status_code()
             self._answered(keep=False)  # what has no length ends with its connection (RFC 9112, section 6.3)
 
@@ -91,7 +98,7 @@ class Http1(asyncio.Protocol):
         self._head_read = True
 
     def on_body(self, chunk: bytes) -> None:
-        if self._whole:
+        if self._whole or self.ended:
             return
         self._size += len(chunk)
         self._chunks.append(chunk)
@@ -99,7 +106,7 @@ class Http1(asyncio.Protocol):
             self._end(f"the answer is longer than {MAX_BODY} bytes")
 
     def on_message_complete(self) -> None:
-        if self._whole:
+        if self._whole or self.ended:
             return
         self._status = self._parser.get_status_code()
         if self._status < 200:  # an interim answer: the real one follows

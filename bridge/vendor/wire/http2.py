@@ -133,6 +133,11 @@ class Http2(asyncio.Protocol):
         """Whether it has nothing to do; ``heard_at``: since when (monotonic seconds), or later."""
         return not self._open
 
+    @property
+    def ended(self) -> bool:
+        """Whether it takes no more requests, ever."""
+        return self._retired
+
     def send(self, exchange: Exchange) -> None:
         """Needs ``free``."""
         number, self._next = self._next, self._next + 2
@@ -180,6 +185,9 @@ class Http2(asyncio.Protocol):
         self._out.clear()
         self._retire()
         self._fail_from(0, f"the connection was lost: {exc}" if exc else "the service closed the connection")
+
+    def eof_received(self) -> None:
+        self._retire()  # it is closed in a moment: nothing more must be sent
 
     def pause_writing(self) -> None:
         self._paused = True
@@ -302,7 +310,7 @@ class Http2(asyncio.Protocol):
             return
         if code == _Code.REFUSED_STREAM:
             stream.exchange.left = False  # certainly not processed (section 8.7)
-        self._forget(stream).failed(f"the service broke the request off: {_named(code)}")
+        self._forget(stream).failed(f"the service broke the request off: {_named(code)}", silence=False)
 
     def _on_settings(self, number: int, flags: int, content: bytes) -> None:
         if number:
@@ -352,7 +360,7 @@ class Http2(asyncio.Protocol):
             raise _Violation("a malformed good-bye")
         last, code = _U32.unpack_from(content)[0] & _MAX, _U32.unpack_from(content, 4)[0]
         self._retire()
-        self._fail_from(last + 1, f"the service takes no more requests here: {_named(code)}", left=False)
+        self._fail_from(last + 1, f"the service takes no more requests here: {_named(code)}", left=False, silence=False)
 
     def _on_window_update(self, number: int, _flags: int, content: bytes) -> None:
         more = _number(content) & _MAX
@@ -441,11 +449,12 @@ class Http2(asyncio.Protocol):
             self._retired = True
             self._on_gone(self)
 
-    def _fail_from(self, first: int, why: str, *, left: bool = True) -> None:
+    def _fail_from(self, first: int, why: str, *, left: bool = True, silence: bool = True) -> None:
         for stream in [stream for number, stream in self._open.items() if number >= first]:
             if stream.number in self._open:  # or a callback has cancelled it
                 stream.exchange.left = left
-                self._forget(stream).failed(why)
+                self._forget(stream).failed(why, silence=silence)
+                silence = False  # one connection lost is one failure, however many requests it carried
 
     def _end(self, code: _Code, why: str) -> None:
         if self._ended:

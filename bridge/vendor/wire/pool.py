@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
+import certifi
 import httpx
 
 from bridge.vendor.errors import Unreachable
@@ -23,8 +24,12 @@ Connection = Http1 | Http2
 
 
 def tls(ca_file: Path | None, http2: bool) -> ssl.SSLContext:
-    """As the system trusts, and ``ca_file`` besides; offers HTTP/2 first, if it may."""
+    """Trusts whom the system trusts (where that is nobody: whom Mozilla does), and ``ca_file``; offers HTTP/2 first, if
+    it may."""
     context = ssl.create_default_context()
+    system = ssl.get_default_verify_paths()
+    if not (system.cafile or system.capath):  # python.org's Python for macOS, or an image without any
+        context.load_verify_locations(certifi.where())
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # from Python 3.13 on it refuses many a company's own authority
     if ca_file is not None:
         context.load_verify_locations(ca_file)
@@ -57,7 +62,7 @@ class Pool:
         self._many: bool | None = None if secure and http2 else False
         """Whether a connection carries many requests at once; None: not known yet."""
         self._connections: dict[Connection, None] = {}
-        self._free: list[Connection] = []
+        self._free: dict[Connection, None] = {}
         self._opening: set[asyncio.Task[None]] = set()
         self._under_way: dict[Exchange, Connection | None] = {}
         self._waiting: dict[Exchange, None] = {}
@@ -72,12 +77,17 @@ class Pool:
             return
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(self._request_timeout / _PRECISION, self._sweep)
-        if self._free:
-            self._hand(self._free[-1], exchange)
-        else:
-            self._under_way[exchange] = None
-            self._waiting[exchange] = None
-            self._grow()
+        while self._free:
+            connection, _ = self._free.popitem()  # the last used, so that those that are not needed grow old
+            if connection.free:  # the service may have taken room back
+                self._under_way[exchange] = connection
+                connection.send(exchange)
+                if connection.free:
+                    self._free[connection] = None
+                return
+        self._under_way[exchange] = None
+        self._waiting[exchange] = None
+        self._grow()
 
     async def fetch(self, request: Request) -> tuple[int, str | None, bytes]:
         """The same for one who waits. Raises ``Unreachable``."""
@@ -103,18 +113,13 @@ class Pool:
         for task in opening:
             task.cancel()
         await asyncio.gather(*opening, return_exceptions=True)
-        for connection in [*self._connections]:
-            connection.close()
+        for connection in {*self._connections, *self._under_way.values()}:  # also those that finish what they began
+            if connection is not None:
+                connection.close()
         for exchange in [*self._waiting]:
             exchange.failed("the client is closed")
 
     # -- requests
-
-    def _hand(self, connection: Connection, exchange: Exchange) -> None:
-        self._under_way[exchange] = connection
-        connection.send(exchange)
-        if not connection.free:
-            self._free.remove(connection) if self._free[-1] is not connection else self._free.pop()
 
     def _ended(self, exchange: Exchange) -> None:
         self._under_way.pop(exchange, None)
@@ -123,19 +128,24 @@ class Pool:
     def _sweep(self) -> None:
         """End what takes too long, and connections that nobody needs."""
         now = time.monotonic()
-        for exchange in [one for one in self._under_way if one.deadline <= now]:
-            connection = self._under_way[exchange]  # it may have got one while others ended
-            if connection is None:
-                exchange.failed(f"no connection was free within {self._request_timeout:g} s")
-            else:
-                connection.cancel(exchange, f"no answer within {self._request_timeout:g} s")
-                if connection.heard_at < exchange.deadline - self._request_timeout:
-                    connection.close()  # it is dead: nothing at all has come since
-        for connection in [one for one in self._free if one.idle and one.heard_at < now - _IDLE]:
-            connection.close()
-        again = self._connections or self._under_way
-        wait = self._request_timeout / _PRECISION
-        self._timer = asyncio.get_running_loop().call_later(wait, self._sweep) if again else None
+        try:
+            for exchange in [one for one in self._under_way if one.deadline <= now]:
+                if exchange in self._under_way:  # it may have ended with another's connection
+                    self._overdue(exchange, self._under_way[exchange])
+            for connection in [one for one in self._free if one.idle and one.heard_at < now - _IDLE]:
+                connection.close()
+        finally:
+            again = self._connections or self._under_way
+            wait = self._request_timeout / _PRECISION
+            self._timer = asyncio.get_running_loop().call_later(wait, self._sweep) if again else None
+
+    def _overdue(self, exchange: Exchange, connection: Connection | None) -> None:
+        if connection is None:
+            exchange.failed(f"no connection was free within {self._request_timeout:g} s")
+            return
+        connection.cancel(exchange, f"no answer within {self._request_timeout:g} s")
+        if connection.heard_at < exchange.deadline - self._request_timeout:
+            connection.close()  # it is dead: nothing at all has come since
 
     # -- connections
 
@@ -157,9 +167,9 @@ class Pool:
             raise TimeoutError(f"no connection within {self._connect_timeout:g} s") from None
         assert hello.connection is not None
         self._many = isinstance(hello.connection, Http2)
+        if hello.connection.ended:
+            raise ConnectionError("the service closed the connection at once")
         self._connections[hello.connection] = None
-        if not hello.connection.free:  # lost already
-            del self._connections[hello.connection]
         self._room(hello.connection)
 
     def _speak(self, protocol: str | None) -> Connection:
@@ -170,7 +180,7 @@ class Pool:
         if self._closed or task.cancelled():
             return
         if error := task.exception():
-            left_out = len(self._waiting) - len(self._opening)
+            left_out = max(0, len(self._waiting) - len(self._opening))
             for exchange in [*self._waiting][: min(1, left_out) if self._connections else left_out]:
                 exchange.failed(f"cannot connect to {self._host}:{self._port}: {str(error) or type(error).__name__}")
         self._grow()
@@ -182,12 +192,11 @@ class Pool:
             self._under_way[exchange] = connection
             connection.send(exchange)
         if connection.free:
-            self._free.append(connection)
+            self._free[connection] = None
 
     def _gone(self, connection: Connection) -> None:
         self._connections.pop(connection, None)
-        if connection in self._free:
-            self._free.remove(connection)
+        self._free.pop(connection, None)
         if not self._closed:
             self._grow()
 
