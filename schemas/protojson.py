@@ -162,7 +162,7 @@ def _codec(hint: Any) -> Codec:
 
 
 def _remembered(reader: Reader, key: str) -> Reader:
-    """The reader of a message that many receive: the same text is read once, and gives the same Struct."""
+    """The reader of a message that many receive: what equals the last one (1 equals true) is the same Struct."""
     known: dict[Any, tuple[Any, Any]] = {}
     keys = camel(key), key
 
