@@ -94,7 +94,8 @@ class Agents:
     @property
     def clean(self) -> bool:
         """Whether the next owner can be sure that none of the entries that wait has been sent."""
-        return not any(entry.maybe_sent for agent in self._waiting for entry in agent.pending.entries)
+        unread = self._partition.offsets.position < self._repeated_below  # handed over again before they were read
+        return not unread and not any(entry.maybe_sent for agent in self._waiting for entry in agent.pending.entries)
 
     # -- for the schedule
 

@@ -86,3 +86,16 @@ async def test_an_agent_leaves_only_when_what_it_sends_is_told() -> None:
     assert all(record.stream_id is not None for record in partition.told)
     assert partition.offsets.prefix == 1
     assert len(agents) == 0
+
+
+def test_a_partition_handed_over_again_before_it_was_read_is_not_clean() -> None:
+    """Entries that an unclean owner may have sent stay doubtful for the one after the next, read or not."""
+    partition, schedule = Remembering(), Schedule()
+    agents: Agents
+    registry = Registry(lambda agent_id: agents.sync(agent_id), lambda bad: None)  # noqa: PLW0108 - agents come after
+    agents = Agents(partition, PARTITIONS, registry, schedule, Policy(1.0, Limits(), Backoff(), now))  # type: ignore[arg-type]
+    agents.begin(2)
+    assert not agents.clean
+    for offset in range(3):
+        agents.deliver([Message(offset, key=b"a", value=b"no event")])
+    assert agents.clean
