@@ -11,7 +11,7 @@ import certifi
 import httpx
 
 from bridge.vendor.errors import Unreachable
-from bridge.vendor.wire.exchange import Done, Exchange, Request
+from bridge.vendor.wire.exchange import Done, Exchange, Fetched, Request
 from bridge.vendor.wire.http1 import Http1
 from bridge.vendor.wire.http2 import Http2
 
@@ -89,11 +89,11 @@ class Pool:
         self._waiting[exchange] = None
         self._grow()
 
-    async def fetch(self, request: Request) -> tuple[int, str | None, bytes]:
+    async def fetch(self, request: Request) -> Fetched:
         """The same for one who waits. Raises ``Unreachable``."""
-        answer: asyncio.Future[tuple[int, str | None, bytes]] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[Fetched] = asyncio.get_running_loop().create_future()
 
-        def done(result: tuple[int, str | None, bytes] | Unreachable) -> None:
+        def done(result: Fetched | Unreachable) -> None:
             if answer.done():
                 return
             if isinstance(result, Unreachable):
