@@ -324,7 +324,15 @@ class Bridge:
         def agents(partition: Partition) -> Agents:
             return Agents(partition, count, self._registry, self._poller, self._policy)
 
-        return Worker(number, group, partition, agents, self._settings.kafka.commit_interval)
+        return Worker(number, group, partition, agents, self._gathering)
+
+    def _gathering(self, since: float) -> float:
+        """Seconds until steps are committed that are gathered since then (monotonic).
+
+        Where all partitions share a producer they commit at the same time: it is one request for all.
+        """
+        interval, at = self._settings.kafka.commit_interval, time.monotonic()
+        return since + interval - at if self._clients.exactly_once else interval - at % interval
 
     # -- what the registry tells
 

@@ -1,6 +1,7 @@
 """The life of one owned partition: open, watch its agents, commit, hand over; from anew whenever it fails."""
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 
 import structlog
@@ -17,12 +18,17 @@ from schemas.records import AgentState
 log = structlog.get_logger()
 
 _SWEEP = 0.25
-"""Seconds between looks at the deadlines of waiting entries."""
+"""Seconds between looks at the deadlines of waiting entries: at the same time in all partitions, and with a slot of the
+poller, because waking up costs more than looking."""
 
 
 class Worker:
     """Runs until cancelled. ``suspend`` hands the partition over; ``resume`` takes it back if nobody had it in
-    between."""
+    between.
+
+    ``wait(since)``: for how many seconds from now steps are still gathered, the first of which came at ``since``
+    (monotonic).
+    """
 
     def __init__(
         self,
@@ -30,14 +36,14 @@ class Worker:
         group: Group,
         partition: Callable[[Callable[[str, AgentState | None], None]], Partition],
         agents: Callable[[Partition], Agents],
-        commit_interval: float,
+        wait: Callable[[float], float],
     ) -> None:
         self.number = number
         self.agents: Agents | None = None
         self._group = group
         self._new_partition = partition
         self._new_agents = agents
-        self._interval = commit_interval
+        self._wait = wait
         self._partition: Partition | None = None
         self._hurry = asyncio.Event()
         self._suspended: asyncio.Future[bool] | None = None
@@ -76,8 +82,8 @@ class Worker:
         if self._suspended is not None:
             await self._rest(partition, agents, self._suspended)
             return
-        if await _fires(partition.wake, _SWEEP):
-            await _fires(self._hurry, self._interval)
+        if await _fires(partition.wake, _SWEEP - time.monotonic() % _SWEEP):
+            await _fires(self._hurry, self._wait(partition.since))
         agents.sweep()
         await partition.commit()
         if self._full and agents.has_room:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
@@ -11,6 +11,7 @@ from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitio
 from aiokafka.errors import (
     GroupCoordinatorNotAvailableError,
     IncompatibleBrokerVersion,
+    ProducerClosed,
     UnknownError,
     UnsupportedVersionError,
 )
@@ -23,6 +24,8 @@ DEADLINE = 30.0
 _STOP_DEADLINE = 5.0
 _TRANSACTION_TIMEOUT_MS = 20_000
 _MAX_REQUEST = 16 * 1024 * 1024
+_WITHOUT = (UnknownError, UnsupportedVersionError, IncompatibleBrokerVersion)
+"""What a broker without transactions, or without idempotence, answers."""
 
 
 class NoTransactionsError(Exception):
@@ -43,9 +46,37 @@ async def ended(call: Coroutine[Any, Any, Any], deadline: float = 10.0) -> None:
         stopping.exception()
 
 
+async def _stop(producer: AIOKafkaProducer) -> None:
+    """One in a transaction aborts first, or readers would wait for its time-out."""
+    transactions = producer._txn_manager
+    if transactions is not None and transactions.is_in_transaction():
+        await ended(producer.abort_transaction(), _STOP_DEADLINE)
+    await ended(producer.stop(), _STOP_DEADLINE)
+    await ended(_silence(producer), _STOP_DEADLINE)
+    waiter = None if transactions is None else transactions._transaction_waiter
+    if waiter is not None and waiter.done() and not waiter.cancelled():
+        waiter.exception()  # told by what failed; asyncio would log it as never retrieved
+
+
+async def _silence(producer: AIOKafkaProducer) -> None:
+    """A ``stop()`` that was cut off leaves a sender that goes on trying, and those who wait for it."""
+    sender = producer._sender
+    if sender is not None:
+        producer._message_accumulator.fail_all(ProducerClosed())
+        await asyncio.gather(sender.close(), producer.client.close())
+
+
 async def bounded(call: Awaitable[T], deadline: float = DEADLINE) -> T:
     async with asyncio.timeout(deadline):
         return await call
+
+
+@dataclass(slots=True)
+class _Shared:
+    """The producer of all partitions in ``at_least_once``; ``lock``: while it starts or stops."""
+
+    producer: AIOKafkaProducer | None = None
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,22 +90,35 @@ class Clients:
     compression: str | None = "lz4"
     session_timeout: float = 10.0
     group_instance_id: str | None = None
+    _shared: _Shared = field(default_factory=_Shared, init=False, repr=False)
 
     async def start_producer(self, partition: int | str) -> AIOKafkaProducer:
-        """The one producer of a partition: its transactional id is what fences a former owner.
+        """The producer of a partition, to be given back to ``close``.
 
-        Raises ``NoTransactionsError`` where the broker has none. ``at_least_once`` does without, and without
-        idempotence if need be.
+        In ``exactly_once`` it is the partition's own: its transactional id is what fences a former owner. Raises
+        ``NoTransactionsError`` where the broker has none. In ``at_least_once`` all partitions have the same one, which
+        writes in one request what they write at a time; it does without idempotence if need be.
         """
-        transactional = {
-            "transactional_id": f"{self.group_id}-{partition}",
-            "transaction_timeout_ms": _TRANSACTION_TIMEOUT_MS,
-        }
+        if self.exactly_once:
+            return await self._start_transactional(partition)
+        async with self._shared.lock:
+            if self._shared.producer is None:
+                self._shared.producer = await self._start_plain()
+            return self._shared.producer
+
+    async def _start_transactional(self, partition: int | str) -> AIOKafkaProducer:
+        transactional_id = f"{self.group_id}-{partition}"
         try:
-            return await self._started(**(transactional if self.exactly_once else {"enable_idempotence": True}))
-        except (UnknownError, UnsupportedVersionError, IncompatibleBrokerVersion) as error:
-            if self.exactly_once:
-                raise NoTransactionsError(type(error).__name__) from error
+            return await self._started(
+                transactional_id=transactional_id, transaction_timeout_ms=_TRANSACTION_TIMEOUT_MS
+            )
+        except _WITHOUT as error:
+            raise NoTransactionsError(type(error).__name__) from error
+
+    async def _start_plain(self) -> AIOKafkaProducer:
+        try:
+            return await self._started(enable_idempotence=True)
+        except _WITHOUT:
             return await self._started()
 
     async def _started(self, **kind: Any) -> AIOKafkaProducer:
@@ -82,7 +126,7 @@ class Clients:
         try:
             await bounded(producer.start())
         except BaseException:
-            await self.close(producer)
+            await _stop(producer)
             raise
         return producer
 
@@ -97,14 +141,18 @@ class Clients:
         )
 
     async def close(self, producer: AIOKafkaProducer) -> None:
-        """Stop a producer; one in a transaction aborts first, or readers would wait for its time-out."""
-        transactions = producer._txn_manager
-        if transactions is not None and transactions.is_in_transaction():
-            await ended(producer.abort_transaction(), _STOP_DEADLINE)
-        await ended(producer.stop(), _STOP_DEADLINE)
-        waiter = None if transactions is None else transactions._transaction_waiter
-        if waiter is not None and waiter.done() and not waiter.cancelled():
-            waiter.exception()  # told by what failed; asyncio would log it as never retrieved
+        """Stop a producer.
+
+        The one that all partitions share is stopped for all of them: who still writes then fails, and opens anew. Were
+        it kept for the others, what a partition gave up could still be written after the partition was read again.
+        """
+        if self.exactly_once:
+            await _stop(producer)
+            return
+        async with self._shared.lock:
+            if producer is self._shared.producer:
+                self._shared.producer = None
+                await _stop(producer)
 
     def group_consumer(self) -> AIOKafkaConsumer:
         """The inbox's consumer. It commits nothing itself: offsets go along with the steps."""

@@ -103,6 +103,11 @@ class Partition:
         overdue = self._since is not None and time.monotonic() - self._since > _OVERDUE
         return self._producer is not None and not overdue and self._batch.size < _BATCH_BYTES
 
+    @property
+    def since(self) -> float:
+        """When the first of the steps came that are not committed yet (monotonic); now, if none is."""
+        return self._batch.since or time.monotonic()
+
     def append(self, step: Step) -> None:
         agent_id = step.state.agent_id
         self._batch.since = self._batch.since or time.monotonic()

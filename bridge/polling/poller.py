@@ -209,10 +209,11 @@ class Poller:
 
 
 async def _until(due: float) -> None:
-    """uvloop counts a timer from when its turn of the loop began: in a long turn it fires early."""
+    """uvloop counts a timer from when its turn of the loop began, in whole milliseconds: in a long turn it fires early,
+    and without one millisecond more it would often wake up twice."""
     await asyncio.sleep(0)
     while (wait := due - time.monotonic()) > 0:  # noqa: ASYNC110 - a clock has no event
-        await asyncio.sleep(wait)
+        await asyncio.sleep(wait + 0.001)
 
 
 def _next_due(agent: Agent, due: float) -> float:

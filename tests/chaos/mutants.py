@@ -55,7 +55,7 @@ def offset_outside() -> None:
 def producer_per_process() -> None:
     """The transactional id names the process: two owners of a partition do not fence each other."""
     name = 'f"{self.group_id}-{partition}"'
-    rewritten(Clients, "start_producer", (name, f'{name} + "-{os.getpid()}"'))
+    rewritten(Clients, "_start_transactional", (name, f'{name} + "-{os.getpid()}"'))
 
 
 def inbox_offset_ignored() -> None:

@@ -6,7 +6,12 @@ import random
 from pathlib import Path
 
 import pytest
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import ProducerClosed
+from aiokafka.structs import TopicPartition
 
+from bridge.kafka import connected
+from bridge.kafka.clients import Clients
 from tests.brokers import Broker
 from tests.chaos.checker import assert_kept
 from tests.chaos.facts import Facts, Message
@@ -51,6 +56,49 @@ async def test_a_crash_repeats_at_most_the_last_step(broker: Broker, topics_pref
         await end(the_lab, agents)
         facts = await the_lab.facts()
     assert_kept(held(facts))
+
+
+@pytest.fixture
+async def topic(broker: Broker, topics_prefix: str) -> str:
+    name = f"{topics_prefix}any"
+    async with connected(AIOKafkaAdminClient(bootstrap_servers=broker.bootstrap_servers), "it") as admin:
+        await admin.create_topics([NewTopic(name, 1, 1)])
+    return name
+
+
+async def test_all_partitions_write_with_one_producer(broker: Broker, topic: str) -> None:
+    """One that stopped it, for it failed or went, stopped it for all: the others must open anew, not go on with what
+    may still hold messages of a partition that was read again."""
+    clients = Clients({"bootstrap_servers": broker.bootstrap_servers}, "group", str, exactly_once=False)
+    first, again = await asyncio.gather(clients.start_producer(0), clients.start_producer(1))
+    assert first is again
+    await asyncio.gather(clients.close(first), clients.close(again))
+    with pytest.raises(ProducerClosed):
+        await first.send_and_wait(topic, b"late")
+    other = await clients.start_producer(0)
+    assert other is not first
+    await other.send_and_wait(topic, b"in time")
+    await clients.close(first)
+    await other.send_and_wait(topic, b"still")
+    await clients.close(other)
+
+
+async def test_nothing_is_written_after_a_producer_was_let_go(broker: Broker, topic: str) -> None:
+    """Also where the broker hangs, and the client's own stop() does not end: who waited is told, and it is silent."""
+    clients = Clients({"bootstrap_servers": broker.bootstrap_servers}, "group", str, exactly_once=False)
+    producer = await clients.start_producer(0)
+    await producer.send_and_wait(topic, b"before")
+    broker.pause()
+    try:
+        sent = [await producer.send(topic, b"late", partition=0)]
+        await asyncio.sleep(0.2)
+        sent.append(await producer.send(topic, b"later", partition=0))
+        await clients.close(producer)
+        assert all(one.done() and one.exception() for one in sent)
+    finally:
+        broker.resume()
+    told = [message.value async for message in clients.read_whole(TopicPartition(topic, 0))]
+    assert b"later" not in told
 
 
 def held(facts: Facts) -> Facts:
