@@ -45,10 +45,10 @@ def scenarios(
     """All of ``kinds``, one after the other; ``quick`` leaves out what takes long among the clients.
 
     ``interval`` is that of the loads and of the smaller scale; the larger one polls as much, four times as many
-    sessions a fourth as often. The first polls of a recovery are more than one core makes in a second, so their
-    sessions get twice the time. The latency begins late: a broker that has just started compiles what it has not run
-    before, for some ten seconds, and answers slowly meanwhile. The growth lasts fifteen times as long as the others: a
-    million polls at the defaults.
+    sessions a fourth as often, and from the second round on: first answers cost several times as much. The first polls
+    of a recovery are more than one core makes in a second, so their sessions get twice the time. The latency begins
+    late: a broker that has just started compiles what it has not run before, for some ten seconds, and answers slowly
+    meanwhile. The growth lasts fifteen times as long as the others: a million polls at the defaults.
     """
     wanted, warm = set(kinds), 1.0 if quick else 3.0
     middle, largest = sorted(sizes)[(len(sizes) - 1) // 2], max(sizes)
@@ -61,7 +61,9 @@ def scenarios(
         Scenario("latency", middle, (EXACTLY_ONCE, FAST_COMMITS), seconds, 4 * warm, injected=50.0),
         *(Scenario("memory", size, beside[: 1 if quick else None], 2 * warm, warm, 2.0) for size in (few, many)),
         *(
-            Scenario("scale", n * largest, (EXACTLY_ONCE,), max(seconds, n * interval), warm, n * interval)
+            Scenario(
+                "scale", n * largest, (EXACTLY_ONCE,), max(seconds, n * interval), warm + n * interval, n * interval
+            )
             for n in (1, 4)
         ),
         Scenario("workers", _CROWD, (EXACTLY_ONCE, WORKERS), seconds, warm, 0.0),
