@@ -346,6 +346,8 @@ class Bridge:
 
     def _owned(self, key: str | bytes) -> Iterator[Agents]:
         """The agents that ``key`` belongs to, if they are ours and in memory."""
+        if not self._workers:
+            return
         owned = self._workers.get(partition_for(key, self._settings.topics.partitions))
         if owned is not None and owned[0].agents is not None:
             yield owned[0].agents

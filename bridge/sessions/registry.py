@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import structlog
 from aiokafka.structs import ConsumerRecord
 
-from bridge.kafka.keys import partition_for
+from bridge.kafka.keys import key_hash
 from bridge.ops.metrics import METRICS
 from bridge.sessions.agent import Sick
 from schemas.commands import CommandError, SessionEntry, read_session_entry
@@ -17,10 +17,11 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Registered:
-    """The last good entry of an agent, and its offset."""
+    """The last good entry of an agent, and its offset; ``hash`` of its key, which says its partition."""
 
     offset: int
     entry: SessionEntry
+    hash: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ class Registry:
 
     def of(self, partition: int, partitions: int) -> Iterable[str]:
         """The agents that belong to a partition."""
-        return [agent_id for agent_id in self._entries if partition_for(agent_id, partitions) == partition]
+        return [agent_id for agent_id, one in self._entries.items() if one.hash % partitions == partition]
 
     def bad(self) -> list[Bad]:
         return sorted(self._bad.values(), key=lambda bad: bad.offset)
@@ -85,7 +86,7 @@ class Registry:
             self._refuse(message, error.code, str(error))
         else:
             self._bad.pop(agent_id.encode(), None)
-            self._put(agent_id, None if entry is None else Registered(message.offset, entry))
+            self._put(agent_id, None if entry is None else Registered(message.offset, entry, key_hash(agent_id)))
 
     def _put(self, agent_id: str, registered: Registered | None) -> None:
         touched = {agent_id}
