@@ -72,6 +72,7 @@ async def test_all_partitions_write_with_one_producer(broker: Broker, topic: str
     clients = Clients({"bootstrap_servers": broker.bootstrap_servers}, "group", str, exactly_once=False)
     first, again = await asyncio.gather(clients.start_producer(0), clients.start_producer(1))
     assert first is again
+    await first.send_and_wait(topic, b"before")
     await asyncio.gather(clients.close(first), clients.close(again))
     with pytest.raises(ProducerClosed):
         await first.send_and_wait(topic, b"late")
