@@ -110,7 +110,7 @@ class Partition:
 
     def append(self, step: Step) -> None:
         agent_id = step.state.agent_id
-        self._batch.since = self._batch.since or time.monotonic()
+        self._batch.since = self.since
         self.states[agent_id] = step.state
         self._batch.agents.add(agent_id)
         for index, record in enumerate(step.records):
