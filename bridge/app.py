@@ -24,7 +24,7 @@ from bridge.kafka.encoding import Encoder
 from bridge.kafka.group import Group
 from bridge.kafka.keys import partition_for
 from bridge.kafka.partition import Partition
-from bridge.kafka.plain import read_registry, write_registry
+from bridge.kafka.plain import write_registry
 from bridge.kafka.topics import ensure_topics
 from bridge.logs import News
 from bridge.ops.http import listen
@@ -42,6 +42,7 @@ from bridge.vendor.host import Host
 from bridge.vendor.tokens import Tokens
 from bridge.vendor.wire.pool import Pool
 from bridge.worker import Worker
+from schemas.commands import SessionEntry
 from schemas.records import AgentState
 
 log = structlog.get_logger()
@@ -104,6 +105,7 @@ class Bridge:
         self._policy = Policy(interval=settings.poll.interval, limits=limits, backoff=backoff, clock=now)
         self._registry = Registry(self._changed, self._refused)
         self._registry_read = asyncio.Event()
+        self._sessions: dict[str, SessionEntry] | None = None
         self._hindrance: str | None = None
         self._group: Group | None = None
         self._draining = False
@@ -111,7 +113,12 @@ class Bridge:
         self._tasks: asyncio.TaskGroup
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Until ``stop``; then polls under way end, their steps are committed, and the partitions are handed over."""
+        """Until ``stop``; then polls under way end, their steps are committed, and the partitions are handed over.
+
+        Raises ``StartError``, and ``SessionsFileError`` before anything else is done.
+        """
+        path = self._settings.sessions_file
+        self._sessions = None if path is None else read_sessions_file(path)
         async with self._served():
             await _until(stop, self._prepare())
             if not stop.is_set():
@@ -147,7 +154,7 @@ class Bridge:
             yield
 
     async def _prepare(self) -> None:
-        """See to Kafka, the topics and the sessions file; a Kafka that does not answer is waited for."""
+        """See to Kafka and the topics; a Kafka that does not answer is waited for."""
         while True:
             try:
                 await self._prepare_once()
@@ -172,11 +179,6 @@ class Bridge:
         else:
             note = "at_least_once: one process only; after a crash an agent's last step may appear again"
             log.warning("delivery.limited", note=note)
-        if settings.sessions_file is not None:
-            wanted, topic = read_sessions_file(settings.sessions_file), settings.topics.name("sessions")
-            changed = changes(await read_registry(settings.kafka, topic), wanted)
-            await write_registry(settings.kafka, topic, changed)
-            log.info("sessions_file.registered", agents=len(wanted), changed=len(changed))
 
     async def _try_transactions(self) -> None:
         try:
@@ -241,9 +243,13 @@ class Bridge:
             await asyncio.sleep(1)
 
     async def _follow_registry(self) -> None:
-        """Read the registry, and go on reading; an outage of Kafka is waited out."""
+        """Read the registry, and go on reading; an outage of Kafka is waited out.
+
+        It counts as read once it has the entries of the sessions file.
+        """
         position = TopicPartition(self._clients.topic("sessions"), 0)
-        read, failures = -1, News()
+        read = written = -1
+        failures = News()
         while True:
             try:
                 async for messages, whole in self._clients.follow(position):
@@ -251,14 +257,27 @@ class Bridge:
                         if message.offset > read:
                             self._registry.read(message)
                             read = message.offset
-                    if whole and not self._registry_read.is_set():
-                        self._registry_read.set()
-                        log.info("registry.read", agents=len(self._registry))
-            except (KafkaError, OSError, TimeoutError) as error:
+                    if whole and read >= written and not self._registry_read.is_set():
+                        written = await self._register()
+                        if read >= written:
+                            self._registry_read.set()
+                            log.info("registry.read", agents=len(self._registry))
+            except (KafkaUnavailableError, KafkaError, OSError, TimeoutError) as error:
                 METRICS.kafka_errors.labels("registry").inc()
                 if failures.is_new(error):
                     log.warning("registry.read_failed", error=error)
                 await asyncio.sleep(1)
+
+    async def _register(self) -> int:
+        """Write what the registry lacks of the sessions file, once; returns the last offset written, -1 if it lacks
+        nothing."""
+        wanted, written = self._sessions, -1
+        if wanted is not None:
+            if changed := changes(self._registry.entries(), wanted):
+                written = await write_registry(self._settings.kafka, self._clients.topic("sessions"), changed)
+            self._sessions = None
+            log.info("sessions_file.registered", agents=len(wanted), changed=len(changed))
+        return written
 
     async def _take_part(self, stop: asyncio.Event) -> None:
         """Be a member of the group; one that Kafka throws out for good joins anew."""

@@ -63,7 +63,6 @@ async def read(kafka: KafkaSettings, topic: str) -> AsyncIterator[Letter]:
     partitions = [TopicPartition(topic, number) for number in range(await partitions_of(kafka, topic))]
     async with connected(reader(kafka), kafka.bootstrap_servers) as consumer:
         consumer.assign(partitions)
-        await bounded(consumer.seek_to_beginning(*partitions))
         ends = await bounded(consumer.end_offsets(partitions))
         async for message in _up_to(consumer, ends):
             yield letter(message)
@@ -71,9 +70,10 @@ async def read(kafka: KafkaSettings, topic: str) -> AsyncIterator[Letter]:
 
 async def _up_to(consumer: AIOKafkaConsumer, ends: Mapping[TopicPartition, int]) -> AsyncIterator[ConsumerRecord]:
     clock = asyncio.get_running_loop().time
-    heard, unread = clock(), dict(ends)
+    heard, unread, wait = clock(), dict(ends), 500
     while unread := {part: end for part, end in unread.items() if await bounded(consumer.position(part)) < end}:
-        messages = (await consumer.getmany(*unread, timeout_ms=500)).items()
+        messages = (await consumer.getmany(*unread, timeout_ms=wait)).items()
+        wait = 0 if messages else 500  # a transaction's end is read by a call of its own
         for part, found in messages:
             for message in found:
                 if message.offset < unread[part]:

@@ -3,16 +3,13 @@
 import json
 import tomllib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from schemas.commands import CommandError, SessionEntry, read_session_entry, session_entry
-
-if TYPE_CHECKING:
-    from bridge.settings import Settings
 
 _DEFAULTS = msgspec.to_builtins(SessionEntry())
 
@@ -56,20 +53,6 @@ def read_sessions(text: str, name: str) -> dict[str, SessionEntry]:
     return entries
 
 
-async def register(settings: "Settings", path: Path) -> dict[str, bytes | None]:
-    """Add the file's entries to the registry and update those that differ; what was written, by agent_id.
-
-    Safe to repeat. Raises ``SessionsFileError``, before anything is written, and ``KafkaUnavailableError``.
-    """
-    from bridge.kafka.plain import read_registry, write_registry
-
-    wanted, topic = read_sessions_file(path), settings.topics.name("sessions")
-    changed = changes(await read_registry(settings.kafka, topic), wanted)
-    if changed:
-        await write_registry(settings.kafka, topic, changed)
-    return changed
-
-
 def check_agent_id(agent_id: object) -> str:
     """The agent_id, if it is one. Raises ``CommandError``."""
     if not isinstance(agent_id, str) or not agent_id.strip() or not agent_id.isprintable():
@@ -78,13 +61,11 @@ def check_agent_id(agent_id: object) -> str:
 
 
 def changes(
-    registry: Mapping[str, bytes], wanted: Mapping[str, SessionEntry], prune: bool = False
+    registry: Mapping[str, SessionEntry | CommandError], wanted: Mapping[str, SessionEntry], prune: bool = False
 ) -> dict[str, bytes | None]:
     """What to write so that the registry has the wanted entries (with ``prune``: no others); None is a tombstone."""
     changed: dict[str, bytes | None] = {
-        agent_id: msgspec.json.encode(entry)
-        for agent_id, entry in wanted.items()
-        if agent_id not in registry or _readable(registry[agent_id]) != entry
+        agent_id: msgspec.json.encode(entry) for agent_id, entry in wanted.items() if registry.get(agent_id) != entry
     }
     if prune:
         changed |= dict.fromkeys(registry.keys() - wanted.keys())
@@ -152,17 +133,13 @@ def _entry(table: Any) -> SessionEntry:
     return session_entry({name: value for name, value in table.items() if name != "agent_id"})
 
 
-def _readable(value: bytes) -> SessionEntry | None:
+def entries(registry: Mapping[str, bytes]) -> dict[str, SessionEntry | CommandError]:
+    """Each entry of the registry, by agent_id in order, or what is wrong with it."""
+    return {agent_id: _read(registry[agent_id]) for agent_id in sorted(registry)}
+
+
+def _read(value: bytes) -> SessionEntry | CommandError:
     try:
         return read_session_entry(value)
-    except CommandError:
-        return None
-
-
-def readable_entries(registry: Mapping[str, bytes]) -> Iterator[tuple[str, SessionEntry | CommandError]]:
-    """Each entry of the registry, by agent_id in order, or what is wrong with it."""
-    for agent_id in sorted(registry):
-        try:
-            yield agent_id, read_session_entry(registry[agent_id])
-        except CommandError as error:
-            yield agent_id, error
+    except CommandError as error:
+        return error

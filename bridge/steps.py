@@ -31,17 +31,24 @@ class Step:
     completes, ``traces`` the sender's trace of the records (by position) that tell of an injection, ``span`` the poll.
     """
 
-    __slots__ = ("at", "dead_letters", "finished", "now", "records", "span", "state", "traces")
+    __slots__ = ("_at", "dead_letters", "finished", "now", "records", "span", "state", "traces")
 
     def __init__(self, state: AgentState, now: float) -> None:
         self.state = state
         self.now = now
-        self.at = rfc3339(now)
+        self._at: str | None = None
         self.records: list[Published] = []
         self.dead_letters: list[DeadLetter] = []
         self.finished: list[int] = []
         self.traces: dict[int, Trace] = {}
         self.span: SpanContext | None = None
+
+    @property
+    def at(self) -> str:
+        """``now`` as records have it. Most steps tell nothing, and never write it."""
+        if self._at is None:
+            self._at = rfc3339(self.now)
+        return self._at
 
     def set(self, **fields: Any) -> None:
         self.state = msgspec.structs.replace(self.state, **fields)

@@ -32,7 +32,7 @@ class Shared(msgspec.Struct, frozen=True):
     key: str
 
 
-class Message(msgspec.Struct, frozen=True, kw_only=True):
+class Message(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Base of the vendor's messages."""
 
 

@@ -9,6 +9,7 @@ from msgspec import Meta
 
 from schemas import asm, protojson
 from schemas.records import EventKind, Sid
+from schemas.scalars import INT64_ID
 
 EVENT_KINDS: tuple[EventKind, ...] = get_args(EventKind)
 
@@ -26,7 +27,7 @@ class CommandError(Exception):
         self.code = code
 
 
-class SessionEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class SessionEntry(msgspec.Struct, frozen=True, kw_only=True, gc=False, forbid_unknown_fields=True):
     """A watched agent, as an entry of the registry: what to ask for, how often and with whose token."""
 
     asm_session_sid: Sid | None = None
@@ -43,7 +44,7 @@ class SessionEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     labels: dict[str, str] = {}
 
 
-class Injection(msgspec.Struct, frozen=True, kw_only=True):
+class Injection(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """An event for the agent's next request, in the vendor's snake_case form."""
 
     kind: EventKind
@@ -110,10 +111,10 @@ def _check_token(token: Any) -> None:
 def _session_sid(value: Any) -> str | None:
     """A sid as digits. Raises ``CommandError``."""
     try:
-        session = protojson.read(asm.AsmSession, {"asm_session_sid": value})
+        sid: str = INT64_ID.lenient(value)
     except protojson.ProtoJSONError as error:
-        raise CommandError("malformed_entry", str(error)) from None
-    return session.asm_session_sid if session.asm_session_sid != "0" else None
+        raise CommandError("malformed_entry", f"asm_session_sid: {error}") from None
+    return sid if sid != "0" else None
 
 
 def _decode(value: bytes | None, content_type: str | None) -> Any:

@@ -29,7 +29,7 @@ EventKind = Literal[
 Outcome = Literal["delivered", "rejected", "undeliverable", "expired", "duplicate"]
 
 
-class AgentSessionRef(msgspec.Struct, frozen=True, kw_only=True):
+class AgentSessionRef(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The vendor's ``AgentSession``."""
 
     agent_sid: Sid = "0"
@@ -41,7 +41,7 @@ class AgentSessionRef(msgspec.Struct, frozen=True, kw_only=True):
     user_id: str = ""
 
 
-class CallerRef(msgspec.Struct, frozen=True, kw_only=True):
+class CallerRef(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The vendor's ``CallerSid``."""
 
     caller_sid: Sid = "0"
@@ -50,7 +50,7 @@ class CallerRef(msgspec.Struct, frozen=True, kw_only=True):
     org_id: str = ""
 
 
-class TransferMember(msgspec.Struct, frozen=True, kw_only=True):
+class TransferMember(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The vendor's ``TransferMember``; at most one of the last three is set."""
 
     identifier: str = ""
@@ -63,7 +63,7 @@ class TransferMember(msgspec.Struct, frozen=True, kw_only=True):
     outbound_id: str | None = None
 
 
-class Status(msgspec.Struct, frozen=True, kw_only=True):
+class Status(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """An agent's own status, under the vendor's names (``VoiceStatus`` without calls, message and alert)."""
 
     status: int = 0
@@ -83,7 +83,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     transfer_members: list[TransferMember] = []
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
+class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="type"):
     """What every output record has.
 
     ``stream_id`` and ``sequence`` are null only in the outcome of an injection for an agent that is not watched.
@@ -225,7 +225,7 @@ class InjectionCompleted(Record, frozen=True, kw_only=True, tag=True):
     completed_at: Time
 
 
-class CallInView(msgspec.Struct, frozen=True, kw_only=True):
+class CallInView(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A call that the agent sees; ``digest`` tells whether its fields changed."""
 
     list: CallList
@@ -233,28 +233,28 @@ class CallInView(msgspec.Struct, frozen=True, kw_only=True):
     digest: str
 
 
-class Alert(msgspec.Struct, frozen=True, kw_only=True):
+class Alert(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The alert in view."""
 
     kind: AlertKind
     alert_id: str
 
 
-class Loss(msgspec.Struct, frozen=True, kw_only=True):
+class Loss(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """An ``AgentObservationLost`` that was published and not yet resumed."""
 
     reason: str
     since: Time
 
 
-class Delivered(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+class Delivered(msgspec.Struct, frozen=True, kw_only=True, gc=False, array_like=True):
     """One of the injections last delivered, by which a repeated one is known."""
 
     source: str | None
     injection_id: str
 
 
-class AgentState(msgspec.Struct, frozen=True, kw_only=True):
+class AgentState(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The latest picture of an agent and where the bridge stands with it; compacted by agent_id.
 
     Readable by the release before and after: fields are only added, with a default; unknown ones are ignored.

@@ -97,7 +97,7 @@ def environment(client: Client, place: Place) -> dict[str, str]:
         "OPS__LISTEN": f"127.0.0.1:{place.ops_port}",
         "POLL__INTERVAL": str(max(_FASTEST, place.interval)),
         "SECRETS_DIR": str(place.directory),
-        "SESSIONS_FILE": str(place.directory / "sessions.toml"),
+        "SESSIONS_FILE": str(place.directory / "sessions.json"),
         "TOPICS__PREFIX": place.prefix,
         **({"ASM__CA_FILE": str(place.ca_file)} if place.ca_file else {}),
         **client.settings,
@@ -114,9 +114,11 @@ def prepare(place: Place) -> None:
     """Write the registry and the tokens: each agent has its own, and a fixed session."""
     tokens = {agent_id(number): f"tok-{number}" for number in range(place.sessions)}
     (place.directory / "tokens.json").write_text(json.dumps(tokens))
-    entry = '[[sessions]]\nagent_id = "{}"\nasm_session_sid = "{}"\ntoken = "file:tokens.json#{}"\n'
-    entries = (entry.format(agent, 1_000_000 + number, agent) for number, agent in enumerate(tokens))
-    (place.directory / "sessions.toml").write_text("\n".join(entries))
+    entries = [
+        {"agent_id": agent, "asm_session_sid": str(1_000_000 + number), "token": f"file:tokens.json#{agent}"}
+        for number, agent in enumerate(tokens)
+    ]
+    (place.directory / "sessions.json").write_text(json.dumps(entries))
 
 
 def peers(notes: list[str]) -> Iterator[Client]:

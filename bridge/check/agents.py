@@ -15,7 +15,7 @@ from bridge.kafka import KafkaUnavailableError
 from bridge.kafka.clients import Clients
 from bridge.kafka.plain import partitions_of
 from bridge.sessions.registry import Registry
-from bridge.sessions_file import SessionsFileError, changes, read_sessions_file
+from bridge.sessions_file import SessionsFileError, changes, entries, read_sessions_file
 from bridge.settings import Settings
 from bridge.vendor.client import AsmClient
 from bridge.vendor.errors import Malformed, Unauthorized, VendorError
@@ -53,7 +53,7 @@ class Watched:
             self.entries[agent_id] = registered.entry
 
     def add(self, topic: str, wanted: Mapping[str, SessionEntry]) -> None:
-        for agent_id, value in changes(self.values, wanted).items():
+        for agent_id, value in changes(entries(self.values), wanted).items():
             self.read(ConsumerRecord(topic, 0, self.end, 0, 0, agent_id.encode(), value, None, 0, 0, ()))
 
 

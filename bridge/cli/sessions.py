@@ -22,9 +22,9 @@ Json = Annotated[bool, typer.Option("--json", help="As JSON.")]
 @app.command("list", cls=SettingsCommand)
 def list_(ctx: typer.Context, json: Json = False) -> None:
     """Show the registry's entries."""
-    from bridge.sessions_file import readable_entries
+    from bridge.sessions_file import entries
 
-    found = list(readable_entries(_registry(settings_of(ctx))))
+    found = entries(_registry(settings_of(ctx))).items()
     if json:
         print_json([_object(agent_id, entry) for agent_id, entry in found])
     else:
@@ -114,14 +114,14 @@ def import_(
 @app.command(cls=SettingsCommand)
 def export(ctx: typer.Context, json: Json = False) -> None:
     """Print the registry as a file that import reads: TOML, or with --json a JSON list."""
-    from bridge.sessions_file import as_object, as_toml, readable_entries
+    from bridge.sessions_file import as_object, as_toml, entries
 
-    found = dict(readable_entries(_registry(settings_of(ctx))))
-    entries = {agent: entry for agent, entry in found.items() if not isinstance(entry, Exception)}
+    found = entries(_registry(settings_of(ctx)))
+    sound = {agent: entry for agent, entry in found.items() if not isinstance(entry, Exception)}
     if json:
-        print_json([as_object(agent, entry) for agent, entry in entries.items()])
+        print_json([as_object(agent, entry) for agent, entry in sound.items()])
     else:
-        typer.echo(as_toml(entries), nl=False)
+        typer.echo(as_toml(sound), nl=False)
     if bad := [f"\n  {agent}: {error}" for agent, error in found.items() if isinstance(error, Exception)]:
         raise CommandError("left out, because the bridge cannot read them:" + "".join(bad))
 
@@ -134,16 +134,16 @@ def _registry(settings: "Settings") -> dict[str, bytes]:
 
 def _apply(
     settings: "Settings",
-    entries: "dict[str, SessionEntry]",
+    wanted: "dict[str, SessionEntry]",
     *,
     prune: bool = False,
     dry_run: bool = False,
     json: bool = False,
 ) -> None:
-    from bridge.sessions_file import changes
+    from bridge.sessions_file import changes, entries
 
     registry = _registry(settings)
-    _write(settings, changes(registry, entries, prune), registry, dry_run, json)
+    _write(settings, changes(entries(registry), wanted, prune), registry, dry_run, json)
 
 
 def _write(

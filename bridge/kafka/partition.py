@@ -85,16 +85,17 @@ class Partition:
     async def open(self) -> bool:
         """Fence, then read states and offset, in this order. Returns whether the last owner handed over cleanly."""
         self._producer = await self._clients.start_producer(self.number)
-        self.states = await self._read_states()
+        self.states, (offset, metadata) = await asyncio.gather(
+            self._read_states(), self._clients.committed(self._inbox)
+        )
         self._written = set(self.states)
         self._unwatched = {agent_id for agent_id, state in self.states.items() if state.stream_id is None}
-        offset, metadata = await self._clients.committed(self._inbox)
         # Without an offset nobody ever owned the partition, or the group's offsets have expired.
         bookmark = Bookmark.read(metadata) if offset is not None else Bookmark(clean=not self.states)
         self.offsets = Offsets(offset or 0)
         self.bookmark = msgspec.structs.replace(bookmark, clean=False)
-        self._marked = None
-        await self.commit()
+        self._marked = None if offset is None else (offset, bookmark)
+        await self.commit()  # so that it is not clean any more, if it was
         return bookmark.clean
 
     @property

@@ -43,7 +43,6 @@ async def read_registry(kafka: KafkaSettings, topic: str) -> dict[str, bytes]:
     async with connected(reader(kafka), kafka.bootstrap_servers) as consumer, asyncio.timeout(_DEADLINE):
         partition = TopicPartition(topic, 0)
         consumer.assign([partition])
-        await consumer.seek_to_beginning(partition)
         end = (await consumer.end_offsets([partition]))[partition]
         entries: dict[str, bytes | None] = {}
         while await consumer.position(partition) < end:
@@ -57,18 +56,20 @@ async def write_registry(
     topic: str,
     changes: Mapping[str, bytes | None],
     written: Callable[[int, int], None] = lambda number, of: None,
-) -> None:
+) -> int:
     """Returns once every change is acknowledged by all replicas; None is a tombstone. Safe to repeat.
 
-    ``written(n, of)`` is told how far it has got.
+    ``written(n, of)`` is told how far it has got. Returns the offset of the last one, -1 if there was nothing to write.
     """
+    offset = -1
     async with connected(writer(kafka), kafka.bootstrap_servers) as producer, asyncio.timeout(_DEADLINE):
         sent = [
             await producer.send(topic, value, key=agent_id.encode(), partition=0) for agent_id, value in changes.items()
         ]
         for number, acknowledged in enumerate(sent, 1):
-            await acknowledged
+            offset = (await acknowledged).offset
             written(number, len(sent))
+    return offset
 
 
 def writer(kafka: KafkaSettings) -> AIOKafkaProducer:

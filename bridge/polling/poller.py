@@ -27,6 +27,9 @@ _OK = METRICS.polls.labels("ok")
 SLOT = 0.05
 """Seconds: what is due within one slot is asked together, because waking up costs more than asking."""
 
+_TOGETHER = 64
+"""Requests after which everything else has a turn: commits, events to be injected, partitions that are being opened."""
+
 
 def now() -> Moment:
     return Moment(time.monotonic(), time.time())
@@ -72,12 +75,15 @@ class Poller:
             at = time.monotonic()
             for agent, due in self._slots.pop(self._slot, ()):
                 self._tick(agent, due, at)
-            self._drain()
+            while self._drain():  # noqa: ASYNC110 - not waiting, but letting others have a turn
+                await asyncio.sleep(0)
 
     def add(self, agent: Agent, home: Agents) -> None:
-        """Watch from now on: first within a second, then in the agent's own phase."""
+        """Watch from now on, in the agent's own phase; where that would take more than a second, first before it."""
         if agent not in self._homes or agent.interval != self._intervals.get(agent):
-            self._put(agent, time.monotonic() + agent.share * min(agent.interval, 1.0))
+            at = time.monotonic()
+            due = _next_due(agent, at - agent.interval / 2)
+            self._put(agent, due if due <= at + 1 else at + agent.share)
         self._homes[agent], self._intervals[agent] = home, agent.interval
 
     def remove(self, agent: Agent) -> None:
@@ -91,7 +97,8 @@ class Poller:
         wait = agent.not_before - time.monotonic()
         if wait <= 0:
             self._ready[agent] = None
-            self._drain()
+            if self._allowed:
+                self._ask(agent, self._holds(), now())  # before those whose turn has come: they are many
         elif agent not in self._waking:
             self._waking.add(agent)
             asyncio.get_running_loop().call_later(wait, self._wake, agent)
@@ -127,21 +134,32 @@ class Poller:
         if self._rate_limit is not None:
             self._allowance = min(max(1.0, self._rate_limit * SLOT), self._allowance + self._rate_limit * SLOT)
 
-    def _drain(self) -> None:
-        """Ask those whose turn it is, as far as the rate allows."""
+    @property
+    def _allowed(self) -> bool:
+        return self._rate_limit is None or self._allowance >= 1
+
+    def _drain(self) -> bool:
+        """Ask those whose turn it is, as far as the rate allows. Returns whether there are more, for whom the loop is
+        to be shared."""
         if not self._ready:
-            return
+            return False
         holds, at = self._holds(), now()
-        while self._ready and (self._rate_limit is None or self._allowance >= 1):
-            agent = next(iter(self._ready))
-            del self._ready[agent]
-            home = self._homes.get(agent)
-            if home is None or agent.in_flight is not None:
-                continue
-            if not (holds and home.accepting):
-                METRICS.skipped_ticks.labels("partition").inc()
-            elif self._start(agent, home, at):
-                self._allowance -= 1
+        for _ in range(_TOGETHER):
+            if not (self._ready and self._allowed):
+                return False
+            self._ask(next(iter(self._ready)), holds, at)
+        return True
+
+    def _ask(self, agent: Agent, holds: bool, at: Moment) -> None:
+        """One of ``_ready``."""
+        del self._ready[agent]
+        home = self._homes.get(agent)
+        if home is None or agent.in_flight is not None:
+            return
+        if not (holds and home.accepting):
+            METRICS.skipped_ticks.labels("partition").inc()
+        elif self._start(agent, home, at):
+            self._allowance -= 1
 
     # -- one poll
 
@@ -217,6 +235,7 @@ async def _until(due: float) -> None:
 
 
 def _next_due(agent: Agent, due: float) -> float:
-    """The next time of the agent's phase after ``due``; from one to the next it is a whole interval."""
+    """The next time of the agent's phase that is at least half an interval after ``due``: a whole interval from one to
+    the next."""
     phase = agent.share * agent.interval
-    return phase + (floor((due - phase) / agent.interval + 1e-6) + 1) * agent.interval
+    return phase + (floor((due - phase) / agent.interval + 0.5) + 1) * agent.interval

@@ -150,7 +150,8 @@ class Agent:
             self._refused_token, self.not_before = None, 0.0
         self.entry, self.interval, self.unknown_since = entry, entry.interval or interval, None
         self._plain = self._body = None
-        step.set(labels=entry.labels)
+        if step.state.labels != entry.labels:
+            step.set(labels=entry.labels)
         return self._done(step)
 
     def unwatch(self, at: Moment) -> Step | None:

@@ -51,6 +51,11 @@ class Registry:
     def get(self, agent_id: str) -> Registered | None:
         return self._entries.get(agent_id)
 
+    def entries(self) -> dict[str, SessionEntry]:
+        """Those whose last record could be read."""
+        bad = {key.decode(errors="replace") for key in self._bad}
+        return {agent_id: one.entry for agent_id, one in self._entries.items() if agent_id not in bad}
+
     def of(self, partition: int, partitions: int) -> Iterable[str]:
         """The agents that belong to a partition."""
         return [agent_id for agent_id, one in self._entries.items() if one.hash % partitions == partition]

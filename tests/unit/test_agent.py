@@ -9,10 +9,12 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from bridge.backoff import Backoff
 from bridge.injection.pending import Limits
-from bridge.sessions.agent import Ask, Sick
+from bridge.sessions.agent import Agent, Ask, Moment, Sick
 from bridge.vendor.errors import Malformed, Refused, Throttled, Unauthorized, Unavailable, Unreachable, VendorError
 from schemas import records
+from schemas.commands import SessionEntry
 from schemas.records import AgentState
 from tests.unit.strategies import EPOCH, TTL, Desk, entry, sent, session_body, status_body
 
@@ -74,6 +76,15 @@ def test_watching_again_after_a_restart_goes_on_with_the_stream() -> None:
     (status,) = second.told
     assert status.changed == ["status_desc"]
     assert status.previous_status_desc == "READY"
+
+
+def test_watching_again_writes_nothing() -> None:
+    """What takes over thousands of agents must not write all their states anew."""
+    first = Desk().in_session()
+    at = Moment(10, EPOCH + 10)
+    second = Agent(first.agent.state, Limits(), Backoff(), at)
+    assert second.watch(SessionEntry(labels=first.agent.state.labels), 1.0, at) is None
+    assert second.watch(SessionEntry(labels={"site": "cebu"}), 1.0, at) is not None
 
 
 def test_a_session_is_asked_for_and_then_polled() -> None:

@@ -155,7 +155,7 @@ def test_where_the_workers_have_no_cores_it_is_said() -> None:
 def test_ours_is_started_with_a_session_of_its_own_for_each_agent(tmp_path: Path) -> None:
     """The registry that the bridge gets is one it takes: fixed sessions, a token each."""
     prepare(place(tmp_path))
-    entries = read_sessions_file(tmp_path / "sessions.toml")
+    entries = read_sessions_file(tmp_path / "sessions.json")
     assert {agent: (entry.asm_session_sid, entry.token) for agent, entry in entries.items()} == {
         agent_id(n): (str(1_000_000 + n), f"file:tokens.json#{agent_id(n)}") for n in range(3)
     }

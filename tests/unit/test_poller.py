@@ -14,7 +14,7 @@ from bridge.backoff import Backoff
 from bridge.injection.pending import Limits
 from bridge.ops.metrics import METRICS
 from bridge.polling import poller as module
-from bridge.polling.poller import SLOT, Poller
+from bridge.polling.poller import _TOGETHER, SLOT, Poller
 from bridge.sessions.agent import Agent, Moment, Sick
 from bridge.steps import Step
 from bridge.vendor.client import AsmClient
@@ -173,10 +173,52 @@ async def test_polls_keep_their_rhythm(monkeypatch: pytest.MonkeyPatch) -> None:
     stage.watch("a")
     await stage.play(1200)
     times = stage.times()
-    gaps = [later - sooner for sooner, later in pairwise(times[1:])]
+    gaps = [later - sooner for sooner, later in pairwise(times)]
     assert 1199 <= len(times) <= 1201
     assert max(abs(gap - 1) for gap in gaps) < 1.5 * SLOT
-    assert abs((times[-1] - times[1]) - len(gaps)) < 1.5 * SLOT
+    assert abs((times[-1] - times[0]) - len(gaps)) < 1.5 * SLOT
+
+
+async def test_the_first_poll_comes_within_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long the interval is. The second one falls in the agent's phase, and not at once."""
+    stage = Stage(monkeypatch)
+    for number in range(40):
+        stage.watch(f"agent-{number}", interval=10)
+    await stage.play(60)
+    for number in range(40):
+        first, *more = stage.times(f"agent-{number}")
+        assert first <= 1001 + SLOT
+        assert 5 - 1.5 * SLOT < more[0] - first < 15 + 1.5 * SLOT
+        assert max(abs(later - sooner - 10) for sooner, later in pairwise(more)) < 1.5 * SLOT
+
+
+async def test_a_crowd_lets_others_have_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of thousands that are due at one time only some are asked before commits and events can go on; an event does not
+    wait for the rest."""
+    stage = Stage(monkeypatch)
+    crowd = [stage.watch(f"agent-{number}") for number in range(300)]
+    urgent = stage.watch("urgent", interval=3600)
+    await stage.play(2)
+    for agent in crowd:
+        stage.poller.remove(agent)
+        agent.share = 0.5
+        stage.poller.add(agent, stage.home)
+    asked: list[int] = []
+
+    async def turn(seconds: float) -> None:
+        if seconds == 0 and not asked and stage.poller._ready:
+            asked.append(len(stage.requests))
+            stage.inject(urgent, 1)
+        await stage.sleep(seconds)
+        if asked:
+            asked.append(len(stage.requests))
+
+    monkeypatch.setattr(module.asyncio, "sleep", turn)
+    before = len(stage.requests)
+    await stage.play(1)
+    assert len(stage.requests) == before + 301
+    assert asked[1] - before <= 2 * _TOGETHER
+    assert "urgent" in [name for _, name in stage.requests[before : asked[1]]]
 
 
 async def test_a_fleet_that_starts_together_does_not_poll_together(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,6 +68,7 @@ def test_a_bad_entry_leaves_the_last_good_one_in_force(value: Any) -> None:
     assert bad.code == ("literal_token" if value == {"token": SECRET} else "malformed_entry")
     assert SECRET not in f"{bad}"
     assert book.registry.bad() == [bad]
+    assert book.registry.entries() == {}  # what the topic has of it is to be written anew
 
 
 def test_a_good_entry_clears_a_bad_one() -> None:
@@ -76,6 +77,7 @@ def test_a_good_entry_clears_a_bad_one() -> None:
     book.put("a", b"{")
     book.put("b", b"{")
     book.put("a", {})
+    assert book.registry.entries().keys() == {"a"}
     assert [bad.key for bad in book.registry.bad()] == [b"b"]
     book.put("b", None)
     assert book.registry.bad() == []
