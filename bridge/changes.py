@@ -3,8 +3,9 @@
 Equal pictures give no record; applied to the old picture, the records give the new one.
 """
 
+from collections.abc import Callable
 from hashlib import blake2b
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
@@ -29,8 +30,7 @@ from schemas.records import (
 )
 
 STATUS_FIELDS = Status.__struct_fields__
-Seen = dict[tuple[CallList, str], QueuedCallData]
-"""Calls by (list, call_sid)."""
+T = TypeVar("T")
 
 _LISTS: tuple[tuple[CallList, str], ...] = (
     ("agent_queue", "agent_queue_calls"),
@@ -39,6 +39,7 @@ _LISTS: tuple[tuple[CallList, str], ...] = (
 )
 _ALERTS: tuple[AlertKind, ...] = ("backoffice_message", "directed_call_ringing", "directed_call_hangup")
 _MESSAGES_KEPT = 32
+_REMEMBERED = 256
 
 
 def observe(step: Step, answer: VoiceStatus, *, sid: str, voice_sid: str | None, calls: bool, messages: bool) -> None:
@@ -51,7 +52,7 @@ def observe(step: Step, answer: VoiceStatus, *, sid: str, voice_sid: str | None,
     if calls:
         _calls(step, _seen(answer.queued_calls), "gone")
     elif step.state.calls:
-        _calls(step, {}, "not_asked")
+        _calls(step, _NONE, "not_asked")
     if messages:
         _message(step, answer)
     _alert(step, answer.alert)
@@ -68,7 +69,7 @@ def end_session(step: Step, reason: str) -> None:
     state = step.state
     if state.asm_session_sid is None:
         return
-    _calls(step, {}, "session_ended")
+    _calls(step, _NONE, "session_ended")
     _alert(step, None)
     step.tell(AgentSessionEnded, voice_session_sid=state.voice_session_sid, reason=reason)
     step.set(asm_session_sid=None, voice_session_sid=None, status=None, status_observed_at=None)
@@ -88,41 +89,77 @@ def _status(step: Step, answer: VoiceStatus) -> None:
     step.set(status=new, status_observed_at=step.at)
 
 
-def _seen(queued: QueuedCalls | None) -> Seen:
-    if queued is None:
-        return {}
-    return {(name, call.call_sid): call for name, field in _LISTS for call in getattr(queued, field)}
+class _Seen(NamedTuple):
+    """Calls by (list, call_sid), and as the state has them."""
+
+    calls: dict[tuple[CallList, str], QueuedCallData]
+    views: list[CallInView]
 
 
-def _calls(step: Step, seen: Seen, reason: str) -> None:
-    old = {(call.list, call.call_sid): call for call in step.state.calls}
-    new = {key: _view(key, call) for key, call in seen.items()}
-    if new == old:
+_NONE = _Seen({}, [])
+
+
+def _by_identity(function: Callable[..., T]) -> Callable[..., T]:
+    """Remembers what came of the very same arguments: a queue that many see is one object (``Shared``)."""
+    known: dict[tuple[int, ...], tuple[tuple[Any, ...], T]] = {}
+
+    def remembered(*args: Any) -> T:
+        key = tuple(map(id, args))
+        if key not in known:
+            if len(known) >= _REMEMBERED:
+                known.clear()
+            known[key] = args, function(*args)  # kept, the arguments cannot leave their ids to others
+        return known[key][1]
+
+    return remembered
+
+
+def _calls(step: Step, seen: _Seen, reason: str) -> None:
+    old = step.state.calls
+    if seen.views is old or seen.views == old:
         return
-    for name, sid in [key for key in old if key not in new]:
-        step.tell(QueuedCallChanged, change="left", list=name, call_sid=sid, reason=reason)
-    for key, view in new.items():
-        if old.get(key) != view:
-            change = "updated" if key in old else "entered"
-            step.tell(QueuedCallChanged, change=change, list=key[0], call_sid=key[1], **_call_fields(seen[key]))
-    step.set(calls=list(new.values()))
+    changes = _differences(old, seen, reason)
+    for change in changes:
+        step.tell(QueuedCallChanged, **change)
+    if changes:
+        step.set(calls=seen.views)
 
 
-_views: dict[tuple[CallList, str], tuple[QueuedCallData, CallInView]] = {}
-"""The last picture of a call, whoever saw it: a queue is seen by all who wait for it, and a digest costs more than a
-look."""
-_VIEWS_KEPT = 10_000
+def _seen(queued: QueuedCalls | None) -> _Seen:
+    if queued is None:
+        return _NONE
+    lists = [_listed(name, getattr(queued, field)) for name, field in _LISTS if getattr(queued, field)]
+    return lists[0] if len(lists) == 1 else _together(*lists)
 
 
-def _view(key: tuple[CallList, str], call: QueuedCallData) -> CallInView:
-    known = _views.get(key)
-    if known is not None and (known[0] is call or known[0] == call):
-        return known[1]
-    if len(_views) >= _VIEWS_KEPT:
-        _views.clear()
-    view = CallInView(list=key[0], call_sid=key[1], digest=_digest(call))
-    _views[key] = call, view
-    return view
+@_by_identity
+def _listed(name: CallList, calls: list[QueuedCallData]) -> _Seen:
+    known = {(name, call.call_sid): call for call in calls}
+    return _Seen(known, [CallInView(list=name, call_sid=sid, digest=_digest(call)) for (_, sid), call in known.items()])
+
+
+@_by_identity
+def _together(*lists: _Seen) -> _Seen:
+    calls = {key: call for one in lists for key, call in one.calls.items()}
+    return _Seen(calls, [view for one in lists for view in one.views])
+
+
+@_by_identity
+def _differences(old: list[CallInView], seen: _Seen, reason: str) -> list[dict[str, Any]]:
+    """The fields of the record of each call that has changed. Where in its list a call stands is no change."""
+    before = {(view.list, view.call_sid): view for view in old}
+    changes: list[dict[str, Any]] = [
+        {"change": "left", "list": name, "call_sid": sid, "reason": reason}
+        for name, sid in before
+        if (name, sid) not in seen.calls
+    ]
+    for view in seen.views:
+        key = view.list, view.call_sid
+        if before.get(key) != view:
+            change = "updated" if key in before else "entered"
+            fields = _call_fields(seen.calls[key])
+            changes.append({"change": change, "list": view.list, "call_sid": view.call_sid, **fields})
+    return changes
 
 
 def _call_fields(call: QueuedCallData) -> dict[str, Any]:

@@ -25,11 +25,10 @@ class OneOf(msgspec.Struct, frozen=True):
     name: str
 
 
-class Shared(msgspec.Struct, frozen=True):
-    """Marks a message that many sessions are sent alike, such as a call in a queue; ``key`` is the field with its
-    identity."""
+class Shared(Enum):
+    """Marks what many sessions are sent alike, such as the calls in a queue: the same text is read once."""
 
-    key: str
+    BY_TEXT = "by text"
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -317,9 +316,9 @@ class QueuedCallData(Message, frozen=True, kw_only=True):
 
 
 class QueuedCalls(Message, frozen=True, kw_only=True):
-    agent_queue_calls: list[Annotated[QueuedCallData, Shared("call_sid")]] = []
+    agent_queue_calls: Annotated[list[QueuedCallData], Shared.BY_TEXT] = []
     on_hold_calls: list[QueuedCallData] = []
-    hqm_calls: list[Annotated[QueuedCallData, Shared("call_sid")]] = []
+    hqm_calls: Annotated[list[QueuedCallData], Shared.BY_TEXT] = []
 
 
 class AgentSession(Message, frozen=True, kw_only=True):

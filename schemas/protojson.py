@@ -4,7 +4,7 @@ What a message looks like is compiled once from the annotations of its Struct (`
 reads leniently what was received, one that reads strictly what is to be sent.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import IntEnum
 from functools import cache
 from inspect import cleandoc
@@ -33,7 +33,8 @@ __all__ = ["ProtoJSONError", "camel", "decode", "read", "read_strict", "schema",
 
 T = TypeVar("T", bound=msgspec.Struct)
 
-_REMEMBERED = 10_000
+_REMEMBERED = 2 * 1024 * 1024
+"""Bytes of all texts that are remembered: what they say takes some times as much."""
 
 
 def read(cls: type[T], data: bytes | Mapping[str, Any]) -> T:
@@ -41,7 +42,7 @@ def read(cls: type[T], data: bytes | Mapping[str, Any]) -> T:
 
     Raises ``ProtoJSONError``.
     """
-    value = decode(data) if isinstance(data, bytes) else data
+    value = _partly_decoded(cls, data) if isinstance(data, bytes) else data
     result: T = _lenient_message(cls)(value)
     return result
 
@@ -80,6 +81,29 @@ def decode(data: bytes) -> Any:
         raise ProtoJSONError(f"not readable as JSON: {error}") from None
 
 
+def _partly_decoded(cls: type[msgspec.Struct], data: bytes) -> Any:
+    """A message's JSON text, but for what is ``Shared``, which stays text."""
+    try:
+        return _decoder(cls).decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):  # or what should be an object is none
+        return decode(data)
+
+
+@cache
+def _decoder(cls: type[msgspec.Struct]) -> msgspec.json.Decoder[Any]:
+    return msgspec.json.Decoder(_text(cls))
+
+
+@cache
+def _text(cls: type[msgspec.Struct]) -> Any:
+    """As what a message's JSON text is decoded: as anything, or where some of it is ``Shared``, as a Struct."""
+    texts = {key: codec.text for key, (_, codec, _) in _fields(cls).items()}
+    if all(text is Any for text in texts.values()):
+        return Any
+    fields = [(key, text if text in (Any, msgspec.Raw) else text | None, msgspec.UNSET) for key, text in texts.items()]
+    return msgspec.defstruct(cls.__name__, fields)
+
+
 def camel(name: str) -> str:
     """The field's name in JSON, as protoc makes it."""
     first, *rest = name.split("_")
@@ -104,7 +128,7 @@ def _lenient_message(cls: type[msgspec.Struct]) -> Reader:
         given = {}
         name = ""
         try:
-            for key, item in _mapping(value).items():
+            for key, item in _items(value):
                 if item is not None and key in readers:
                     name, reader = readers[key]
                     given[name] = reader(item)
@@ -141,6 +165,11 @@ def _strict_message(cls: type[msgspec.Struct]) -> Reader:
 
 def _codec(hint: Any) -> Codec:
     base, marks = _unwrap(hint)
+    codec = _plain_codec(base, marks)
+    return _by_text(codec) if Shared.BY_TEXT in marks else codec
+
+
+def _plain_codec(base: Any, marks: tuple[Any, ...]) -> Codec:
     for mark in marks:
         if mark is Wire.INT64:
             return INT64_ID if base is str else INT64
@@ -154,34 +183,33 @@ def _codec(hint: Any) -> Codec:
         return _map(_codec(get_args(base)[1]))
     if base is bool or base is str:
         return BOOL if base is bool else STRING
-    reader = _lenient_message(base)
-    for mark in marks:
-        if isinstance(mark, Shared):
-            reader = _remembered(reader, mark.key)
-    return Codec(reader, _strict_message(base), base(), {"$ref": f"#/$defs/{base.__name__}"})
+    return Codec(
+        _lenient_message(base), _strict_message(base), base(), {"$ref": f"#/$defs/{base.__name__}"}, _text(base)
+    )
 
 
-def _remembered(reader: Reader, key: str) -> Reader:
-    """The reader of a message that many receive: what equals the last one (1 equals true) is the same Struct."""
-    known: dict[Any, tuple[Any, Any]] = {}
-    keys = camel(key), key
+def _by_text(codec: Codec) -> Codec:
+    """Of the same text it reads the same object, which nobody may change."""
+    known: dict[bytes, Any] = {}
+    size = 0
 
     def lenient(value: Any) -> Any:
-        if type(value) is not dict:
-            return reader(value)
-        name = value.get(keys[0], value.get(keys[1]))
-        if type(name) is not str:
-            return reader(value)
-        before = known.get(name)
-        if before is not None and before[0] == value:
-            return before[1]
-        if len(known) >= _REMEMBERED:
+        nonlocal size
+        if type(value) is not msgspec.Raw:
+            return codec.lenient(value)
+        text = bytes(value)
+        if text in known:
+            return known[text]
+        value = decode(text)
+        result = codec.default if value is None else codec.lenient(value)
+        size += len(text)
+        if size > _REMEMBERED:
             known.clear()
-        result = reader(value)
-        known[name] = value, result
+            size = len(text)
+        known[text] = result
         return result
 
-    return lenient
+    return codec._replace(lenient=lenient, text=msgspec.Raw)
 
 
 def _unwrap(hint: Any) -> tuple[Any, tuple[Any, ...]]:
@@ -236,6 +264,14 @@ def _mapping(value: Any) -> Mapping[str, Any]:
     if type(value) is not dict and not isinstance(value, Mapping):
         raise expected("an object", value)
     return value
+
+
+def _items(value: Any) -> Iterable[tuple[str, Any]]:
+    """The fields given of a message, or of one that was decoded in part."""
+    if isinstance(value, msgspec.Struct):
+        fields = value.__struct_fields__
+        return [(name, item) for name in fields if (item := getattr(value, name)) is not msgspec.UNSET]
+    return _mapping(value).items()
 
 
 def _array(value: Any) -> list[Any]:

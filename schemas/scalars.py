@@ -36,13 +36,14 @@ class Codec(NamedTuple):
     """How a type is read.
 
     ``default`` stands for a null in a received list or map; ``schema`` is the JSON Schema of what ``strict`` takes,
-    with messages as references into ``$defs``.
+    with messages as references into ``$defs``; ``text`` is the type as which JSON text is decoded for ``lenient``.
     """
 
     lenient: Reader
     strict: Reader
     default: Any
     schema: dict[str, Any]
+    text: Any = Any
 
 
 def timestamp(text: str | None) -> str | None:

@@ -1,5 +1,6 @@
 """The records between two answers, judged by a reader who has nothing else."""
 
+from collections import Counter
 from typing import Any
 
 import msgspec
@@ -7,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bridge import changes
 from bridge.changes import STATUS_FIELDS, end_session, observe
 from bridge.steps import Step
 from schemas import asm, records
@@ -185,6 +187,30 @@ def test_the_order_of_the_calls_is_no_change() -> None:
         answer = asm.VoiceStatus(queued_calls=asm.QueuedCalls(hqm_calls=found))
         told = reader.observe(("7", answer, True, True))
     assert told == []
+
+
+def test_a_queue_that_many_see_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All who see the same lists are told the same, and their states share a list; so does who has a call of their own,
+    but for that one."""
+    looked: list[str] = []
+
+    def digest(call: asm.QueuedCallData) -> str:
+        looked.append(call.call_sid)
+        return call.phone_number
+
+    monkeypatch.setattr(changes, "_digest", digest)
+    held: list[list[asm.QueuedCallData]] = [[], [], [asm.QueuedCallData(call_sid="99")]]
+    states = [AgentState(agent_id=f"agent-{number}", stream_id="s") for number, _ in enumerate(held)]
+    for number, told in (("a", [50, 50, 51]), ("b", [50, 50, 50]), ("b", [0, 0, 0])):
+        queue = [asm.QueuedCallData(call_sid=str(sid), phone_number=number) for sid in range(50)]
+        steps = [Step(state, EPOCH) for state in states]
+        for step, own in zip(steps, held, strict=True):
+            answer = asm.VoiceStatus(queued_calls=asm.QueuedCalls(hqm_calls=queue, on_hold_calls=own))
+            observe(step, answer, sid="7", voice_sid=None, calls=True, messages=True)
+        assert [sum(isinstance(one, records.QueuedCallChanged) for one in step.records) for step in steps] == told
+        states = [step.state for step in steps]
+        assert states[0].calls is states[1].calls
+    assert Counter(looked) == {str(sid): 3 for sid in range(50)} | {"99": 1}
 
 
 def test_calls_no_longer_asked_for_are_left_as_not_asked() -> None:

@@ -19,6 +19,7 @@ from bridge.sessions.agent import Agent, Moment, Sick
 from bridge.steps import Step
 from bridge.vendor.client import AsmClient
 from bridge.vendor.host import Host
+from schemas import protojson
 from schemas.commands import SessionEntry
 from schemas.records import AgentObservationLost, AgentState, InjectionCompleted
 from tests.unit.strategies import EPOCH, entry, status_body
@@ -213,7 +214,7 @@ async def test_a_crowd_lets_others_have_a_turn(monkeypatch: pytest.MonkeyPatch) 
         if asked:
             asked.append(len(stage.requests))
 
-    monkeypatch.setattr(module.asyncio, "sleep", turn)
+    monkeypatch.setattr(vars(module)["asyncio"], "sleep", turn)
     before = len(stage.requests)
     await stage.play(1)
     assert len(stage.requests) == before + 301
@@ -390,12 +391,12 @@ async def test_the_common_poll_reads_and_builds_nothing(monkeypatch: pytest.Monk
 
         return counting
 
-    monkeypatch.setattr("schemas.protojson.decode", counted("decode", __import__("schemas.protojson").protojson.decode))
-    monkeypatch.setattr("schemas.protojson.read", counted("read", __import__("schemas.protojson").protojson.read))
+    for name in ("read", "decode", "_partly_decoded"):
+        monkeypatch.setattr(protojson, name, counted(name, getattr(protojson, name)))
     monkeypatch.setattr(stage.client, "request", counted("request", stage.client.request))
     await stage.play(60)
     assert len(stage.requests) >= 59
-    assert counts == {"decode": 1, "read": 1, "request": 1}
+    assert counts == {"read": 1, "_partly_decoded": 1, "request": 1}
 
 
 async def test_a_new_interval_takes_effect_within_a_second(monkeypatch: pytest.MonkeyPatch) -> None:

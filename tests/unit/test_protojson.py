@@ -1,6 +1,7 @@
 """Reading and writing protobuf's JSON, judged by Google's own implementation."""
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -281,18 +282,51 @@ def test_names_in_json_are_as_protoc_makes_them() -> None:
     assert {name: protojson.camel(name) for name in pairs} == pairs
 
 
-def test_a_call_that_many_see_is_read_once() -> None:
-    """The same text gives the same Struct; another one under the same sid is read anew, and so is its return."""
+def test_a_queue_that_many_see_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same text gives the same object, in whatever answer it stands; another text is read anew, and only so many
+    are remembered."""
 
-    def calls(*given: dict[str, object]) -> list[asm.QueuedCallData]:
-        return read(asm.QueuedCalls, {"agentQueueCalls": list(given)}).agent_queue_calls
+    def calls(skill: str, status: int = 1, name: str = "agentQueueCalls") -> list[asm.QueuedCallData]:
+        queue = [{"callSid": str(sid), "phoneNumber": "+1", "skills": [skill]} for sid in range(40)]
+        body = {"voiceStatus": {"status": status, "queuedCalls": {name: queue, "onHoldCalls": None}}}
+        answer = read(asm.GetStatusRes, json.dumps(body).encode()).voice_status
+        assert answer is not None
+        assert answer.queued_calls is not None
+        assert answer.status == status
+        return answer.queued_calls.agent_queue_calls or answer.queued_calls.hqm_calls
 
-    one: dict[str, object] = {"callSid": "7", "phoneNumber": "+1", "skills": ["english"]}
-    (first,) = calls(one)
-    assert calls({**one})[0] is first
-    assert read(asm.QueuedCalls, {"hqm_calls": [{**one}]}).hqm_calls == [first]
-    assert calls({**one, "skills": ["french"]})[0].skills == ["french"]
-    assert calls(one) == [first]
-    for bad in ({**one, "skills": "english"}, {**one, "callSid": "x"}, "7"):
-        with pytest.raises(ProtoJSONError):
-            calls(bad)  # type: ignore[arg-type]
+    first = calls("english")
+    assert calls("english", 2) is first
+    assert calls("english", name="hqm_calls") == first
+    assert calls("french")[7].skills == ["french"]
+    assert calls("english") is first
+    monkeypatch.setattr(protojson, "_REMEMBERED", 5000)
+    assert calls("german") == calls("german")
+    assert calls("english") == first
+    assert calls("english") is not first
+
+
+@pytest.mark.parametrize(
+    ("queue", "where"),
+    [
+        ('[{"callSid": "7"}, 7]', "voice_status.queued_calls.agent_queue_calls[1]: expected an object"),
+        ('{"callSid": "7"}', "voice_status.queued_calls.agent_queue_calls: expected an array"),
+        ('[{"callSid": "x"}]', "voice_status.queued_calls.agent_queue_calls[0].call_sid: expected an integer"),
+        ("[tru]", "not readable as JSON"),
+    ],
+)
+def test_a_queue_that_cannot_be_read(queue: str, where: str) -> None:
+    """It is told where, as of anything else, however often it is sent."""
+    body = f'{{"voiceStatus": {{"queuedCalls": {{"agentQueueCalls": {queue}}}}}}}'.encode()
+    for _ in range(2):
+        with pytest.raises(ProtoJSONError, match=f"^{re.escape(where)}"):
+            read(asm.GetStatusRes, body)
+
+
+@pytest.mark.parametrize(
+    "body", ["7", "null", '{"voiceStatus": 7}', '{"voice_status": {"queuedCalls": []}}', '{"voiceStatus": [{}]}']
+)
+def test_an_answer_of_another_shape(body: str) -> None:
+    """Where an object should be, something else."""
+    with pytest.raises(ProtoJSONError, match="expected an object"):
+        read(asm.GetStatusRes, body.encode())
