@@ -21,6 +21,7 @@ from bridge.bench.scenarios import (
     AIOHTTP,
     AT_LEAST_ONCE,
     EXACTLY_ONCE,
+    FAST_COMMITS,
     GO,
     GO_HTTP2,
     GO_SLOTS,
@@ -193,7 +194,7 @@ def test_the_plan_has_what_was_asked_for() -> None:
     """Every kind by default but what takes minutes; what is compared is measured with the same sessions and seconds."""
     whole = scenarios(KINDS, [500, 1000], 5, quick=False)
     assert [one.kind for one in whole if one.kind != "memory"] == [
-        "load", "load", "flat", "latency", "scale", "scale", "workers", "recovery", "queue",
+        "load", "load", "flat", "latency", "latency", "scale", "scale", "workers", "recovery", "queue",
     ]  # fmt: skip
     assert {one.kind for one in scenarios(["flat", "queue"], [500], 5, quick=True)} == {"flat", "queue"}
     slow = scenarios(["load", "flat"], [20_000], 5, quick=False, interval=10)
@@ -205,10 +206,19 @@ def test_the_plan_has_what_was_asked_for() -> None:
 
 
 def test_the_plan_at_the_defaults_is_what_the_goals_name() -> None:
-    """Latency with 1,000 sessions, as many polls of 20,000 as of 5,000, recovery of 10,000."""
+    """Latency with 1,000 sessions, that of events while the commits are the defaults'; as many polls of 20,000 as of
+    5,000, recovery of 10,000."""
     plan = scenarios(KINDS, SIZES, 15, quick=False)
     asked = [(one.kind, one.sessions, one.interval) for one in plan if one.kind in ("latency", "scale", "recovery")]
-    assert asked == [("latency", 1000, 1), ("scale", 5000, 1), ("scale", 20_000, 4), ("recovery", 10_000, 2)]
+    latencies = [(one.clients, one.injected) for one in plan if one.kind == "latency"]
+    assert latencies == [((EXACTLY_ONCE,), 50), ((FAST_COMMITS,), 0)]
+    assert asked == [
+        ("latency", 1000, 1),
+        ("latency", 1000, 1),
+        ("scale", 5000, 1),
+        ("scale", 20_000, 4),
+        ("recovery", 10_000, 2),
+    ]
 
 
 def test_ratios_are_to_the_go_poller_of_the_same_size() -> None:
