@@ -48,7 +48,8 @@ def scenarios(
     sessions a fourth as often, and from the second round on: first answers cost several times as much. The first polls
     of a recovery are more than one core makes in a second, so their sessions get twice the time. The latency begins
     late: a broker that has just started compiles what it has not run before, for some ten seconds, and answers slowly
-    meanwhile; with fast commits nothing is injected, which is a load of its own (docs/benchmarks.md). The growth lasts fifteen times as long as the others: a million polls at the defaults.
+    meanwhile; with fast commits nothing is injected, which is a load of its own (docs/benchmarks.md). The growth lasts
+    fifteen times as long as the others: a million polls at the defaults.
     """
     wanted, warm = set(kinds), 1.0 if quick else 3.0
     middle, largest = sorted(sizes)[(len(sizes) - 1) // 2], max(sizes)
