@@ -85,11 +85,10 @@ class Partition:
     async def open(self) -> bool:
         """Fence, then read states and offset, in this order. Returns whether the last owner handed over cleanly."""
         self._producer = await self._clients.start_producer(self.number)
-        self.states, (offset, metadata) = await asyncio.gather(
-            self._read_states(), self._clients.committed(self._inbox)
-        )
+        self.states = await self._read_states()
         self._written = set(self.states)
         self._unwatched = {agent_id for agent_id, state in self.states.items() if state.stream_id is None}
+        offset, metadata = await self._clients.committed(self._inbox)
         # Without an offset nobody ever owned the partition, or the group's offsets have expired.
         bookmark = Bookmark.read(metadata) if offset is not None else Bookmark(clean=not self.states)
         self.offsets = Offsets(offset or 0)
