@@ -93,8 +93,8 @@ class Partition:
         bookmark = Bookmark.read(metadata) if offset is not None else Bookmark(clean=not self.states)
         self.offsets = Offsets(offset or 0)
         self.bookmark = msgspec.structs.replace(bookmark, clean=False)
-        self._marked = None if offset is None else (offset, bookmark)
-        await self.commit()  # so that it is not clean any more, if it was
+        self._marked = None
+        await self.commit()
         return bookmark.clean
 
     @property

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import random
-import re
 from collections import Counter
 from itertools import count
 from pathlib import Path
@@ -73,8 +72,8 @@ async def test_nothing_is_lost_or_contradicted_by_kill_9(broker: Broker, topics_
 
 
 async def test_a_takeover_writes_only_what_is_new(broker: Broker, topics_prefix: str, tmp_path: Path) -> None:
-    """Of agents that have not changed meanwhile no state is written again, nor the inbox's offset: thousands of them
-    would be asked so much later."""
+    """Of agents that have not changed meanwhile no state is written again: thousands of them would be asked so much
+    later."""
     simulator = ["--sessions", "20", "--change-rate", "0", "--no-logouts"]
     async with lab(broker.bootstrap_servers, topics_prefix, tmp_path, *simulator) as one:
         await one.bridge()
@@ -86,8 +85,6 @@ async def test_a_takeover_writes_only_what_is_new(broker: Broker, topics_prefix:
         await one.bridge()
         await one.sim.settle(agents)
         assert set(await read_topics(broker.bootstrap_servers, topics_prefix)) == before
-        _, metrics = await one.ask("bridge", "/metrics")
-        assert re.findall(r"asm_bridge_commits_total\{.*\} (.*)", metrics) in ([], ["0.0"])
 
 
 async def test_a_clean_restart_sends_nothing_twice(broker: Broker, topics_prefix: str, tmp_path: Path) -> None:
