@@ -51,6 +51,7 @@ class _Limit(NamedTuple):
 
 _LIMITS = (
     _Limit("CPU / Go poller's", "below", 1, "load", EXACTLY_ONCE, "us_per_poll", beside=GO),
+    _Limit("CPU over HTTP/2 + TLS / Go poller's over HTTP/1.1", "below", 1, "load", HTTP2, "us_per_poll", beside=GO),
     _Limit("CPU over HTTP/2 + TLS / over HTTP/1.1", "below", 1, "load", HTTP2, "us_per_poll", beside=EXACTLY_ONCE),
     _Limit(
         "CPU of at_least_once / slotted Go poller's", "at most", 1.1, "load", AT_LEAST_ONCE, "us_per_poll",
