@@ -116,7 +116,7 @@ def _by_identity(function: Callable[..., T]) -> Callable[..., T]:
 
 def _calls(step: Step, seen: _Seen, reason: str) -> None:
     old = step.state.calls
-    if seen.views is old or seen.views == old:
+    if seen.views == old:
         return
     changes = _differences(old, seen, reason)
     for change in changes:

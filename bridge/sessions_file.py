@@ -133,7 +133,7 @@ def _entry(table: Any) -> SessionEntry:
     return session_entry({name: value for name, value in table.items() if name != "agent_id"})
 
 
-def entries(registry: Mapping[str, bytes]) -> dict[str, SessionEntry | CommandError]:
+def read_entries(registry: Mapping[str, bytes]) -> dict[str, SessionEntry | CommandError]:
     """Each entry of the registry, by agent_id in order, or what is wrong with it."""
     return {agent_id: _read(registry[agent_id]) for agent_id in sorted(registry)}
 

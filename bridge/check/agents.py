@@ -15,7 +15,7 @@ from bridge.kafka import KafkaUnavailableError
 from bridge.kafka.clients import Clients
 from bridge.kafka.plain import partitions_of
 from bridge.sessions.registry import Registry
-from bridge.sessions_file import SessionsFileError, changes, entries, read_sessions_file
+from bridge.sessions_file import SessionsFileError, changes, read_sessions_file
 from bridge.settings import Settings
 from bridge.vendor.client import AsmClient
 from bridge.vendor.errors import Malformed, Unauthorized, VendorError
@@ -37,7 +37,6 @@ class Watched:
     """Who would be watched, by the registry and then the sessions file; as ``run`` has it after its start."""
 
     registry: Registry = field(default_factory=lambda: Registry(lambda _: None, lambda _: None))
-    values: dict[str, bytes] = field(default_factory=dict)
     entries: dict[str, SessionEntry] = field(default_factory=dict)
     end: int = 0
 
@@ -45,7 +44,6 @@ class Watched:
         self.registry.read(message)
         self.end = message.offset + 1
         agent_id = (message.key or b"").decode(errors="backslashreplace")
-        self.values[agent_id] = message.value or b""
         registered = self.registry.get(agent_id)
         if registered is None:
             self.entries.pop(agent_id, None)
@@ -53,7 +51,7 @@ class Watched:
             self.entries[agent_id] = registered.entry
 
     def add(self, topic: str, wanted: Mapping[str, SessionEntry]) -> None:
-        for agent_id, value in changes(entries(self.values), wanted).items():
+        for agent_id, value in changes(self.registry.entries(), wanted).items():
             self.read(ConsumerRecord(topic, 0, self.end, 0, 0, agent_id.encode(), value, None, 0, 0, ()))
 
 

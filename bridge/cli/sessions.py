@@ -22,9 +22,9 @@ Json = Annotated[bool, typer.Option("--json", help="As JSON.")]
 @app.command("list", cls=SettingsCommand)
 def list_(ctx: typer.Context, json: Json = False) -> None:
     """Show the registry's entries."""
-    from bridge.sessions_file import entries
+    from bridge.sessions_file import read_entries
 
-    found = entries(_registry(settings_of(ctx))).items()
+    found = read_entries(_registry(settings_of(ctx))).items()
     if json:
         print_json([_object(agent_id, entry) for agent_id, entry in found])
     else:
@@ -114,9 +114,9 @@ def import_(
 @app.command(cls=SettingsCommand)
 def export(ctx: typer.Context, json: Json = False) -> None:
     """Print the registry as a file that import reads: TOML, or with --json a JSON list."""
-    from bridge.sessions_file import as_object, as_toml, entries
+    from bridge.sessions_file import as_object, as_toml, read_entries
 
-    found = entries(_registry(settings_of(ctx)))
+    found = read_entries(_registry(settings_of(ctx)))
     sound = {agent: entry for agent, entry in found.items() if not isinstance(entry, Exception)}
     if json:
         print_json([as_object(agent, entry) for agent, entry in sound.items()])
@@ -140,10 +140,10 @@ def _apply(
     dry_run: bool = False,
     json: bool = False,
 ) -> None:
-    from bridge.sessions_file import changes, entries
+    from bridge.sessions_file import changes, read_entries
 
     registry = _registry(settings)
-    _write(settings, changes(entries(registry), wanted, prune), registry, dry_run, json)
+    _write(settings, changes(read_entries(registry), wanted, prune), registry, dry_run, json)
 
 
 def _write(

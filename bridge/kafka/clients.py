@@ -23,7 +23,7 @@ DEADLINE = 30.0
 """Seconds after which a call to Kafka counts as failed."""
 _STOP_DEADLINE = 5.0
 _TRANSACTION_TIMEOUT_MS = 20_000
-_MAX_REQUEST = 16 * 1024 * 1024
+MAX_REQUEST = 16 * 1024 * 1024
 _WITHOUT = (UnknownError, UnsupportedVersionError, IncompatibleBrokerVersion)
 """What a broker without transactions, or without idempotence, answers."""
 
@@ -64,6 +64,18 @@ async def _silence(producer: AIOKafkaProducer) -> None:
     if sender is not None:
         producer._message_accumulator.fail_all(ProducerClosed())
         await asyncio.gather(sender.close(), producer.client.close())
+
+
+def reader(connection: dict[str, Any]) -> AIOKafkaConsumer:
+    """A consumer outside any group that sees what is committed, from the beginning where it is not told otherwise."""
+    return AIOKafkaConsumer(
+        **connection,
+        group_id=None,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        isolation_level="read_committed",
+        max_partition_fetch_bytes=MAX_REQUEST,
+    )
 
 
 async def bounded(call: Awaitable[T], deadline: float = DEADLINE) -> T:
@@ -137,7 +149,7 @@ class Clients:
             acks="all",
             compression_type=self.compression,
             max_batch_size=1024 * 1024,
-            max_request_size=_MAX_REQUEST,
+            max_request_size=MAX_REQUEST,
         )
 
     async def close(self, producer: AIOKafkaProducer) -> None:
@@ -170,17 +182,6 @@ class Clients:
             rebalance_timeout_ms=timeout,
         )
 
-    def reader(self) -> AIOKafkaConsumer:
-        """A consumer outside the group."""
-        return AIOKafkaConsumer(
-            **self.connection,
-            group_id=None,
-            enable_auto_commit=False,
-            auto_offset_reset="earliest",
-            isolation_level="read_committed",
-            max_partition_fetch_bytes=_MAX_REQUEST,
-        )
-
     async def read_whole(self, partition: TopicPartition) -> AsyncIterator[ConsumerRecord]:
         """Every committed record of a partition, up to its end as it is now."""
         async for messages, whole in self.follow(partition):
@@ -192,7 +193,7 @@ class Clients:
     async def follow(self, partition: TopicPartition) -> AsyncIterator[tuple[list[ConsumerRecord], bool]]:
         """Committed records from the beginning, for ever; with each batch, whether the end (as it was) has been
         reached."""
-        consumer = self.reader()
+        consumer = reader(self.connection)
         try:
             await bounded(consumer.start())
             consumer.assign([partition])

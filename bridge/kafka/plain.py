@@ -7,12 +7,11 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.structs import TopicPartition
 
-from bridge.kafka import KafkaUnavailableError, connected
+from bridge.kafka import KafkaUnavailableError, clients, connected
 from bridge.kafka.topics import partition_counts
 from bridge.settings import KafkaSettings
 
 _DEADLINE = 30.0
-_MAX_REQUEST = 16 * 1024 * 1024
 
 
 async def partitions_of(kafka: KafkaSettings, topic: str) -> int:
@@ -26,15 +25,8 @@ async def partitions_of(kafka: KafkaSettings, topic: str) -> int:
 
 
 def reader(kafka: KafkaSettings) -> AIOKafkaConsumer:
-    """A consumer outside any group that sees what is committed."""
-    return AIOKafkaConsumer(
-        **kafka.client_arguments(),
-        group_id=None,
-        enable_auto_commit=False,
-        auto_offset_reset="earliest",
-        isolation_level="read_committed",
-        max_partition_fetch_bytes=_MAX_REQUEST,
-    )
+    """As ``clients.reader``, for who has the settings."""
+    return clients.reader(kafka.client_arguments())
 
 
 async def read_registry(kafka: KafkaSettings, topic: str) -> dict[str, bytes]:
@@ -75,4 +67,4 @@ async def write_registry(
 def writer(kafka: KafkaSettings) -> AIOKafkaProducer:
     """A producer that waits for all replicas."""
     settings: dict[str, Any] = kafka.client_arguments()
-    return AIOKafkaProducer(**settings, acks="all", max_request_size=_MAX_REQUEST)
+    return AIOKafkaProducer(**settings, acks="all", max_request_size=clients.MAX_REQUEST)

@@ -17,8 +17,7 @@ from hypothesis import strategies as st
 from bridge.cli import main
 from bridge.cli.records import as_json, as_line
 from bridge.logs import setup_logging
-from bridge.sessions_file import SessionsFileError, as_toml, changes, read_sessions
-from bridge.sessions_file import entries as entries_of
+from bridge.sessions_file import SessionsFileError, as_toml, changes, read_entries, read_sessions
 from bridge.settings import KEYS
 from schemas.commands import SessionEntry
 
@@ -255,8 +254,8 @@ def test_only_what_differs_is_written() -> None:
     """Entries that mean the same are left alone; --prune removes what the file lacks."""
     registry = {"same": b'{"interval": null}', "other": b'{"interval": 3}', "gone": b"{}", "broken": b"{"}
     wanted = {"same": SessionEntry(), "other": SessionEntry(), "new": SessionEntry(), "broken": SessionEntry()}
-    assert changes(entries_of(registry), wanted).keys() == {"other", "new", "broken"}
-    pruned = changes(entries_of(registry), wanted, prune=True)
+    assert changes(read_entries(registry), wanted).keys() == {"other", "new", "broken"}
+    pruned = changes(read_entries(registry), wanted, prune=True)
     assert pruned.keys() == {"other", "new", "broken", "gone"}
     assert pruned["gone"] is None
 
