@@ -7,7 +7,7 @@ RUN /opt/asm-bridge/bin/pip install --quiet --require-hashes -r requirements.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY bridge bridge
 COPY schemas schemas
-RUN /opt/asm-bridge/bin/pip install --quiet --no-deps . && \
+RUN /opt/asm-bridge/bin/pip install --quiet --no-deps ./schemas . && \
     /opt/asm-bridge/bin/pip uninstall --quiet --yes pip && \
     /opt/asm-bridge/bin/python -m compileall -q /opt/asm-bridge/lib
 

@@ -35,6 +35,7 @@ fmt: $(READY) ## put the code in its form, mend what ruff can
 build: $(READY) ## sdist and wheel, into dist/
 	@rm -rf dist
 	@$(BIN)/python -m hatchling build
+	@cd schemas && ../$(BIN)/python -m hatchling build -d ../dist
 
 schemas: $(READY) ## generate schemas/json from the records
 	@$(BIN)/asm-bridge schemas export schemas/json
@@ -58,8 +59,8 @@ $(READY): requirements-dev.txt
 	@echo "creating $(VENV) (once)"
 	@if command -v uv >/dev/null && uv venv -q --python "$$(command -v $(PYTHON))" $(VENV) \
 		&& uv pip install -q --python $(BIN)/python --require-hashes -r requirements-dev.txt \
-		&& uv pip install -q --python $(BIN)/python --no-deps --no-build-isolation -e .; then :; else \
+		&& uv pip install -q --python $(BIN)/python --no-deps --no-build-isolation -e schemas -e .; then :; else \
 		rm -rf $(VENV) && $(PYTHON) -m venv $(VENV) \
 		&& $(BIN)/python -m pip install -q --require-hashes -r requirements-dev.txt \
-		&& $(BIN)/python -m pip install -q --no-deps --no-build-isolation -e .; fi
+		&& $(BIN)/python -m pip install -q --no-deps --no-build-isolation -e schemas -e .; fi
 	@touch $@

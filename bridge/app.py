@@ -14,36 +14,36 @@ import structlog
 from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
-from bridge import tracing
+from asm_bridge_schemas.commands import SessionEntry
+from asm_bridge_schemas.records import AgentState
+from bridge.agents.agent import CONDITIONS
+from bridge.agents.injection import Message
+from bridge.agents.queue import Limits
+from bridge.asm.circuit_breaker import Host
+from bridge.asm.client import AsmClient, transport
+from bridge.asm.http.pool import Pool
+from bridge.asm.tokens import Tokens
 from bridge.backoff import Backoff
-from bridge.injection.entries import Message
-from bridge.injection.pending import Limits
 from bridge.kafka import KafkaUnavailableError
 from bridge.kafka.clients import Clients, NoTransactionsError
 from bridge.kafka.encoding import Encoder
 from bridge.kafka.group import Group
-from bridge.kafka.keys import partition_for
-from bridge.kafka.partition import Partition
-from bridge.kafka.plain import write_registry
+from bridge.kafka.partitioner import partition_for
 from bridge.kafka.topics import ensure_topics
-from bridge.logs import News
 from bridge.ops.http import listen
-from bridge.ops.metrics import METRICS
 from bridge.ops.server import serve
 from bridge.ops.snapshot import Snapshot
+from bridge.partitions.journal import Partition
+from bridge.partitions.owner import Worker
+from bridge.partitions.watcher import Agents, Policy
 from bridge.polling.poller import Poller, now
-from bridge.sessions.agent import CONDITIONS
-from bridge.sessions.agents import Agents, Policy
-from bridge.sessions.registry import Bad, Registry
-from bridge.sessions_file import SessionsFileError, changes, read_sessions_file
+from bridge.registry.file import SessionsFileError, changes, read_sessions_file
+from bridge.registry.registry import Bad, Registry
+from bridge.registry.topic import write_registry
 from bridge.settings import AsmSettings, Settings
-from bridge.vendor.client import AsmClient, transport
-from bridge.vendor.host import Host
-from bridge.vendor.tokens import Tokens
-from bridge.vendor.wire.pool import Pool
-from bridge.worker import Worker
-from schemas.commands import SessionEntry
-from schemas.records import AgentState
+from bridge.telemetry import tracing
+from bridge.telemetry.logs import News
+from bridge.telemetry.metrics import METRICS
 
 log = structlog.get_logger()
 
@@ -419,4 +419,4 @@ def _on_signals(stop: asyncio.Event) -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, caught, number)
-    loop.add_signal_handler(signal.SIGUSR1, stop.set)  # a worker's parent has ended (bridge/workers.py)
+    loop.add_signal_handler(signal.SIGUSR1, stop.set)  # a worker's parent has ended (bridge/supervisor.py)

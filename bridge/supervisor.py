@@ -26,8 +26,8 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from bridge.embedded import free_port
 from bridge.ops.http import answering, listen
+from bridge.testing.embedded import free_port
 
 log = structlog.get_logger()
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.brokers import Broker, BrokerUnavailableError, start_broker
+from bridge.testing.brokers import Broker, BrokerUnavailableError, start_broker
 
 RUNNING = pytest.StashKey[Broker]()
 REASONS = pytest.StashKey[list[str]]()

@@ -11,18 +11,10 @@ from zlib import crc32
 
 import msgspec
 
-from bridge.backoff import Backoff
-from bridge.changes import end_session, observe
-from bridge.injection.entries import Entry
-from bridge.injection.pending import Limits, Pending
-from bridge.steps import Step
-from bridge.times import rfc3339
-from bridge.vendor.client import Kept, read
-from bridge.vendor.errors import Malformed, Refused, Throttled, Unauthorized, VendorError
-from schemas.asm import AsmSession, GetStatusRes, VoiceStatus
-from schemas.commands import SessionEntry
-from schemas.protojson import timestamp
-from schemas.records import (
+from asm_bridge_schemas.asm import AsmSession, GetStatusRes, VoiceStatus
+from asm_bridge_schemas.commands import SessionEntry
+from asm_bridge_schemas.protojson import timestamp
+from asm_bridge_schemas.records import (
     AgentObservationLost,
     AgentObservationResumed,
     AgentState,
@@ -30,6 +22,14 @@ from schemas.records import (
     AgentWatchStarted,
     Loss,
 )
+from bridge.agents.diff import end_session, observe
+from bridge.agents.injection import Entry
+from bridge.agents.queue import Limits, Pending
+from bridge.agents.step import Step
+from bridge.asm.client import Kept, read
+from bridge.asm.errors import Malformed, Refused, Throttled, Unauthorized, VendorError
+from bridge.backoff import Backoff
+from bridge.clock import rfc3339
 
 CONDITIONS = ("in_session", "no_session", "lost", "unknown")
 """What can be said of an agent: it has a session, it has none, it is not observed, it only has entries that wait."""

@@ -9,10 +9,9 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
-from bridge.steps import Step
-from schemas.asm import AgentAlert, QueuedCallData, QueuedCalls, VoiceStatus
-from schemas.protojson import timestamp
-from schemas.records import (
+from asm_bridge_schemas.asm import AgentAlert, QueuedCallData, QueuedCalls, VoiceStatus
+from asm_bridge_schemas.protojson import timestamp
+from asm_bridge_schemas.records import (
     AgentAlertCleared,
     AgentAlertRaised,
     AgentMessageReceived,
@@ -28,6 +27,7 @@ from schemas.records import (
     QueuedCallChanged,
     Status,
 )
+from bridge.agents.step import Step
 
 STATUS_FIELDS = Status.__struct_fields__
 T = TypeVar("T")

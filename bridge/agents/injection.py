@@ -4,9 +4,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from bridge.times import seconds
-from bridge.tracing import Trace, incoming
-from schemas.commands import CommandError, Injection, read_injection
+from asm_bridge_schemas.commands import CommandError, Injection, read_injection
+from bridge.clock import seconds
+from bridge.telemetry.tracing import Trace, incoming
 
 MAX_BYTES = 512 * 1024
 MAX_AHEAD = 3600.0

@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bridge.injection.entries import MAX_BYTES, Entry
-from bridge.steps import DeadLetter, Step
-from bridge.times import rfc3339
-from schemas.records import AgentState, ConversationEventDelivered, Delivered, InjectionCompleted, Outcome
+from asm_bridge_schemas.records import AgentState, ConversationEventDelivered, Delivered, InjectionCompleted, Outcome
+from bridge.agents.injection import MAX_BYTES, Entry
+from bridge.agents.step import DeadLetter, Step
+from bridge.clock import rfc3339
 
 REMEMBERED = 100
 """Delivered injections by which a repeated one is known."""

@@ -4,9 +4,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from bridge.times import rfc3339
-from bridge.tracing import Trace
-from schemas.records import AgentState, Published
+from asm_bridge_schemas.records import AgentState, Published
+from bridge.clock import rfc3339
+from bridge.telemetry.tracing import Trace
 
 if TYPE_CHECKING:
     from opentelemetry.trace import SpanContext

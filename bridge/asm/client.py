@@ -18,11 +18,11 @@ from pyreqwest.compatibility.httpx import HttpxTransport
 from pyreqwest.exceptions import ConnectError, ConnectTimeoutError, PoolTimeoutError, PyreqwestError
 from pyreqwest.proxy import ProxyBuilder
 
-from bridge.vendor.errors import Malformed, Refused, Throttled, Unauthorized, Unavailable, Unreachable, VendorError
-from bridge.vendor.wire.exchange import Done, Fetched, Request, Target
-from bridge.vendor.wire.pool import Pool
-from schemas import protojson
-from schemas.asm import AsmSession
+from asm_bridge_schemas import protojson
+from asm_bridge_schemas.asm import AsmSession
+from bridge.asm.errors import Malformed, Refused, Throttled, Unauthorized, Unavailable, Unreachable, VendorError
+from bridge.asm.http.pool import Pool
+from bridge.asm.http.request import Done, Fetched, Request, Target
 
 T = TypeVar("T", bound=msgspec.Struct)
 

@@ -5,7 +5,7 @@ import os
 import time
 from pathlib import Path
 
-from bridge.vendor.errors import Unauthorized
+from bridge.asm.errors import Unauthorized
 
 _RECHECK = 0.5
 """Seconds between looks at a file: a changed token is used within a second."""

@@ -9,18 +9,18 @@ from typing import TypeVar
 from aiokafka.errors import TopicAuthorizationFailedError
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
+from asm_bridge_schemas.commands import SessionEntry
+from bridge.asm.client import AsmClient
+from bridge.asm.errors import Malformed, Unauthorized, VendorError
+from bridge.asm.tokens import Tokens
 from bridge.check import vendor
 from bridge.check.finding import Finding, ok, problem, skipped, warning
 from bridge.kafka import KafkaUnavailableError
 from bridge.kafka.clients import Clients
-from bridge.kafka.plain import partitions_of
-from bridge.sessions.registry import Registry
-from bridge.sessions_file import SessionsFileError, changes, read_sessions_file
+from bridge.registry.file import SessionsFileError, changes, read_sessions_file
+from bridge.registry.registry import Registry
+from bridge.registry.topic import partitions_of
 from bridge.settings import Settings
-from bridge.vendor.client import AsmClient
-from bridge.vendor.errors import Malformed, Unauthorized, VendorError
-from bridge.vendor.tokens import Tokens
-from schemas.commands import SessionEntry
 
 K = TypeVar("K")
 

@@ -21,8 +21,7 @@ from aiokafka.errors import (
 
 from bridge.check.finding import Finding, ok, problem, skipped, warning
 from bridge.kafka import KafkaUnavailableError
-from bridge.kafka.clients import Clients, NoTransactionsError
-from bridge.kafka.probe import (
+from bridge.kafka.admin import (
     READ,
     WRITE,
     Members,
@@ -33,6 +32,7 @@ from bridge.kafka.probe import (
     group_members,
     topic_rights,
 )
+from bridge.kafka.clients import Clients, NoTransactionsError
 from bridge.kafka.topics import TOPICS, ensure_topics
 from bridge.settings import KafkaSettings, Settings
 from bridge.settings.types import host_port

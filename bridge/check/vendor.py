@@ -7,9 +7,9 @@ import time
 import httpx
 from pyreqwest.exceptions import PyreqwestError
 
+from bridge.asm.client import PATH, transport
 from bridge.check.finding import Finding, ok, problem, skipped, warning
 from bridge.settings import AsmSettings
-from bridge.vendor.client import PATH, transport
 
 CONNECT, REQUEST = 4.0, 6.0
 """Seconds at most, whatever the settings allow: a check is to end."""

@@ -7,7 +7,7 @@ import typer
 from bridge.cli.output import CommandError, UsageError, print_json, print_table
 
 if TYPE_CHECKING:
-    from bridge.bench.runner import Report
+    from bridge.testing.bench.runner import Report
 
 
 def bench(
@@ -41,10 +41,10 @@ def bench(
 
     Against Kafka and a service of its own, both on this machine; the client has one core for itself.
     """
-    from bridge.bench import runner
-    from bridge.bench.scenarios import KINDS, ON_REQUEST, SIZES, scenarios
-    from bridge.embedded import EmbeddedBrokerError
     from bridge.kafka import KafkaUnavailableError
+    from bridge.testing.bench import runner
+    from bridge.testing.bench.scenarios import KINDS, ON_REQUEST, SIZES, scenarios
+    from bridge.testing.embedded import EmbeddedBrokerError
 
     sizes = numbers(sessions) if sessions else ([200] if quick else list(SIZES))
     plan = scenarios(_kinds(only, KINDS, ON_REQUEST), sizes, seconds or (3.0 if quick else 15.0), quick, interval)
@@ -77,7 +77,7 @@ def _kinds(text: str | None, default: tuple[str, ...], on_request: tuple[str, ..
 
 
 def _print(report: "Report", json: bool) -> None:
-    from bridge.bench.report import as_json, tables
+    from bridge.testing.bench.report import as_json, tables
 
     if json:
         print_json(as_json(report.machine, report.measurements, report.notes))

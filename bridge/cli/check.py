@@ -39,7 +39,7 @@ def check(
 
 def _examined(settings: "Settings", offline: bool, all_agents: bool) -> "list[Finding]":
     from bridge.check import examine
-    from bridge.logs import setup_logging
+    from bridge.telemetry.logs import setup_logging
 
     # What the bridge's parts and its libraries log of what they meet is told once, by the findings.
     setup_logging("console")

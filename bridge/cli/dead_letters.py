@@ -13,7 +13,7 @@ from bridge.cli.options import SettingsCommand, settings_of
 from bridge.cli.output import CommandError, UsageError, print_json, print_table, printable, run_async, seconds
 
 if TYPE_CHECKING:
-    from bridge.dead_letters import Again, Letter
+    from bridge.kafka.dead_letters import Again, Letter
     from bridge.settings import Settings
 
 app = typer.Typer(help="What could not be handled, and sending it again.", add_completion=False)
@@ -133,7 +133,7 @@ def _prepared(letters: "Iterable[Letter]", origins: list[str]) -> list[_Resent]:
 
 
 def _attempt(letter: "Letter") -> _Resent:
-    from bridge.dead_letters import UnfitError, again
+    from bridge.kafka.dead_letters import UnfitError, again
 
     resent = _Resent(letter.origin, letter.agent_id)
     try:
@@ -193,7 +193,7 @@ def _quiet(one: _Resent) -> None:
 
 async def _read(settings: "Settings", wanted: "Callable[[Letter], bool]") -> "list[Letter]":
     """Those that are wanted, by time."""
-    from bridge.dead_letters import read
+    from bridge.kafka.dead_letters import read
 
     topic = settings.topics.name("dead-letters")
     found = [letter async for letter in read(settings.kafka, topic) if wanted(letter)]
@@ -210,7 +210,7 @@ def _wanted(agent: str | None, code: str | None, since: str | None) -> "Callable
 
 
 def _object(letter: "Letter") -> dict[str, Any]:
-    from bridge.times import rfc3339
+    from bridge.clock import rfc3339
 
     return {
         "time": rfc3339(letter.time),

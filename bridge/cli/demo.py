@@ -20,8 +20,8 @@ def demo(
     Exits with 0 only if records flowed both ways: from the agents to Kafka, and from Kafka to an agent.
     """
     from bridge.app import StartError
-    from bridge.demo import Demo
-    from bridge.embedded import EmbeddedBrokerError
+    from bridge.testing.demo import Demo
+    from bridge.testing.embedded import EmbeddedBrokerError
 
     duration = None if for_ is None else seconds("--for", for_)
     if broker is not None and ":" not in broker:

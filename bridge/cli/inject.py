@@ -93,9 +93,9 @@ def details(outcome: dict[str, Any]) -> str:
 
 
 def _read(agent_id: str, file: str) -> bytes:
-    from bridge.sessions_file import check_agent_id
-    from schemas.commands import CommandError as WrongEventError
-    from schemas.commands import read_injection
+    from asm_bridge_schemas.commands import CommandError as WrongEventError
+    from asm_bridge_schemas.commands import read_injection
+    from bridge.registry.file import check_agent_id
 
     try:
         value = _bytes(file)
@@ -117,7 +117,7 @@ def _bytes(file: str) -> bytes:
 
 
 def _expiry(at: str | None, within: str | None) -> str | None:
-    from bridge import times
+    from bridge import clock as times
 
     if within is not None:
         return times.rfc3339(time.time() + seconds("--expires-in", within))

@@ -13,8 +13,8 @@ from bridge.cli.output import CommandError
 from bridge.cli.records import decoded
 from bridge.kafka import connected
 from bridge.kafka.clients import bounded
-from bridge.kafka.keys import partition_for
-from bridge.kafka.plain import partitions_of, reader, writer
+from bridge.kafka.partitioner import partition_for
+from bridge.registry.topic import partitions_of, reader, writer
 from bridge.settings import Settings
 
 

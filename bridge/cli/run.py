@@ -27,9 +27,9 @@ def run(
     settings = settings_of(ctx)
     _check(workers, settings)
 
-    from bridge import logs
-    from bridge.sessions_file import SessionsFileError
+    from bridge.registry.file import SessionsFileError
     from bridge.settings import secret_values
+    from bridge.telemetry import logs
 
     logs.setup_logging(settings.log.format, settings.log.level, secret_values(settings))
     try:
@@ -51,7 +51,7 @@ def _check(workers: int, settings: "Settings") -> None:
 
 def _run_one(settings: "Settings", worker: int | None) -> int:
     if worker is not None:
-        from bridge.workers import become_worker
+        from bridge.supervisor import become_worker
 
         become_worker(worker)
     from bridge import app
@@ -60,8 +60,8 @@ def _run_one(settings: "Settings", worker: int | None) -> int:
 
 
 def _run_many(settings: "Settings", count: int) -> int:
-    from bridge import workers
-    from bridge.sessions_file import read_sessions_file
+    from bridge import supervisor as workers
+    from bridge.registry.file import read_sessions_file
 
     if settings.sessions_file is not None:
         read_sessions_file(settings.sessions_file)  # so that a wrong one is told once

@@ -20,7 +20,7 @@ def export(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="Made if missing.", file_okay=False)],
 ) -> None:
     """Write a JSON Schema (2020-12) for each record and input into a directory."""
-    from schemas.export import export as write
+    from asm_bridge_schemas.export import export as write
 
     try:
         files = write(directory)

@@ -11,8 +11,8 @@ from bridge.cli.options import SettingsCommand, settings_of
 from bridge.cli.output import CommandError, UsageError, print_json, print_table, progress, run_async, seconds
 
 if TYPE_CHECKING:
+    from asm_bridge_schemas.commands import SessionEntry
     from bridge.settings import Settings
-    from schemas.commands import SessionEntry
 
 app = typer.Typer(help="The registry of watched agents.", add_completion=False)
 
@@ -22,7 +22,7 @@ Json = Annotated[bool, typer.Option("--json", help="As JSON.")]
 @app.command("list", cls=SettingsCommand)
 def list_(ctx: typer.Context, json: Json = False) -> None:
     """Show the registry's entries."""
-    from bridge.sessions_file import read_entries
+    from bridge.registry.file import read_entries
 
     found = read_entries(_registry(settings_of(ctx))).items()
     if json:
@@ -100,7 +100,7 @@ def import_(
     json: Json = False,
 ) -> None:
     """Add and update the entries of a file; only what differs is written, and nothing if an entry is wrong."""
-    from bridge.sessions_file import SessionsFileError, read_sessions, read_sessions_file
+    from bridge.registry.file import SessionsFileError, read_sessions, read_sessions_file
 
     try:
         entries = read_sessions(sys.stdin.read(), "standard input") if file == "-" else read_sessions_file(Path(file))
@@ -114,7 +114,7 @@ def import_(
 @app.command(cls=SettingsCommand)
 def export(ctx: typer.Context, json: Json = False) -> None:
     """Print the registry as a file that import reads: TOML, or with --json a JSON list."""
-    from bridge.sessions_file import as_object, as_toml, read_entries
+    from bridge.registry.file import as_object, as_toml, read_entries
 
     found = read_entries(_registry(settings_of(ctx)))
     sound = {agent: entry for agent, entry in found.items() if not isinstance(entry, Exception)}
@@ -127,7 +127,7 @@ def export(ctx: typer.Context, json: Json = False) -> None:
 
 
 def _registry(settings: "Settings") -> dict[str, bytes]:
-    from bridge.kafka.plain import read_registry
+    from bridge.registry.topic import read_registry
 
     return run_async(read_registry(settings.kafka, settings.topics.name("sessions")))
 
@@ -140,7 +140,7 @@ def _apply(
     dry_run: bool = False,
     json: bool = False,
 ) -> None:
-    from bridge.sessions_file import changes, read_entries
+    from bridge.registry.file import changes, read_entries
 
     registry = _registry(settings)
     _write(settings, changes(read_entries(registry), wanted, prune), registry, dry_run, json)
@@ -153,7 +153,7 @@ def _write(
     dry_run: bool = False,
     json: bool = False,
 ) -> None:
-    from bridge.kafka.plain import write_registry
+    from bridge.registry.topic import write_registry
 
     if changed and not dry_run:
         with progress("writing to the registry") as written:
@@ -172,9 +172,9 @@ def _write(
 
 
 def _entry(agent_id: str, fields: dict[str, Any]) -> "SessionEntry":
-    from bridge.sessions_file import check_agent_id
-    from schemas.commands import CommandError as WrongEntryError
-    from schemas.commands import session_entry
+    from asm_bridge_schemas.commands import CommandError as WrongEntryError
+    from asm_bridge_schemas.commands import session_entry
+    from bridge.registry.file import check_agent_id
 
     try:
         check_agent_id(agent_id)

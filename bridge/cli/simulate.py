@@ -7,8 +7,8 @@ import typer
 
 if TYPE_CHECKING:
     # The other commands do not pay for the server.
-    from bridge.simulator import Fault, Faults, Simulator
-    from bridge.simulator.faults import FaultName
+    from bridge.testing.simulator import Fault, Faults, Simulator
+    from bridge.testing.simulator.faults import FaultName
 
 Ended = Literal["not_found", "failed_precondition"]
 
@@ -77,7 +77,7 @@ def simulate(
     """
     import uvloop
 
-    from bridge.simulator import Fault, Options, Simulator
+    from bridge.testing.simulator import Fault, Options, Simulator
 
     host, port = _address(listen)
     chances: dict[FaultName, float] = {
@@ -132,7 +132,7 @@ def _address(listen: str) -> tuple[str, int]:
 
 
 def _write_files(simulator: "Simulator", tokens: Path | None, sessions: Path | None) -> None:
-    from bridge.simulator.files import sessions_toml, write_tokens
+    from bridge.testing.simulator.files import sessions_toml, write_tokens
 
     try:
         if tokens is not None:
@@ -148,7 +148,7 @@ async def _until_signal(simulator: "Simulator", host: str, port: int) -> None:
     import asyncio
     import signal
 
-    from bridge.simulator import serve
+    from bridge.testing.simulator import serve
 
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()

@@ -11,8 +11,8 @@ from aiokafka.structs import ConsumerRecord, TopicPartition
 from bridge.cli.output import CommandError, reader_gone
 from bridge.cli.records import as_json, as_line
 from bridge.kafka import connected
-from bridge.kafka.plain import reader
 from bridge.kafka.topics import TOPICS, partition_counts
+from bridge.registry.topic import reader
 from bridge.settings import Settings, TopicsSettings
 
 _SEEK_DEADLINE = 15.0

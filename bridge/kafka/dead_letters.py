@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from aiokafka import AIOKafkaConsumer
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
-from bridge import times
+from asm_bridge_schemas.commands import CommandError, read_injection
+from bridge import clock as times
 from bridge.kafka import connected
 from bridge.kafka.clients import DEADLINE, bounded
-from bridge.kafka.plain import partitions_of, reader
+from bridge.registry.topic import partitions_of, reader
 from bridge.settings import KafkaSettings
-from schemas.commands import CommandError, read_injection
 
 Headers = tuple[tuple[str, bytes | None], ...]
 _OURS = "asm_"

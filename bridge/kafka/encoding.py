@@ -5,11 +5,11 @@ from urllib.parse import quote
 
 import msgspec
 
-from bridge.steps import DeadLetter
-from bridge.times import seconds
-from bridge.tracing import Trace
-from schemas import records
-from schemas.records import AgentState, InjectionCompleted, Published
+from asm_bridge_schemas import records
+from asm_bridge_schemas.records import AgentState, InjectionCompleted, Published
+from bridge.agents.step import DeadLetter
+from bridge.clock import seconds
+from bridge.telemetry.tracing import Trace
 
 OWN_HEADERS = frozenset({"asm_error_code", "asm_error", "asm_origin", "asm_received_at"})
 """What the bridge itself writes beside a record's own headers."""

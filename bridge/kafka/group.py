@@ -11,8 +11,8 @@ from aiokafka.errors import ConsumerStoppedError, KafkaError
 from aiokafka.structs import ConsumerRecord, OffsetAndMetadata, TopicPartition
 
 from bridge.kafka.clients import Clients, bounded, ended
-from bridge.logs import News
-from bridge.ops.metrics import METRICS
+from bridge.telemetry.logs import News
+from bridge.telemetry.metrics import METRICS
 
 log = structlog.get_logger()
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
+from asm_bridge_schemas.records import AgentObservationLost, AgentObservationResumed
+from bridge.clock import rfc3339
 from bridge.ops.rates import Sample
-from bridge.times import rfc3339
-from schemas.records import AgentObservationLost, AgentObservationResumed
 
 if TYPE_CHECKING:
     from bridge.ops.snapshot import Snapshot  # which needs metrics, which need us

@@ -11,10 +11,10 @@ from typing import Protocol
 import msgspec
 
 from bridge.ops.events import OBSERVATIONS, Event, Picture, changes
-from bridge.ops.metrics import METRICS, VERSION
 from bridge.ops.rates import Sample, per_second, sample
 from bridge.ops.snapshot import Snapshot
 from bridge.ops.status import About, History, status
+from bridge.telemetry.metrics import METRICS, VERSION
 
 _WINDOW = 10
 _HISTORY = 120

@@ -18,11 +18,11 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from bridge.ops.agents import Query, sessions_page
 from bridge.ops.http import answering
-from bridge.ops.metrics import METRICS
 from bridge.ops.monitor import Monitor
-from bridge.ops.sessions import Query, sessions_page
 from bridge.ops.snapshot import Snapshot
+from bridge.telemetry.metrics import METRICS
 
 _PAGE = Path(__file__).parent / "page"
 _HEADERS = {

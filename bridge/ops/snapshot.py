@@ -5,9 +5,9 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from bridge.sessions.agent import Agent
-from bridge.sessions.agents import Agents
-from bridge.worker import Worker
+from bridge.agents.agent import Agent
+from bridge.partitions.owner import Worker
+from bridge.partitions.watcher import Agents
 
 PartitionState = Literal["opening", "watching", "cannot_commit", "handing_over"]
 

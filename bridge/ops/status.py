@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import msgspec
 
+from bridge.agents.agent import CONDITIONS
+from bridge.clock import rfc3339
+from bridge.ops.agents import ADVICE, is_sick
 from bridge.ops.events import Event
 from bridge.ops.rates import Sample, per_second, quantile
-from bridge.ops.sessions import ADVICE, is_sick
 from bridge.ops.snapshot import PartitionView, Snapshot
-from bridge.sessions.agent import CONDITIONS
-from bridge.times import rfc3339
 
 _INBOX_OLD = 60.0
 _LATE = 0.5

@@ -17,13 +17,13 @@ from aiokafka.errors import KafkaError
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
-from bridge import tracing
-from bridge.injection.offsets import Bookmark, Offsets
+from asm_bridge_schemas.records import AgentState
+from bridge.agents.step import DeadLetter, Step
 from bridge.kafka.clients import Clients, bounded
 from bridge.kafka.encoding import Encoder, Outgoing, read_state
-from bridge.ops.metrics import METRICS
-from bridge.steps import DeadLetter, Step
-from schemas.records import AgentState
+from bridge.partitions.offsets import Bookmark, Offsets
+from bridge.telemetry import tracing
+from bridge.telemetry.metrics import METRICS
 
 log = structlog.get_logger()
 

@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 import structlog
 from aiokafka.errors import KafkaError
 
-from bridge.injection.entries import Message
+from asm_bridge_schemas.records import AgentState
+from bridge.agents.injection import Message
 from bridge.kafka.clients import NoTransactionsError
 from bridge.kafka.group import Group
-from bridge.kafka.partition import Partition, PartitionLost
-from bridge.ops.metrics import METRICS
-from bridge.sessions.agents import Agents
-from schemas.records import AgentState
+from bridge.partitions.journal import Partition, PartitionLost
+from bridge.partitions.watcher import Agents
+from bridge.telemetry.metrics import METRICS
 
 log = structlog.get_logger()
 

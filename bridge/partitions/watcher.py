@@ -5,18 +5,18 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from bridge import tracing
+from asm_bridge_schemas.records import AgentState
+from bridge.agents.agent import Agent, Moment
+from bridge.agents.injection import MAX_BYTES, ORIGIN, RECEIVED_AT, Message, is_utf8, read_entry
+from bridge.agents.queue import Limits
+from bridge.agents.step import DeadLetter, Step
 from bridge.backoff import Backoff
-from bridge.injection.entries import MAX_BYTES, ORIGIN, RECEIVED_AT, Message, is_utf8, read_entry
-from bridge.injection.pending import Limits
+from bridge.clock import rfc3339
 from bridge.kafka.encoding import Outgoing
-from bridge.kafka.keys import partition_for
-from bridge.kafka.partition import Partition
-from bridge.sessions.agent import Agent, Moment
-from bridge.sessions.registry import Bad, Registry
-from bridge.steps import DeadLetter, Step
-from bridge.times import rfc3339
-from schemas.records import AgentState
+from bridge.kafka.partitioner import partition_for
+from bridge.partitions.journal import Partition
+from bridge.registry.registry import Bad, Registry
+from bridge.telemetry import tracing
 
 _PENDING_BYTES = 64 * 1024 * 1024
 """Events waiting in one partition beyond this stop the reading of its inbox."""

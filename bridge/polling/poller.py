@@ -9,16 +9,16 @@ from math import floor
 
 import structlog
 
-from bridge import tracing
-from bridge.ops.metrics import METRICS
-from bridge.sessions.agent import Agent, Ask, Moment
-from bridge.sessions.agents import Agents
-from bridge.steps import Step
-from bridge.vendor.client import AsmClient, usable
-from bridge.vendor.errors import Malformed, Unreachable, VendorError
-from bridge.vendor.host import Host
-from bridge.vendor.tokens import Tokens
-from bridge.vendor.wire.exchange import Fetched
+from bridge.agents.agent import Agent, Ask, Moment
+from bridge.agents.step import Step
+from bridge.asm.circuit_breaker import Host
+from bridge.asm.client import AsmClient, usable
+from bridge.asm.errors import Malformed, Unreachable, VendorError
+from bridge.asm.http.request import Fetched
+from bridge.asm.tokens import Tokens
+from bridge.partitions.watcher import Agents
+from bridge.telemetry import tracing
+from bridge.telemetry.metrics import METRICS
 
 log = structlog.get_logger()
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from schemas.commands import CommandError, SessionEntry, read_session_entry, session_entry
+from asm_bridge_schemas.commands import CommandError, SessionEntry, read_session_entry, session_entry
 
 _DEFAULTS = msgspec.to_builtins(SessionEntry())
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import structlog
 from aiokafka.structs import ConsumerRecord
 
-from bridge.kafka.keys import key_hash
-from bridge.ops.metrics import METRICS
-from bridge.sessions.agent import Sick
-from schemas.commands import CommandError, SessionEntry, read_session_entry
+from asm_bridge_schemas.commands import CommandError, SessionEntry, read_session_entry
+from bridge.agents.agent import Sick
+from bridge.kafka.partitioner import key_hash
+from bridge.telemetry.metrics import METRICS
 
 log = structlog.get_logger()
 

@@ -11,10 +11,7 @@ from prometheus_client.metrics_core import HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
-from bridge.ops.events import OBSERVATIONS
-from bridge.steps import Step
-from bridge.vendor.errors import Malformed, Refused, Throttled, Unauthorized, Unavailable, Unreachable
-from schemas.records import (
+from asm_bridge_schemas.records import (
     TOPICS,
     AgentObservationLost,
     AgentObservationResumed,
@@ -22,6 +19,9 @@ from schemas.records import (
     InjectionCompleted,
     Outcome,
 )
+from bridge.agents.step import Step
+from bridge.asm.errors import Malformed, Refused, Throttled, Unauthorized, Unavailable, Unreachable
+from bridge.ops.events import OBSERVATIONS
 
 if TYPE_CHECKING:
     from bridge.ops.snapshot import Snapshot

@@ -20,15 +20,15 @@ from typing import TYPE_CHECKING, Any, ParamSpec
 
 import structlog
 
-from schemas.records import InjectionCompleted
+from asm_bridge_schemas.records import InjectionCompleted
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter
     from opentelemetry.trace import Span, SpanContext, Tracer
 
-    from bridge.injection.entries import Entry
-    from bridge.sessions.agent import Ask
-    from bridge.steps import Step
+    from bridge.agents.agent import Ask
+    from bridge.agents.injection import Entry
+    from bridge.agents.step import Step
 
 log = structlog.get_logger()
 

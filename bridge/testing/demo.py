@@ -22,20 +22,20 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from bridge import logs
 from bridge.app import Bridge, StartError
 from bridge.cli.output import printable
 from bridge.cli.records import as_line, decoded
-from bridge.demo_view import SHOWN, Flow, Places, journey, look_also, picture
-from bridge.embedded import embedded_broker, free_port
 from bridge.kafka import connected
-from bridge.kafka.keys import partition_for
-from bridge.kafka.plain import reader
-from bridge.ops.metrics import METRICS
+from bridge.kafka.partitioner import partition_for
 from bridge.ops.rates import sample
+from bridge.registry.topic import reader
 from bridge.settings import AsmSettings, KafkaSettings, OpsSettings, Settings, TopicsSettings
-from bridge.simulator import Options, Simulator, serve
-from bridge.simulator.files import sessions_toml, write_tokens
+from bridge.telemetry import logs
+from bridge.telemetry.metrics import METRICS
+from bridge.testing.demo_view import SHOWN, Flow, Places, journey, look_also, picture
+from bridge.testing.embedded import embedded_broker, free_port
+from bridge.testing.simulator import Options, Simulator, serve
+from bridge.testing.simulator.files import sessions_toml, write_tokens
 
 _READY_WITHIN = 60.0
 _INJECT_EVERY = 3.0

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import ConsoleDimensions, Group, RenderableType
 from rich.text import Text
 
-from bridge.times import seconds
+from bridge.clock import seconds
 
 SHOWN = ("agent-status", "queued-calls", "agent-messages", "conversations", "inject-outcomes", "dead-letters")
 _WINDOW = 5.0

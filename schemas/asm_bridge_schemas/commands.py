@@ -7,9 +7,9 @@ from typing import Annotated, Any, NoReturn, get_args
 import msgspec
 from msgspec import Meta
 
-from schemas import asm, protojson
-from schemas.records import EventKind, Sid
-from schemas.scalars import INT64_ID
+from asm_bridge_schemas import asm, protojson
+from asm_bridge_schemas.records import EventKind, Sid
+from asm_bridge_schemas.scalars import INT64_ID
 
 EVENT_KINDS: tuple[EventKind, ...] = get_args(EventKind)
 

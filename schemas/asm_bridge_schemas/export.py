@@ -1,4 +1,4 @@
-"""JSON Schemas (2020-12) of what the bridge publishes and takes: ``python -m schemas.export DIRECTORY``.
+"""JSON Schemas (2020-12) of what the bridge publishes and takes: ``python -m asm_bridge_schemas.export DIRECTORY``.
 
 Those in ``schemas/json`` are made so. Each stands alone: what it refers to is in its ``$defs``.
 """
@@ -11,9 +11,9 @@ from typing import Any, get_args
 
 import msgspec
 
-from schemas import asm, protojson
-from schemas.commands import EVENT_KINDS, SessionEntry
-from schemas.records import AgentState, Published, dataschema
+from asm_bridge_schemas import asm, protojson
+from asm_bridge_schemas.commands import EVENT_KINDS, SessionEntry
+from asm_bridge_schemas.records import AgentState, Published, dataschema
 
 Schema = dict[str, Any]
 
@@ -81,5 +81,5 @@ def _document(cls: type[msgspec.Struct], definitions: dict[str, Schema]) -> Sche
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:
-        sys.exit("usage: python -m schemas.export DIRECTORY")
+        sys.exit("usage: python -m asm_bridge_schemas.export DIRECTORY")
     export(Path(sys.argv[1]))

@@ -1,7 +1,7 @@
 """Protobuf's JSON mapping, in every shape a gateway (or a mock of one) prints.
 
-What a message looks like is compiled once from the annotations of its Struct (``schemas.asm``) into closures: one that
-reads leniently what was received, one that reads strictly what is to be sent.
+What a message looks like is compiled once from the annotations of its Struct (``asm_bridge_schemas.asm``) into
+closures: one that reads leniently what was received, one that reads strictly what is to be sent.
 """
 
 from collections.abc import Iterable, Mapping
@@ -12,8 +12,8 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from schemas.asm import OneOf, Shared, Wire
-from schemas.scalars import (
+from asm_bridge_schemas.asm import OneOf, Shared, Wire
+from asm_bridge_schemas.scalars import (
     BOOL,
     INT64,
     INT64_ID,

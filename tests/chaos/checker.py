@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from schemas.records import Status
+from asm_bridge_schemas.records import Status
 from tests.chaos import injections, streams
 from tests.chaos.facts import Facts, Record, Told
 from tests.chaos.streams import STATUS_FIELDS, View

@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx
 
-from tests.brokers import Broker
+from bridge.testing.brokers import Broker
 from tests.chaos.harness import TOKENS, Lab, until
 
 STOP_DEADLINE = 60.0

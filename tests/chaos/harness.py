@@ -15,8 +15,8 @@ from typing import Any
 import httpx
 from aiokafka import AIOKafkaProducer
 
-from bridge.embedded import ends_with_us, free_port
-from bridge.kafka.keys import partition_for
+from bridge.kafka.partitioner import partition_for
+from bridge.testing.embedded import ends_with_us, free_port
 from tests.chaos.facts import OUTPUT, Facts, Produced, Record, read_topics
 
 ROOT = Path(__file__).parents[2]

@@ -16,8 +16,8 @@ from collections.abc import Callable
 from typing import Any
 
 from bridge.kafka.clients import Clients
-from bridge.kafka.partition import Partition
-from bridge.sessions.agents import Agents
+from bridge.partitions.journal import Partition
+from bridge.partitions.watcher import Agents
 
 
 def rewritten(cls: type, method: str, *changes: tuple[str, str]) -> None:

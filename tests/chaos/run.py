@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
-from tests.brokers import Broker, start_broker
-from tests.brokers.cluster import Cluster
+from bridge.testing.brokers import Broker, start_broker
+from bridge.testing.brokers.cluster import Cluster
 from tests.chaos import faults
 from tests.chaos.checker import broken_promises
 from tests.chaos.facts import Facts

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from aiokafka.partitioner import murmur2
 
-from schemas import records
+from asm_bridge_schemas import records
 from tests.chaos.facts import Facts, Record, Told
 
 STATUS_FIELDS = records.Status.__struct_fields__

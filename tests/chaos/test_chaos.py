@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.brokers import Broker
-from tests.brokers.external import ExternalBroker
+from bridge.testing.brokers import Broker
+from bridge.testing.brokers.external import ExternalBroker
 from tests.chaos.run import Plan, chaos
 
 pytestmark = [pytest.mark.kafka, pytest.mark.transactions]

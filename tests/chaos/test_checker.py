@@ -7,11 +7,11 @@ from typing import Any
 import msgspec
 import pytest
 
+from asm_bridge_schemas import records
+from asm_bridge_schemas.records import AgentState, Status
+from bridge.agents.step import DeadLetter
 from bridge.kafka.encoding import Encoder
-from bridge.kafka.keys import partition_for
-from bridge.steps import DeadLetter
-from schemas import records
-from schemas.records import AgentState, Status
+from bridge.kafka.partitioner import partition_for
 from tests.chaos import injections
 from tests.chaos.checker import broken_promises
 from tests.chaos.facts import Facts, Message, Produced, Record

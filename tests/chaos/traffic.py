@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import count
 from random import Random
 
-from bridge.kafka.keys import partition_for
+from bridge.kafka.partitioner import partition_for
 from tests.chaos.faults import Trial
 from tests.chaos.harness import PARTITIONS
 

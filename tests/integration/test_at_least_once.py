@@ -12,7 +12,7 @@ from aiokafka.structs import TopicPartition
 
 from bridge.kafka import connected
 from bridge.kafka.clients import Clients
-from tests.brokers import Broker
+from bridge.testing.brokers import Broker
 from tests.chaos.checker import assert_kept
 from tests.chaos.facts import Facts, Message
 from tests.chaos.harness import lab

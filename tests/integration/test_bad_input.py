@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from bridge.kafka.keys import partition_for
-from bridge.times import rfc3339
-from tests.brokers import Broker
+from bridge.clock import rfc3339
+from bridge.kafka.partitioner import partition_for
+from bridge.testing.brokers import Broker
 from tests.chaos.checker import assert_kept
 from tests.chaos.facts import Facts, Message, Produced, Record
 from tests.chaos.harness import PARTITIONS, Lab, lab

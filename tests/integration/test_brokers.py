@@ -10,7 +10,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import UnknownError
 
-from tests.brokers import Broker
+from bridge.testing.brokers import Broker
 
 pytestmark = pytest.mark.kafka
 DEADLINE = 30.0

@@ -21,16 +21,16 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from bridge.check import Finding, examine
-from bridge.embedded import embedded_broker, free_port
 from bridge.kafka.clients import Clients
-from bridge.kafka.plain import write_registry
 from bridge.kafka.topics import TOPICS, configs_of, ensure_topics
-from bridge.ops.metrics import METRICS
+from bridge.registry.topic import write_registry
 from bridge.settings import AsmSettings, KafkaSettings, OpsSettings, Settings, TopicsSettings
-from bridge.simulator import Options, Simulator, serve
-from bridge.simulator.files import sessions_toml, write_tokens
-from tests.brokers import Broker, maven
-from tests.brokers.secured import ADMIN, BRIDGE, SecuredBroker
+from bridge.telemetry.metrics import METRICS
+from bridge.testing.brokers import Broker, maven
+from bridge.testing.brokers.secured import ADMIN, BRIDGE, SecuredBroker
+from bridge.testing.embedded import embedded_broker, free_port
+from bridge.testing.simulator import Options, Simulator, serve
+from bridge.testing.simulator.files import sessions_toml, write_tokens
 
 ROOT = Path(__file__).parents[2]
 NOWHERE = AsmSettings(base_url="http://127.0.0.1:1")

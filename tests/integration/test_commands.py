@@ -16,8 +16,8 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
-from bridge.kafka.keys import partition_for
-from tests.brokers import Broker
+from bridge.kafka.partitioner import partition_for
+from bridge.testing.brokers import Broker
 
 pytestmark = pytest.mark.kafka
 DEADLINE = 30.0

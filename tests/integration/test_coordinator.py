@@ -9,8 +9,8 @@ from aiokafka.errors import KafkaError
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
 from bridge.kafka.clients import Clients
-from tests.brokers.cluster import Cluster
-from tests.brokers.maven import why_not
+from bridge.testing.brokers.cluster import Cluster
+from bridge.testing.brokers.maven import why_not
 
 pytestmark = pytest.mark.kafka
 

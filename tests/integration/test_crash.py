@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.brokers import Broker
+from bridge.testing.brokers import Broker
 from tests.chaos.checker import assert_kept
 from tests.chaos.facts import read_topics
 from tests.chaos.harness import Lab, lab

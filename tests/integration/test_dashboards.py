@@ -13,10 +13,10 @@ from typing import Any
 import httpx
 import pytest
 
-from bridge.embedded import ends_with_us, free_port
-from bridge.ops.metrics import METRICS
-from tests.brokers import Broker
-from tests.ops import running
+from bridge.telemetry.metrics import METRICS
+from bridge.testing.brokers import Broker
+from bridge.testing.embedded import ends_with_us, free_port
+from tests.support.ops import running
 
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "deploy/prometheus/alerts.yml"

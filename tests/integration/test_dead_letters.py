@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.brokers import Broker
+from bridge.testing.brokers import Broker
 from tests.chaos.harness import DEADLINE, ROOT, TOKENS, Lab, lab, until
 
 pytestmark = pytest.mark.transactions

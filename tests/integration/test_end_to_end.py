@@ -15,8 +15,8 @@ import pytest
 import pytest_asyncio
 from jsonschema import Draft202012Validator, FormatChecker
 
-from schemas import records
-from tests.brokers import Broker
+from asm_bridge_schemas import records
+from bridge.testing.brokers import Broker
 from tests.chaos.checker import assert_kept
 from tests.chaos.facts import Record, read_topics
 from tests.chaos.harness import ROOT, TOKENS, Lab, lab, until

@@ -14,8 +14,8 @@ import pytest
 import pytest_asyncio
 from confluent_kafka import Message, Producer
 
-from bridge.kafka.keys import partition_for
-from tests.brokers import Broker
+from bridge.kafka.partitioner import partition_for
+from bridge.testing.brokers import Broker
 from tests.chaos.checker import assert_kept
 from tests.chaos.facts import Produced
 from tests.chaos.faults import Trial, new_tokens

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from bridge.simulator import Fault
-from tests.brokers import Broker
-from tests.ops import Pictured, fail, running, served
+from bridge.testing.brokers import Broker
+from bridge.testing.simulator import Fault
+from tests.support.ops import Pictured, fail, running, served
 
 playwright = pytest.importorskip("playwright.async_api", reason="the page's tests need playwright (make test has it)")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -14,12 +14,12 @@ import uvicorn
 from google.protobuf.message import Message
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
+from asm_bridge_schemas.records import Status
 from bridge.ops.http import listen
-from schemas.records import Status
-from tests.brokers import Broker
+from bridge.testing.brokers import Broker
 from tests.chaos.facts import Facts, Record, Told, read_topics
 from tests.chaos.harness import Lab, opened, until
-from tests.protobuf import SHAPES, messages, printed
+from tests.support.protobuf import SHAPES, messages, printed
 
 pytestmark = [pytest.mark.kafka, pytest.mark.transactions]
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.brokers import Broker
+from bridge.testing.brokers import Broker
 from tests.chaos.checker import assert_kept
 from tests.chaos.harness import Lab, lab, until
 

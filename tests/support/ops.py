@@ -10,22 +10,22 @@ from typing import Any
 
 import msgspec
 
+from asm_bridge_schemas.commands import SessionEntry
+from asm_bridge_schemas.records import AgentState, Loss, Status
+from bridge.agents.agent import Agent, Moment
+from bridge.agents.queue import Limits
 from bridge.app import Bridge
+from bridge.asm.errors import Unauthorized, VendorError
 from bridge.backoff import Backoff
-from bridge.embedded import free_port
-from bridge.injection.pending import Limits
 from bridge.ops.http import listen
 from bridge.ops.server import serve
 from bridge.ops.snapshot import Snapshot
-from bridge.sessions.agent import Agent, Moment
 from bridge.settings import AsmSettings, KafkaSettings, OpsSettings, Settings, TopicsSettings
-from bridge.simulator import Options, Simulator
-from bridge.simulator import serve as simulate
-from bridge.simulator.files import sessions_toml, write_tokens
-from bridge.vendor.errors import Unauthorized, VendorError
-from schemas.commands import SessionEntry
-from schemas.records import AgentState, Loss, Status
-from tests.brokers import Broker
+from bridge.testing.brokers import Broker
+from bridge.testing.embedded import free_port
+from bridge.testing.simulator import Options, Simulator
+from bridge.testing.simulator import serve as simulate
+from bridge.testing.simulator.files import sessions_toml, write_tokens
 
 TOKEN_REFERENCE = "file:the-tokens#somebody"
 PARTITIONS = 8

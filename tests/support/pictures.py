@@ -9,8 +9,8 @@ from typing import Any
 
 import msgspec
 
-from schemas import records
-from schemas.records import Published, Status, ce_type
+from asm_bridge_schemas import records
+from asm_bridge_schemas.records import Published, Status, ce_type
 
 CALL_FIELDS = (
     "phone_number",

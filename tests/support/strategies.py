@@ -7,16 +7,16 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from asm_bridge_schemas import asm
+from asm_bridge_schemas.commands import SessionEntry
+from asm_bridge_schemas.records import AgentState, Published
+from bridge.agents.agent import Agent, Ask, Moment
+from bridge.agents.injection import Entry, read_entry
+from bridge.agents.queue import Limits
+from bridge.agents.step import DeadLetter, Step
+from bridge.asm.errors import VendorError
 from bridge.backoff import Backoff
-from bridge.injection.entries import Entry, read_entry
-from bridge.injection.pending import Limits
-from bridge.sessions.agent import Agent, Ask, Moment
-from bridge.steps import DeadLetter, Step
-from bridge.vendor.errors import VendorError
-from schemas import asm
-from schemas.commands import SessionEntry
-from schemas.records import AgentState, Published
-from tests.pictures import Picture
+from tests.support.pictures import Picture
 
 EPOCH = 1_790_000_000.0
 TTL = 300.0

@@ -9,14 +9,14 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from asm_bridge_schemas import records
+from asm_bridge_schemas.commands import SessionEntry
+from asm_bridge_schemas.records import AgentState
+from bridge.agents.agent import Agent, Ask, Moment, Sick
+from bridge.agents.queue import Limits
+from bridge.asm.errors import Malformed, Refused, Throttled, Unauthorized, Unavailable, Unreachable, VendorError
 from bridge.backoff import Backoff
-from bridge.injection.pending import Limits
-from bridge.sessions.agent import Agent, Ask, Moment, Sick
-from bridge.vendor.errors import Malformed, Refused, Throttled, Unauthorized, Unavailable, Unreachable, VendorError
-from schemas import records
-from schemas.commands import SessionEntry
-from schemas.records import AgentState
-from tests.unit.strategies import EPOCH, TTL, Desk, entry, sent, session_body, status_body
+from tests.support.strategies import EPOCH, TTL, Desk, entry, sent, session_body, status_body
 
 
 def refused(status: int = 404) -> Refused:
@@ -147,11 +147,11 @@ def test_the_same_answer_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("decoded")
 
     with monkeypatch.context() as patch:
-        patch.setattr("bridge.sessions.agent.read", unread)
+        patch.setattr("bridge.agents.agent.read", unread)
         assert desk.answer(desk.ask(), status_body()) == []
     desk.watch(get_queued_calls=False)
     with monkeypatch.context() as patch:
-        patch.setattr("bridge.sessions.agent.read", unread)
+        patch.setattr("bridge.agents.agent.read", unread)
         with pytest.raises(AssertionError, match="decoded"):
             desk.answer(desk.ask(), status_body())
 

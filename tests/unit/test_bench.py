@@ -9,15 +9,20 @@ from pathlib import Path
 
 import pytest
 
-from bridge.bench import runner
-from bridge.bench.clients import BRIDGES, Client, Place, agent_id, arguments, environment, prepare
-from bridge.bench.figures import Measurement, Moment, load_figures, per_session, percentile, spread
-from bridge.bench.goals import goals
-from bridge.bench.machine import Cores, Process, deal, parse_ps, parse_stat, pinned, tree, usage
-from bridge.bench.measure import doubt
-from bridge.bench.processes import MeasurementError, Target
-from bridge.bench.report import as_json, ratio, tables, with_memory, yardstick
-from bridge.bench.scenarios import (
+from asm_bridge_schemas import protojson
+from asm_bridge_schemas.asm import GetStatusRes
+from bridge.cli.bench import numbers
+from bridge.cli.output import UsageError
+from bridge.registry.file import read_sessions_file
+from bridge.testing.bench import runner
+from bridge.testing.bench.clients import BRIDGES, Client, Place, agent_id, arguments, environment, prepare
+from bridge.testing.bench.figures import Measurement, Moment, load_figures, per_session, percentile, spread
+from bridge.testing.bench.goals import goals
+from bridge.testing.bench.machine import Cores, Process, deal, parse_ps, parse_stat, pinned, tree, usage
+from bridge.testing.bench.measure import doubt
+from bridge.testing.bench.processes import MeasurementError, Target
+from bridge.testing.bench.report import as_json, ratio, tables, with_memory, yardstick
+from bridge.testing.bench.scenarios import (
     AIOHTTP,
     AT_LEAST_ONCE,
     EXACTLY_ONCE,
@@ -34,14 +39,9 @@ from bridge.bench.scenarios import (
     Scenario,
     scenarios,
 )
-from bridge.bench.target import Service, http, own_queue, shared_queue, status
-from bridge.cli.bench import numbers
-from bridge.cli.output import UsageError
-from bridge.embedded import free_port
-from bridge.sessions_file import read_sessions_file
-from schemas import protojson
-from schemas.asm import GetStatusRes
-from tests.brokers import Broker
+from bridge.testing.bench.target import Service, http, own_queue, shared_queue, status
+from bridge.testing.brokers import Broker
+from bridge.testing.embedded import free_port
 
 SEEN = {
     "window_s": 10.0, "polls": 1000, "changes": 50, "cpu_s": 0.02, "connections": 7,
@@ -372,7 +372,7 @@ def test_the_target_counts() -> None:
 def test_a_client_that_stalls_does_not_look_punctual(monkeypatch: pytest.MonkeyPatch) -> None:
     """A silence that lasts when the measurement ends counts as a gap."""
     now = [0]
-    monkeypatch.setattr("bridge.bench.target.time.monotonic_ns", lambda: now[0])
+    monkeypatch.setattr("bridge.testing.bench.target.time.monotonic_ns", lambda: now[0])
     service = Service(change=0, queue=0)
     for now[0] in (1_000_000_000, 2_000_000_000):
         service.poll(1, b"{}")

@@ -13,7 +13,7 @@ from bridge import check
 from bridge.check import agents, failed, kafka, vendor
 from bridge.check.finding import Finding, ok, problem, skipped, warning
 from bridge.kafka import KafkaUnavailableError
-from bridge.kafka.probe import READ, WRITE, Members, Rights
+from bridge.kafka.admin import READ, WRITE, Members, Rights
 from bridge.kafka.topics import TOPICS
 from bridge.settings import AsmSettings, KafkaSettings, OpsSettings, Settings, TopicsSettings
 

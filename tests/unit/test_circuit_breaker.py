@@ -4,8 +4,8 @@ import itertools
 
 import pytest
 
+from bridge.asm.circuit_breaker import Host
 from bridge.backoff import Backoff
-from bridge.vendor.host import Host
 
 
 class Steady(Backoff):

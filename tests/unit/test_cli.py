@@ -14,12 +14,12 @@ from aiokafka.structs import ConsumerRecord
 from hypothesis import given
 from hypothesis import strategies as st
 
+from asm_bridge_schemas.commands import SessionEntry
 from bridge.cli import main
 from bridge.cli.records import as_json, as_line
-from bridge.logs import setup_logging
-from bridge.sessions_file import SessionsFileError, as_toml, changes, read_entries, read_sessions
+from bridge.registry.file import SessionsFileError, as_toml, changes, read_entries, read_sessions
 from bridge.settings import KEYS
-from schemas.commands import SessionEntry
+from bridge.telemetry.logs import setup_logging
 
 COMMANDS = (
     "run",

@@ -13,11 +13,11 @@ import pyreqwest.exceptions
 import pytest
 from pyreqwest.exceptions import PoolTimeoutError, PyreqwestError
 
-from bridge.simulator import Fault, Faults, Options, Simulator, serve
-from bridge.vendor.client import AsmClient, read, transport
-from bridge.vendor.errors import Malformed, Refused, Throttled, Unauthorized, Unavailable, Unreachable, VendorError
-from bridge.vendor.wire.pool import Pool
-from schemas.asm import AsmSession, GetStatusRes
+from asm_bridge_schemas.asm import AsmSession, GetStatusRes
+from bridge.asm.client import AsmClient, read, transport
+from bridge.asm.errors import Malformed, Refused, Throttled, Unauthorized, Unavailable, Unreachable, VendorError
+from bridge.asm.http.pool import Pool
+from bridge.testing.simulator import Fault, Faults, Options, Simulator, serve
 
 BASE = "https://asm.test"
 TOKEN = "tok-3f9a7c12"

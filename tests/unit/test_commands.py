@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from schemas.commands import (
+from asm_bridge_schemas.commands import (
     EVENT_KINDS,
     CommandError,
     Injection,

@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 from aiokafka.structs import ConsumerRecord
 
-from bridge.dead_letters import Again, Letter, UnfitError, again, letter
-from bridge.injection.entries import read_entry
+from bridge.agents.injection import read_entry
+from bridge.agents.step import DeadLetter
+from bridge.clock import rfc3339
+from bridge.kafka.dead_letters import Again, Letter, UnfitError, again, letter
 from bridge.kafka.encoding import Encoder
-from bridge.steps import DeadLetter
-from bridge.times import rfc3339
 
 NOW = 1_800_000_000.0
 EVENT = b'{"pause_event": {}}'

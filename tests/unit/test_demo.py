@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from rich.console import Console, ConsoleDimensions
 
-from bridge.demo import _Log
-from bridge.demo_view import Flow, Injection, Places, journey, picture
+from bridge.testing.demo import _Log
+from bridge.testing.demo_view import Flow, Injection, Places, journey, picture
 
 PLACES = Places("127.0.0.1:9092", "127.0.0.1:8080", "http://127.0.0.1:8081", 10, ("ASM_BRIDGE_X=1", "ASM_BRIDGE_Y=2"))
 BEGAN = 1_790_000_000.0

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge import changes
-from bridge.changes import STATUS_FIELDS, end_session, observe
-from bridge.steps import Step
-from schemas import asm, records
-from schemas.records import AgentState, Published, Status
-from tests.pictures import Picture
-from tests.unit.strategies import EPOCH, TIMES, answers, sids
+from asm_bridge_schemas import asm, records
+from asm_bridge_schemas.records import AgentState, Published, Status
+from bridge.agents import diff as changes
+from bridge.agents.diff import STATUS_FIELDS, end_session, observe
+from bridge.agents.step import Step
+from tests.support.pictures import Picture
+from tests.support.strategies import EPOCH, TIMES, answers, sids
 
 Observed = tuple[str, asm.VoiceStatus, bool, bool]
 observations = st.tuples(sids, answers, st.booleans(), st.booleans())

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from bridge.embedded import EmbeddedBrokerError, broker_command, embedded_broker, free_port
+from bridge.testing.embedded import EmbeddedBrokerError, broker_command, embedded_broker, free_port
 
 ROOT = Path(__file__).parents[2]
 ORPHAN = """
 import asyncio
-from bridge.embedded import embedded_broker
+from bridge.testing.embedded import embedded_broker
 async def main():
     async with embedded_broker() as address:
         print(address, flush=True)

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from asm_bridge_schemas import records
+from asm_bridge_schemas.records import AgentState, Alert, CallInView, Delivered, Loss, Published, Status
+from bridge.agents.step import DeadLetter, Step
 from bridge.kafka.encoding import Encoder, Outgoing, read_state
-from bridge.steps import DeadLetter, Step
-from schemas import records
-from schemas.records import AgentState, Alert, CallInView, Delivered, Loss, Published, Status
-from tests.unit.strategies import EPOCH
+from tests.support.strategies import EPOCH
 
 OUTCOME: dict[str, Any] = {"injection_id": "i", "source": None, "entry": "3/5", "outcome": "expired"}
 FIELDS: dict[type[Published], dict[str, Any]] = {

@@ -18,10 +18,10 @@ from hpack.huffman_constants import REQUEST_CODES, REQUEST_CODES_LENGTH
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bridge.vendor.errors import Unreachable
-from bridge.vendor.wire.exchange import MAX_BODY, Exchange, Fetched, Request, Target
-from bridge.vendor.wire.heads import Heads, skim
-from bridge.vendor.wire.http2 import Http2
+from bridge.asm.errors import Unreachable
+from bridge.asm.http.header_block import Heads, skim
+from bridge.asm.http.http2 import Http2
+from bridge.asm.http.request import MAX_BODY, Exchange, Fetched, Request, Target
 
 HEAD = [(":status", "200"), ("content-type", "application/json"), ("date", "Wed, 25 Nov 2026 09:18:17 GMT")]
 Script = Callable[["Server", Any], None]

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.injection.entries import MAX_AHEAD, MAX_BYTES, read_entry
-from bridge.times import rfc3339
-from tests.unit.strategies import EPOCH, PAUSE_EVENT, TTL, Message
+from bridge.agents.injection import MAX_AHEAD, MAX_BYTES, read_entry
+from bridge.clock import rfc3339
+from tests.support.strategies import EPOCH, PAUSE_EVENT, TTL, Message
 
 
 def read(offset: int = 5, **fields: Any) -> Any:

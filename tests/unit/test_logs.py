@@ -13,7 +13,7 @@ import structlog
 from aiokafka.errors import ProducerFenced
 
 import bridge
-from bridge.logs import CONVENTIONS, News, _demote, _Seldom, setup_logging
+from bridge.telemetry.logs import CONVENTIONS, News, _demote, _Seldom, setup_logging
 
 ROOT = Path(bridge.__file__).parent
 
@@ -35,7 +35,7 @@ def test_what_aiokafka_repeats_is_logged_once_in_half_a_minute() -> None:
 def test_nothing_of_the_bridge_itself_is_left_out() -> None:
     """Only aiokafka's warnings and errors are thinned."""
     seldom = _Seldom(30.0)
-    assert all(seldom(record("bridge.worker", 7, 1000.0)) for _ in range(3))
+    assert all(seldom(record("bridge.partitions.owner", 7, 1000.0)) for _ in range(3))
     assert all(seldom(record("aiokafka", 7, 1000.0, logging.DEBUG)) for _ in range(3))
 
 

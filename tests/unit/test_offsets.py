@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.injection.offsets import Bookmark, Offsets
+from bridge.partitions.offsets import Bookmark, Offsets
 
 moves = st.lists(st.tuples(st.booleans(), st.integers(0, 20)), max_size=60)
 

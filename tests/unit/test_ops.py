@@ -16,15 +16,15 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.parser import text_string_to_metric_families
 
-from bridge.embedded import free_port
+from asm_bridge_schemas.records import AgentObservationLost, AgentState, InjectionCompleted
+from bridge.agents.agent import Sick
+from bridge.agents.step import Step
+from bridge.asm.errors import Unreachable
 from bridge.ops.events import Observations, Picture, changes
-from bridge.ops.metrics import METRICS
 from bridge.ops.rates import Sample, per_second, quantile, sample
-from bridge.sessions.agent import Sick
-from bridge.steps import Step
-from bridge.vendor.errors import Unreachable
-from schemas.records import AgentObservationLost, AgentState, InjectionCompleted
-from tests.ops import TOKEN_REFERENCE, Pictured, fail, served
+from bridge.telemetry.metrics import METRICS
+from bridge.testing.embedded import free_port
+from tests.support.ops import TOKEN_REFERENCE, Pictured, fail, served
 
 ROOT = Path(__file__).parents[2]
 

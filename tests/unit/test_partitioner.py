@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.kafka.keys import partition_for
+from bridge.kafka.partitioner import partition_for
 
 # From Apache Kafka's UtilsTest.testMurmur2 (signed hashes).
 JAVA = {

@@ -10,19 +10,19 @@ from typing import Any
 import httpx
 import pytest
 
+from asm_bridge_schemas import protojson
+from asm_bridge_schemas.commands import SessionEntry
+from asm_bridge_schemas.records import AgentObservationLost, AgentState, InjectionCompleted
+from bridge.agents.agent import Agent, Moment, Sick
+from bridge.agents.queue import Limits
+from bridge.agents.step import Step
+from bridge.asm.circuit_breaker import Host
+from bridge.asm.client import AsmClient
 from bridge.backoff import Backoff
-from bridge.injection.pending import Limits
-from bridge.ops.metrics import METRICS
 from bridge.polling import poller as module
 from bridge.polling.poller import _TOGETHER, SLOT, Poller
-from bridge.sessions.agent import Agent, Moment, Sick
-from bridge.steps import Step
-from bridge.vendor.client import AsmClient
-from bridge.vendor.host import Host
-from schemas import protojson
-from schemas.commands import SessionEntry
-from schemas.records import AgentObservationLost, AgentState, InjectionCompleted
-from tests.unit.strategies import EPOCH, entry, status_body
+from bridge.telemetry.metrics import METRICS
+from tests.support.strategies import EPOCH, entry, status_body
 
 Answer = Callable[["Stage", str], Awaitable[httpx.Response]]
 _real_sleep = asyncio.sleep
@@ -483,7 +483,7 @@ async def test_one_agents_fault_stops_no_other(monkeypatch: pytest.MonkeyPatch) 
         raise ZeroDivisionError
 
     with monkeypatch.context() as patch:
-        patch.setattr("bridge.sessions.agent.observe", fault)
+        patch.setattr("bridge.agents.agent.observe", fault)
         await stage.play(5)
     await stage.play(60)
     assert len(stage.times("a")) >= 3
@@ -501,7 +501,7 @@ async def test_a_fault_of_ours_loses_no_event(monkeypatch: pytest.MonkeyPatch) -
         raise ZeroDivisionError
 
     with monkeypatch.context() as patch:
-        patch.setattr("bridge.sessions.agent.observe", fault)
+        patch.setattr("bridge.agents.agent.observe", fault)
         await stage.play(2)
     await stage.play(60)
     assert stage.outcomes == ["delivered"]

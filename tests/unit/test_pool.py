@@ -12,11 +12,11 @@ import pytest
 from h2.events import RequestReceived
 from h2.settings import SettingCodes
 
-from bridge.embedded import free_port
-from bridge.vendor.errors import Unreachable
-from bridge.vendor.wire import pool as module
-from bridge.vendor.wire.exchange import Fetched, Request, Target
-from bridge.vendor.wire.pool import Pool
+from bridge.asm.errors import Unreachable
+from bridge.asm.http import pool as module
+from bridge.asm.http.pool import Pool
+from bridge.asm.http.request import Fetched, Request, Target
+from bridge.testing.embedded import free_port
 from tests.unit.test_http2 import Server, at_request, until
 
 HEADERS = {"authorization": "Bearer tok-1", "user-agent": "asm-kafka-bridge"}
@@ -205,7 +205,7 @@ async def test_what_nobody_asked_for_ends_the_connection() -> None:
 
 async def test_an_endless_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory is bounded whatever the service sends."""
-    monkeypatch.setattr("bridge.vendor.wire.http1.MAX_BODY", 100_000)
+    monkeypatch.setattr("bridge.asm.http.http1.MAX_BODY", 100_000)
     answer = b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 300_000
     async with service(lambda peer, _: peer.write(answer)) as serving:
         assert "longer than 100000 bytes" in str(await serving.error())

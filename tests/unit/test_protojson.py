@@ -13,9 +13,9 @@ from google.protobuf.message import Message
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from schemas import asm, protojson
-from schemas.protojson import ProtoJSONError, read, read_strict, timestamp
-from tests.protobuf import SHAPES, Shape, messages, parsed, printed
+from asm_bridge_schemas import asm, protojson
+from asm_bridge_schemas.protojson import ProtoJSONError, read, read_strict, timestamp
+from tests.support.protobuf import SHAPES, Shape, messages, parsed, printed
 
 JUNK = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=10),

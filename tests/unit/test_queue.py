@@ -4,12 +4,12 @@ from collections.abc import Iterable
 
 import pytest
 
-from bridge.injection.entries import MAX_BYTES, Entry, read_entry
-from bridge.injection.pending import REMEMBERED, Limits, Pending
-from bridge.steps import Step
-from schemas import records
-from schemas.records import AgentState, InjectionCompleted
-from tests.unit.strategies import EPOCH, PAUSE_EVENT, TTL, Message, entry
+from asm_bridge_schemas import records
+from asm_bridge_schemas.records import AgentState, InjectionCompleted
+from bridge.agents.injection import MAX_BYTES, Entry, read_entry
+from bridge.agents.queue import REMEMBERED, Limits, Pending
+from bridge.agents.step import Step
+from tests.support.strategies import EPOCH, PAUSE_EVENT, TTL, Message, entry
 
 
 class Tray:

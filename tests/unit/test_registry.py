@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from bridge.kafka.keys import partition_for
-from bridge.sessions.registry import Bad, Registry
-from tests.unit.strategies import Message
+from bridge.kafka.partitioner import partition_for
+from bridge.registry.registry import Bad, Registry
+from tests.support.strategies import Message
 
 SECRET = "eyJhbGciOiJIUzI1NiJ9.secret"
 

@@ -15,14 +15,14 @@ from google.protobuf.message import Message
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import schemas
-from schemas import asm, records
-from schemas.commands import EVENT_KINDS, CommandError, read_injection, read_session_entry
-from schemas.export import export
-from schemas.export import schemas as generated
-from tests.protobuf import ENUMS, MESSAGES, SHAPES, Shape, messages, printed
+import asm_bridge_schemas
+from asm_bridge_schemas import asm, records
+from asm_bridge_schemas.commands import EVENT_KINDS, CommandError, read_injection, read_session_entry
+from asm_bridge_schemas.export import export
+from asm_bridge_schemas.export import schemas as generated
+from tests.support.protobuf import ENUMS, MESSAGES, SHAPES, Shape, messages, printed
 
-COMMITTED = Path(schemas.__file__).parent / "json"
+COMMITTED = Path(asm_bridge_schemas.__file__).parents[1] / "json"
 SCHEMAS = generated()
 
 
@@ -80,14 +80,16 @@ def test_defaults_are_protobufs() -> None:
 
 
 def test_committed_schemas_are_those_of_the_code(tmp_path: Path) -> None:
-    """schemas/json is what ``python -m schemas.export`` writes; run it into schemas/json if this fails."""
+    """schemas/json is what ``python -m asm_bridge_schemas.export`` writes; run it into schemas/json if this fails."""
     files = {path.name: path.read_text(encoding="utf-8") for path in export(tmp_path / "new")}
     assert files == {path.name: path.read_text(encoding="utf-8") for path in COMMITTED.iterdir()}
 
 
 def test_schemas_are_exported_by_command(tmp_path: Path) -> None:
-    """``python -m schemas.export DIRECTORY`` writes a schema for every record and input."""
-    subprocess.run([sys.executable, "-m", "schemas.export", str(tmp_path)], check=True, cwd=COMMITTED.parents[1])
+    """``python -m asm_bridge_schemas.export DIRECTORY`` writes a schema for every record and input."""
+    subprocess.run(
+        [sys.executable, "-m", "asm_bridge_schemas.export", str(tmp_path)], check=True, cwd=COMMITTED.parents[1]
+    )
     names = {cls.__name__ for cls in records.TOPICS} | {"SessionEntry", "Event"}
     assert {path.stem for path in tmp_path.iterdir()} == names
 

@@ -18,14 +18,14 @@ import typer
 from google.protobuf import json_format
 from typer.testing import CliRunner
 
+from asm_bridge_schemas import asm, protojson
 from bridge.cli.simulate import simulate
-from bridge.simulator import Fault, Faults, Options, Simulator, serve
-from bridge.simulator.agents import advance, born
-from bridge.simulator.answers import MALFORMED, Answer
-from bridge.simulator.control import answer as pull
-from bridge.simulator.pictures import ALERT_KINDS, Agent
-from schemas import asm, protojson
-from tests.protobuf import parsed
+from bridge.testing.simulator import Fault, Faults, Options, Simulator, serve
+from bridge.testing.simulator.agents import advance, born
+from bridge.testing.simulator.answers import MALFORMED, Answer
+from bridge.testing.simulator.control import answer as pull
+from bridge.testing.simulator.pictures import ALERT_KINDS, Agent
+from tests.support.protobuf import parsed
 
 EPOCH = 1_790_000_000.0
 GETSTATUS = "/api/v1alpha1/asm/asmapi/getstatus"
@@ -716,7 +716,7 @@ def test_a_taken_address_is_a_failure() -> None:
 def test_faults_by_flag_are_faults_by_name() -> None:
     """Every kind of fault can be given at the start."""
     from bridge.cli.simulate import _faults
-    from bridge.simulator.faults import NAMES
+    from bridge.testing.simulator.faults import NAMES
 
     faults: Faults = _faults(dict.fromkeys(NAMES, 0.5), Fault(retry_after=3))
     assert list(faults) == list(NAMES)

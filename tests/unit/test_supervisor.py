@@ -7,8 +7,8 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from bridge.cli import main
-from bridge.ops.metrics import METRICS
-from bridge.workers import Workers, hopeless, merged, restart_delay, worker_command
+from bridge.supervisor import Workers, hopeless, merged, restart_delay, worker_command
+from bridge.telemetry.metrics import METRICS
 
 
 @pytest.fixture(autouse=True)

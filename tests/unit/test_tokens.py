@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from bridge.vendor import tokens
-from bridge.vendor.errors import Unauthorized
-from bridge.vendor.tokens import Tokens
+from bridge.asm import tokens
+from bridge.asm.errors import Unauthorized
+from bridge.asm.tokens import Tokens
 
 SECRET = "tok-3f9a7c12"
 

@@ -10,17 +10,17 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from bridge import tracing
+from asm_bridge_schemas.commands import SessionEntry
+from asm_bridge_schemas.records import AgentState
+from bridge.agents.agent import Agent, Ask, Moment
+from bridge.agents.injection import Entry, read_entry
+from bridge.agents.queue import Limits
+from bridge.agents.step import Step
+from bridge.asm.errors import Unavailable
 from bridge.backoff import Backoff
-from bridge.injection.entries import Entry, read_entry
-from bridge.injection.pending import Limits
 from bridge.kafka.encoding import Encoder
-from bridge.sessions.agent import Agent, Ask, Moment
-from bridge.steps import Step
-from bridge.vendor.errors import Unavailable
-from schemas.commands import SessionEntry
-from schemas.records import AgentState
-from tests.unit.strategies import EPOCH, Message, status_body
+from bridge.telemetry import tracing
+from tests.support.strategies import EPOCH, Message, status_body
 
 TRACE_ID, SPAN_ID = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 PARENT = f"00-{TRACE_ID}-{SPAN_ID}-01".encode()
@@ -101,7 +101,7 @@ def test_the_environment_decides(environ: dict[str, str], expected: list[str]) -
 def test_nothing_of_opentelemetry_is_imported_unless_wanted() -> None:
     """A bridge without traces does not load the library, though it is installed."""
     script = (
-        "import bridge.app, sys; from bridge import tracing\n"
+        "import bridge.app, sys; from bridge.telemetry import tracing\n"
         "with tracing.traces('g'): pass\n"
         "print([name for name in sys.modules if name.startswith('opentelemetry')])"
     )

@@ -2,18 +2,18 @@
 
 import asyncio
 
+from asm_bridge_schemas import records
+from asm_bridge_schemas.records import AgentState
+from bridge.agents.agent import Agent
+from bridge.agents.queue import Limits
+from bridge.agents.step import Step
 from bridge.backoff import Backoff
-from bridge.injection.offsets import Bookmark, Offsets
-from bridge.injection.pending import Limits
-from bridge.kafka.keys import partition_for
+from bridge.kafka.partitioner import partition_for
+from bridge.partitions.offsets import Bookmark, Offsets
+from bridge.partitions.watcher import Agents, Policy
 from bridge.polling.poller import now
-from bridge.sessions.agent import Agent
-from bridge.sessions.agents import Agents, Policy
-from bridge.sessions.registry import Registry
-from bridge.steps import Step
-from schemas import records
-from schemas.records import AgentState
-from tests.unit.strategies import Message, status_body
+from bridge.registry.registry import Registry
+from tests.support.strategies import Message, status_body
 
 PARTITIONS = 1
 EVENT = b'{"pause_event": {}}'

@@ -7,7 +7,7 @@ from typing import cast
 
 from httptools import HttpParserError, HttpResponseParser
 
-from bridge.vendor.wire.exchange import MAX_BODY, Exchange
+from bridge.asm.http.request import MAX_BODY, Exchange
 
 
 class Http1(asyncio.Protocol):

@@ -13,8 +13,8 @@ from typing import cast
 
 from hpack import HPACKError
 
-from bridge.vendor.wire.exchange import MAX_BODY, Exchange
-from bridge.vendor.wire.heads import MAX_HEAD, Head, Heads
+from bridge.asm.http.header_block import MAX_HEAD, Head, Heads
+from bridge.asm.http.request import MAX_BODY, Exchange
 
 _DATA, _HEADERS, _, _RST_STREAM, _SETTINGS, _PUSH_PROMISE, _PING, _GOAWAY = range(8)
 _WINDOW_UPDATE, _CONTINUATION = 8, 9

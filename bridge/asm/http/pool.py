@@ -10,10 +10,10 @@ from typing import cast
 import certifi
 import httpx
 
-from bridge.vendor.errors import Unreachable
-from bridge.vendor.wire.exchange import Done, Exchange, Fetched, Request
-from bridge.vendor.wire.http1 import Http1
-from bridge.vendor.wire.http2 import Http2
+from bridge.asm.errors import Unreachable
+from bridge.asm.http.http1 import Http1
+from bridge.asm.http.http2 import Http2
+from bridge.asm.http.request import Done, Exchange, Fetched, Request
 
 _IDLE = 45.0
 """Seconds after which an unused connection is closed: before the other side does it while a request is on its way."""

@@ -8,7 +8,7 @@ import httpx
 from hpack import Encoder
 from hpack.hpack import encode_integer
 
-from bridge.vendor.errors import Unreachable
+from bridge.asm.errors import Unreachable
 
 Fetched = tuple[int, str | None, bytes]
 """Status, Retry-After and body of an answer."""

@@ -9,10 +9,10 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
-from bridge.embedded import EmbeddedBrokerError, embedded_broker
 from bridge.kafka import connected
 from bridge.kafka.topics import ensure_topics
 from bridge.settings.model import TopicsSettings
+from bridge.testing.embedded import EmbeddedBrokerError, embedded_broker
 
 PARTITIONS = 8
 _DEADLINE = 15.0
@@ -42,7 +42,7 @@ async def kafka(address: str | None, notes: list[str]) -> AsyncIterator[Kafka]:
 async def _own(notes: list[str]) -> AsyncIterator[Kafka]:
     """In a source tree what its tests use: Apache Kafka by docker or java, else the embedded broker."""
     try:
-        from tests.brokers import BrokerUnavailableError, start_broker
+        from bridge.testing.brokers import BrokerUnavailableError, start_broker
     except ImportError:
         notes.append("no Apache Kafka: give one by --broker HOST:PORT")
         async with embedded_broker() as servers:

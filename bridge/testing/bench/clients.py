@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from bridge.bench.scenarios import (
+from bridge.testing.bench.scenarios import (
     AIOHTTP,
     AT_LEAST_ONCE,
     EXACTLY_ONCE,
@@ -23,7 +23,7 @@ from bridge.bench.scenarios import (
     WORKERS,
 )
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PEERS = ROOT / "bench" / "peers"
 _BUILD_DEADLINE = 300.0
 _FASTEST = 0.05

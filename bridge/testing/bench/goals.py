@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from bridge.bench.figures import Measurement
-from bridge.bench.scenarios import AT_LEAST_ONCE, EXACTLY_ONCE, FAST_COMMITS, GO, GO_SLOTS, HTTP2, WORKERS
+from bridge.testing.bench.figures import Measurement
+from bridge.testing.bench.scenarios import AT_LEAST_ONCE, EXACTLY_ONCE, FAST_COMMITS, GO, GO_SLOTS, HTTP2, WORKERS
 
 _BOUNDS = {"below": operator.lt, "at most": operator.le, "at least": operator.ge}
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from bridge.bench.figures import Moment
+from bridge.testing.bench.figures import Moment
 
 _PROC = Path("/proc")
 

@@ -11,10 +11,10 @@ import msgspec
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.structs import TopicPartition
 
-from bridge.bench.broker import PARTITIONS
-from bridge.bench.clients import Place, agent_id
 from bridge.kafka import connected
-from bridge.kafka.keys import partition_for
+from bridge.kafka.partitioner import partition_for
+from bridge.testing.bench.broker import PARTITIONS
+from bridge.testing.bench.clients import Place, agent_id
 
 
 class Reader:

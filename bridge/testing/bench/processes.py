@@ -13,9 +13,9 @@ from typing import IO, Any
 
 import httpx
 
-from bridge.bench.machine import pinned
-from bridge.bench.scenarios import Scenario
-from bridge.embedded import ends_with_us, free_port
+from bridge.testing.bench.machine import pinned
+from bridge.testing.bench.scenarios import Scenario
+from bridge.testing.embedded import ends_with_us, free_port
 
 _START = 10.0
 _STOP = 30.0
@@ -57,7 +57,7 @@ class Target:
         self._http = httpx.AsyncClient(base_url=f"http://{listen}", timeout=10, trust_env=False)
 
     async def stats(self, reset: bool = False) -> dict[str, Any]:
-        """See ``bridge.bench.target.Service.stats``; ``reset``: and begin anew. Raises ``MeasurementError``."""
+        """See ``bridge.testing.bench.target.Service.stats``; ``reset``: and begin anew. Raises ``MeasurementError``."""
         try:
             answer = await self._http.get("/stats", params={"reset": "1"} if reset else None)
         except httpx.TransportError as error:
@@ -100,7 +100,7 @@ async def target(scenario: Scenario, directory: Path, go: Path | None = None) ->
     """The service in Python over plain HTTP/1.1; with the program ``go`` the one in Go, over TLS and HTTP/2."""
     listen, secure = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
     given = ["--listen", listen, "--change", str(scenario.change), "--latency", str(scenario.latency)]
-    command = [sys.executable, "-m", "bridge.bench.target", *given, "--queue", str(scenario.queue)]
+    command = [sys.executable, "-m", "bridge.testing.bench.target", *given, "--queue", str(scenario.queue)]
     service = Target(listen, f"http://{listen}", None)
     if go is not None:
         service = Target(listen, f"https://{secure}", directory / "ca.pem")

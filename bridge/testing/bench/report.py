@@ -5,9 +5,9 @@ from dataclasses import asdict
 from itertools import groupby
 from typing import Any, NamedTuple
 
-from bridge.bench.figures import Measurement, per_session
-from bridge.bench.goals import Goal, goals
-from bridge.bench.scenarios import AIOHTTP, EXACTLY_ONCE, GO
+from bridge.testing.bench.figures import Measurement, per_session
+from bridge.testing.bench.goals import Goal, goals
+from bridge.testing.bench.scenarios import AIOHTTP, EXACTLY_ONCE, GO
 
 
 class Column(NamedTuple):

@@ -4,13 +4,13 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from bridge.bench import clients, machine
-from bridge.bench.broker import Kafka, kafka
-from bridge.bench.clients import Client, go_build
-from bridge.bench.figures import Measurement
-from bridge.bench.measure import Bench, measure
-from bridge.bench.report import with_memory
-from bridge.bench.scenarios import Scenario
+from bridge.testing.bench import clients, machine
+from bridge.testing.bench.broker import Kafka, kafka
+from bridge.testing.bench.clients import Client, go_build
+from bridge.testing.bench.figures import Measurement
+from bridge.testing.bench.measure import Bench, measure
+from bridge.testing.bench.report import with_memory
+from bridge.testing.bench.scenarios import Scenario
 
 
 @dataclass(frozen=True)

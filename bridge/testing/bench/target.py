@@ -1,7 +1,7 @@
 """The service that the clients poll: canned answers of some 1.1 kB, head included; under /stats, what it saw.
 
 It is made to be cheap, not right (``asm-bridge simulate`` is that one): one process, no framework, requests read only
-as far as needed. ``python -m bridge.bench.target --listen HOST:PORT``; agent n is who says ``Bearer tok-n``.
+as far as needed. ``python -m bridge.testing.bench.target --listen HOST:PORT``; agent n is who says ``Bearer tok-n``.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import cast
 from urllib.parse import parse_qs, urlsplit
 
-from bridge.bench.figures import spread
+from bridge.testing.bench.figures import spread
 
 _TOKEN = re.compile(rb"\r\nauthorization: *bearer tok-(\d{1,7})\r\n", re.IGNORECASE)
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)

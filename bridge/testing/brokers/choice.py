@@ -1,11 +1,11 @@
 """Which broker the tests use: the one named, else the best that this machine can run."""
 
-from tests.brokers import docker, maven
-from tests.brokers.base import Broker, BrokerUnavailableError
-from tests.brokers.docker import DockerBroker
-from tests.brokers.embedded import EmbeddedBroker
-from tests.brokers.external import ExternalBroker
-from tests.brokers.maven import MavenBroker
+from bridge.testing.brokers import docker, maven
+from bridge.testing.brokers.base import Broker, BrokerUnavailableError
+from bridge.testing.brokers.docker import DockerBroker
+from bridge.testing.brokers.embedded import EmbeddedBroker
+from bridge.testing.brokers.external import ExternalBroker
+from bridge.testing.brokers.maven import MavenBroker
 
 NAMED: dict[str, type[Broker]] = {kind.name: kind for kind in (DockerBroker, MavenBroker, EmbeddedBroker)}
 """Best first."""

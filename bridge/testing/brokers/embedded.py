@@ -1,10 +1,10 @@
-"""Tansu, from PyPI: memory only, no transactions (see bridge.embedded for what it can carry)."""
+"""Tansu, from PyPI: memory only, no transactions (see bridge.testing.embedded for what it can carry)."""
 
 import socket
 
-from bridge.embedded import EmbeddedBrokerError, broker_command
-from tests.brokers.base import BrokerUnavailableError
-from tests.brokers.process import ProcessBroker
+from bridge.testing.brokers.base import BrokerUnavailableError
+from bridge.testing.brokers.process import ProcessBroker
+from bridge.testing.embedded import EmbeddedBrokerError, broker_command
 
 
 class EmbeddedBroker(ProcessBroker):

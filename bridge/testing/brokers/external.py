@@ -6,7 +6,7 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
-from tests.brokers.base import Broker, BrokerUnavailableError
+from bridge.testing.brokers.base import Broker, BrokerUnavailableError
 
 PROBE_DEADLINE = 15.0
 

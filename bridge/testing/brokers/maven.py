@@ -8,13 +8,13 @@ import xml.etree.ElementTree as ET
 from functools import cache
 from pathlib import Path
 
-from bridge.embedded import free_port
-from tests.brokers.base import BrokerUnavailableError
-from tests.brokers.process import ProcessBroker, tail
-from tests.brokers.single_node import single_node
+from bridge.testing.brokers.base import BrokerUnavailableError
+from bridge.testing.brokers.process import ProcessBroker, tail
+from bridge.testing.brokers.single_node import single_node
+from bridge.testing.embedded import free_port
 
 POM = Path(__file__).parent / "kafka" / "pom.xml"
-CACHE = Path(__file__).parents[2] / ".cache"
+CACHE = Path(__file__).parents[3] / ".cache"
 OLDEST_JAVA = 17
 FETCH_DEADLINE = 600.0
 FORMAT_DEADLINE = 60.0

@@ -9,8 +9,8 @@ from abc import abstractmethod
 from contextlib import ExitStack
 from pathlib import Path
 
-from bridge.embedded import ends_with_us, free_port
-from tests.brokers.base import START_DEADLINE, Broker, BrokerUnavailableError
+from bridge.testing.brokers.base import START_DEADLINE, Broker, BrokerUnavailableError
+from bridge.testing.embedded import ends_with_us, free_port
 
 
 class ProcessBroker(Broker):

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tests.brokers.maven import MavenBroker
+from bridge.testing.brokers.maven import MavenBroker
 
 ADMIN, BRIDGE = ("admin", "admin-s3cret"), ("bridge", "bridge-s3cret")
 """User name and password: one that may do all, and one that may do what it is granted."""
@@ -53,7 +53,7 @@ class SecuredBroker(MavenBroker):
         for future in made.values():
             future.result(10)
 
-    def confluent_arguments(self) -> dict[str, str]:
+    def confluent_arguments(self) -> dict[str, Any]:
         """A client of confluent-kafka that may do all."""
         return {
             "bootstrap.servers": self.bootstrap_servers,

@@ -6,8 +6,8 @@ alone, not on how often it is looked at.
 
 from math import inf
 
-from bridge.simulator import pictures, statuses
-from bridge.simulator.pictures import (
+from bridge.testing.simulator import pictures, statuses
+from bridge.testing.simulator.pictures import (
     ALERT_KINDS,
     ASM_SIDS,
     MESSAGES,
@@ -18,7 +18,7 @@ from bridge.simulator.pictures import (
     Session,
     milliseconds,
 )
-from bridge.simulator.statuses import OUT
+from bridge.testing.simulator.statuses import OUT
 
 MESSAGES_KEPT = 50
 MESSAGES_A_CHANGE = 0.1

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from math import inf
 from random import Random
 
-from bridge.simulator import statuses
-from bridge.simulator.pictures import SKILLS, phone
-from bridge.simulator.wire import Value, timestamp
+from bridge.testing.simulator import statuses
+from bridge.testing.simulator.pictures import SKILLS, phone
+from bridge.testing.simulator.wire import Value, timestamp
 
 CALL_SIDS = 4 * 10**18
 CALL_TYPES = ("INBOUND", "INBOUND", "INBOUND", "OUTBOUND", "PREVIEW", "MAC")

@@ -20,12 +20,12 @@ from typing import Any
 
 import msgspec
 
-from bridge.simulator import agents, calls
-from bridge.simulator.faults import Faults
-from bridge.simulator.pictures import ALERT_KINDS
-from bridge.simulator.service import Simulator
-from bridge.simulator.wire import FIELDS
-from bridge.simulator.world import Caller
+from bridge.testing.simulator import agents, calls
+from bridge.testing.simulator.faults import Faults
+from bridge.testing.simulator.pictures import ALERT_KINDS
+from bridge.testing.simulator.service import Simulator
+from bridge.testing.simulator.wire import FIELDS
+from bridge.testing.simulator.world import Caller
 
 Body = dict[str, Any]
 PREFIX = "/sim/"
@@ -72,7 +72,7 @@ def _route(simulator: Simulator, method: str, path: str, query: bytes, body: byt
             simulator.world.lived(caller)
             LEVERS[lever](simulator, caller, _decode(body))
             return _summary(simulator, caller)
-    raise NotFoundError(f"nothing at {method} {PREFIX}{path}; the paths are listed in bridge/simulator/control.py")
+    raise NotFoundError(f"nothing at {method} {PREFIX}{path}; see bridge/testing/simulator/control.py")
 
 
 def events(simulator: Simulator, query: bytes) -> list[Any]:

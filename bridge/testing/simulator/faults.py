@@ -4,7 +4,7 @@ from typing import Literal, get_args
 
 import msgspec
 
-from bridge.simulator import statuses
+from bridge.testing.simulator import statuses
 
 FaultName = Literal[
     "slow", "status_401", "status_429", "status_500", "status_503", "ended", "hang", "cut", "cut_after", "malformed"

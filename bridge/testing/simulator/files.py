@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from bridge.simulator.service import Simulator
+from bridge.testing.simulator.service import Simulator
 
 TOKENS_FILE = "sim-tokens.json"
 

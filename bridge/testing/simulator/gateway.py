@@ -10,12 +10,12 @@ from typing import Any
 
 import msgspec
 
-from bridge.simulator import agents, answers, calls, wire
-from bridge.simulator.answers import Answer, GatewayError
-from bridge.simulator.pictures import Agent, Session, newest_message
-from bridge.simulator.wire import Value
-from bridge.simulator.world import Caller, Poll, Shown, World
-from schemas import asm, protojson
+from asm_bridge_schemas import asm, protojson
+from bridge.testing.simulator import agents, answers, calls, wire
+from bridge.testing.simulator.answers import Answer, GatewayError
+from bridge.testing.simulator.pictures import Agent, Session, newest_message
+from bridge.testing.simulator.wire import Value
+from bridge.testing.simulator.world import Caller, Poll, Shown, World
 
 BASE = "/api/v1alpha1/asm/asmapi/"
 NO_SESSION = "asm session not found or no longer active"

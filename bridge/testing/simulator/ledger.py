@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from bridge.simulator.wire import Value
+from bridge.testing.simulator.wire import Value
 
 T = TypeVar("T")
 

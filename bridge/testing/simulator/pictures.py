@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from math import inf
 from random import Random
 
-from bridge.simulator import statuses
-from bridge.simulator.statuses import OUT
-from bridge.simulator.wire import Value, timestamp
+from bridge.testing.simulator import statuses
+from bridge.testing.simulator.statuses import OUT
+from bridge.testing.simulator.wire import Value, timestamp
 
 SKILLS = ("english", "spanish", "tagalog", "sales", "support", "billing")
 SITES = ("manila", "cebu", "houston")

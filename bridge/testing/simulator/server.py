@@ -13,9 +13,9 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from bridge.simulator import answers, control, gateway
-from bridge.simulator.answers import Answer
-from bridge.simulator.service import Simulator
+from bridge.testing.simulator import answers, control, gateway
+from bridge.testing.simulator.answers import Answer
+from bridge.testing.simulator.service import Simulator
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]

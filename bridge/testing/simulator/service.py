@@ -8,11 +8,11 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bridge.simulator import answers, gateway
-from bridge.simulator.answers import Answer, GatewayError
-from bridge.simulator.faults import Dice, FaultName
-from bridge.simulator.world import Caller, Options, World
-from schemas.protojson import ProtoJSONError
+from asm_bridge_schemas.protojson import ProtoJSONError
+from bridge.testing.simulator import answers, gateway
+from bridge.testing.simulator.answers import Answer, GatewayError
+from bridge.testing.simulator.faults import Dice, FaultName
+from bridge.testing.simulator.world import Caller, Options, World
 
 
 @dataclass(slots=True)

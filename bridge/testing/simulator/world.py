@@ -7,12 +7,12 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from bridge.simulator import agents, calls
-from bridge.simulator.answers import Answer
-from bridge.simulator.faults import FaultName, Faults
-from bridge.simulator.ledger import Conduct, Ledger
-from bridge.simulator.pictures import Agent
-from bridge.simulator.wire import Value
+from bridge.testing.simulator import agents, calls
+from bridge.testing.simulator.answers import Answer
+from bridge.testing.simulator.faults import FaultName, Faults
+from bridge.testing.simulator.ledger import Conduct, Ledger
+from bridge.testing.simulator.pictures import Agent
+from bridge.testing.simulator.wire import Value
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
