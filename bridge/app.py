@@ -19,7 +19,7 @@ from asm_bridge_schemas.records import AgentState
 from bridge.agents.agent import CONDITIONS
 from bridge.agents.injection import Message
 from bridge.agents.queue import Limits
-from bridge.asm.circuit_breaker import Host
+from bridge.asm.circuit_breaker import CircuitBreaker
 from bridge.asm.client import AsmClient, transport
 from bridge.asm.http.pool import Pool
 from bridge.asm.tokens import Tokens
@@ -27,22 +27,22 @@ from bridge.backoff import Backoff
 from bridge.kafka import KafkaUnavailableError
 from bridge.kafka.clients import Clients, NoTransactionsError
 from bridge.kafka.encoding import Encoder
-from bridge.kafka.group import Group
+from bridge.kafka.group import ConsumerGroupMember
 from bridge.kafka.partitioner import partition_for
 from bridge.kafka.topics import ensure_topics
 from bridge.ops.http import listen
 from bridge.ops.server import serve
 from bridge.ops.snapshot import Snapshot
-from bridge.partitions.journal import Partition
-from bridge.partitions.owner import Worker
-from bridge.partitions.watcher import Agents, Policy
+from bridge.partitions.journal import Journal
+from bridge.partitions.owner import PartitionOwner
+from bridge.partitions.watcher import PartitionAgents, Policy
 from bridge.polling.poller import Poller, now
 from bridge.registry.file import SessionsFileError, changes, read_sessions_file
-from bridge.registry.registry import Bad, Registry
+from bridge.registry.registry import InvalidEntry, Registry
 from bridge.registry.topic import write_registry
 from bridge.settings import AsmSettings, Settings
 from bridge.telemetry import tracing
-from bridge.telemetry.logs import News
+from bridge.telemetry.logs import RepeatFilter
 from bridge.telemetry.metrics import METRICS
 
 log = structlog.get_logger()
@@ -99,7 +99,7 @@ class Bridge:
         backoff = Backoff()
         self._client = AsmClient(_way(asm), asm.base_url)
         self._tokens = Tokens(settings.secrets_dir, asm.token.get_secret_value() if asm.token else None)
-        self._host = Host(backoff)
+        self._host = CircuitBreaker(backoff)
         self._poller = Poller(self._client, self._tokens, self._host, asm.rate_limit, self._holds)
         limits = Limits(**settings.injection.model_dump())
         self._policy = Policy(interval=settings.poll.interval, limits=limits, backoff=backoff, clock=now)
@@ -107,9 +107,9 @@ class Bridge:
         self._registry_read = asyncio.Event()
         self._sessions: dict[str, SessionEntry] | None = None
         self._hindrance: str | None = None
-        self._group: Group | None = None
+        self._group: ConsumerGroupMember | None = None
         self._draining = False
-        self._workers: dict[int, tuple[Worker, asyncio.Task[None]]] = {}
+        self._workers: dict[int, tuple[PartitionOwner, asyncio.Task[None]]] = {}
         self._tasks: asyncio.TaskGroup
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -249,7 +249,7 @@ class Bridge:
         """
         position = TopicPartition(self._clients.topic("sessions"), 0)
         read = written = -1
-        failures = News()
+        failures = RepeatFilter()
         while True:
             try:
                 async for messages, whole in self._clients.follow(position):
@@ -281,9 +281,9 @@ class Bridge:
 
     async def _take_part(self, stop: asyncio.Event) -> None:
         """Be a member of the group; one that Kafka throws out for good joins anew."""
-        failures = News()
+        failures = RepeatFilter()
         while not stop.is_set():
-            group = self._group = Group(self._clients, self._revoke, self._assign, self._deliver)
+            group = self._group = ConsumerGroupMember(self._clients, self._revoke, self._assign, self._deliver)
             try:
                 await group.start()
                 await group.run()
@@ -332,18 +332,18 @@ class Bridge:
         if number in self._workers:
             self._workers[number][0].deliver(messages)
 
-    def _worker(self, number: int) -> Worker:
+    def _worker(self, number: int) -> PartitionOwner:
         assert self._group is not None
         group = self._group
         count = self._settings.topics.partitions
 
-        def partition(committed: Callable[[str, AgentState | None], None]) -> Partition:
-            return Partition(number, self._clients, self._encoder, group.commit, committed)
+        def partition(committed: Callable[[str, AgentState | None], None]) -> Journal:
+            return Journal(number, self._clients, self._encoder, group.commit, committed)
 
-        def agents(partition: Partition) -> Agents:
-            return Agents(partition, count, self._registry, self._poller, self._policy)
+        def agents(partition: Journal) -> PartitionAgents:
+            return PartitionAgents(partition, count, self._registry, self._poller, self._policy)
 
-        return Worker(number, group, partition, agents, self._gathering)
+        return PartitionOwner(number, group, partition, agents, self._gathering)
 
     def _gathering(self, since: float) -> float:
         """Seconds until steps are committed that are gathered since then (monotonic).
@@ -359,11 +359,11 @@ class Bridge:
         for agents in self._owned(agent_id):
             agents.sync(agent_id)
 
-    def _refused(self, bad: Bad) -> None:
+    def _refused(self, bad: InvalidEntry) -> None:
         for agents in self._owned(bad.key):
-            agents.put_away(bad)
+            agents.dead_letter(bad)
 
-    def _owned(self, key: str | bytes) -> Iterator[Agents]:
+    def _owned(self, key: str | bytes) -> Iterator[PartitionAgents]:
         """The agents that ``key`` belongs to, if they are ours and in memory."""
         if not self._workers:
             return

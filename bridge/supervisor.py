@@ -44,7 +44,7 @@ _WRONG_SETTINGS = 2
 
 
 @dataclass(slots=True)
-class Child:
+class WorkerProcess:
     """A worker: its process (None while it does not run) and the port of its own ops endpoint. ``answered`` counts from
     its last start, ``was_ready`` and ``restarts`` from ours."""
 
@@ -63,10 +63,10 @@ def run(count: int, arguments: Sequence[str], *, ops: tuple[str, int], instance:
     kafka.group_instance_id, ``drain`` the seconds that a worker may take to stop.
     """
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it would tell each look at a worker
-    return asyncio.run(_run(Workers(count, arguments, instance, drain + _GRACE), ops))
+    return asyncio.run(_run(Supervisor(count, arguments, instance, drain + _GRACE), ops))
 
 
-async def _run(workers: "Workers", ops: tuple[str, int]) -> int:
+async def _run(workers: "Supervisor", ops: tuple[str, int]) -> int:
     host, port = ops
     try:
         listener = listen(host, port)
@@ -82,7 +82,7 @@ async def _run(workers: "Workers", ops: tuple[str, int]) -> int:
     return code
 
 
-def _on_signals(stop: asyncio.Event, workers: "Workers") -> None:
+def _on_signals(stop: asyncio.Event, workers: "Supervisor") -> None:
     """The first signal drains; the second one ends all at once."""
     loop = asyncio.get_running_loop()
 
@@ -98,11 +98,11 @@ def _on_signals(stop: asyncio.Event, workers: "Workers") -> None:
         loop.add_signal_handler(number, caught, number)
 
 
-class Workers:
+class Supervisor:
     """The children, kept running."""
 
     def __init__(self, count: int, arguments: Sequence[str], instance: str | None, patience: float) -> None:
-        self.children = [Child(number) for number in range(count)]
+        self.children = [WorkerProcess(number) for number in range(count)]
         self.client = httpx.AsyncClient(timeout=_ANSWER_WITHIN, trust_env=False)
         self._arguments = arguments
         self._instance = instance
@@ -124,7 +124,7 @@ class Workers:
             if child.process is not None:
                 child.process.kill()
 
-    async def _keep(self, child: Child, stop: asyncio.Event) -> int:
+    async def _keep(self, child: WorkerProcess, stop: asyncio.Event) -> int:
         """Have the worker run, again whenever it ends. Returns 0, or the exit code of one that cannot work."""
         clock = asyncio.get_running_loop().time
         failures = 0
@@ -134,7 +134,7 @@ class Workers:
             if stop.is_set():
                 return 0 if code in (0, -signal.SIGTERM, -signal.SIGUSR1) else 1
             failures = (failures if clock() - began < _SOUND_AFTER else 0) + (code != 0)
-            if hopeless(code, child.was_ready, failures):
+            if is_permanent(code, child.was_ready, failures):
                 log.error("worker.failed", worker=child.number, exit_code=code, note="see what it said; all end")
                 stop.set()
                 return code
@@ -144,7 +144,7 @@ class Workers:
             await _fires(stop, delay)
         return 0
 
-    async def _live(self, child: Child, stop: asyncio.Event) -> int:
+    async def _live(self, child: WorkerProcess, stop: asyncio.Event) -> int:
         """One life of a worker. Returns its exit code (a signal's as a negative number)."""
         child.port, child.answered = free_port(), False
         command = worker_command(self._arguments, child.number, child.port, self._instance)
@@ -170,7 +170,7 @@ class Workers:
             log.error("worker.killed", worker=number, note=f"it has not stopped within {self._patience:g} s")
             process.kill()
 
-    async def _until_ready(self, child: Child) -> None:
+    async def _until_ready(self, child: WorkerProcess) -> None:
         while True:
             status, _ = await self.ask(child, "readyz")
             if status == httpx.codes.OK:
@@ -181,7 +181,7 @@ class Workers:
 
     # -- what the endpoints tell
 
-    async def ask(self, child: Child, path: str) -> tuple[int, str]:
+    async def ask(self, child: WorkerProcess, path: str) -> tuple[int, str]:
         """Status and text of a worker's own endpoint; 0 and the reason if it does not answer."""
         if child.process is None:
             return 0, "does not run; it is started again"
@@ -223,7 +223,7 @@ class Workers:
         return generate_latest(_Families([*merged(texts), alive, restarts]))
 
 
-def application(workers: Workers) -> Starlette:
+def application(workers: Supervisor) -> Starlette:
     """The merged endpoint: all must be alive, all must be ready, the metrics of all."""
 
     def told(reasons: Mapping[int, str], good: str) -> Response:
@@ -250,7 +250,7 @@ def worker_command(arguments: Sequence[str], number: int, port: int, instance: s
     return [sys.executable, "-m", "bridge", *arguments, *own]
 
 
-def hopeless(code: int, was_ready: bool, failures: int) -> bool:
+def is_permanent(code: int, was_ready: bool, failures: int) -> bool:
     """Whether all end with a worker that ended: its settings are wrong, or it fails again and again before it works."""
     return code == _WRONG_SETTINGS or (code == 1 and not was_ready and failures >= _TRIES)
 

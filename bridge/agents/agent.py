@@ -24,10 +24,10 @@ from asm_bridge_schemas.records import (
 )
 from bridge.agents.diff import end_session, observe
 from bridge.agents.injection import Entry
-from bridge.agents.queue import Limits, Pending
+from bridge.agents.queue import InjectionQueue, Limits
 from bridge.agents.step import Step
 from bridge.asm.client import Kept, read
-from bridge.asm.errors import Malformed, Refused, Throttled, Unauthorized, VendorError
+from bridge.asm.errors import AsmError, Malformed, Refused, Throttled, Unauthorized
 from bridge.backoff import Backoff
 from bridge.clock import rfc3339
 
@@ -41,7 +41,7 @@ _MAX_TEXT = 256 * 1024
 _LOST_AFTER_INTERVALS = 3
 
 
-class Moment(NamedTuple):
+class Instant(NamedTuple):
     """Now: ``mono`` to measure with, ``wall`` (seconds since 1970) to publish."""
 
     mono: float
@@ -49,7 +49,7 @@ class Moment(NamedTuple):
 
 
 @dataclass(slots=True)
-class Ask:
+class PollRequest:
     """A request to make: ``call`` is the vendor's, ``sid`` the session it is about (None: whichever there is)."""
 
     call: str
@@ -64,7 +64,7 @@ class Ask:
 
 
 @dataclass(slots=True)
-class Doubt:
+class UnexplainedRefusal:
     """A refusal that may mean the request or its session: ``getcurrentsession`` tells."""
 
     sid: str | None
@@ -72,7 +72,7 @@ class Doubt:
     http_status: int | None
 
 
-class Sick(VendorError):
+class Unpollable(AsmError):
     """The agent cannot be asked at all, by its registry entry."""
 
     def __init__(self, reason: str, text: str) -> None:
@@ -89,31 +89,31 @@ class Agent:
         "pending", "share", "sick", "sid", "state", "unknown_since",
     )  # fmt: skip
 
-    def __init__(self, state: AgentState, limits: Limits, backoff: Backoff, at: Moment) -> None:
+    def __init__(self, state: AgentState, limits: Limits, backoff: Backoff, at: Instant) -> None:
         self.state = state
         self.entry: SessionEntry | None = None
-        self.pending = Pending(limits)
+        self.pending = InjectionQueue(limits)
         self.sid = state.asm_session_sid
         self.interval = 1.0
-        self.sick: Sick | None = None
+        self.sick: Unpollable | None = None
         self.unknown_since: float | None = 0.0
         self.committed_cursor = state.message_cursor
         self.not_before = 0.0
         self.due = 0.0
         self.share = crc32(state.agent_id.encode()) / 2**32
         """Where in its interval it is asked, from 0 to 1: a fleet that starts together must not ask together."""
-        self.in_flight: Ask | None = None
+        self.in_flight: PollRequest | None = None
         self.again = False
         self._backoff = backoff
         self._answered = at
         self._failures = 0
-        self._trouble: VendorError | None = None
+        self._trouble: AsmError | None = None
         self._refused_token: str | None = None
-        self._doubt: Doubt | None = None
+        self._doubt: UnexplainedRefusal | None = None
         self._ended = False
         self._voice_sid: str | None = None
         self._plain_next = False
-        self._plain: Ask | None = None
+        self._plain: PollRequest | None = None
         self._body: bytes | None = None
 
     @property
@@ -126,7 +126,7 @@ class Agent:
         return "in_session" if self.state.asm_session_sid else "no_session"
 
     @property
-    def trouble(self) -> VendorError | None:
+    def trouble(self) -> AsmError | None:
         """Why it is not, or was not the last time, asked with success."""
         return self.sick or self._trouble
 
@@ -137,7 +137,7 @@ class Agent:
 
     # -- the registry's wishes
 
-    def watch(self, entry: SessionEntry, interval: float, at: Moment) -> Step | None:
+    def watch(self, entry: SessionEntry, interval: float, at: Instant) -> Step | None:
         """Watch from now on, or as ``entry`` now says. The first time begins a stream."""
         step = Step(self.state, at.wall)
         if self.state.stream_id is None:
@@ -154,7 +154,7 @@ class Agent:
             step.set(labels=entry.labels)
         return self._done(step)
 
-    def unwatch(self, at: Moment) -> Step | None:
+    def unwatch(self, at: Instant) -> Step | None:
         """Watch no longer: ends the session in view and the stream. Entries wait on, for an agent now unknown."""
         step = Step(self.state, at.wall)
         self.entry, self.sid, self.unknown_since = None, None, at.wall
@@ -173,16 +173,16 @@ class Agent:
 
     # -- what to ask
 
-    def may_ask(self, token: str, at: Moment) -> bool:
+    def may_poll(self, token: str, at: Instant) -> bool:
         """Whether it is time: not while backing off, and not with a token that was refused within the last minute."""
         changed = self._refused_token is not None and token != self._refused_token
         return self.entry is not None and (at.mono >= self.not_before or changed)
 
-    def ask(self, token: str, at: Moment) -> Ask:
+    def ask(self, token: str, at: Instant) -> PollRequest:
         """The next request; the events in it count as tried."""
         self.again = False
         if self._doubt is not None or self.sid is None:
-            return self._with_token(Ask("getcurrentsession", b"{}", self.state.stream_id, self.sid), token)
+            return self._with_token(PollRequest("getcurrentsession", b"{}", self.state.stream_id, self.sid), token)
         taken = self.pending.take(at.wall) if self._carries and not self._plain_next else []
         self._plain_next = False
         if taken:
@@ -202,12 +202,12 @@ class Agent:
     def _carries(self) -> bool:
         return self.sid is not None and not self._ended
 
-    def _with_token(self, ask: Ask, token: str) -> Ask:
+    def _with_token(self, ask: PollRequest, token: str) -> PollRequest:
         if ask.token != token:
             ask.token, ask.request = token, None
         return ask
 
-    def _status(self, taken: tuple[Entry, ...]) -> Ask:
+    def _status(self, taken: tuple[Entry, ...]) -> PollRequest:
         entry = self.entry
         assert entry is not None
         body = {
@@ -221,11 +221,13 @@ class Agent:
             "agent_pbx_extensions": entry.agent_pbx_extensions,
         }
         calls, messages = entry.get_queued_calls, entry.get_messages
-        return Ask("getstatus", msgspec.json.encode(body), self.state.stream_id, self.sid, taken, calls, messages)
+        return PollRequest(
+            "getstatus", msgspec.json.encode(body), self.state.stream_id, self.sid, taken, calls, messages
+        )
 
     # -- what came of it
 
-    def answered(self, ask: Ask, status: int, body: bytes, at: Moment) -> Step | None:
+    def answered(self, ask: PollRequest, status: int, body: bytes, at: Instant) -> Step | None:
         """A 2xx answer. Most often the same as the last one: then there is nothing to read."""
         if body == self._body and not ask.entries and ask.call == "getstatus" and self.state.lost is None:
             self._recovered(at)
@@ -243,41 +245,41 @@ class Agent:
         self.pending.delivered(step, ask.entries, ask.sid, status)
         return self._done(step)
 
-    def failed(self, ask: Ask, error: VendorError, at: Moment) -> Step | None:
+    def failed(self, ask: PollRequest, error: AsmError, at: Instant) -> Step | None:
         """No usable answer. A refusal is looked into at once; everything else is tried again later."""
         step = Step(self.state, at.wall)
         if self._stale(ask):
-            self.pending.failed(step, ask.entries, error.http_status, error.maybe_acted)
+            self.pending.failed(step, ask.entries, error.http_status, error.possibly_processed)
         elif isinstance(error, Refused):
             if ask.call == "getcurrentsession":
                 self._session_read(step, AsmSession(), at)
             elif self._ended and not ask.entries:
                 self._well(step, at)
             else:
-                self._doubt, self.again = Doubt(ask.sid, ask.entries, error.http_status), True
+                self._doubt, self.again = UnexplainedRefusal(ask.sid, ask.entries, error.http_status), True
         else:
             self._refused_token = ask.token if isinstance(error, Unauthorized) else None
             if error.http_status is not None and 200 <= error.http_status < 300:
                 self.pending.delivered(step, ask.entries, ask.sid, error.http_status)
             else:
-                self.pending.failed(step, ask.entries, error.http_status, error.maybe_acted)
+                self.pending.failed(step, ask.entries, error.http_status, error.possibly_processed)
             self._trouble_with(step, error, at)
         return self._done(step)
 
-    def hindered(self, error: VendorError | None, at: Moment) -> Step | None:
+    def hindered(self, error: AsmError | None, at: Instant) -> Step | None:
         """It was time to ask, and could not be done; without an error, because of the last one."""
         self._trouble = error or self._trouble
         step = Step(self.state, at.wall)
         self._check_lost(step, at)
         return self._done(step)
 
-    def sweep(self, at: Moment) -> Step | None:
+    def sweep(self, at: Instant) -> Step | None:
         """Finish the entries whose time has come."""
         step = Step(self.state, at.wall)
         self.pending.sweep(step, self.in_flight.entries if self.in_flight else (), self.unknown_since)
         return self._done(step)
 
-    def take(self, entry: Entry, at: Moment) -> Step | None:
+    def take(self, entry: Entry, at: Instant) -> Step | None:
         """An entry of the inbox: it waits for the next request, or is finished here."""
         step = Step(self.state, at.wall)
         self.pending.add(step, entry)
@@ -294,7 +296,7 @@ class Agent:
         changed, self.state = step.state is not self.state, step.state
         return None if step.empty and not changed else step
 
-    def _status_read(self, step: Step, ask: Ask, body: bytes, at: Moment) -> None:
+    def _status_read(self, step: Step, ask: PollRequest, body: bytes, at: Instant) -> None:
         answer = read(GetStatusRes, body).voice_status or VoiceStatus()
         if len(body) > _MAX_TEXT and (longest := _longest_text(answer)) > _MAX_TEXT:
             raise Malformed(f"a text of {longest} characters does not fit into a record", http_status=200)
@@ -303,7 +305,7 @@ class Agent:
         observe(step, answer, sid=ask.sid, voice_sid=self._voice_sid, calls=ask.calls, messages=ask.messages)
         self._body, self._ended = body, False
 
-    def _session_read(self, step: Step, session: AsmSession, at: Moment) -> None:
+    def _session_read(self, step: Step, session: AsmSession, at: Instant) -> None:
         """Which session there is now; with a doubt, whether the request or its session was at fault."""
         now = None if session.asm_session_sid == "0" or timestamp(session.asm_session_end) else session.asm_session_sid
         doubt, self._doubt = self._doubt, None
@@ -320,7 +322,7 @@ class Agent:
         self.sid, self._plain = fixed or now, None
         self.again = now is not None and not self._ended
 
-    def _refused(self, step: Step, doubt: Doubt, at: Moment) -> None:
+    def _refused(self, step: Step, doubt: UnexplainedRefusal, at: Instant) -> None:
         """The session lives, so the request was bad: one of its events, or all of it."""
         if not doubt.entries:
             self._trouble_with(step, Refused("the request was refused", http_status=doubt.http_status), at)
@@ -328,34 +330,34 @@ class Agent:
         self.pending.refused(step, doubt.entries, doubt.http_status)
         self._plain_next = self.again = True
 
-    def _stale(self, ask: Ask) -> bool:
+    def _stale(self, ask: PollRequest) -> bool:
         """Whether a request was about something that is not watched any more."""
         return self.entry is None or ask.stream_id != self.state.stream_id or ask.sid != self.sid
 
-    def _recovered(self, at: Moment) -> None:
+    def _recovered(self, at: Instant) -> None:
         self._failures, self._answered, self._trouble, self.not_before = 0, at, None, 0.0
         self._refused_token = None
 
-    def _well(self, step: Step, at: Moment) -> None:
+    def _well(self, step: Step, at: Instant) -> None:
         self._recovered(at)
         if (lost := step.state.lost) is not None:
             step.tell(AgentObservationResumed, reason=lost.reason, since=lost.since)
             step.set(lost=None)
 
-    def _trouble_with(self, step: Step, error: VendorError, at: Moment) -> None:
+    def _trouble_with(self, step: Step, error: AsmError, at: Instant) -> None:
         self._trouble = error
         self.not_before = at.mono + self._pause(error)
         self._failures += 1
         self._check_lost(step, at)
 
-    def _pause(self, error: VendorError) -> float:
+    def _pause(self, error: AsmError) -> float:
         if isinstance(error, Unauthorized):
             return UNAUTHORIZED_RETRY
         if isinstance(error, Throttled) and error.retry_after is not None:
             return error.retry_after
         return self._backoff.delay(self._failures)
 
-    def _check_lost(self, step: Step, at: Moment) -> None:
+    def _check_lost(self, step: Step, at: Instant) -> None:
         silent = at.mono - self._answered.mono
         if (
             step.state.lost is None

@@ -47,7 +47,7 @@ class Entry:
     injection: Injection | None = None
     fault: tuple[str, str] | None = None
     attempts: int = 0
-    maybe_sent: bool = False
+    possibly_processed: bool = False
     http_status: int | None = field(default=None)
     trace: Trace | None = None
 
@@ -60,7 +60,7 @@ class Entry:
         return len(self.value or b"")
 
 
-def read_entry(message: Message, ttl: float, maybe_sent: bool) -> Entry:
+def read_entry(message: Message, ttl: float, possibly_processed: bool) -> Entry:
     """The entry in a record that has a key. One that is no event comes back with its ``fault``."""
     assert message.key is not None
     headers = _texts(message.headers)
@@ -78,7 +78,7 @@ def read_entry(message: Message, ttl: float, maybe_sent: bool) -> Entry:
         origin=origin,
         received_at=received_at,
         expires_at=received_at + ttl,
-        maybe_sent=maybe_sent,
+        possibly_processed=possibly_processed,
         trace=incoming(message.headers),
     )
     try:

@@ -25,7 +25,7 @@ class Limits:
     max_pending: int = 1000
 
 
-class Pending:
+class InjectionQueue:
     """The entries of one agent that are not finished, in order.
 
     ``solo``: how many of the first are sent one by one, because they were refused together.
@@ -104,11 +104,11 @@ class Pending:
             text = f"the service refused the event with HTTP {http_status}"
             self._complete(step, entry, "rejected", "refused", text)
 
-    def failed(self, step: Step, taken: Iterable[Entry], http_status: int | None, maybe_acted: bool) -> None:
+    def failed(self, step: Step, taken: Iterable[Entry], http_status: int | None, possibly_processed: bool) -> None:
         """A try that told nothing about the events themselves."""
         for entry in taken:
             entry.http_status = http_status
-            entry.maybe_sent |= maybe_acted
+            entry.possibly_processed |= possibly_processed
             if entry.attempts >= self._limits.max_attempts:
                 text = f"{entry.attempts} attempts failed; the last answer was {http_status or 'none'}"
                 self._undeliverable(step, entry, "attempts_exhausted", text)
@@ -159,7 +159,7 @@ class Pending:
             reason=reason,
             http_status=entry.http_status,
             attempts=entry.attempts,
-            possibly_repeated=entry.maybe_sent and entry.fault is None and outcome != "duplicate",
+            possibly_repeated=entry.possibly_processed and entry.fault is None and outcome != "duplicate",
             received_at=rfc3339(entry.received_at),
             completed_at=step.at,
         )

@@ -3,7 +3,7 @@
 from bridge.backoff import Backoff
 
 
-class Host:
+class CircuitBreaker:
     """A circuit breaker over all sessions of a process.
 
     After ``threshold`` requests in a row without any answer it is down: then one session at a time may ask, after a
@@ -22,7 +22,7 @@ class Host:
     def down(self) -> bool:
         return self._failures >= self._threshold
 
-    def may_ask(self, now: float) -> bool:
+    def may_poll(self, now: float) -> bool:
         """Whether a request may go out; where the host is down, a True is the one probe."""
         if not self.down:
             return True

@@ -20,7 +20,7 @@ from pyreqwest.proxy import ProxyBuilder
 
 from asm_bridge_schemas import protojson
 from asm_bridge_schemas.asm import AsmSession
-from bridge.asm.errors import Malformed, Refused, Throttled, Unauthorized, Unavailable, Unreachable, VendorError
+from bridge.asm.errors import AsmError, Malformed, Refused, Throttled, Unauthorized, Unavailable, Unreachable
 from bridge.asm.http.pool import Pool
 from bridge.asm.http.request import Done, Fetched, Request, Target
 
@@ -67,7 +67,7 @@ def transport(
 
 
 class AsmClient:
-    """Calls of the ASM service. Raises only ``VendorError``; every call is bounded by the transport's time-outs."""
+    """Calls of the ASM service. Raises only ``AsmError``; every call is bounded by the transport's time-outs."""
 
     def __init__(self, transport: httpx.AsyncBaseTransport | Pool, base_url: str) -> None:
         self._transport = transport
@@ -97,7 +97,7 @@ class AsmClient:
         except Unreachable as error:
             done(error)
         except Exception as error:  # noqa: BLE001 - a fault in a library must not leave an agent waiting for ever
-            done(Unreachable(f"{type(error).__name__}: {error}", maybe_acted=True))
+            done(Unreachable(f"{type(error).__name__}: {error}", possibly_processed=True))
         else:
             done(answer)
 
@@ -134,7 +134,7 @@ class AsmClient:
 
 
 def usable(answer: Fetched | Unreachable) -> tuple[int, bytes]:
-    """Status and body of a 2xx answer. Raises ``VendorError`` for any other, and for none."""
+    """Status and body of a 2xx answer. Raises ``AsmError`` for any other, and for none."""
     if isinstance(answer, Unreachable):
         raise answer
     status, retry_after, body = answer
@@ -142,7 +142,7 @@ def usable(answer: Fetched | Unreachable) -> tuple[int, bytes]:
         raise _failure(status, retry_after)
     if len(body) > MAX_ANSWER:
         text = f"the answer has {len(body)} bytes; its records would not fit into Kafka"
-        raise Malformed(text, http_status=status, maybe_acted=True)
+        raise Malformed(text, http_status=status, possibly_processed=True)
     return status, body
 
 
@@ -155,7 +155,7 @@ def read(cls: type[T], body: bytes) -> T:
 
 
 def _unreachable(error: Exception) -> Unreachable:
-    return Unreachable(f"{type(error).__name__}: {error}", maybe_acted=not _unsent(error))
+    return Unreachable(f"{type(error).__name__}: {error}", possibly_processed=not _unsent(error))
 
 
 def _unsent(error: Exception) -> bool:
@@ -170,7 +170,7 @@ def _unsent(error: Exception) -> bool:
     return isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout | PoolTimeoutError)
 
 
-def _failure(status: int, retry_after: str | None) -> VendorError:
+def _failure(status: int, retry_after: str | None) -> AsmError:
     text = f"HTTP {status}"
     if status in (401, 403):
         return Unauthorized(text, http_status=status)
@@ -179,9 +179,9 @@ def _failure(status: int, retry_after: str | None) -> VendorError:
     if status in _REFUSALS:
         return Refused(text, http_status=status)
     if status >= 500:
-        return Unavailable(text, http_status=status, maybe_acted=status != 501)
+        return Unavailable(text, http_status=status, possibly_processed=status != 501)
     return Malformed(
-        f"HTTP {status}, which is no answer to this call", http_status=status, maybe_acted=200 <= status < 300
+        f"HTTP {status}, which is no answer to this call", http_status=status, possibly_processed=200 <= status < 300
     )
 
 

@@ -1,28 +1,28 @@
 """What can go wrong with a request to the vendor, by what the caller must do next."""
 
 
-class VendorError(Exception):
+class AsmError(Exception):
     """No answer that can be used.
 
     ``reason`` is the word published in ``AgentObservationLost``; ``http_status`` is None where no answer came;
-    ``maybe_acted``: the service may have taken the request's events all the same.
+    ``possibly_processed``: the service may have taken the request's events all the same.
     """
 
     reason = "failed"
 
-    def __init__(self, text: str, *, http_status: int | None = None, maybe_acted: bool = False) -> None:
+    def __init__(self, text: str, *, http_status: int | None = None, possibly_processed: bool = False) -> None:
         super().__init__(text)
         self.http_status = http_status
-        self.maybe_acted = maybe_acted
+        self.possibly_processed = possibly_processed
 
 
-class Unauthorized(VendorError):
+class Unauthorized(AsmError):
     """401, 403, or no token to send: ask no more until the token changes (a try a minute apart)."""
 
     reason = "unauthorized"
 
 
-class Throttled(VendorError):
+class Throttled(AsmError):
     """429, 503: ask again after ``retry_after`` seconds, or with back-off where the service named no time."""
 
     reason = "throttled"
@@ -32,7 +32,7 @@ class Throttled(VendorError):
         self.retry_after = retry_after
 
 
-class Unavailable(VendorError):
+class Unavailable(AsmError):
     """Another 5xx, a time-out, a network failure: ask again with back-off."""
 
     reason = "unavailable"
@@ -47,18 +47,18 @@ class Unreachable(Unavailable):
 
     reason = "unreachable"
 
-    def __init__(self, text: str, *, maybe_acted: bool = False, silence: bool = True) -> None:
-        super().__init__(text, maybe_acted=maybe_acted)
+    def __init__(self, text: str, *, possibly_processed: bool = False, silence: bool = True) -> None:
+        super().__init__(text, possibly_processed=possibly_processed)
         self.silence = silence
 
 
-class Refused(VendorError):
+class Refused(AsmError):
     """400, 404, 409, 412, 422: the request is bad or its session has ended; ``getcurrentsession`` tells which."""
 
     reason = "refused"
 
 
-class Malformed(VendorError):
+class Malformed(AsmError):
     """An answer that is none: unreadable JSON, wrong types, a status nobody expects. Ask again with back-off."""
 
     reason = "malformed"

@@ -11,7 +11,7 @@ from aiokafka.structs import ConsumerRecord, TopicPartition
 
 from asm_bridge_schemas.commands import SessionEntry
 from bridge.asm.client import AsmClient
-from bridge.asm.errors import Malformed, Unauthorized, VendorError
+from bridge.asm.errors import AsmError, Malformed, Unauthorized
 from bridge.asm.tokens import Tokens
 from bridge.check import vendor
 from bridge.check.finding import Finding, ok, problem, skipped, warning
@@ -150,16 +150,16 @@ async def accepted(
     return _told(settings, {agent: task.result() for agent, task in answers.items()}, len(tokens))
 
 
-async def _ask(client: AsmClient, token: str) -> bool | VendorError:
+async def _ask(client: AsmClient, token: str) -> bool | AsmError:
     """Whether the agent is logged in."""
     try:
         return (await client.current_session(token)).asm_session_sid != "0"
-    except VendorError as error:
+    except AsmError as error:
         return error
 
 
-def _told(settings: Settings, answers: Mapping[str, bool | VendorError], total: int) -> list[Finding]:
-    errors = {agent: (type(one), str(one)) for agent, one in answers.items() if isinstance(one, VendorError)}
+def _told(settings: Settings, answers: Mapping[str, bool | AsmError], total: int) -> list[Finding]:
+    errors = {agent: (type(one), str(one)) for agent, one in answers.items() if isinstance(one, AsmError)}
     logged_in = sum(answer is True for answer in answers.values())
     share = f"{len(answers)} of {total} tried (--all-agents tries all)" if len(answers) < total else f"{total} tried"
     text = f"{len(answers) - len(errors)} taken, {logged_in} agents logged in; {share}"
@@ -167,7 +167,7 @@ def _told(settings: Settings, answers: Mapping[str, bool | VendorError], total: 
     return [*well, *(_refused(settings, kind, agents) for kind, agents in _grouped(errors))]
 
 
-def _refused(settings: Settings, kind: tuple[type[VendorError], str], agents: list[str]) -> Finding:
+def _refused(settings: Settings, kind: tuple[type[AsmError], str], agents: list[str]) -> Finding:
     cls, told = kind
     if cls is Unauthorized:
         text = f"{_named(agents)}: the service refuses the token ({told})"

@@ -11,7 +11,7 @@ from aiokafka.errors import ConsumerStoppedError, KafkaError
 from aiokafka.structs import ConsumerRecord, OffsetAndMetadata, TopicPartition
 
 from bridge.kafka.clients import Clients, bounded, ended
-from bridge.telemetry.logs import News
+from bridge.telemetry.logs import RepeatFilter
 from bridge.telemetry.metrics import METRICS
 
 log = structlog.get_logger()
@@ -19,7 +19,7 @@ log = structlog.get_logger()
 _HEARTBEAT_WAIT = 60.0
 
 
-class Group(ConsumerRebalanceListener):  # type: ignore[misc]
+class ConsumerGroupMember(ConsumerRebalanceListener):  # type: ignore[misc]
     """Membership in the consumer group.
 
     ``revoke`` is awaited before the partitions may go to somebody else; ``assign(partitions, kept)`` must not wait:
@@ -53,7 +53,7 @@ class Group(ConsumerRebalanceListener):  # type: ignore[misc]
     async def run(self) -> None:
         """Hand out records until stopped. Kafka's passing errors are waited out; raises ``KafkaError`` where it is
         for good."""
-        failures = News()
+        failures = RepeatFilter()
         while True:
             try:
                 for partition, messages in (await self._consumer.getmany(timeout_ms=1000)).items():

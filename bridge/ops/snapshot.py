@@ -6,8 +6,8 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from bridge.agents.agent import Agent
-from bridge.partitions.owner import Worker
-from bridge.partitions.watcher import Agents
+from bridge.partitions.owner import PartitionOwner
+from bridge.partitions.watcher import PartitionAgents
 
 PartitionState = Literal["opening", "watching", "cannot_commit", "handing_over"]
 
@@ -33,7 +33,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
 
     not_ready: str | None
     group_id: str
-    owned: Mapping[int, Worker]
+    owned: Mapping[int, PartitionOwner]
     partitions_total: int
     registered: int
     refused: int
@@ -50,7 +50,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
                 yield Watched(number, agent)
 
 
-def _view(number: int, agents: Agents | None) -> PartitionView:
+def _view(number: int, agents: PartitionAgents | None) -> PartitionView:
     if agents is None:
         return PartitionView(number, "opening", 0)
     state: PartitionState = "watching" if agents.accepting else "cannot_commit" if agents.active else "handing_over"

@@ -21,7 +21,7 @@ from asm_bridge_schemas.records import AgentState
 from bridge.agents.step import DeadLetter, Step
 from bridge.kafka.clients import Clients, bounded
 from bridge.kafka.encoding import Encoder, Outgoing, read_state
-from bridge.partitions.offsets import Bookmark, Offsets
+from bridge.partitions.offsets import CommitMetadata, OffsetTracker
 from bridge.telemetry import tracing
 from bridge.telemetry.metrics import METRICS
 
@@ -53,7 +53,7 @@ class Batch:
         self.size += len(message.value or b"")
 
 
-class Partition:
+class Journal:
     """Steps go in by ``append`` at any time and never wait; ``commit`` writes what was gathered, whole or not at
     all."""
 
@@ -67,8 +67,8 @@ class Partition:
     ) -> None:
         self.number = number
         self.states: dict[str, AgentState] = {}
-        self.offsets = Offsets(0)
-        self.bookmark = Bookmark()
+        self.offsets = OffsetTracker(0)
+        self.bookmark = CommitMetadata()
         self._inbox = TopicPartition(clients.topic("inject"), number)
         self._clients = clients
         self._encoder = encoder
@@ -78,7 +78,7 @@ class Partition:
         self._batch = Batch()
         self._written: set[str] = set()
         self._unwatched: set[str] = set()
-        self._marked: tuple[int, Bookmark] | None = None
+        self._marked: tuple[int, CommitMetadata] | None = None
         self._since: float | None = None
         self.wake = asyncio.Event()
 
@@ -90,8 +90,8 @@ class Partition:
         self._unwatched = {agent_id for agent_id, state in self.states.items() if state.stream_id is None}
         offset, metadata = await self._clients.committed(self._inbox)
         # Without an offset nobody ever owned the partition, or the group's offsets have expired.
-        bookmark = Bookmark.read(metadata) if offset is not None else Bookmark(clean=not self.states)
-        self.offsets = Offsets(offset or 0)
+        bookmark = CommitMetadata.read(metadata) if offset is not None else CommitMetadata(clean=not self.states)
+        self.offsets = OffsetTracker(offset or 0)
         self.bookmark = msgspec.structs.replace(bookmark, clean=False)
         self._marked = None
         await self.commit()
@@ -118,13 +118,13 @@ class Partition:
         if step.traces or step.span is not None:
             self._batch.traced.append(step)
         for letter in step.dead_letters:
-            self.put_away(letter)
+            self.dead_letter(letter)
         for offset in step.finished:
             self.offsets.finish(offset)
         METRICS.told(step)
         self.wake.set()
 
-    def put_away(self, letter: DeadLetter) -> None:
+    def dead_letter(self, letter: DeadLetter) -> None:
         METRICS.dead_letters.labels(letter.code).inc()
         self.add(self._encoder.dead_letter(letter))
 

@@ -5,7 +5,7 @@ from collections import OrderedDict
 import msgspec
 
 
-class Offsets:
+class OffsetTracker:
     """The committed offset is a prefix: everything before it is finished, and one open entry holds it."""
 
     def __init__(self, position: int) -> None:
@@ -29,7 +29,7 @@ class Offsets:
         return next(iter(self._open), self.position)
 
 
-class Bookmark(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class CommitMetadata(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the offset commit carries as metadata: the partition's own bookkeeping.
 
     ``clean``: the owner handed over with nothing under way. ``in_place``: the highest offset among the records that
@@ -45,7 +45,7 @@ class Bookmark(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return msgspec.json.encode(self).decode()
 
     @classmethod
-    def read(cls, text: str | None) -> "Bookmark":
+    def read(cls, text: str | None) -> "CommitMetadata":
         """The bookmark in a commit's metadata; of another program's commit, an unclean one."""
         try:
             return msgspec.json.decode(text or "", type=cls)

@@ -10,9 +10,9 @@ from aiokafka.errors import KafkaError
 from asm_bridge_schemas.records import AgentState
 from bridge.agents.injection import Message
 from bridge.kafka.clients import NoTransactionsError
-from bridge.kafka.group import Group
-from bridge.partitions.journal import Partition, PartitionLost
-from bridge.partitions.watcher import Agents
+from bridge.kafka.group import ConsumerGroupMember
+from bridge.partitions.journal import Journal, PartitionLost
+from bridge.partitions.watcher import PartitionAgents
 from bridge.telemetry.metrics import METRICS
 
 log = structlog.get_logger()
@@ -22,7 +22,7 @@ _SWEEP = 0.25
 poller, because waking up costs more than looking."""
 
 
-class Worker:
+class PartitionOwner:
     """Runs until cancelled. ``suspend`` hands the partition over; ``resume`` takes it back if nobody had it in
     between.
 
@@ -33,18 +33,18 @@ class Worker:
     def __init__(
         self,
         number: int,
-        group: Group,
-        partition: Callable[[Callable[[str, AgentState | None], None]], Partition],
-        agents: Callable[[Partition], Agents],
+        group: ConsumerGroupMember,
+        partition: Callable[[Callable[[str, AgentState | None], None]], Journal],
+        agents: Callable[[Journal], PartitionAgents],
         wait: Callable[[float], float],
     ) -> None:
         self.number = number
-        self.agents: Agents | None = None
+        self.agents: PartitionAgents | None = None
         self._group = group
         self._new_partition = partition
         self._new_agents = agents
         self._wait = wait
-        self._partition: Partition | None = None
+        self._partition: Journal | None = None
         self._hurry = asyncio.Event()
         self._suspended: asyncio.Future[bool] | None = None
         self._full = False
@@ -77,7 +77,7 @@ class Worker:
         while True:
             await self._step(partition, agents)
 
-    async def _step(self, partition: Partition, agents: Agents) -> None:
+    async def _step(self, partition: Journal, agents: PartitionAgents) -> None:
         """One round: gather for a while, commit; or come to rest, if asked to."""
         if self._suspended is not None:
             await self._rest(partition, agents, self._suspended)
@@ -90,7 +90,7 @@ class Worker:
             self._full = False
             self._group.resume(self.number)
 
-    async def _rest(self, partition: Partition, agents: Agents, suspended: asyncio.Future[bool]) -> None:
+    async def _rest(self, partition: Journal, agents: PartitionAgents, suspended: asyncio.Future[bool]) -> None:
         await agents.rest()
         await partition.commit(clean=agents.clean)
         self._resumed.clear()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from asm_bridge_schemas.records import AgentState
-from bridge.agents.agent import Agent, Moment
+from bridge.agents.agent import Agent, Instant
 from bridge.agents.injection import MAX_BYTES, ORIGIN, RECEIVED_AT, Message, is_utf8, read_entry
 from bridge.agents.queue import Limits
 from bridge.agents.step import DeadLetter, Step
@@ -14,8 +14,8 @@ from bridge.backoff import Backoff
 from bridge.clock import rfc3339
 from bridge.kafka.encoding import Outgoing
 from bridge.kafka.partitioner import partition_for
-from bridge.partitions.journal import Partition
-from bridge.registry.registry import Bad, Registry
+from bridge.partitions.journal import Journal
+from bridge.registry.registry import InvalidEntry, Registry
 from bridge.telemetry import tracing
 
 _PENDING_BYTES = 64 * 1024 * 1024
@@ -25,7 +25,7 @@ _PENDING_BYTES = 64 * 1024 * 1024
 class Schedule(Protocol):
     """Who asks the agents; ``poke`` asks at once one that has something to say."""
 
-    def add(self, agent: Agent, home: "Agents") -> None: ...
+    def add(self, agent: Agent, home: "PartitionAgents") -> None: ...
     def remove(self, agent: Agent) -> None: ...
     def poke(self, agent: Agent) -> None: ...
 
@@ -37,15 +37,15 @@ class Policy:
     interval: float
     limits: Limits
     backoff: Backoff
-    clock: Callable[[], Moment]
+    clock: Callable[[], Instant]
 
 
-class Agents:
+class PartitionAgents:
     """Watches the agents whose partition this is, and hands them their entries. Everything it decides is appended as
     a step."""
 
     def __init__(
-        self, partition: Partition, partitions: int, registry: Registry, schedule: Schedule, policy: Policy
+        self, partition: Journal, partitions: int, registry: Registry, schedule: Schedule, policy: Policy
     ) -> None:
         self._partition = partition
         self._partitions = partitions
@@ -67,7 +67,7 @@ class Agents:
         for agent_id in {*self._partition.states, *self._registry.of(self._partition.number, self._partitions)}:
             self.sync(agent_id)
         for bad in self._registry.bad():
-            self.put_away(bad)
+            self.dead_letter(bad)
 
     async def rest(self) -> None:
         """Ask no more; wait for what is under way."""
@@ -95,7 +95,9 @@ class Agents:
     def clean(self) -> bool:
         """Whether the next owner can be sure that none of the entries that wait has been sent."""
         unread = self._partition.offsets.position < self._repeated_below  # handed over again before they were read
-        return not unread and not any(entry.maybe_sent for agent in self._waiting for entry in agent.pending.entries)
+        return not unread and not any(
+            entry.possibly_processed for agent in self._waiting for entry in agent.pending.entries
+        )
 
     # -- for the schedule
 
@@ -145,11 +147,11 @@ class Agents:
         self._schedule.add(agent, self)
         self._schedule.poke(agent)
 
-    def put_away(self, bad: Bad) -> None:
+    def dead_letter(self, bad: InvalidEntry) -> None:
         """A registry entry that cannot be read becomes a dead letter, once, without its value: it may hold a token."""
         mine = partition_for(bad.key, self._partitions) == self._partition.number
         if mine and bad.offset > self._partition.bookmark.registry:
-            self._partition.put_away(
+            self._partition.dead_letter(
                 DeadLetter(key=bad.key, value=None, code=bad.code, text=bad.text, origin=bad.origin)
             )
             self._partition.mark(registry=bad.offset)
@@ -197,7 +199,7 @@ class Agents:
         if home is None:
             text = "the record has no key; it must be the agent_id"
             value = message.value if len(message.value or b"") <= MAX_BYTES else None
-            self._partition.put_away(
+            self._partition.dead_letter(
                 DeadLetter(
                     key=None,
                     value=value,

@@ -9,14 +9,14 @@ from math import floor
 
 import structlog
 
-from bridge.agents.agent import Agent, Ask, Moment
+from bridge.agents.agent import Agent, Instant, PollRequest
 from bridge.agents.step import Step
-from bridge.asm.circuit_breaker import Host
+from bridge.asm.circuit_breaker import CircuitBreaker
 from bridge.asm.client import AsmClient, usable
-from bridge.asm.errors import Malformed, Unreachable, VendorError
+from bridge.asm.errors import AsmError, Malformed, Unreachable
 from bridge.asm.http.request import Fetched
 from bridge.asm.tokens import Tokens
-from bridge.partitions.watcher import Agents
+from bridge.partitions.watcher import PartitionAgents
 from bridge.telemetry import tracing
 from bridge.telemetry.metrics import METRICS
 
@@ -31,8 +31,8 @@ _TOGETHER = 64
 """Requests after which everything else has a turn: commits, events to be injected, partitions that are being opened."""
 
 
-def now() -> Moment:
-    return Moment(time.monotonic(), time.time())
+def now() -> Instant:
+    return Instant(time.monotonic(), time.time())
 
 
 class Poller:
@@ -48,7 +48,7 @@ class Poller:
         self,
         client: AsmClient,
         tokens: Tokens,
-        host: Host,
+        host: CircuitBreaker,
         rate_limit: float | None = None,
         holds: Callable[[], bool] = lambda: True,
     ) -> None:
@@ -58,7 +58,7 @@ class Poller:
         self._rate_limit = rate_limit
         self._holds = holds
         self._slots: defaultdict[int, list[tuple[Agent, float]]] = defaultdict(list)
-        self._homes: dict[Agent, Agents] = {}
+        self._homes: dict[Agent, PartitionAgents] = {}
         self._intervals: dict[Agent, float] = {}
         self._ready: dict[Agent, None] = {}
         self._waking: set[Agent] = set()
@@ -78,7 +78,7 @@ class Poller:
             while self._drain():  # noqa: ASYNC110 - not waiting, but letting others have a turn
                 await asyncio.sleep(0)
 
-    def add(self, agent: Agent, home: Agents) -> None:
+    def add(self, agent: Agent, home: PartitionAgents) -> None:
         """Watch from now on, in the agent's own phase; where that would take more than a second, first before it."""
         if agent not in self._homes or agent.interval != self._intervals.get(agent):
             at = time.monotonic()
@@ -150,7 +150,7 @@ class Poller:
             self._ask(next(iter(self._ready)), holds, at)
         return True
 
-    def _ask(self, agent: Agent, holds: bool, at: Moment) -> None:
+    def _ask(self, agent: Agent, holds: bool, at: Instant) -> None:
         """One of ``_ready``."""
         del self._ready[agent]
         home = self._homes.get(agent)
@@ -163,7 +163,7 @@ class Poller:
 
     # -- one poll
 
-    def _start(self, agent: Agent, home: Agents, at: Moment) -> bool:
+    def _start(self, agent: Agent, home: PartitionAgents, at: Instant) -> bool:
         """Whether a request went out; ``_landed`` is told what came of it."""
         ask = self._next(agent, home, at)
         if ask is None:
@@ -175,29 +175,31 @@ class Poller:
         self._client.ask(ask.request, partial(self._landed, agent, home, ask, time.monotonic()))
         return True
 
-    def _next(self, agent: Agent, home: Agents, at: Moment) -> Ask | None:
+    def _next(self, agent: Agent, home: PartitionAgents, at: Instant) -> PollRequest | None:
         """What to ask, if it is time and nothing hinders."""
         assert agent.entry is not None
         try:
             if agent.sick is not None:
                 raise agent.sick
             token = self._tokens.get(agent.entry.token)
-            if agent.may_ask(token, at):
-                if self._host.may_ask(at.mono):
+            if agent.may_poll(token, at):
+                if self._host.may_poll(at.mono):
                     return agent.ask(token, at)
                 raise Unreachable("the host does not answer; one request at a time tries it")
             home.append(agent.hindered(None, at))
-        except VendorError as error:
+        except AsmError as error:
             home.append(agent.hindered(error, at))
         return None
 
-    def _landed(self, agent: Agent, home: Agents, ask: Ask, sent: float, answer: Fetched | Unreachable) -> None:
+    def _landed(
+        self, agent: Agent, home: PartitionAgents, ask: PollRequest, sent: float, answer: Fetched | Unreachable
+    ) -> None:
         """What the answer means, as a step of the agent's partition; and whether there is more to say."""
         try:
             step = self._read(agent, ask, sent, answer)
         except Exception as error:  # a fault of ours with this answer must not stop this agent, nor another
             log.exception("poll.failed", agent_id=agent.state.agent_id, error=error)
-            step = agent.failed(ask, Malformed(f"{type(error).__name__}", maybe_acted=True), now())
+            step = agent.failed(ask, Malformed(f"{type(error).__name__}", possibly_processed=True), now())
         try:
             home.append(step)
         finally:
@@ -205,12 +207,12 @@ class Poller:
             home.settled(agent)
         self.poke(agent)
 
-    def _read(self, agent: Agent, ask: Ask, sent: float, answer: Fetched | Unreachable) -> Step | None:
+    def _read(self, agent: Agent, ask: PollRequest, sent: float, answer: Fetched | Unreachable) -> Step | None:
         at = now()
         METRICS.poll_seconds.observe(at.mono - sent)
         try:
             status, body = usable(answer)
-        except VendorError as error:
+        except AsmError as error:
             METRICS.polls.labels(error.reason).inc()
             if not isinstance(error, Unreachable):
                 self._host.answered()

@@ -8,7 +8,7 @@ import structlog
 from aiokafka.structs import ConsumerRecord
 
 from asm_bridge_schemas.commands import CommandError, SessionEntry, read_session_entry
-from bridge.agents.agent import Sick
+from bridge.agents.agent import Unpollable
 from bridge.kafka.partitioner import key_hash
 from bridge.telemetry.metrics import METRICS
 
@@ -25,7 +25,7 @@ class Registered:
 
 
 @dataclass(frozen=True, slots=True)
-class Bad:
+class InvalidEntry:
     """The last entry of a key, where it could not be read. Its value is not kept: it may be a token."""
 
     offset: int
@@ -41,9 +41,9 @@ class Registry:
     A bad entry leaves the last good one in force.
     """
 
-    def __init__(self, changed: Callable[[str], None], refused: Callable[[Bad], None]) -> None:
+    def __init__(self, changed: Callable[[str], None], refused: Callable[[InvalidEntry], None]) -> None:
         self._entries: dict[str, Registered] = {}
-        self._bad: dict[bytes, Bad] = {}
+        self._bad: dict[bytes, InvalidEntry] = {}
         self._sharing: defaultdict[str | None, dict[str, int]] = defaultdict(dict)
         self._changed = changed
         self._refused = refused
@@ -60,13 +60,13 @@ class Registry:
         """The agents that belong to a partition."""
         return [agent_id for agent_id, one in self._entries.items() if one.hash % partitions == partition]
 
-    def bad(self) -> list[Bad]:
+    def bad(self) -> list[InvalidEntry]:
         return sorted(self._bad.values(), key=lambda bad: bad.offset)
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    def sick(self, agent_id: str) -> Sick | None:
+    def sick(self, agent_id: str) -> Unpollable | None:
         """Why an agent must not be polled. Of those that resolve to one session, the one registered first is polled."""
         registered = self._entries[agent_id]
         if registered.entry.asm_session_sid is not None:
@@ -74,7 +74,7 @@ class Registry:
         (first,) = _first(self._sharing[registered.entry.token])
         if first == agent_id:
             return None
-        return Sick(
+        return Unpollable(
             "session_shared", f"agent {first!r} has the same token: give this one its own, or an asm_session_sid"
         )
 
@@ -113,7 +113,7 @@ class Registry:
         METRICS.registry_errors.inc()
         key = message.key or b""
         origin = f"{message.topic}/{message.partition}/{message.offset}"
-        bad = self._bad[key] = Bad(message.offset, key, code, text, origin)
+        bad = self._bad[key] = InvalidEntry(message.offset, key, code, text, origin)
         log.warning("registry.entry_refused", key=key.decode(errors="backslashreplace"), code=code, error=text)
         self._refused(bad)
 

@@ -34,7 +34,7 @@ CONVENTIONS = {
 _REPEATING = ("aiokafka", "opentelemetry")
 
 
-class News:
+class RepeatFilter:
     """Whether a failure is to be told: another than the last one, or the same after a minute without it."""
 
     def __init__(self, quiet: float = 60.0) -> None:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter
     from opentelemetry.trace import Span, SpanContext, Tracer
 
-    from bridge.agents.agent import Ask
+    from bridge.agents.agent import PollRequest
     from bridge.agents.injection import Entry
     from bridge.agents.step import Step
 
@@ -185,7 +185,7 @@ def received(entry: "Entry") -> None:
 
 
 @_harmless
-def polled(ask: "Ask", step: "Step | None", sent: float, status: int | None, error: str | None = None) -> None:
+def polled(ask: "PollRequest", step: "Step | None", sent: float, status: int | None, error: str | None = None) -> None:
     """A request was answered, or failed with ``error``; ``sent`` is when it went out (monotonic).
 
     One that carries no event and tells nothing makes no span: of thousands of polls a second, most are such.

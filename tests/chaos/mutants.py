@@ -16,8 +16,8 @@ from collections.abc import Callable
 from typing import Any
 
 from bridge.kafka.clients import Clients
-from bridge.partitions.journal import Partition
-from bridge.partitions.watcher import Agents
+from bridge.partitions.journal import Journal
+from bridge.partitions.watcher import PartitionAgents
 
 
 def rewritten(cls: type, method: str, *changes: tuple[str, str]) -> None:
@@ -41,7 +41,7 @@ def state_before_fence() -> None:
     fence = "self._producer = await self._clients.start_producer(self.number)"
     read = "self.offsets = Offsets(offset or 0)"
     late = f"{read}; await asyncio.sleep(1); {fence}"
-    rewritten(Partition, "open", (fence, "pass"), (read, late))
+    rewritten(Journal, "open", (fence, "pass"), (read, late))
 
 
 def offset_outside() -> None:
@@ -49,7 +49,7 @@ def offset_outside() -> None:
     within = "await self._producer.send_offsets_to_transaction({self._inbox: offset}, self._clients.group_id)"
     begin = "    await self._producer.begin_transaction()"
     outside = "    if offset is not None:\n        await self._commit_offset(self._inbox, offset)\n"
-    rewritten(Partition, "_transaction", (within, "pass"), (begin, outside + begin))
+    rewritten(Journal, "_transaction", (within, "pass"), (begin, outside + begin))
 
 
 def producer_per_process() -> None:
@@ -61,7 +61,7 @@ def producer_per_process() -> None:
 def inbox_offset_ignored() -> None:
     """What the state says of finished entries is not looked at: they are handled again when read again."""
     known = "if entry.offset <= state.inbox_offset and entry.offset not in state.inbox_open:"
-    rewritten(Agents, "_take", (known, "if False:"))
+    rewritten(PartitionAgents, "_take", (known, "if False:"))
 
 
 MUTANTS: dict[str, Callable[[], None]] = {

@@ -48,7 +48,7 @@ async def listed(the_lab: Lab, *arguments: str) -> list[dict[str, Any]]:
     return found
 
 
-async def put_away(the_lab: Lab, count: int) -> list[dict[str, Any]]:
+async def dead_letter(the_lab: Lab, count: int) -> list[dict[str, Any]]:
     """Waits for so many dead letters in all."""
 
     async def all_there() -> list[dict[str, Any]] | None:
@@ -66,7 +66,7 @@ async def test_dead_letters_are_listed_and_sent_again(the_lab: Lab) -> None:
     second = await the_lab.inject_raw(b"late", EVENT)
     await the_lab.inject_raw(b"late", b"x" * 600_000)
     await the_lab.inject_raw(None, EVENT, partition=0)
-    found = {letter["origin"]: letter for letter in await put_away(the_lab, 4)}
+    found = {letter["origin"]: letter for letter in await dead_letter(the_lab, 4)}
     origin = f"{the_lab.prefix}inject/{first.entry}"
     assert {key: found[origin][key] for key in ("key", "code", "bytes")} == {
         "key": "late",
@@ -106,7 +106,7 @@ async def test_what_was_not_sent_is_told_by_the_exit_code(the_lab: Lab) -> None:
     before = len(await listed(the_lab))
     entry = (await the_lab.inject_raw(b"nobody", EVENT)).entry
     broken = (await the_lab.inject_raw(b"nobody", b"not json")).entry
-    await put_away(the_lab, before + 2)
+    await dead_letter(the_lab, before + 2)
     assert (await command(the_lab, "resend"))[0] == 2
     code, out, _ = await command(the_lab, "resend", entry, "--dry-run")
     assert (code, out) == (0, f"{the_lab.prefix}inject/{entry} of nobody: would be sent\n")

@@ -12,10 +12,10 @@ import msgspec
 
 from asm_bridge_schemas.commands import SessionEntry
 from asm_bridge_schemas.records import AgentState, Loss, Status
-from bridge.agents.agent import Agent, Moment
+from bridge.agents.agent import Agent, Instant
 from bridge.agents.queue import Limits
 from bridge.app import Bridge
-from bridge.asm.errors import Unauthorized, VendorError
+from bridge.asm.errors import AsmError, Unauthorized
 from bridge.backoff import Backoff
 from bridge.ops.http import listen
 from bridge.ops.server import serve
@@ -51,7 +51,7 @@ class Pictured:
     def add(self, agent_id: str, sid: str | None = "42", **labels: str) -> Agent:
         status = Status(status_desc="READY") if sid else None
         state = AgentState(agent_id=agent_id, stream_id="s", asm_session_sid=sid, status=status, labels=labels)
-        agent = Agent(state, Limits(), Backoff(), Moment(time.monotonic(), time.time()))
+        agent = Agent(state, Limits(), Backoff(), Instant(time.monotonic(), time.time()))
         agent.entry = SessionEntry(token=TOKEN_REFERENCE)
         self.homes[sum(map(len, self.homes.values())) % PARTITIONS].append(agent)
         return agent
@@ -75,10 +75,10 @@ class Pictured:
         )
 
 
-def fail(agent: Agent, error: VendorError | None = None) -> None:
+def fail(agent: Agent, error: AsmError | None = None) -> None:
     """Make it one that is not answered, and is said to be lost."""
     error = error or Unauthorized("HTTP 401", http_status=401)
-    agent.hindered(error, Moment(time.monotonic(), time.time()))
+    agent.hindered(error, Instant(time.monotonic(), time.time()))
     loss = Loss(reason=error.reason, since="2026-01-01T00:00:00.000000Z")
     agent.state = msgspec.structs.replace(agent.state, lost=loss)
 

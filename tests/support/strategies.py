@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from asm_bridge_schemas import asm
 from asm_bridge_schemas.commands import SessionEntry
 from asm_bridge_schemas.records import AgentState, Published
-from bridge.agents.agent import Agent, Ask, Moment
+from bridge.agents.agent import Agent, Instant, PollRequest
 from bridge.agents.injection import Entry, read_entry
 from bridge.agents.queue import Limits
 from bridge.agents.step import DeadLetter, Step
-from bridge.asm.errors import VendorError
+from bridge.asm.errors import AsmError
 from bridge.backoff import Backoff
 from tests.support.pictures import Picture
 
@@ -106,10 +106,12 @@ class Message:
     topic: str = "asm.inject"
 
 
-def entry(offset: int, now: float = EPOCH, *, maybe_sent: bool = False, ttl: float = TTL, **headers: str) -> Entry:
+def entry(
+    offset: int, now: float = EPOCH, *, possibly_processed: bool = False, ttl: float = TTL, **headers: str
+) -> Entry:
     """An entry that holds an event, arrived ``now``; ``headers`` as ``ce_id="a"``."""
     named = [(name, value.encode()) for name, value in headers.items()]
-    return read_entry(Message(offset, headers=named, timestamp=round(now * 1000)), ttl, maybe_sent)
+    return read_entry(Message(offset, headers=named, timestamp=round(now * 1000)), ttl, possibly_processed)
 
 
 def status_body(desc: str = "READY", **fields: Any) -> bytes:
@@ -136,8 +138,8 @@ class Desk:
         self.agent = Agent(self.state, self.limits, Backoff(0.0, 0.0), self.at)
 
     @property
-    def at(self) -> Moment:
-        return Moment(self.now, EPOCH + self.now)
+    def at(self) -> Instant:
+        return Instant(self.now, EPOCH + self.now)
 
     def absorb(self, step: Step | None) -> list[Published]:
         if step is None:
@@ -162,17 +164,17 @@ class Desk:
     def inject(self, *offsets: int, **headers: str) -> list[Published]:
         return self.take(*(entry(offset, EPOCH + self.now, **headers) for offset in offsets))
 
-    def ask(self, token: str = "t") -> Ask:
-        assert self.agent.may_ask(token, self.at)
+    def ask(self, token: str = "t") -> PollRequest:
+        assert self.agent.may_poll(token, self.at)
         assert self.agent.in_flight is None, "a second request while one is under way"
         self.agent.in_flight = self.agent.ask(token, self.at)
         return self.agent.in_flight
 
-    def answer(self, ask: Ask, body: bytes) -> list[Published]:
+    def answer(self, ask: PollRequest, body: bytes) -> list[Published]:
         self.agent.in_flight = None
         return self.absorb(self.agent.answered(ask, 200, body, self.at))
 
-    def fail(self, ask: Ask, error: VendorError) -> list[Published]:
+    def fail(self, ask: PollRequest, error: AsmError) -> list[Published]:
         self.agent.in_flight = None
         return self.absorb(self.agent.failed(ask, error, self.at))
 
@@ -180,7 +182,7 @@ class Desk:
         self.now += seconds
         return self.absorb(self.agent.sweep(self.at))
 
-    def poll(self, body: bytes | None = None) -> Ask:
+    def poll(self, body: bytes | None = None) -> PollRequest:
         """A request and its answer: that the session is "7", and otherwise the given one."""
         ask = self.ask()
         self.answer(ask, session_body("7") if ask.call == "getcurrentsession" else body or status_body())
@@ -196,6 +198,6 @@ class Desk:
         return self
 
 
-def sent(ask: Ask) -> list[int]:
+def sent(ask: PollRequest) -> list[int]:
     """The offsets of the entries in a request."""
     return [one.offset for one in ask.entries]

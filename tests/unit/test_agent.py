@@ -12,9 +12,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from asm_bridge_schemas import records
 from asm_bridge_schemas.commands import SessionEntry
 from asm_bridge_schemas.records import AgentState
-from bridge.agents.agent import Agent, Ask, Moment, Sick
+from bridge.agents.agent import Agent, Instant, PollRequest, Unpollable
 from bridge.agents.queue import Limits
-from bridge.asm.errors import Malformed, Refused, Throttled, Unauthorized, Unavailable, Unreachable, VendorError
+from bridge.asm.errors import AsmError, Malformed, Refused, Throttled, Unauthorized, Unavailable, Unreachable
 from bridge.backoff import Backoff
 from tests.support.strategies import EPOCH, TTL, Desk, entry, sent, session_body, status_body
 
@@ -24,7 +24,7 @@ def refused(status: int = 404) -> Refused:
 
 
 def timed_out() -> Unreachable:
-    return Unreachable("ReadTimeout", maybe_acted=True)
+    return Unreachable("ReadTimeout", possibly_processed=True)
 
 
 def not_connected() -> Unreachable:
@@ -39,7 +39,7 @@ def unauthorized() -> Unauthorized:
     return Unauthorized("HTTP 401", http_status=401)
 
 
-def body(ask: Ask) -> dict[str, Any]:
+def body(ask: PollRequest) -> dict[str, Any]:
     return dict(json.loads(ask.body))
 
 
@@ -81,7 +81,7 @@ def test_watching_again_after_a_restart_goes_on_with_the_stream() -> None:
 def test_watching_again_writes_nothing() -> None:
     """What takes over thousands of agents must not write all their states anew."""
     first = Desk().in_session()
-    at = Moment(10, EPOCH + 10)
+    at = Instant(10, EPOCH + 10)
     second = Agent(first.agent.state, Limits(), Backoff(), at)
     assert second.watch(SessionEntry(labels=first.agent.state.labels), 1.0, at) is None
     assert second.watch(SessionEntry(labels={"site": "cebu"}), 1.0, at) is not None
@@ -300,7 +300,7 @@ def test_an_agent_that_may_not_be_asked_is_lost_too() -> None:
     """Two agents of one session are a fault: the second is reported as sick, session_shared."""
     desk = Desk()
     desk.watch()
-    desk.agent.sick = Sick("session_shared", "agent 'a' has the same token")
+    desk.agent.sick = Unpollable("session_shared", "agent 'a' has the same token")
     assert desk.absorb(desk.agent.hindered(desk.agent.sick, desk.at)) == []
     desk.now = 5.1
     (lost,) = desk.absorb(desk.agent.hindered(desk.agent.sick, desk.at))
@@ -324,8 +324,8 @@ def test_a_refused_token_is_not_used_for_a_minute() -> None:
     desk.fail(desk.ask("old"), unauthorized())
     for moment, old in ((0.0, False), (59.9, False), (60.0, True)):
         desk.now = moment
-        assert desk.agent.may_ask("old", desk.at) is old
-        assert desk.agent.may_ask("new", desk.at)
+        assert desk.agent.may_poll("old", desk.at) is old
+        assert desk.agent.may_poll("new", desk.at)
 
 
 def test_another_token_reference_is_used_at_once() -> None:
@@ -333,7 +333,7 @@ def test_another_token_reference_is_used_at_once() -> None:
     desk = Desk().in_session(token="file:a")
     desk.fail(desk.ask("old"), unauthorized())
     desk.watch(token="file:b")
-    assert desk.agent.may_ask("new", desk.at)
+    assert desk.agent.may_poll("new", desk.at)
 
 
 def test_retry_after_is_obeyed() -> None:
@@ -343,7 +343,7 @@ def test_retry_after_is_obeyed() -> None:
     desk.fail(desk.ask(), throttled(429, 12.5))
     desk.inject(2)
     desk.now = 12.4
-    assert not desk.agent.may_ask("t", desk.at)
+    assert not desk.agent.may_poll("t", desk.at)
     desk.now = 12.5
     assert sent(desk.ask()) == [1, 2]
 
@@ -443,10 +443,10 @@ def test_the_last_of_a_refused_batch_is_tried_alone() -> None:
         (not_connected(), False),
         (throttled(), False),
         (unauthorized(), False),
-        (Unavailable("HTTP 500", http_status=500, maybe_acted=True), True),
+        (Unavailable("HTTP 500", http_status=500, possibly_processed=True), True),
     ],
 )
-def test_a_failed_try_is_no_refusal(error: VendorError, repeated: bool) -> None:
+def test_a_failed_try_is_no_refusal(error: AsmError, repeated: bool) -> None:
     """401, 403, 429, 5xx and time-outs are tried again; the outcome says whether the event may have come twice."""
     desk = Desk().in_session()
     desk.inject(1)
@@ -470,7 +470,7 @@ def test_attempts_end() -> None:
 def test_an_entry_of_a_dead_process_may_have_been_sent() -> None:
     """The process that had it may have sent it before it died: possibly_repeated."""
     desk = Desk().in_session()
-    desk.take(entry(1, maybe_sent=True))
+    desk.take(entry(1, possibly_processed=True))
     desk.answer(desk.ask(), status_body())
     assert desk.told[-1].possibly_repeated  # type: ignore[union-attr]
 
@@ -533,7 +533,7 @@ def test_an_answer_too_long_to_read_has_taken_its_events() -> None:
     """2xx is delivered, whatever the body is."""
     desk = Desk().in_session()
     desk.inject(1)
-    told = desk.fail(desk.ask(), Malformed("too long", http_status=200, maybe_acted=True))
+    told = desk.fail(desk.ask(), Malformed("too long", http_status=200, possibly_processed=True))
     assert [record.outcome for record in of_type(told, records.InjectionCompleted)] == ["delivered"]
 
 
@@ -548,7 +548,7 @@ class Conversation(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.desk = Desk(limits=Limits(max_attempts=4, max_events_per_request=2, max_pending=4))
-        self.ask: Ask | None = None
+        self.ask: PollRequest | None = None
         self.offset = 10
         self.taken: list[int] = []
         self.first_sends: list[int] = []
@@ -567,7 +567,7 @@ class Conversation(RuleBasedStateMachine):
     @precondition(lambda self: self.ask is None)
     @rule()
     def begin(self) -> None:
-        if not self.desk.agent.may_ask("t", self.desk.at):
+        if not self.desk.agent.may_poll("t", self.desk.at):
             return
         self.ask = self.desk.ask()
         assert len(self.ask.entries) <= 2
@@ -594,7 +594,7 @@ class Conversation(RuleBasedStateMachine):
     def fail(self, error: Any) -> None:
         self.desk.fail(self._end(), error())
 
-    def _end(self) -> Ask:
+    def _end(self) -> PollRequest:
         assert self.ask is not None
         ask, self.ask = self.ask, None
         return ask
@@ -667,7 +667,7 @@ class Handover(Conversation):
             assert one.offset > state.inbox_offset or one.offset in state.inbox_open, f"entry {one.offset} is forgotten"
             named = {"ce_id": one.injection_id} if one.identified else {}
             ttl = one.expires_at - one.received_at
-            self.desk.take(entry(one.offset, one.received_at, ttl=ttl, maybe_sent=True, **named))
+            self.desk.take(entry(one.offset, one.received_at, ttl=ttl, possibly_processed=True, **named))
 
 
 QUICK = settings(max_examples=400, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck))

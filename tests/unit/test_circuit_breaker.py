@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from bridge.asm.circuit_breaker import Host
+from bridge.asm.circuit_breaker import CircuitBreaker
 from bridge.backoff import Backoff
 
 
@@ -15,45 +15,50 @@ class Steady(Backoff):
         return min(self.maximum, self.initial * 2**failures)
 
 
-def down(threshold: int = 3) -> Host:
-    host = Host(Steady(1, 30), threshold)
+def down(threshold: int = 3) -> CircuitBreaker:
+    host = CircuitBreaker(Steady(1, 30), threshold)
     for _ in range(threshold):
-        assert host.may_ask(0)
+        assert host.may_poll(0)
         host.silent(0)
     return host
 
 
 def test_a_few_silences_are_no_outage() -> None:
     """One agent's time-outs stop nobody, and an answer in between starts the count again."""
-    host = Host(Steady(), 3)
+    host = CircuitBreaker(Steady(), 3)
     for _ in range(5):
         host.silent(0)
         host.silent(0)
         host.answered()
     assert not host.down
-    assert host.may_ask(0)
+    assert host.may_poll(0)
 
 
 def test_a_host_that_is_down_gets_one_probe_at_a_time() -> None:
     """After the back-off one may ask; the others wait for what comes of it."""
     host = down()
-    assert [host.may_ask(0.9), host.may_ask(1.0), host.may_ask(1.0), host.may_ask(20)] == [False, True, False, False]
+    assert [host.may_poll(0.9), host.may_poll(1.0), host.may_poll(1.0), host.may_poll(20)] == [
+        False,
+        True,
+        False,
+        False,
+    ]
     host.silent(11)
-    assert [host.may_ask(12.9), host.may_ask(13.0), host.may_ask(13.0)] == [False, True, False]
+    assert [host.may_poll(12.9), host.may_poll(13.0), host.may_poll(13.0)] == [False, True, False]
 
 
 def test_the_first_answer_opens_it_for_all() -> None:
     host = down()
-    assert host.may_ask(1)
+    assert host.may_poll(1)
     host.answered()
-    assert [host.may_ask(1) for _ in range(100)] == [True] * 100
+    assert [host.may_poll(1) for _ in range(100)] == [True] * 100
 
 
 def test_a_probe_that_tells_nothing_is_followed_by_another() -> None:
     """Its agent may have been handed over with the request: the host is not given up for it."""
     host = down()
-    assert host.may_ask(1)
-    assert [host.may_ask(30.9), host.may_ask(31)] == [False, True]
+    assert host.may_poll(1)
+    assert [host.may_poll(30.9), host.may_poll(31)] == [False, True]
 
 
 def test_what_was_under_way_does_not_put_the_probe_off() -> None:
@@ -61,7 +66,7 @@ def test_what_was_under_way_does_not_put_the_probe_off() -> None:
     host = down()
     for _ in range(500):
         host.silent(0.5)
-    assert [host.may_ask(0.9), host.may_ask(1.0)] == [False, True]
+    assert [host.may_poll(0.9), host.may_poll(1.0)] == [False, True]
 
 
 def test_an_outage_costs_a_handful_of_probes() -> None:
@@ -69,7 +74,7 @@ def test_an_outage_costs_a_handful_of_probes() -> None:
     host = down()
     probes = 0
     for tick, _ in itertools.product(range(6000), range(10)):
-        if host.may_ask(tick / 10):
+        if host.may_poll(tick / 10):
             probes += 1
             host.silent(tick / 10)
     assert 20 <= probes <= 30

@@ -15,7 +15,7 @@ from pyreqwest.exceptions import PoolTimeoutError, PyreqwestError
 
 from asm_bridge_schemas.asm import AsmSession, GetStatusRes
 from bridge.asm.client import AsmClient, read, transport
-from bridge.asm.errors import Malformed, Refused, Throttled, Unauthorized, Unavailable, Unreachable, VendorError
+from bridge.asm.errors import AsmError, Malformed, Refused, Throttled, Unauthorized, Unavailable, Unreachable
 from bridge.asm.http.pool import Pool
 from bridge.testing.simulator import Fault, Faults, Options, Simulator, serve
 
@@ -32,8 +32,8 @@ async def sent(asm: AsmClient, call: str = "getstatus", token: str = TOKEN) -> b
     return (await asm.send(asm.request(call, token, b"{}")))[1]
 
 
-async def error_of(asm: AsmClient, call: str = "getstatus", token: str = TOKEN) -> VendorError:
-    with pytest.raises(VendorError) as caught:
+async def error_of(asm: AsmClient, call: str = "getstatus", token: str = TOKEN) -> AsmError:
+    with pytest.raises(AsmError) as caught:
         await sent(asm, call, token)
     assert token not in str(caught.value)
     return caught.value
@@ -57,7 +57,7 @@ async def test_a_request_is_what_the_vendor_asks_for() -> None:
     assert first.content == second.content == b'{"a": 1}'
 
 
-CLASSES: dict[int, tuple[type[VendorError], bool]] = {
+CLASSES: dict[int, tuple[type[AsmError], bool]] = {
     **dict.fromkeys((400, 404, 409, 412, 422), (Refused, False)),
     **dict.fromkeys((401, 403), (Unauthorized, False)),
     **dict.fromkeys((429, 503), (Throttled, False)),
@@ -71,13 +71,13 @@ CLASSES: dict[int, tuple[type[VendorError], bool]] = {
 async def test_each_status_is_one_thing_to_do(status: int) -> None:
     """Refusals, missing rights, throttling and outages are told apart; maybe_acted where the event may have arrived."""
     error = await error_of(client(httpx.Response(status, json={"code": 3, "message": "no"})))
-    assert (type(error), error.maybe_acted, error.http_status) == (*CLASSES[status], status)
+    assert (type(error), error.possibly_processed, error.http_status) == (*CLASSES[status], status)
 
 
 async def test_no_status_leaks() -> None:
     """Whatever number comes, the caller sees a VendorError."""
     for status in {*range(201, 600)}:
-        with contextlib.suppress(VendorError):
+        with contextlib.suppress(AsmError):
             assert 200 <= status < 300, await sent(client(httpx.Response(status)))
 
 
@@ -168,7 +168,7 @@ async def test_no_exception_of_the_libraries_leaks(cls: type[Exception]) -> None
 
     error = await error_of(client(fail))
     assert isinstance(error, Unreachable)
-    assert error.maybe_acted is not issubclass(cls, UNSENT)
+    assert error.possibly_processed is not issubclass(cls, UNSENT)
     assert error.http_status is None
 
 
@@ -182,7 +182,7 @@ async def test_an_answer_that_breaks_off_may_have_been_acted_upon() -> None:
 
     error = await error_of(client(lambda _: httpx.Response(200, stream=Broken())))
     assert isinstance(error, Unreachable)
-    assert error.maybe_acted
+    assert error.possibly_processed
 
 
 @pytest.mark.parametrize(
@@ -248,7 +248,7 @@ async def test_a_real_refusal_arrives() -> None:
         assert isinstance(await error_of(asm, token="wrong-token"), Unauthorized)
 
 
-REAL: dict[str, tuple[Faults, type[VendorError], bool]] = {
+REAL: dict[str, tuple[Faults, type[AsmError], bool]] = {
     "401": ({"status_401": Fault()}, Unauthorized, False),
     "429": ({"status_429": Fault(retry_after=7)}, Throttled, False),
     "500": ({"status_500": Fault()}, Unavailable, True),
@@ -262,11 +262,11 @@ REAL: dict[str, tuple[Faults, type[VendorError], bool]] = {
 @pytest.mark.parametrize("name", REAL)
 async def test_real_failures_are_the_same_errors(name: str) -> None:
     """Time-outs and cut connections too, in both ways of cutting; the next request finds a working client."""
-    faults, kind, maybe_acted = REAL[name]
+    faults, kind, possibly_processed = REAL[name]
     async with service(faults, request_timeout=0.3) as asm:
         for _ in range(2):
             error = await error_of(asm, "getcurrentsession", TOKEN_0)
-            assert (type(error), error.maybe_acted) == (kind, maybe_acted)
+            assert (type(error), error.possibly_processed) == (kind, possibly_processed)
         if name == "429":
             assert error.retry_after == 7  # type: ignore[attr-defined]
 
@@ -278,14 +278,14 @@ async def test_a_refused_connection_sent_nothing() -> None:
         async with against(f"http://127.0.0.1:{taken.getsockname()[1]}") as asm:
             error = await error_of(asm)
     assert isinstance(error, Unreachable)
-    assert not error.maybe_acted
+    assert not error.possibly_processed
 
 
 async def test_a_name_that_does_not_exist_sent_nothing() -> None:
     async with against("http://asm.invalid", connect_timeout=2) as asm:
         error = await error_of(asm)
     assert isinstance(error, Unreachable)
-    assert not error.maybe_acted
+    assert not error.possibly_processed
 
 
 async def test_waiting_for_a_connection_sent_nothing() -> None:
@@ -298,7 +298,7 @@ async def test_waiting_for_a_connection_sent_nothing() -> None:
     ):
         calls = [tasks.create_task(error_of(asm, "getcurrentsession", f"sim-token-agent-{n}")) for n in range(4)]
         await asyncio.wait(calls)
-    waited = [error for error in (call.result() for call in calls) if not error.maybe_acted]
+    waited = [error for error in (call.result() for call in calls) if not error.possibly_processed]
     assert waited
     assert len(waited) + simulator.requests == len(calls)
 
@@ -349,4 +349,4 @@ async def test_an_answer_that_kafka_cannot_hold_is_none() -> None:
     """Of 8 MiB and more; its events were taken all the same."""
     error = await error_of(client(httpx.Response(200, content=b"x" * (8 * 1024 * 1024 + 1))))
     assert isinstance(error, Malformed)
-    assert error.maybe_acted
+    assert error.possibly_processed

@@ -30,7 +30,7 @@ def record(key: bytes | None, value: bytes | None, headers: Any = (), **place: A
     )
 
 
-def put_away(code: str = "unknown_agent", origin: str = "asm.inject/3/17", **original: Any) -> Letter:
+def dead_letter(code: str = "unknown_agent", origin: str = "asm.inject/3/17", **original: Any) -> Letter:
     """A dead letter as the bridge writes it and we read it."""
     original = {"key": b"agent-7", "value": EVENT, "headers": (), **original}
     message = Encoder("json", "asm.inject").dead_letter(DeadLetter(code=code, text="why", origin=origin, **original))
@@ -39,7 +39,7 @@ def put_away(code: str = "unknown_agent", origin: str = "asm.inject/3/17", **ori
 
 def test_a_dead_letter_tells_what_was_and_why() -> None:
     """Time, origin, agent, code, text and value of a dead letter are those that the bridge put away."""
-    found = put_away(headers=(("ce_id", b"x"),))
+    found = dead_letter(headers=(("ce_id", b"x"),))
     assert (found.time, found.origin, found.entry, found.agent_id) == (NOW, "asm.inject/3/17", "3/17", "agent-7")
     assert (found.code, found.error, found.value) == ("unknown_agent", "why", EVENT)
 
@@ -53,7 +53,7 @@ def test_a_record_of_another_program_is_still_listed() -> None:
 def test_the_original_is_sent_with_its_headers() -> None:
     """Value and headers are the original's; the bridge's own are left out, those of a moved record too."""
     headers = (("content-type", b"application/json"), ("ce_id", b"x"), ("ce_source", b"crm"), ("traceparent", b"00-1"))
-    found = put_away(
+    found = dead_letter(
         headers=(*headers, ("asm_origin", b"asm.inject/0/1"), ("asm_received_at", b"2026-01-01T00:00:00Z"))
     )
     assert again(found, NOW) == Again("agent-7", EVENT, headers, "x")
@@ -61,7 +61,7 @@ def test_the_original_is_sent_with_its_headers() -> None:
 
 def test_an_original_without_an_id_keeps_the_one_it_had() -> None:
     """An event without ce_id goes under the id of its first outcome, so that sending it twice delivers it once."""
-    sent = again(put_away(headers=(("ce_id", b""),)), NOW)
+    sent = again(dead_letter(headers=(("ce_id", b""),)), NOW)
     assert sent.headers == (("ce_id", b"3/17"),)
     entry = read_entry(record(b"agent-7", sent.value, sent.headers, topic="asm.inject"), 300, False)
     assert (entry.injection_id, entry.identified, sent.injection_id) == ("3/17", True, "3/17")
@@ -70,7 +70,7 @@ def test_an_original_without_an_id_keeps_the_one_it_had() -> None:
 @pytest.mark.parametrize(("ahead", "kept"), [(60.0, True), (0.0, False), (-60.0, False)])
 def test_an_expiry_that_has_passed_is_left_out(ahead: float, kept: bool) -> None:
     """What has expired would only expire again: expires_at is dropped, and that is said."""
-    sent = again(put_away(headers=(("ce_id", b"x"), ("expires_at", rfc3339(NOW + ahead).encode()))), NOW)
+    sent = again(dead_letter(headers=(("ce_id", b"x"), ("expires_at", rfc3339(NOW + ahead).encode()))), NOW)
     assert ("expires_at" in dict(sent.headers)) is kept
     assert (sent.note is None) is kept
 
@@ -78,15 +78,15 @@ def test_an_expiry_that_has_passed_is_left_out(ahead: float, kept: bool) -> None
 @pytest.mark.parametrize(
     ("found", "told"),
     [
-        (put_away(key=None), "no key"),
-        (put_away(key=b"\xff"), "not UTF-8"),
-        (put_away("too_large", value=None), "512 KiB"),
-        (put_away("literal_token", "asm.sessions/0/4", value=None), "registry"),
-        (put_away("malformed_entry", "asm.sessions/0/4", value=None), "registry"),
-        (put_away("malformed_event", value=None), "no value"),
-        (put_away("malformed_event", value=b"not json"), "no event"),
-        (put_away("malformed_event", headers=(("expires_at", b"soon"),)), "expires_at"),
-        (put_away("malformed_event", headers=(("content-type", b"application/msgpack"),)), "no event"),
+        (dead_letter(key=None), "no key"),
+        (dead_letter(key=b"\xff"), "not UTF-8"),
+        (dead_letter("too_large", value=None), "512 KiB"),
+        (dead_letter("literal_token", "asm.sessions/0/4", value=None), "registry"),
+        (dead_letter("malformed_entry", "asm.sessions/0/4", value=None), "registry"),
+        (dead_letter("malformed_event", value=None), "no value"),
+        (dead_letter("malformed_event", value=b"not json"), "no event"),
+        (dead_letter("malformed_event", headers=(("expires_at", b"soon"),)), "expires_at"),
+        (dead_letter("malformed_event", headers=(("content-type", b"application/msgpack"),)), "no event"),
     ],
 )
 def test_what_cannot_be_sent_says_why(found: Letter, told: str) -> None:

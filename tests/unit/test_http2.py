@@ -490,7 +490,7 @@ async def test_a_request_given_up() -> None:
         talk.conn.cancel(one.exchange, "no answer in time")
         talk.conn.cancel(one.exchange, "again")
         failure = await one.failure()
-        assert (str(failure), failure.maybe_acted, talk.conn.free) == ("no answer in time", True, 100)
+        assert (str(failure), failure.possibly_processed, talk.conn.free) == ("no answer in time", True, 100)
         await until(lambda: talk.server.saw(events.StreamReset))
         assert await talk.ask().answer() == (200, None, b"{}")
 
@@ -518,9 +518,9 @@ async def test_a_request_refused() -> None:
         server.h2.reset_stream(stream, ErrorCodes.REFUSED_STREAM if stream == 1 else ErrorCodes.INTERNAL_ERROR)
 
     async with talking(at_request(refuse)) as talk:
-        assert not (await talk.ask().failure()).maybe_acted
+        assert not (await talk.ask().failure()).possibly_processed
         failure = await talk.ask().failure()
-        assert failure.maybe_acted
+        assert failure.possibly_processed
         assert "INTERNAL_ERROR" in str(failure)
         assert not talk.gone
 
@@ -535,7 +535,7 @@ async def test_the_service_says_good_bye() -> None:
         assert talk.conn.free == 0
         assert not any(one.result.done() for one in asked)
         talk.server.raw(frame(7, 0, 0, struct.pack(">II", 3, 0) + b"maintenance"))
-        assert not (await asked[2].failure()).maybe_acted
+        assert not (await asked[2].failure()).possibly_processed
         talk.server.answer(1, b"a")
         talk.server.answer(3, b"b")
         talk.server.flush()
@@ -556,7 +556,7 @@ async def test_the_connection_is_cut() -> None:
     async with talking(at_request(cut)) as talk:
         for one in [talk.ask(), talk.ask()]:
             failure = await one.failure()
-            assert failure.maybe_acted
+            assert failure.possibly_processed
             assert "connection" in str(failure)
         assert talk.gone
 
@@ -567,7 +567,7 @@ async def test_closing() -> None:
         one = talk.ask()
         talk.conn.close()
         talk.conn.close()
-        assert (await one.failure()).maybe_acted
+        assert (await one.failure()).possibly_processed
         assert (talk.conn.free, len(talk.gone)) == (0, 1)
         await until(lambda: talk.server.saw(events.ConnectionTerminated))
 
@@ -654,7 +654,7 @@ async def test_a_broken_answer(wrong: bytes) -> None:
             server.raw(frame(1, 0x4, stream, b"\x88") + frame(0, 1, stream, b"{}"))
 
     async with talking(at_request(broken)) as talk:
-        assert (await talk.ask().failure()).maybe_acted
+        assert (await talk.ask().failure()).possibly_processed
         assert await talk.ask().answer() == (200, None, b"{}")
         assert talk.server.saw(events.StreamReset)
 

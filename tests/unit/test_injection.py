@@ -13,7 +13,7 @@ from tests.support.strategies import EPOCH, PAUSE_EVENT, TTL, Message
 
 
 def read(offset: int = 5, **fields: Any) -> Any:
-    return read_entry(Message(offset, **fields), TTL, maybe_sent=False)
+    return read_entry(Message(offset, **fields), TTL, possibly_processed=False)
 
 
 def test_an_entry_without_id_is_known_by_its_place() -> None:
@@ -80,7 +80,7 @@ def test_what_is_no_event_is_malformed(value: bytes | None) -> None:
 def test_no_bytes_stop_the_inbox(value: bytes, key: bytes, content_type: bytes) -> None:
     """One bad record never stops another."""
     headers = [("content-type", content_type), ("ce_id", value), ("expires_at", key), ("asm_origin", value)]
-    entry = read_entry(Message(5, value=value, key=key, headers=headers), TTL, maybe_sent=False)
+    entry = read_entry(Message(5, value=value, key=key, headers=headers), TTL, possibly_processed=False)
     assert (entry.injection is None) == (entry.fault is not None)
     entry.injection_id.encode()
     entry.agent_id.encode()

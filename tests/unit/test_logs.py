@@ -13,7 +13,7 @@ import structlog
 from aiokafka.errors import ProducerFenced
 
 import bridge
-from bridge.telemetry.logs import CONVENTIONS, News, _demote, _Seldom, setup_logging
+from bridge.telemetry.logs import CONVENTIONS, RepeatFilter, _demote, _Seldom, setup_logging
 
 ROOT = Path(bridge.__file__).parent
 
@@ -41,7 +41,7 @@ def test_nothing_of_the_bridge_itself_is_left_out() -> None:
 
 def test_a_failure_is_told_again_only_when_it_is_news() -> None:
     """The same error each second is one line; another one, or the same after a quiet minute, is a new one."""
-    news = News()
+    news = RepeatFilter()
     assert [news.is_new(OSError("down"), now) for now in range(100, 400)] == [True] + [False] * 299
     assert news.is_new(OSError("refused"), 400)
     assert not news.is_new(OSError("refused"), 401)

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.partitions.offsets import Bookmark, Offsets
+from bridge.partitions.offsets import CommitMetadata, OffsetTracker
 
 moves = st.lists(st.tuples(st.booleans(), st.integers(0, 20)), max_size=60)
 
@@ -11,7 +11,7 @@ moves = st.lists(st.tuples(st.booleans(), st.integers(0, 20)), max_size=60)
 @given(st.integers(0, 1000), moves)
 def test_the_prefix_is_the_first_open_entry(start: int, history: list[tuple[bool, int]]) -> None:
     """Against a list of all that was read: the prefix is the first unfinished offset, else the position."""
-    offsets, position = Offsets(start), start
+    offsets, position = OffsetTracker(start), start
     unfinished: list[int] = []
     for reads, number in history:
         if reads:  # compaction and transactions leave gaps
@@ -30,14 +30,14 @@ def test_the_prefix_is_the_first_open_entry(start: int, history: list[tuple[bool
 
 @given(st.booleans(), st.integers(-1, 2**63 - 1), st.integers(-1, 2**63 - 1))
 def test_a_bookmark_comes_back_as_it_was_written(clean: bool, in_place: int, registry: int) -> None:
-    bookmark = Bookmark(clean=clean, in_place=in_place, registry=registry)
-    assert Bookmark.read(bookmark.text()) == bookmark
+    bookmark = CommitMetadata(clean=clean, in_place=in_place, registry=registry)
+    assert CommitMetadata.read(bookmark.text()) == bookmark
 
 
 @given(st.text(max_size=20))
 def test_another_programs_metadata_is_an_unclean_bookmark(text: str) -> None:
     """Whatever stands in the commit, the owner starts, and takes nothing for not sent."""
-    assert isinstance(Bookmark.read(text), Bookmark)
-    assert not Bookmark.read("").clean
-    assert not Bookmark.read("null").clean
-    assert Bookmark.read('{"clean": true, "newer": 1}').clean
+    assert isinstance(CommitMetadata.read(text), CommitMetadata)
+    assert not CommitMetadata.read("").clean
+    assert not CommitMetadata.read("null").clean
+    assert CommitMetadata.read('{"clean": true, "newer": 1}').clean

@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.parser import text_string_to_metric_families
 
 from asm_bridge_schemas.records import AgentObservationLost, AgentState, InjectionCompleted
-from bridge.agents.agent import Sick
+from bridge.agents.agent import Unpollable
 from bridge.agents.step import Step
 from bridge.asm.errors import Unreachable
 from bridge.ops.events import Observations, Picture, changes
@@ -126,7 +126,7 @@ async def test_sessions_by_label_and_sid(client: httpx.AsyncClient, pictured: Pi
 async def test_sick_says_why(client: httpx.AsyncClient, pictured: Pictured) -> None:
     """A sick agent comes with the reason, the error and what to do; the healthy ones without."""
     fail(pictured.homes[0][0])
-    pictured.homes[1][0].sick = Sick("session_shared", "agent 'x' has the same token: give this one its own")
+    pictured.homes[1][0].sick = Unpollable("session_shared", "agent 'x' has the same token: give this one its own")
     found = (await client.get("/api/sessions", params={"condition": "sick"})).json()["sessions"]
     assert {one["reason"]: one["why"] for one in found} == {
         "unauthorized": "HTTP 401",

@@ -13,10 +13,10 @@ import pytest
 from asm_bridge_schemas import protojson
 from asm_bridge_schemas.commands import SessionEntry
 from asm_bridge_schemas.records import AgentObservationLost, AgentState, InjectionCompleted
-from bridge.agents.agent import Agent, Moment, Sick
+from bridge.agents.agent import Agent, Instant, Unpollable
 from bridge.agents.queue import Limits
 from bridge.agents.step import Step
-from bridge.asm.circuit_breaker import Host
+from bridge.asm.circuit_breaker import CircuitBreaker
 from bridge.asm.client import AsmClient
 from bridge.backoff import Backoff
 from bridge.polling import poller as module
@@ -71,7 +71,7 @@ class Stage:
         self.agents: dict[str, Agent] = {}
         self.client = AsmClient(httpx.MockTransport(self._handle), "https://asm.test")
         tokens: Any = SimpleNamespace(get=lambda reference: reference)
-        self.poller = Poller(self.client, tokens, Host(Backoff()), **options)
+        self.poller = Poller(self.client, tokens, CircuitBreaker(Backoff()), **options)
         loop = SimpleNamespace(call_later=lambda wait, call, *args: self.timers.append((self.now + wait, call, args)))
         shim = SimpleNamespace(sleep=self.sleep, create_task=asyncio.create_task, get_running_loop=lambda: loop)
         clock = SimpleNamespace(monotonic=lambda: self.now, time=lambda: EPOCH + self.now)
@@ -140,8 +140,8 @@ class Stage:
             self.flying[agent_id] -= 1
 
     @property
-    def at(self) -> Moment:
-        return Moment(self.now, EPOCH + self.now)
+    def at(self) -> Instant:
+        return Instant(self.now, EPOCH + self.now)
 
     def watch(self, agent_id: str, interval: float = 1.0) -> Agent:
         agent = self.agents.get(agent_id)
@@ -463,7 +463,7 @@ async def test_a_sick_agent_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> Non
     """session_shared: reported as lost, and not polled."""
     stage = Stage(monkeypatch)
     agent = stage.watch("a")
-    agent.sick = Sick("session_shared", "agent 'b' has the same token")
+    agent.sick = Unpollable("session_shared", "agent 'b' has the same token")
     await stage.play(10)
     assert stage.requests == []
     assert [record.reason for record in stage.told if isinstance(record, AgentObservationLost)] == ["session_shared"]

@@ -161,7 +161,7 @@ async def test_an_answer_that_is_cut_short_is_none() -> None:
         peer.transport.close()
 
     async with service(reply) as serving:
-        assert (await serving.error()).maybe_acted
+        assert (await serving.error()).possibly_processed
 
 
 async def test_who_asks_for_the_end_of_the_connection_has_it() -> None:
@@ -188,7 +188,7 @@ async def test_a_time_out_costs_its_own_connection_alone() -> None:
 
     async with service(late, request_timeout=0.3) as serving:
         error = await serving.error()
-        assert error.maybe_acted
+        assert error.possibly_processed
         assert "no answer within 0.3 s" in str(error)
         serving.reply = lambda peer, _: peer.write()
         for _ in range(20):
@@ -244,7 +244,7 @@ async def test_a_host_that_is_gone_fails_all_who_wait_and_is_found_again() -> No
         pool = Pool(gone)
         request = Request(Target.of(gone), {}, b"{}")
         results = await asyncio.gather(*(pool.fetch(request) for _ in range(50)), return_exceptions=True)
-        assert all(isinstance(one, Unreachable) and not one.maybe_acted for one in results)
+        assert all(isinstance(one, Unreachable) and not one.possibly_processed for one in results)
         assert f"cannot connect to 127.0.0.1:{gone.port}" in str(results[0])
         server = await asyncio.get_running_loop().create_server(lambda: Peer(serving), "127.0.0.1", gone.port)
         assert port != gone.port
@@ -266,7 +266,7 @@ async def test_a_connection_that_takes_too_long_is_given_up() -> None:
     pool = Pool(url, connect_timeout=0.2)
     with pytest.raises(Unreachable, match=r"no connection within 0\.2 s") as caught:
         await pool.fetch(Request(Target.of(url), {}, b"{}"))
-    assert not caught.value.maybe_acted
+    assert not caught.value.possibly_processed
     await pool.aclose()
     server.close()
 
@@ -278,8 +278,8 @@ async def test_a_closed_pool_answers_nobody() -> None:
         under_way, waiting = asyncio.ensure_future(serving.error()), asyncio.ensure_future(serving.error())
         await until(lambda: len(held) == 1)
         await serving.pool.aclose()
-        assert [(await under_way).maybe_acted, (await waiting).maybe_acted] == [True, False]
-        assert not (await serving.error()).maybe_acted
+        assert [(await under_way).possibly_processed, (await waiting).possibly_processed] == [True, False]
+        assert not (await serving.error()).possibly_processed
 
 
 # -- TLS: the service chooses the version
@@ -335,7 +335,7 @@ async def test_an_unknown_authority_is_not_trusted(authority: Path) -> None:
     async with secured(authority, ["h2"], ca_file=None) as (serving, _):
         error = await serving.error()
         assert "certificate verify failed" in str(error).lower()
-        assert not error.maybe_acted
+        assert not error.possibly_processed
 
 
 async def test_a_dead_connection_is_left(authority: Path) -> None:
@@ -346,7 +346,7 @@ async def test_a_dead_connection_is_left(authority: Path) -> None:
         for dead in range(2):
             made[dead].transport.pause_reading()  # as one whose machine is gone
             errors = await asyncio.gather(*(serving.error() for _ in range(5)))
-            assert all(error.maybe_acted for error in errors)
+            assert all(error.possibly_processed for error in errors)
             assert (await serving.ask())[0] == 200
             assert len(made) == dead + 2
 
@@ -376,7 +376,7 @@ async def test_a_connection_lost_is_one_silence(authority: Path) -> None:
             made[-1].transport.close()
             errors = await asyncio.gather(*asked)
             assert sum(error.silence for error in errors) == (0 if good_bye else 1)
-            assert {error.maybe_acted for error in errors} == {not good_bye}
+            assert {error.possibly_processed for error in errors} == {not good_bye}
 
 
 async def test_closing_ends_what_a_leaving_connection_carries(authority: Path) -> None:
@@ -391,7 +391,7 @@ async def test_closing_ends_what_a_leaving_connection_carries(authority: Path) -
         await until(lambda: not serving.pool._connections)
         await serving.pool.aclose()
         async with asyncio.timeout(2):
-            assert (await asked).maybe_acted
+            assert (await asked).possibly_processed
 
 
 async def test_a_connection_that_fails_to_open_fails_no_one_who_has_another(monkeypatch: pytest.MonkeyPatch) -> None:

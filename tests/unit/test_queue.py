@@ -7,7 +7,7 @@ import pytest
 from asm_bridge_schemas import records
 from asm_bridge_schemas.records import AgentState, InjectionCompleted
 from bridge.agents.injection import MAX_BYTES, Entry, read_entry
-from bridge.agents.queue import REMEMBERED, Limits, Pending
+from bridge.agents.queue import REMEMBERED, InjectionQueue, Limits
 from bridge.agents.step import Step
 from tests.support.strategies import EPOCH, PAUSE_EVENT, TTL, Message, entry
 
@@ -16,7 +16,7 @@ class Tray:
     """Pending entries, the agent's state beside them, and what was told."""
 
     def __init__(self, state: AgentState | None = None, **limits: int) -> None:
-        self.pending = Pending(Limits(**limits))  # type: ignore[arg-type]
+        self.pending = InjectionQueue(Limits(**limits))  # type: ignore[arg-type]
         self.step = Step(state or AgentState(agent_id="agent-7", stream_id="s"), EPOCH)
 
     def at(self, seconds: float) -> "Tray":
@@ -80,7 +80,7 @@ def test_entries_go_out_in_order_and_in_batches() -> None:
 def test_a_request_stays_within_bounds() -> None:
     """Large events are not gathered into a request of any size; one alone always goes."""
     event = b'{"sent_message_event": {"conversation": {"customer_name": "%s"}}}' % (b"x" * 400_000)
-    large = [read_entry(Message(offset, value=event), TTL, maybe_sent=False) for offset in (1, 2, 3)]
+    large = [read_entry(Message(offset, value=event), TTL, possibly_processed=False) for offset in (1, 2, 3)]
     tray = Tray().add(*large)
     assert tray.deliver() == [1, 2]
     assert tray.deliver() == [3]
@@ -89,7 +89,7 @@ def test_a_request_stays_within_bounds() -> None:
 def test_each_delivered_event_is_told_before_its_outcome() -> None:
     """2xx: delivered, and a ConversationEventDelivered with the event as sent."""
     value = b'{"activatedConversationEvent": {"conversation": {"conversationSid": 12}}, "eventTime": 5}'
-    tray = Tray().add(read_entry(Message(1, value=value, headers=[("ce_id", b"x")]), TTL, maybe_sent=False))
+    tray = Tray().add(read_entry(Message(1, value=value, headers=[("ce_id", b"x")]), TTL, possibly_processed=False))
     tray.deliver()
     event, outcome = tray.step.records
     assert isinstance(event, records.ConversationEventDelivered)
@@ -133,7 +133,7 @@ def test_after_any_other_outcome_of_the_first_the_second_is_sent() -> None:
     assert expired.outcomes == {1: "expired", 2: "delivered"}
 
     exhausted = Tray(max_attempts=1).inject(1, 2, ce_id="x")
-    exhausted.pending.failed(exhausted.step, exhausted.take(), 500, maybe_acted=False)
+    exhausted.pending.failed(exhausted.step, exhausted.take(), 500, possibly_processed=False)
     assert exhausted.deliver() == [2]
     assert exhausted.outcomes == {1: "undeliverable:attempts_exhausted", 2: "delivered"}
 
@@ -179,21 +179,21 @@ def test_attempts_are_counted_and_end() -> None:
     """After max_attempts failures an entry is undeliverable (attempts_exhausted) and a dead letter."""
     tray = Tray(max_attempts=3).inject(1)
     for _ in range(3):
-        tray.pending.failed(tray.step, tray.take(), 503, maybe_acted=False)
+        tray.pending.failed(tray.step, tray.take(), 503, possibly_processed=False)
     (end,) = tray.completed
     assert (end.outcome, end.reason, end.attempts, end.http_status) == ("undeliverable", "attempts_exhausted", 3, 503)
     assert not end.possibly_repeated
     assert [letter.code for letter in tray.step.dead_letters] == ["attempts_exhausted"]
 
 
-@pytest.mark.parametrize("maybe_acted", [True, False])
-def test_the_outcome_says_whether_it_may_have_been_repeated(maybe_acted: bool) -> None:
+@pytest.mark.parametrize("possibly_processed", [True, False])
+def test_the_outcome_says_whether_it_may_have_been_repeated(possibly_processed: bool) -> None:
     """Sent, but no answer came: sent again, and the outcome says possibly_repeated; one failed try is enough."""
     tray = Tray().inject(1)
-    tray.pending.failed(tray.step, tray.take(), None, maybe_acted)
-    tray.pending.failed(tray.step, tray.take(), 429, maybe_acted=False)
+    tray.pending.failed(tray.step, tray.take(), None, possibly_processed)
+    tray.pending.failed(tray.step, tray.take(), 429, possibly_processed=False)
     tray.deliver()
-    assert [one.possibly_repeated for one in tray.completed] == [maybe_acted]
+    assert [one.possibly_repeated for one in tray.completed] == [possibly_processed]
 
 
 def test_what_expires_is_expired() -> None:
@@ -248,7 +248,7 @@ def test_more_than_max_pending_is_backlog() -> None:
 
 def test_what_is_no_event_is_a_dead_letter_with_its_value() -> None:
     """Not an event at all: dead letter, and undeliverable."""
-    tray = Tray().add(read_entry(Message(1, value=b"{", headers=[("x", b"y")]), TTL, maybe_sent=True))
+    tray = Tray().add(read_entry(Message(1, value=b"{", headers=[("x", b"y")]), TTL, possibly_processed=True))
     assert tray.outcomes == {1: "undeliverable:malformed_event"}
     (letter,) = tray.step.dead_letters
     assert (letter.key, letter.value, letter.headers) == (b"agent-7", b"{", (("x", b"y"),))
@@ -257,7 +257,7 @@ def test_what_is_no_event_is_a_dead_letter_with_its_value() -> None:
 
 def test_what_is_too_large_is_a_dead_letter_without_its_value() -> None:
     """Over 512 KiB: undeliverable (too_large); its dead letter's value is null."""
-    tray = Tray().add(read_entry(Message(1, value=b"x" * (MAX_BYTES + 1)), TTL, maybe_sent=False))
+    tray = Tray().add(read_entry(Message(1, value=b"x" * (MAX_BYTES + 1)), TTL, possibly_processed=False))
     assert tray.outcomes == {1: "undeliverable:too_large"}
     assert tray.step.dead_letters[0].value is None
 
@@ -288,7 +288,7 @@ def test_an_unwatched_agents_outcome_belongs_to_no_stream() -> None:
 def test_an_outcome_says_when_the_entry_came() -> None:
     """received_at is the inbox's own time, completed_at the bridge's."""
     tray = Tray().add(
-        read_entry(Message(1, value=PAUSE_EVENT, timestamp=int(EPOCH * 1000) - 2000), TTL, maybe_sent=False)
+        read_entry(Message(1, value=PAUSE_EVENT, timestamp=int(EPOCH * 1000) - 2000), TTL, possibly_processed=False)
     )
     tray.deliver()
     assert tray.completed[0].received_at == "2026-09-21T14:13:18.000000Z"

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from bridge.kafka.partitioner import partition_for
-from bridge.registry.registry import Bad, Registry
+from bridge.registry.registry import InvalidEntry, Registry
 from tests.support.strategies import Message
 
 SECRET = "eyJhbGciOiJIUzI1NiJ9.secret"
@@ -18,7 +18,7 @@ class Book:
     """A registry, what it called out, and the next offset."""
 
     changed: list[str] = field(default_factory=list)
-    refused: list[Bad] = field(default_factory=list)
+    refused: list[InvalidEntry] = field(default_factory=list)
     offset: int = 0
 
     def __post_init__(self) -> None:

@@ -7,7 +7,7 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from bridge.cli import main
-from bridge.supervisor import Workers, hopeless, merged, restart_delay, worker_command
+from bridge.supervisor import Supervisor, is_permanent, merged, restart_delay, worker_command
 from bridge.telemetry.metrics import METRICS
 
 
@@ -82,7 +82,7 @@ def test_a_worker_inherits_all_but_what_must_differ() -> None:
 def test_when_all_end_with_a_worker(code: int, was_ready: bool, failures: int, expected: bool) -> None:
     """Wrong settings end all at once, and so does a worker that fails again and again and never worked; a worker that
     worked before, or was killed, is started again for ever."""
-    assert hopeless(code, was_ready, failures) is expected
+    assert is_permanent(code, was_ready, failures) is expected
 
 
 def test_a_worker_is_started_again_soon_and_never_in_a_rush() -> None:
@@ -96,7 +96,7 @@ def test_a_worker_is_started_again_soon_and_never_in_a_rush() -> None:
 
 async def test_workers_that_do_not_run_are_told() -> None:
     """A worker without a process is neither alive nor ready, and each is named."""
-    workers = Workers(2, ["run"], None, 1)
+    workers = Supervisor(2, ["run"], None, 1)
     async with workers.client:
         assert list(await workers.sick()) == [0, 1]
         assert set((await workers.unready()).values()) == {"does not run; it is started again"}

@@ -113,7 +113,7 @@ def test_what_is_missing_is_named_with_what_to_do(tmp_path: Path, reference: str
     assert name in str(caught.value)
     assert SECRET not in str(caught.value)
     assert caught.value.http_status is None
-    assert not caught.value.maybe_acted
+    assert not caught.value.possibly_processed
 
 
 def test_a_file_needs_a_secrets_directory() -> None:

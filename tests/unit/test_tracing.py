@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from asm_bridge_schemas.commands import SessionEntry
 from asm_bridge_schemas.records import AgentState
-from bridge.agents.agent import Agent, Ask, Moment
+from bridge.agents.agent import Agent, Instant, PollRequest
 from bridge.agents.injection import Entry, read_entry
 from bridge.agents.queue import Limits
 from bridge.agents.step import Step
@@ -25,7 +25,7 @@ from tests.support.strategies import EPOCH, Message, status_body
 TRACE_ID, SPAN_ID = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 PARENT = f"00-{TRACE_ID}-{SPAN_ID}-01".encode()
 EVENT = b'{"pause_event": {}}'
-AT = Moment(1000.0, EPOCH)
+AT = Instant(1000.0, EPOCH)
 
 
 def message(offset: int = 7, *, headers: tuple[tuple[str, bytes], ...] = (("traceparent", PARENT),)) -> Message:
@@ -38,7 +38,7 @@ def agent() -> Agent:
     return made
 
 
-def taken_in(asked: Agent, *entries: Entry) -> Ask:
+def taken_in(asked: Agent, *entries: Entry) -> PollRequest:
     """The request that carries these entries."""
     for one in entries:
         tracing.received(one)

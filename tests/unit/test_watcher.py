@@ -9,8 +9,8 @@ from bridge.agents.queue import Limits
 from bridge.agents.step import Step
 from bridge.backoff import Backoff
 from bridge.kafka.partitioner import partition_for
-from bridge.partitions.offsets import Bookmark, Offsets
-from bridge.partitions.watcher import Agents, Policy
+from bridge.partitions.offsets import CommitMetadata, OffsetTracker
+from bridge.partitions.watcher import PartitionAgents, Policy
 from bridge.polling.poller import now
 from bridge.registry.registry import Registry
 from tests.support.strategies import Message, status_body
@@ -20,13 +20,13 @@ EVENT = b'{"pause_event": {}}'
 
 
 class Remembering:
-    """What ``Agents`` needs of a partition."""
+    """What ``PartitionAgents`` needs of a partition."""
 
     def __init__(self) -> None:
         self.number = 0
         self.states: dict[str, AgentState] = {}
-        self.offsets = Offsets(0)
-        self.bookmark = Bookmark()
+        self.offsets = OffsetTracker(0)
+        self.bookmark = CommitMetadata()
         self.accepting = True
         self.told: list[records.Published] = []
 
@@ -41,7 +41,7 @@ class Schedule:
     def __init__(self) -> None:
         self.agents: list[Agent] = []
 
-    def add(self, agent: Agent, home: Agents) -> None:
+    def add(self, agent: Agent, home: PartitionAgents) -> None:
         self.agents.append(agent)
 
     def remove(self, agent: Agent) -> None:
@@ -58,10 +58,10 @@ def of(told: list[records.Published], kind: type) -> list[records.Published]:
 async def test_an_agent_leaves_only_when_what_it_sends_is_told() -> None:
     """Unregistered while an event is under way: it is told in the stream, which ends after it."""
     partition, schedule = Remembering(), Schedule()
-    agents: Agents
+    agents: PartitionAgents
     registry = Registry(lambda agent_id: agents.sync(agent_id), lambda bad: None)  # noqa: PLW0108 - agents come after
     policy = Policy(1.0, Limits(), Backoff(), now)
-    agents = Agents(partition, PARTITIONS, registry, schedule, policy)  # type: ignore[arg-type]
+    agents = PartitionAgents(partition, PARTITIONS, registry, schedule, policy)  # type: ignore[arg-type]
     agents.begin(0)
     assert partition_for("a", PARTITIONS) == 0
     registry.read(Message(0, key=b"a", value=b'{"asm_session_sid": "7", "token": "env:T"}'))
@@ -91,9 +91,9 @@ async def test_an_agent_leaves_only_when_what_it_sends_is_told() -> None:
 def test_a_partition_handed_over_again_before_it_was_read_is_not_clean() -> None:
     """Entries that an unclean owner may have sent stay doubtful for the one after the next, read or not."""
     partition, schedule = Remembering(), Schedule()
-    agents: Agents
+    agents: PartitionAgents
     registry = Registry(lambda agent_id: agents.sync(agent_id), lambda bad: None)  # noqa: PLW0108 - agents come after
-    agents = Agents(partition, PARTITIONS, registry, schedule, Policy(1.0, Limits(), Backoff(), now))  # type: ignore[arg-type]
+    agents = PartitionAgents(partition, PARTITIONS, registry, schedule, Policy(1.0, Limits(), Backoff(), now))  # type: ignore[arg-type]
     agents.begin(2)
     assert not agents.clean
     for offset in range(3):

@@ -102,4 +102,4 @@ class Exchange:
 
     def failed(self, why: str, *, silence: bool = True) -> None:
         self._ended(self)
-        self._done(Unreachable(why, maybe_acted=self.left, silence=silence))
+        self._done(Unreachable(why, possibly_processed=self.left, silence=silence))
