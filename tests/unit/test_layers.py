@@ -30,7 +30,6 @@ UPWARD = {
     "bridge.agents.injection -> bridge.telemetry.tracing",
     "bridge.agents.step -> bridge.telemetry.tracing",
     "bridge.kafka.dead_letters -> bridge.registry.topic",
-    "bridge.supervisor -> bridge.testing.embedded",
     "bridge.telemetry.metrics -> bridge.ops.events",
     "bridge.telemetry.metrics -> bridge.ops.snapshot",
     "bridge.testing.demo -> bridge.cli.output",
@@ -55,8 +54,8 @@ KNOW_AIOKAFKA = {
 HTTP_KNOWS = {"bridge.asm.errors"}
 
 KAFKA = ("bridge/kafka/", "bridge/testing/")
-"""Who may import aiokafka. The programs in ``testing`` watch the bridge from outside: a demo, a benchmark or a test broker
-that used the bridge's own clients would be wrong in the same way as they are."""
+"""Who may import aiokafka. The programs in ``testing`` watch the bridge from outside: a demo, a benchmark or a broker's
+probe that used the bridge's own clients would be wrong in the same way as they are."""
 
 
 def _module(path: Path) -> str:
@@ -84,7 +83,7 @@ INTERNAL = {module: [name for name in names if name in FILES] for module, names 
 
 
 def _layer(module: str) -> int:
-    part = (module.split(".") + ["__init__"])[1]
+    part = module.split(".")[1] if "." in module else "__init__"
     return next(number for number, names in enumerate(LAYERS) if part in names)
 
 

@@ -16,7 +16,7 @@ from bridge.asm.errors import Unreachable
 from bridge.asm.http import pool as module
 from bridge.asm.http.pool import Pool
 from bridge.asm.http.request import Fetched, Request, Target
-from bridge.testing.embedded import free_port
+from bridge.ops.http import free_port
 from tests.unit.test_http2 import Server, at_request, until
 
 HEADERS = {"authorization": "Bearer tok-1", "user-agent": "asm-kafka-bridge"}
