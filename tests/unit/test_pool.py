@@ -16,6 +16,8 @@ from bridge.asm.errors import Unreachable
 from bridge.asm.http import pool as module
 from bridge.asm.http.pool import Pool
 from bridge.asm.http.request import Fetched, Request, Target
+from bridge.asm.transport import fetch
+from bridge.settings import AsmSettings
 from bridge.testing.embedded import free_port
 from tests.unit.test_http2 import Server, at_request, until
 
@@ -65,7 +67,7 @@ class Service:
         return Request(Target.of(self.url), HEADERS, b"{}")
 
     async def ask(self) -> Fetched:
-        return await self.pool.fetch(self.request())
+        return await fetch(self.pool, self.request())
 
     async def error(self) -> Unreachable:
         with pytest.raises(Unreachable) as caught:
@@ -73,12 +75,17 @@ class Service:
         return caught.value
 
 
+def pool_to(url: httpx.URL, **options: Any) -> Pool:
+    """A pool with the default settings but ``options``."""
+    return Pool(url, **AsmSettings().transport_arguments() | options)
+
+
 @contextlib.asynccontextmanager
 async def service(reply: Reply = lambda peer, _: peer.write(), **options: Any) -> AsyncIterator[Service]:
     serving = Service(reply)
     server = await asyncio.get_running_loop().create_server(lambda: Peer(serving), "127.0.0.1", 0)
     serving.url = httpx.URL(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1/getstatus?a=b")
-    serving.pool = Pool(serving.url, **options)
+    serving.pool = pool_to(serving.url, **options)
     try:
         yield serving
     finally:
@@ -94,7 +101,7 @@ async def test_a_request_is_built_once_and_its_connection_kept() -> None:
         request = serving.request()
         written = request.http1
         for _ in range(100):
-            assert await serving.pool.fetch(request) == (200, None, b"{}")
+            assert await fetch(serving.pool, request) == (200, None, b"{}")
         assert request.http1 is written
         assert {*serving.requests} == {written}
         assert len(serving.peers) == 1
@@ -241,14 +248,14 @@ async def test_a_host_that_is_gone_fails_all_who_wait_and_is_found_again() -> No
     async with service() as serving:
         port = serving.url.port
         gone = httpx.URL(f"http://127.0.0.1:{free_port()}/")
-        pool = Pool(gone)
+        pool = pool_to(gone)
         request = Request(Target.of(gone), {}, b"{}")
-        results = await asyncio.gather(*(pool.fetch(request) for _ in range(50)), return_exceptions=True)
+        results = await asyncio.gather(*(fetch(pool, request) for _ in range(50)), return_exceptions=True)
         assert all(isinstance(one, Unreachable) and not one.possibly_processed for one in results)
         assert f"cannot connect to 127.0.0.1:{gone.port}" in str(results[0])
         server = await asyncio.get_running_loop().create_server(lambda: Peer(serving), "127.0.0.1", gone.port)
         assert port != gone.port
-        assert (await pool.fetch(request))[0] == 200
+        assert (await fetch(pool, request))[0] == 200
         await pool.aclose()
         server.close()
 
@@ -263,9 +270,9 @@ async def test_a_connection_that_takes_too_long_is_given_up() -> None:
 
     server = await asyncio.start_server(mute, "127.0.0.1", 0)
     url = httpx.URL(f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
-    pool = Pool(url, connect_timeout=0.2)
+    pool = pool_to(url, connect_timeout=0.2)
     with pytest.raises(Unreachable, match=r"no connection within 0\.2 s") as caught:
-        await pool.fetch(Request(Target.of(url), {}, b"{}"))
+        await fetch(pool, Request(Target.of(url), {}, b"{}"))
     assert not caught.value.possibly_processed
     await pool.aclose()
     server.close()
@@ -300,7 +307,7 @@ async def secured(authority: Path, protocols: list[str], **options: Any) -> Asyn
 
     server = await asyncio.get_running_loop().create_server(speak, "127.0.0.1", 0, ssl=context)
     serving.url = httpx.URL(f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1")
-    serving.pool = Pool(serving.url, **{"ca_file": authority / "ca.pem", **options})
+    serving.pool = pool_to(serving.url, **{"ca_file": authority / "ca.pem", **options})
     try:
         yield serving, made
     finally:

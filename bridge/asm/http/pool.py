@@ -10,10 +10,9 @@ from typing import cast
 import certifi
 import httpx
 
-from bridge.asm.errors import Unreachable
 from bridge.asm.http.http1 import Http1
 from bridge.asm.http.http2 import Http2
-from bridge.asm.http.request import Done, Exchange, Fetched, Request
+from bridge.asm.http.request import Done, Exchange, Request
 
 _IDLE = 45.0
 """Seconds after which an unused connection is closed: before the other side does it while a request is on its way."""
@@ -48,11 +47,11 @@ class Pool:
         self,
         url: httpx.URL,
         *,
-        ca_file: Path | None = None,
-        connect_timeout: float = 5.0,
-        request_timeout: float = 10.0,
-        max_connections: int = 512,
-        http2: bool = True,
+        ca_file: Path | None,
+        connect_timeout: float,
+        request_timeout: float,
+        max_connections: int,
+        http2: bool,
     ) -> None:
         secure = url.scheme == "https"
         self._host, self._port = url.host, url.port or (443 if secure else 80)
@@ -69,9 +68,9 @@ class Pool:
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
 
-    def send(self, request: Request, done: Done) -> None:
-        """Ask; ``done`` is called once, later. The request may be sent again, also before that."""
-        exchange = Exchange(request, done, time.monotonic() + self._request_timeout, self._ended)
+    def send(self, request: Request, on_response: Done) -> None:
+        """Send; ``on_response`` is called once, later. The request may be sent again, also before that."""
+        exchange = Exchange(request, on_response, time.monotonic() + self._request_timeout, self._ended)
         if self._closed:
             asyncio.get_running_loop().call_soon(exchange.failed, "the client is closed")
             return
@@ -88,21 +87,6 @@ class Pool:
         self._under_way[exchange] = None
         self._waiting[exchange] = None
         self._grow()
-
-    async def fetch(self, request: Request) -> Fetched:
-        """The same for one who waits. Raises ``Unreachable``."""
-        answer: asyncio.Future[Fetched] = asyncio.get_running_loop().create_future()
-
-        def done(result: Fetched | Unreachable) -> None:
-            if answer.done():
-                return
-            if isinstance(result, Unreachable):
-                answer.set_exception(result)
-            else:
-                answer.set_result(result)
-
-        self.send(request, done)
-        return await answer
 
     async def aclose(self) -> None:
         """What is under way fails."""
