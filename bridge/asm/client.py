@@ -22,11 +22,11 @@ from asm_bridge_schemas import protojson
 from asm_bridge_schemas.asm import AsmSession
 from bridge.asm.errors import AsmError, Malformed, Refused, Throttled, Unauthorized, Unavailable, Unreachable
 from bridge.asm.http.pool import Pool
-from bridge.asm.http.request import Done, Fetched, Request, Target
+from bridge.asm.http.request import Failure, OnResponse, PreparedRequest, Response, Target
 
 T = TypeVar("T", bound=msgspec.Struct)
 
-Kept = httpx.Request | Request
+Kept = httpx.Request | PreparedRequest
 """A request as the transport at hand sends it."""
 
 PATH = "/api/v1alpha1/asm/asmapi/"
@@ -79,36 +79,32 @@ class AsmClient:
         """A request that may be sent any number of times, one after the other."""
         headers = {**_HEADERS, "authorization": f"Bearer {token}"}
         if isinstance(self._transport, Pool):
-            return Request(self._targets[call], headers, body)
+            return PreparedRequest(self._targets[call], headers, body)
         return httpx.Request("POST", self._urls[call], headers=headers, content=body)
 
-    def ask(self, request: Kept, done: Done) -> None:
-        """Send; ``done`` is called once, later, with the answer (for ``usable``) or ``Unreachable``."""
-        if isinstance(request, Request):
-            self._transport.send(request, done)  # type: ignore[union-attr]  # only a Pool makes it
+    def ask(self, request: Kept, on_response: OnResponse) -> None:
+        """Send; ``on_response`` is called once, later, with the response or ``Failure``, both for ``usable``."""
+        if isinstance(request, PreparedRequest):
+            self._transport.send(request, on_response)  # type: ignore[union-attr]  # only a Pool makes it
         else:
-            task = asyncio.get_running_loop().create_task(self._relay(request, done))
+            task = asyncio.get_running_loop().create_task(self._relay(request, on_response))
             self._asking.add(task)
             task.add_done_callback(self._asking.discard)
 
-    async def _relay(self, request: httpx.Request, done: Done) -> None:
+    async def _relay(self, request: httpx.Request, on_response: OnResponse) -> None:
         try:
             answer = await self._fetch(request)
-        except Unreachable as error:
-            done(error)
         except Exception as error:  # noqa: BLE001 - a fault in a library must not leave an agent waiting for ever
-            done(Unreachable(f"{type(error).__name__}: {error}", possibly_processed=True))
-        else:
-            done(answer)
+            answer = Failure(f"{type(error).__name__}: {error}", sent=True)
+        on_response(answer)
 
     async def send(self, request: Kept) -> tuple[int, bytes]:
         """Status and body of a 2xx answer."""
         return usable(await self._fetch(request))
 
-    async def _fetch(self, request: Kept) -> Fetched:
-        """Raises ``Unreachable``."""
+    async def _fetch(self, request: Kept) -> Response | Failure:
         if isinstance(self._transport, Pool):
-            assert isinstance(request, Request)
+            assert isinstance(request, PreparedRequest)
             return await self._transport.fetch(request)
         assert isinstance(request, httpx.Request)
         try:
@@ -118,8 +114,8 @@ class AsmClient:
             finally:
                 await response.aclose()
         except (httpx.HTTPError, httpx.StreamError, PyreqwestError) as error:
-            raise _unreachable(error) from error
-        return response.status_code, response.headers.get("Retry-After"), body
+            return Failure(f"{type(error).__name__}: {error}", sent=not _unsent(error))
+        return Response(response.status_code, body, response.headers.get("Retry-After"), response.headers.get("Date"))
 
     async def current_session(self, token: str) -> AsmSession:
         """The caller's session; ``asm_session_sid`` is "0" where there is none (undocumented: any refusal is taken
@@ -133,11 +129,11 @@ class AsmClient:
         await self._transport.aclose()
 
 
-def usable(answer: Fetched | Unreachable) -> tuple[int, bytes]:
+def usable(answer: Response | Failure) -> tuple[int, bytes]:
     """Status and body of a 2xx answer. Raises ``AsmError`` for any other, and for none."""
-    if isinstance(answer, Unreachable):
-        raise answer
-    status, retry_after, body = answer
+    if isinstance(answer, Failure):
+        raise Unreachable(answer.text, possibly_processed=answer.sent, counts_as_outage=answer.counts_as_outage)
+    status, body, retry_after, _ = answer
     if not 200 <= status < 300:
         raise _failure(status, retry_after)
     if len(body) > MAX_ANSWER:
@@ -152,10 +148,6 @@ def read(cls: type[T], body: bytes) -> T:
         return protojson.read(cls, body)
     except protojson.ProtoJSONError as error:
         raise Malformed(f"the answer is not a {cls.__name__}: {error}", http_status=200) from error
-
-
-def _unreachable(error: Exception) -> Unreachable:
-    return Unreachable(f"{type(error).__name__}: {error}", possibly_processed=not _unsent(error))
 
 
 def _unsent(error: Exception) -> bool:
