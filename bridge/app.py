@@ -40,6 +40,7 @@ from bridge.registry.file import SessionsFileError, changes, read_sessions_file
 from bridge.registry.registry import InvalidEntry, Registry
 from bridge.registry.topic import write_registry
 from bridge.settings import Settings
+from bridge.signals import stop_on_signals
 from bridge.telemetry import tracing
 from bridge.telemetry.logs import RepeatFilter
 from bridge.telemetry.metrics import METRICS
@@ -62,8 +63,8 @@ def run(settings: Settings) -> int:
 
 
 async def _run(settings: Settings) -> int:
-    stop = asyncio.Event()
-    _on_signals(stop)
+    stop = stop_on_signals()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, stop.set)  # a worker's supervisor has ended
     try:
         await Bridge(settings).run(stop)
     except SessionsFileError as error:
@@ -392,18 +393,3 @@ async def _until(stop: asyncio.Event, work: Awaitable[Any]) -> None:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
-
-
-def _on_signals(stop: asyncio.Event) -> None:
-    """The first signal drains, the second one ends at once."""
-    loop = asyncio.get_running_loop()
-
-    def caught(number: int) -> None:
-        if stop.is_set():
-            signal.signal(number, signal.SIG_DFL)
-            signal.raise_signal(number)
-        stop.set()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, caught, number)
-    loop.add_signal_handler(signal.SIGUSR1, stop.set)  # a worker's parent has ended (bridge/supervisor.py)

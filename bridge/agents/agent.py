@@ -28,7 +28,7 @@ from bridge.agents.queue import InjectionQueue, Limits
 from bridge.agents.step import Step
 from bridge.asm.client import read
 from bridge.asm.errors import AsmError, Malformed, Refused, Throttled, Unauthorized
-from bridge.asm.http.request import Request
+from bridge.asm.http.request import PreparedRequest
 from bridge.backoff import Backoff
 from bridge.clock import rfc3339
 
@@ -61,7 +61,7 @@ class PollRequest:
     calls: bool = False
     messages: bool = False
     token: str = ""
-    request: Request | None = None
+    request: PreparedRequest | None = None
 
 
 @dataclass(slots=True)

@@ -10,7 +10,7 @@ import msgspec
 from asm_bridge_schemas import protojson
 from asm_bridge_schemas.asm import AsmSession
 from bridge.asm.errors import AsmError, Malformed, Refused, Throttled, Unauthorized, Unavailable, Unreachable
-from bridge.asm.http.request import Done, Fetched, Request, Target
+from bridge.asm.http.request import Failure, OnResponse, PreparedRequest, Response, Target
 from bridge.asm.transport import Transport, fetch
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -32,15 +32,15 @@ class AsmClient:
         self._transport = transport
         self._targets = {call: Target.of(httpx.URL(base_url + PATH + call)) for call in CALLS}
 
-    def request(self, call: str, token: str, body: bytes) -> Request:
+    def request(self, call: str, token: str, body: bytes) -> PreparedRequest:
         """A request that may be sent any number of times."""
-        return Request(self._targets[call], {**_HEADERS, "authorization": f"Bearer {token}"}, body)
+        return PreparedRequest(self._targets[call], {**_HEADERS, "authorization": f"Bearer {token}"}, body)
 
-    def ask(self, request: Request, done: Done) -> None:
-        """Send; ``done`` is called once, later, with the answer (for ``usable``) or ``Unreachable``."""
-        self._transport.send(request, done)
+    def ask(self, request: PreparedRequest, on_response: OnResponse) -> None:
+        """Send; ``on_response`` is called once, later, with the response or ``Failure``, both for ``usable``."""
+        self._transport.send(request, on_response)
 
-    async def send(self, request: Request) -> tuple[int, bytes]:
+    async def send(self, request: PreparedRequest) -> tuple[int, bytes]:
         """Status and body of a 2xx answer."""
         return usable(await fetch(self._transport, request))
 
@@ -56,11 +56,11 @@ class AsmClient:
         await self._transport.aclose()
 
 
-def usable(answer: Fetched | Unreachable) -> tuple[int, bytes]:
+def usable(answer: Response | Failure) -> tuple[int, bytes]:
     """Status and body of a 2xx answer. Raises ``AsmError`` for any other, and for none."""
-    if isinstance(answer, Unreachable):
-        raise answer
-    status, retry_after, body = answer
+    if isinstance(answer, Failure):
+        raise Unreachable(answer.text, possibly_processed=answer.sent, counts_as_outage=answer.counts_as_outage)
+    status, body, retry_after, _ = answer
     if not 200 <= status < 300:
         raise _failure(status, retry_after)
     if len(body) > MAX_ANSWER:

@@ -13,16 +13,15 @@ from pyreqwest.compatibility.httpx import HttpxTransport
 from pyreqwest.exceptions import ConnectError, ConnectTimeoutError, PoolTimeoutError, PyreqwestError
 from pyreqwest.proxy import ProxyBuilder
 
-from bridge.asm.errors import Unreachable
 from bridge.asm.http.pool import Pool
-from bridge.asm.http.request import Done, Fetched, Request, Target
+from bridge.asm.http.request import Failure, OnResponse, PreparedRequest, Response, Target
 from bridge.settings import AsmSettings
 
 
 class Transport(Protocol):
     """Sends prepared requests to one service. Every request is bounded by the transport's own deadline."""
 
-    def send(self, request: Request, on_response: Done) -> None:
+    def send(self, request: PreparedRequest, on_response: OnResponse) -> None:
         """Send; ``on_response`` is called once, later, with the answer or with why there is none. Raises nothing.
 
         The request may be sent again, also while it is under way.
@@ -57,20 +56,16 @@ def pyreqwest_transport(asm: AsmSettings) -> httpx.AsyncBaseTransport:
     return HttpxTransport(builder.build())
 
 
-async def fetch(transport: Transport, request: Request) -> Fetched:
-    """Send and wait for the answer. Raises ``Unreachable`` if there is none."""
-    answer: asyncio.Future[Fetched] = asyncio.get_running_loop().create_future()
+async def fetch(transport: Transport, request: PreparedRequest) -> Response | Failure:
+    """Send and wait for what comes of it."""
+    response: asyncio.Future[Response | Failure] = asyncio.get_running_loop().create_future()
 
-    def on_response(result: Fetched | Unreachable) -> None:
-        if answer.done():  # the caller was cancelled
-            return
-        if isinstance(result, Unreachable):
-            answer.set_exception(result)
-        else:
-            answer.set_result(result)
+    def on_response(result: Response | Failure) -> None:
+        if not response.done():  # it is, where the caller was cancelled
+            response.set_result(result)
 
     transport.send(request, on_response)
-    return await answer
+    return await response
 
 
 class HttpxAdapter:
@@ -80,12 +75,12 @@ class HttpxAdapter:
         self._transport = transport
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def send(self, request: Request, on_response: Done) -> None:
+    def send(self, request: PreparedRequest, on_response: OnResponse) -> None:
         task = asyncio.get_running_loop().create_task(self._send(request, on_response))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _send(self, request: Request, on_response: Done) -> None:
+    async def _send(self, request: PreparedRequest, on_response: OnResponse) -> None:
         url = httpx.URL(f"{request.target.scheme}://{request.target.authority}{request.target.path}")
         try:
             response = await self._transport.handle_async_request(
@@ -96,9 +91,10 @@ class HttpxAdapter:
             finally:
                 await response.aclose()
         except Exception as error:  # noqa: BLE001 - an error of any library must reach the caller who waits for it
-            on_response(Unreachable(f"{type(error).__name__}: {error}", possibly_processed=not _unsent(error)))
+            on_response(Failure(f"{type(error).__name__}: {error}", sent=not _unsent(error)))
         else:
-            on_response((response.status_code, response.headers.get("Retry-After"), body))
+            head = response.headers
+            on_response(Response(response.status_code, body, head.get("Retry-After"), head.get("Date")))
 
     async def aclose(self) -> None:
         await self._transport.aclose()
@@ -126,13 +122,14 @@ class TransportForHttpx(httpx.AsyncBaseTransport):
         if request.method != "POST":
             raise httpx.UnsupportedProtocol(f"only POST can be sent, not {request.method}", request=request)
         headers = {name.lower(): value for name, value in request.headers.items() if name.lower() not in _GENERATED}
-        prepared = Request(Target.of(request.url), headers, await request.aread())
-        try:
-            status, retry_after, body = await fetch(self._transport, prepared)
-        except Unreachable as error:
-            kind = httpx.ReadError if error.possibly_processed else httpx.ConnectError
-            raise kind(str(error), request=request) from error
-        return httpx.Response(status, headers={"retry-after": retry_after} if retry_after else None, content=body)
+        prepared = PreparedRequest(Target.of(request.url), headers, await request.aread())
+        response = await fetch(self._transport, prepared)
+        if isinstance(response, Failure):
+            kind = httpx.ReadError if response.sent else httpx.ConnectError
+            raise kind(response.text, request=request)
+        fields = {"retry-after": response.retry_after, "date": response.date}
+        found = {name: value for name, value in fields.items() if value is not None}
+        return httpx.Response(response.status, headers=found, content=response.body)
 
     async def aclose(self) -> None:
         await self._transport.aclose()

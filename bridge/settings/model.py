@@ -128,6 +128,7 @@ class KafkaSettings(Section):
 
     def _ssl_context(self) -> ssl.SSLContext:
         context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=self.ssl_cafile)
+        context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # from Python 3.13 on it refuses many a company's own authority
         if self.ssl_certfile:
             # Without any password OpenSSL would ask for one on the terminal.
             password = self.ssl_password.get_secret_value() if self.ssl_password else ""
