@@ -145,15 +145,10 @@ def _write_files(simulator: "Simulator", tokens: Path | None, sessions: Path | N
 
 
 async def _until_signal(simulator: "Simulator", host: str, port: int) -> None:
-    import asyncio
-    import signal
-
+    from bridge.signals import stop_on_signals
     from bridge.testing.simulator import serve
 
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
+    stop = stop_on_signals()
     async with serve(simulator, host, port) as base_url:
         typer.echo(
             f"Simulated ASM service on {base_url} (set asm.base_url to it): {len(simulator.world.callers)} agents, "

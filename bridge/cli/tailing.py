@@ -1,7 +1,6 @@
 """Reading topics as they grow, until enough was read, the time is over or a signal comes."""
 
 import asyncio
-import signal
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 
@@ -14,6 +13,7 @@ from bridge.kafka import connected
 from bridge.kafka.topics import TOPICS, partition_counts
 from bridge.registry.topic import reader
 from bridge.settings import Settings, TopicsSettings
+from bridge.signals import stop_on_signals
 
 _SEEK_DEADLINE = 15.0
 
@@ -32,7 +32,7 @@ class Wanted:
 
 async def tail(settings: Settings, wanted: Wanted) -> None:
     """Raises ``CommandError`` if a topic does not exist, ``BrokenPipeError`` when nobody reads any more."""
-    stop = _stop_on_signal()
+    stop = stop_on_signals()
     counts = await partition_counts(settings.kafka.client_arguments())
     partitions = _partitions(_names(settings.topics, wanted, counts), counts)
     async with connected(reader(settings.kafka), settings.kafka.bootstrap_servers) as consumer:
@@ -45,20 +45,6 @@ async def tail(settings: Settings, wanted: Wanted) -> None:
             left = None if left is None else left - 1
             if left == 0:
                 return
-
-
-def _stop_on_signal() -> asyncio.Event:
-    """Set by the first signal; a second one ends the process at once."""
-    loop, stop = asyncio.get_running_loop(), asyncio.Event()
-
-    def on_signal() -> None:
-        stop.set()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(number)
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, on_signal)
-    return stop
 
 
 async def _messages(

@@ -17,12 +17,11 @@ from bridge.agents.queue import Limits
 from bridge.app import Bridge
 from bridge.asm.errors import AsmError, Unauthorized
 from bridge.backoff import Backoff
-from bridge.ops.http import listen
+from bridge.ops.http import free_port, listen
 from bridge.ops.server import serve
 from bridge.ops.snapshot import Snapshot
 from bridge.settings import AsmSettings, KafkaSettings, OpsSettings, Settings, TopicsSettings
 from bridge.testing.brokers import Broker
-from bridge.testing.embedded import free_port
 from bridge.testing.simulator import Options, Simulator
 from bridge.testing.simulator import serve as simulate
 from bridge.testing.simulator.files import sessions_toml, write_tokens

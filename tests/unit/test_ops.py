@@ -21,9 +21,9 @@ from bridge.agents.agent import Unpollable
 from bridge.agents.step import Step
 from bridge.asm.errors import Unreachable
 from bridge.ops.events import Observations, Picture, changes
+from bridge.ops.http import free_port
 from bridge.ops.rates import Sample, per_second, quantile, sample
 from bridge.telemetry.metrics import METRICS
-from bridge.testing.embedded import free_port
 from tests.support.ops import TOKEN_REFERENCE, Pictured, fail, served
 
 ROOT = Path(__file__).parents[2]
