@@ -101,7 +101,7 @@ def _event(letter: DeadLetter) -> bytes:
         read_injection(letter.value, names.texts(letter.headers).get(names.CONTENT_TYPE))
     except CommandError as error:
         raise NotResendable(
-            f"its value is no event ({error}); correct it and send it with `asm-bridge inject`"
+            f"its value is not an event ({error}); correct it and send it with `asm-bridge inject`"
         ) from None
     return letter.value
 
@@ -114,5 +114,5 @@ def _has_passed(expires_at: bytes | None, now: float) -> bool:
         return times.seconds(expires_at.decode()) <= now
     except ValueError:
         raise NotResendable(
-            "its header expires_at is no RFC 3339 time; send its value with `asm-bridge inject`"
+            "its header expires_at is not an RFC 3339 time; send its value with `asm-bridge inject`"
         ) from None

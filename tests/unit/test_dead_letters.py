@@ -86,9 +86,9 @@ def test_an_expiry_that_has_passed_is_left_out(ahead: float, kept: bool) -> None
         (dead_letter("literal_token", "asm.sessions/0/4", value=None), "registry"),
         (dead_letter("malformed_entry", "asm.sessions/0/4", value=None), "registry"),
         (dead_letter("malformed_event", value=None), "no value"),
-        (dead_letter("malformed_event", value=b"not json"), "no event"),
+        (dead_letter("malformed_event", value=b"not json"), "not an event"),
         (dead_letter("malformed_event", headers=(("expires_at", b"soon"),)), "expires_at"),
-        (dead_letter("malformed_event", headers=(("content-type", b"application/msgpack"),)), "no event"),
+        (dead_letter("malformed_event", headers=(("content-type", b"application/msgpack"),)), "not an event"),
     ],
 )
 def test_what_cannot_be_sent_says_why(found: DeadLetter, told: str) -> None:

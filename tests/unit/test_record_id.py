@@ -18,7 +18,9 @@ def test_a_record_id_is_read_back_from_its_text(topic: str, partition: int, offs
     assert str(record_id).endswith(record_id.entry)
 
 
-@pytest.mark.parametrize("text", ["", "3/17", "/3/17", "asm.inject", "asm.inject/x/17", "asm.inject/3/-1", "a/3/١"])
+@pytest.mark.parametrize(
+    "text", ["", "3/17", "/3/17", "asm.inject", "asm.inject/x/17", "asm.inject/3/-1", "a/3/\u0661", f"a/3/{2**63}"]
+)
 def test_any_other_text_is_refused(text: str) -> None:
     """A text that does not name a topic, a partition and an offset raises ``ValueError``, and says so."""
     with pytest.raises(ValueError, match="is not topic/partition/offset"):
