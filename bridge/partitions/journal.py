@@ -19,8 +19,10 @@ from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
 from asm_bridge_schemas.records import AgentState
 from bridge.agents.step import DeadLetter, Step
-from bridge.kafka.clients import Clients, bounded
+from bridge.kafka.clients import Clients
 from bridge.kafka.encoding import Encoder, Outgoing, read_state
+from bridge.kafka.lifecycle import with_deadline
+from bridge.kafka.reading import read_to_end
 from bridge.partitions.offsets import CommitMetadata, OffsetTracker
 from bridge.telemetry import tracing
 from bridge.telemetry.metrics import METRICS
@@ -186,7 +188,7 @@ class Journal:
         write = self._transaction if self._clients.exactly_once else self._in_turn
         try:
             with METRICS.commit_seconds.time():
-                await bounded(write(messages, states, offset))
+                await with_deadline(write(messages, states, offset))
         except (KafkaError, TimeoutError, AssertionError) as error:
             METRICS.commits.labels("failed").inc()
             METRICS.kafka_errors.labels("commit").inc()

@@ -1,0 +1,33 @@
+"""What Kafka can fail with. Other packages take aiokafka's errors from here, so that this package alone imports it."""
+
+from aiokafka.errors import (
+    AuthenticationFailedError,
+    ClusterAuthorizationFailedError,
+    GroupAuthorizationFailedError,
+    KafkaError,
+    SaslAuthenticationFailed,
+    TopicAuthorizationFailedError,
+    TransactionalIdAuthorizationFailed,
+    UnsupportedSaslMechanismError,
+)
+
+__all__ = [
+    "AuthenticationFailedError",
+    "ClusterAuthorizationFailedError",
+    "GroupAuthorizationFailedError",
+    "KafkaError",
+    "KafkaUnavailableError",
+    "NoTransactionsError",
+    "SaslAuthenticationFailed",
+    "TopicAuthorizationFailedError",
+    "TransactionalIdAuthorizationFailed",
+    "UnsupportedSaslMechanismError",
+]
+
+
+class KafkaUnavailableError(KafkaError):  # type: ignore[misc]
+    """Kafka cannot be reached, does not let us in, or lacks a topic. The text says where, and what to check."""
+
+
+class NoTransactionsError(KafkaError):  # type: ignore[misc]
+    """The broker does not support transactions, which ``exactly_once`` needs."""
