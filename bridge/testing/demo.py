@@ -23,10 +23,9 @@ from rich.live import Live
 from rich.text import Text
 
 from bridge.app import Bridge, StartError
-from bridge.cli.output import printable
-from bridge.cli.records import as_line, decoded
 from bridge.kafka import connected
 from bridge.kafka.partitioner import partition_for
+from bridge.kafka.show import as_line, decoded, printable
 from bridge.ops.rates import sample
 from bridge.registry.topic import reader
 from bridge.settings import AsmSettings, KafkaSettings, OpsSettings, Settings, TopicsSettings
