@@ -8,13 +8,15 @@ from typing import Annotated, Any
 
 import typer
 
+from bridge.agents.step import DeadLetter
 from bridge.cli.errors import CliError, UsageError
 from bridge.cli.inject import details, open_inbox
 from bridge.cli.options import SettingsCommand, new_app, seconds, settings_of
 from bridge.cli.output import print_json, print_table
 from bridge.cli.running import run_async
 from bridge.clock import rfc3339
-from bridge.kafka.dead_letters import Again, Letter, UnfitError, again, read
+from bridge.kafka.dead_letters import NotResendable, Resend, read
+from bridge.kafka.dead_letters import resend as prepare
 from bridge.kafka.show import printable
 from bridge.settings import Settings
 
@@ -75,10 +77,10 @@ def resend(
     found = _prepared(letters, origins or [])
     report = _quiet if json else _line
     for one in found:
-        if one.again is None or dry_run:
+        if one.resend is None or dry_run:
             report(one)
-    if not dry_run and any(one.again for one in found):
-        run_async(_send(settings, [one for one in found if one.again], wait_time, report))
+    if not dry_run and any(one.resend for one in found):
+        run_async(_send(settings, [one for one in found if one.resend], wait_time, report))
     if json:
         print_json([one.as_object() for one in found])
     elif not found:
@@ -95,7 +97,7 @@ def _judge(found: "list[_Resent]", named: bool, timeout: float | None) -> None:
             f"no outcome within {timeout:g} s of {', '.join(silent)}: they stay in the inbox until they are delivered "
             "or expire; check that a bridge is running with these settings and that the agents are logged in"
         )
-    if (named and any(one.unfit for one in found)) or any(one.failed for one in sent):
+    if (named and any(one.problem for one in found)) or any(one.failed for one in sent):
         raise typer.Exit(1)
 
 
@@ -105,8 +107,8 @@ class _Resent:
 
     origin: str
     key: str | None
-    again: Again | None = None
-    unfit: str | None = None
+    resend: Resend | None = None
+    problem: str | None = None
     entry: str | None = None
     outcome: dict[str, Any] | None = None
 
@@ -118,47 +120,41 @@ class _Resent:
         return {
             "origin": self.origin,
             "key": self.key,
-            "cannot_be_sent": self.unfit,
-            "injection_id": self.again and self.again.injection_id,
-            "note": self.again and self.again.note,
+            "cannot_be_sent": self.problem,
+            "injection_id": self.resend and self.resend.injection_id,
+            "note": self.resend and self.resend.note,
             "entry": self.entry,
             "outcome": self.outcome,
         }
 
 
-def _prepared(letters: Iterable[Letter], origins: list[str]) -> list[_Resent]:
+def _prepared(letters: Iterable[DeadLetter], origins: list[str]) -> list[_Resent]:
     """The chosen ones in their original order, one for each origin. Raises ``CliError`` if a named one is missing."""
-    newest = {letter.origin: letter for letter in letters}
-    names = {entry: origin for origin, letter in newest.items() for entry in (origin, letter.entry)}
+    newest = {str(letter.origin): letter for letter in letters}
+    names = {entry: origin for origin, letter in newest.items() for entry in (origin, letter.origin.entry)}
     if unknown := [origin for origin in origins if origin not in names]:
         raise CliError(f"nothing was sent: no such dead letter: {', '.join(unknown)}")
     chosen = [newest[names[origin]] for origin in origins] if origins else list(newest.values())
-    return [_attempt(letter) for letter in sorted(chosen, key=_position)]
+    return [_attempt(letter) for letter in sorted(chosen, key=lambda letter: letter.origin)]
 
 
-def _attempt(letter: Letter) -> _Resent:
-    resent = _Resent(letter.origin, letter.agent_id)
+def _attempt(letter: DeadLetter) -> _Resent:
+    resent = _Resent(str(letter.origin), letter.agent_id)
     try:
-        resent.again = again(letter, time.time())
-    except UnfitError as error:
-        resent.unfit = str(error)
+        resent.resend = prepare(letter, time.time())
+    except NotResendable as error:
+        resent.problem = str(error)
     return resent
-
-
-def _position(letter: Letter) -> tuple[str, int, int]:
-    topic, *position = letter.origin.rsplit("/", 2)
-    partition, offset = (int(part) if part.isdigit() else 0 for part in (position or ["", ""]))
-    return topic, partition, offset
 
 
 async def _send(
     settings: Settings, resent: list[_Resent], timeout: float | None, report: Callable[[_Resent], None]
 ) -> None:
-    agents = [one.again.agent_id for one in resent if one.again]
+    agents = [one.resend.agent_id for one in resent if one.resend]
     async with open_inbox(settings, agents, wait=timeout is not None) as inbox:
         for one in resent:
-            assert one.again is not None
-            one.entry = await inbox.put(one.again.agent_id, one.again.value, one.again.headers)
+            assert one.resend is not None
+            one.entry = await inbox.put(one.resend.agent_id, one.resend.value, one.resend.headers)
             if timeout is None:
                 report(one)
         if timeout is None:
@@ -175,48 +171,48 @@ async def _send(
 def _line(one: _Resent) -> None:
     """One line: to standard error, if it cannot be sent."""
     whose = f"{one.origin} of {one.key or 'no agent'}"
-    if one.again is None:
-        text = f"{whose}: cannot be sent again: {one.unfit}"
+    if one.resend is None:
+        text = f"{whose}: cannot be sent again: {one.problem}"
     elif one.entry is None:
         text = f"{whose}: would be sent"
     elif one.outcome is None:
-        text = f"{whose}: sent, id {one.again.injection_id}, entry {one.entry}"
+        text = f"{whose}: sent, id {one.resend.injection_id}, entry {one.entry}"
     else:
         text = f"{whose}: {one.outcome['outcome']}, {details(one.outcome)}"
-    note = f"; {one.again.note}" if one.again and one.again.note else ""
-    typer.echo(printable(text + note), err=one.again is None)
+    note = f"; {one.resend.note}" if one.resend and one.resend.note else ""
+    typer.echo(printable(text + note), err=one.resend is None)
 
 
 def _quiet(one: _Resent) -> None:
     pass
 
 
-async def _read(settings: Settings, matches: Callable[[Letter], bool]) -> list[Letter]:
+async def _read(settings: Settings, matches: Callable[[DeadLetter], bool]) -> list[DeadLetter]:
     """Those that match, by time."""
     topic = settings.topics.name("dead-letters")
     found = [letter async for letter in read(settings.kafka, topic) if matches(letter)]
     return sorted(found, key=lambda letter: letter.time)
 
 
-def _filter(agent: str | None, code: str | None, since: str | None) -> Callable[[Letter], bool]:
+def _filter(agent: str | None, code: str | None, since: str | None) -> Callable[[DeadLetter], bool]:
     after = 0.0 if since is None else time.time() - seconds("--since", since)
 
-    def matches(letter: Letter) -> bool:
+    def matches(letter: DeadLetter) -> bool:
         return letter.time >= after and agent in (None, letter.agent_id) and code in (None, letter.code)
 
     return matches
 
 
-def _object(letter: Letter) -> dict[str, Any]:
+def _object(letter: DeadLetter) -> dict[str, Any]:
     return {
         "time": rfc3339(letter.time),
-        "origin": letter.origin,
+        "origin": str(letter.origin),
         "key": letter.agent_id,
         "code": letter.code,
-        "error": letter.error,
+        "error": letter.text,
         "bytes": None if letter.value is None else len(letter.value),
     }
 
 
-def _row(letter: Letter) -> tuple[str, ...]:
+def _row(letter: DeadLetter) -> tuple[str, ...]:
     return tuple("-" if field is None else str(field) for field in _object(letter).values())

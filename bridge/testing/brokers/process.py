@@ -9,8 +9,9 @@ from abc import abstractmethod
 from contextlib import ExitStack
 from pathlib import Path
 
+from bridge.ops.http import free_port
 from bridge.testing.brokers.base import START_DEADLINE, Broker, BrokerUnavailableError
-from bridge.testing.embedded import ends_with_us, free_port
+from bridge.testing.embedded import ends_with_us
 
 
 class ProcessBroker(Broker):
