@@ -21,7 +21,7 @@ test: lint ## linters, type check, all tests (ARGS="--broker embedded -k changes
 	@$(BIN)/python -m pytest $(ARGS)
 
 chaos: $(READY) ## the bridge among faults, judged (ARGS="--minutes 30 --seed 7"; docs/chaos.md)
-	@$(BIN)/python -m tests.chaos.run $(ARGS)
+	@$(BIN)/python -m tests.support.chaos.run $(ARGS)
 
 lint: $(READY) ## ruff and mypy
 	@$(BIN)/ruff check $(CODE)
