@@ -49,7 +49,7 @@ lock: $(READY) ## choose the newest allowed versions of all requirements
 		&& uv $(COMPILE) --extra dev --constraint requirements.txt --output-file requirements-dev.txt
 
 clean: ## remove everything that was made, the environment too
-	@rm -rf $(VENV) .cache dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find $(CODE) -name __pycache__ -prune -exec rm -rf {} +
 
 # uv may lack this machine's certificates or settings, which pip has: where it fails, pip does the same.

@@ -44,13 +44,13 @@ def bench(
     from bridge.kafka import KafkaUnavailableError
     from bridge.testing.bench import runner
     from bridge.testing.bench.scenarios import KINDS, ON_REQUEST, SIZES, scenarios
-    from bridge.testing.embedded import EmbeddedBrokerError
+    from bridge.testing.brokers import BrokerUnavailableError
 
     sizes = numbers(sessions) if sessions else ([200] if quick else list(SIZES))
     plan = scenarios(_kinds(only, KINDS, ON_REQUEST), sizes, seconds or (3.0 if quick else 15.0), quick, interval)
     try:
         report = runner.run(broker, plan, lambda line: typer.echo(line, err=True))
-    except (EmbeddedBrokerError, KafkaUnavailableError) as error:
+    except (BrokerUnavailableError, KafkaUnavailableError) as error:
         raise CommandError(str(error)) from None
     _print(report, json)
     if not any(measurement.figures for measurement in report.measurements):

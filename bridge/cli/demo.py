@@ -20,15 +20,15 @@ def demo(
     Exits with 0 only if records flowed both ways: from the agents to Kafka, and from Kafka to an agent.
     """
     from bridge.app import StartError
+    from bridge.testing.brokers import BrokerUnavailableError
     from bridge.testing.demo import Demo
-    from bridge.testing.embedded import EmbeddedBrokerError
 
     duration = None if for_ is None else seconds("--for", for_)
     if broker is not None and ":" not in broker:
         raise UsageError(f"--broker: {broker!r} is not HOST:PORT")
     try:
         missing = run_async(Demo(sessions, broker).run(duration))
-    except EmbeddedBrokerError as error:
+    except BrokerUnavailableError as error:
         raise CommandError(str(error)) from None
     except ExceptionGroup as errors:
         if (failed := errors.subgroup(StartError)) is None:

@@ -17,7 +17,7 @@ from aiokafka import AIOKafkaProducer
 
 from bridge.kafka.partitioner import partition_for
 from bridge.ops.http import free_port
-from bridge.testing.embedded import ends_with_us
+from bridge.testing.brokers.process import ends_with_us
 from tests.support.chaos.facts import OUTPUT, Facts, Produced, Record, read_topics
 
 ROOT = Path(__file__).parents[3]
