@@ -30,8 +30,6 @@ UPWARD = {
     "bridge.agents.injection -> bridge.telemetry.tracing",
     "bridge.agents.step -> bridge.telemetry.tracing",
     "bridge.kafka.dead_letters -> bridge.registry.topic",
-    "bridge.telemetry.metrics -> bridge.ops.events",
-    "bridge.telemetry.metrics -> bridge.ops.snapshot",
     "bridge.testing.demo -> bridge.cli.output",
     "bridge.testing.demo -> bridge.cli.records",
 }

@@ -39,7 +39,7 @@ def state_before_fence() -> None:
     The second between stands for the reading of a long topic.
     """
     fence = "self._producer = await self._clients.start_producer(self.number)"
-    read = "self.offsets = Offsets(offset or 0)"
+    read = "self.offsets = OffsetTracker(offset or 0)"
     late = f"{read}; await asyncio.sleep(1); {fence}"
     rewritten(Journal, "open", (fence, "pass"), (read, late))
 
