@@ -12,7 +12,7 @@ from bridge.testing.bench import runner
 from bridge.testing.bench.report import as_json, tables
 from bridge.testing.bench.runner import Report
 from bridge.testing.bench.scenarios import KINDS, ON_REQUEST, SIZES, scenarios
-from bridge.testing.embedded import EmbeddedBrokerError
+from bridge.testing.brokers import BrokerUnavailableError
 
 app = new_app()
 
@@ -53,7 +53,7 @@ def bench(
     plan = scenarios(_kinds(only, KINDS, ON_REQUEST), sizes, seconds or (3.0 if quick else 15.0), quick, interval)
     try:
         report = runner.run(broker, plan, lambda line: typer.echo(line, err=True))
-    except (EmbeddedBrokerError, KafkaUnavailableError) as error:
+    except (BrokerUnavailableError, KafkaUnavailableError) as error:
         raise CliError(str(error)) from None
     _print(report, json)
     if not any(measurement.figures for measurement in report.measurements):

@@ -8,8 +8,8 @@ from bridge.app import StartError
 from bridge.cli.errors import CliError, UsageError
 from bridge.cli.options import new_app, seconds
 from bridge.cli.running import run_async
+from bridge.testing.brokers import BrokerUnavailableError
 from bridge.testing.demo import Demo
-from bridge.testing.embedded import EmbeddedBrokerError
 
 app = new_app()
 
@@ -35,7 +35,7 @@ def demo(
         raise UsageError(f"--broker: {broker!r} is not HOST:PORT")
     try:
         missing = run_async(Demo(sessions, broker).run(duration))
-    except EmbeddedBrokerError as error:
+    except BrokerUnavailableError as error:
         raise CliError(str(error)) from None
     except ExceptionGroup as errors:
         if (failed := errors.subgroup(StartError)) is None:

@@ -32,8 +32,8 @@ from bridge.settings import AsmSettings, KafkaSettings, OpsSettings, Settings, T
 from bridge.signals import stop_on_signals
 from bridge.telemetry import logs
 from bridge.telemetry.metrics import METRICS
+from bridge.testing.brokers.embedded import embedded_broker
 from bridge.testing.demo_view import SHOWN, Flow, Places, journey, look_also, picture
-from bridge.testing.embedded import embedded_broker
 from bridge.testing.simulator import Options, Simulator, serve
 from bridge.testing.simulator.files import sessions_toml, write_tokens
 
