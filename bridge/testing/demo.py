@@ -22,10 +22,9 @@ from rich.live import Live
 from rich.text import Text
 
 from bridge.app import Bridge, StartError
-from bridge.cli.output import printable
-from bridge.cli.records import as_line, decoded
 from bridge.kafka import connected
 from bridge.kafka.partitioner import partition_for
+from bridge.kafka.show import as_line, decoded, printable
 from bridge.ops.http import free_port
 from bridge.ops.rates import sample
 from bridge.registry.topic import reader
@@ -33,8 +32,8 @@ from bridge.settings import AsmSettings, KafkaSettings, OpsSettings, Settings, T
 from bridge.signals import stop_on_signals
 from bridge.telemetry import logs
 from bridge.telemetry.metrics import METRICS
+from bridge.testing.brokers.embedded import embedded_broker
 from bridge.testing.demo_view import SHOWN, Flow, Places, journey, look_also, picture
-from bridge.testing.embedded import embedded_broker
 from bridge.testing.simulator import Options, Simulator, serve
 from bridge.testing.simulator.files import sessions_toml, write_tokens
 

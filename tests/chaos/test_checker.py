@@ -13,9 +13,9 @@ from bridge.agents.step import DeadLetter
 from bridge.kafka.encoding import Encoder
 from bridge.kafka.partitioner import partition_for
 from bridge.record_id import RecordId
-from tests.chaos import injections
-from tests.chaos.checker import broken_promises
-from tests.chaos.facts import Facts, Message, Produced, Record
+from tests.support.chaos import injections
+from tests.support.chaos.checker import broken_promises
+from tests.support.chaos.facts import Facts, Message, Produced, Record
 
 AGENT = "agent-7"
 HOME = partition_for(AGENT, 8)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from bridge.testing.brokers import Broker
-from tests.chaos.harness import DEADLINE, ROOT, TOKENS, Lab, lab, until
+from tests.support.chaos.harness import DEADLINE, ROOT, TOKENS, Lab, lab, until
 
 pytestmark = pytest.mark.transactions
 EVENT = b'{"pause_event": {}}'

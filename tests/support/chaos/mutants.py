@@ -1,4 +1,4 @@
-"""Builds that are broken on purpose, to see the harness catch them: ``python -m tests.chaos.mutants NAME run ...``.
+"""Broken builds, to see the harness catch them: ``python -m tests.support.chaos.mutants NAME run ...``.
 
 By hand, as each must end with 1 and say which promise was broken; without ``--mutant`` each ends with 0:
 
