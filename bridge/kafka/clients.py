@@ -118,9 +118,7 @@ class Clients:
             return await self._started()
 
     async def _started(self, **kind: Any) -> AIOKafkaProducer:
-        producer = new_producer(
-            self.connection, **kind, compression_type=self.compression, max_batch_size=1024 * 1024
-        )
+        producer = new_producer(self.connection, **kind, compression_type=self.compression, max_batch_size=1024 * 1024)
         try:
             await with_deadline(producer.start())
         except BaseException:

@@ -28,6 +28,10 @@ __all__ = [
 class KafkaUnavailableError(KafkaError):  # type: ignore[misc]
     """Kafka cannot be reached, does not let us in, or lacks a topic. The text says where, and what to check."""
 
+    def __str__(self) -> str:
+        """The text alone: aiokafka would put the class's name before it."""
+        return RuntimeError.__str__(self)
+
 
 class NoTransactionsError(KafkaError):  # type: ignore[misc]
     """The broker does not support transactions, which ``exactly_once`` needs."""

@@ -113,7 +113,7 @@ def on_heartbeat(consumer: AIOKafkaConsumer, confirm: Callable[[float], Awaitabl
 
 
 class _LenientBytes(bytearray):
-    """Bytes whose pieces are decoded whatever they are: aiokafka's reader in Python decodes nothing but header names."""
+    """Bytes whose parts can always be decoded; of a record, aiokafka's Python reader decodes the header names only."""
 
     def __getitem__(self, index: Any) -> Any:
         found = super().__getitem__(index)

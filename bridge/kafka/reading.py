@@ -37,10 +37,11 @@ class Reader:
         begin = time.monotonic()
         found = await self._consumer.getmany(timeout_ms=wait)
         self._fetched = bool(found)
-        await self._look_for_end(time.monotonic() - begin)
+        await self.look_for_end(time.monotonic() - begin)
         return [record for records in found.values() for record in records]
 
-    async def _look_for_end(self, waited: float = 0.0) -> None:
+    async def look_for_end(self, waited: float = 0.0) -> None:
+        """Bring ``at_end`` up to date, after a fetch that took ``waited`` seconds. Raises as ``fetch`` does."""
         if not self._unread:
             return
         positions = {partition: await with_deadline(self._consumer.position(partition)) for partition in self._unread}
@@ -77,7 +78,7 @@ async def open_reader(
             for partition, end in ends.items():
                 consumer.seek(partition, end)
         reader = Reader(consumer, {} if from_end else ends)
-        await reader._look_for_end()
+        await reader.look_for_end()
         yield reader
 
 
