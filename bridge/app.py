@@ -15,6 +15,7 @@ from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
 from asm_bridge_schemas.commands import SessionEntry
+from asm_bridge_schemas.protojson import report_unreadable_to
 from asm_bridge_schemas.records import AgentState
 from bridge.agents.agent import CONDITIONS
 from bridge.agents.injection import Message
@@ -44,6 +45,7 @@ from bridge.settings import AsmSettings, Settings
 from bridge.telemetry import tracing
 from bridge.telemetry.logs import RepeatFilter
 from bridge.telemetry.metrics import METRICS
+from bridge.telemetry.unreadable import UnreadableFields
 
 log = structlog.get_logger()
 
@@ -98,6 +100,7 @@ class Bridge:
         self._encoder = Encoder(settings.records.encoding, settings.topics.name("inject"))
         backoff = Backoff()
         self._client = AsmClient(_way(asm), asm.base_url)
+        report_unreadable_to(UnreadableFields())
         self._tokens = Tokens(settings.secrets_dir, asm.token.get_secret_value() if asm.token else None)
         self._host = CircuitBreaker(backoff)
         self._poller = Poller(self._client, self._tokens, self._host, asm.rate_limit, self._holds)
