@@ -5,11 +5,9 @@ import contextlib
 import gc
 import signal
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
-import httpx
 import structlog
 from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
@@ -17,13 +15,12 @@ from aiokafka.structs import TopicPartition
 from asm_bridge_schemas.commands import SessionEntry
 from asm_bridge_schemas.protojson import report_unreadable_to
 from asm_bridge_schemas.records import AgentState
-from bridge.agents.agent import CONDITIONS
 from bridge.agents.injection import Message
 from bridge.agents.queue import Limits
 from bridge.asm.circuit_breaker import CircuitBreaker
-from bridge.asm.client import AsmClient, transport
-from bridge.asm.http.pool import Pool
+from bridge.asm.client import AsmClient
 from bridge.asm.tokens import Tokens
+from bridge.asm.transport import build_transport
 from bridge.backoff import Backoff
 from bridge.kafka import KafkaUnavailableError
 from bridge.kafka.clients import Clients, NoTransactionsError
@@ -41,7 +38,8 @@ from bridge.polling.poller import Poller, now
 from bridge.registry.file import SessionsFileError, changes, read_sessions_file
 from bridge.registry.registry import InvalidEntry, Registry
 from bridge.registry.topic import write_registry
-from bridge.settings import AsmSettings, Settings
+from bridge.settings import Settings
+from bridge.signals import stop_on_signals
 from bridge.telemetry import tracing
 from bridge.telemetry.logs import RepeatFilter
 from bridge.telemetry.metrics import METRICS
@@ -65,8 +63,8 @@ def run(settings: Settings) -> int:
 
 
 async def _run(settings: Settings) -> int:
-    stop = asyncio.Event()
-    _on_signals(stop)
+    stop = stop_on_signals()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, stop.set)  # a worker's supervisor has ended
     try:
         await Bridge(settings).run(stop)
     except SessionsFileError as error:
@@ -99,7 +97,7 @@ class Bridge:
         )
         self._encoder = Encoder(settings.records.encoding, settings.topics.name("inject"))
         backoff = Backoff()
-        self._client = AsmClient(_way(asm), asm.base_url)
+        self._client = AsmClient(build_transport(asm), asm.base_url)
         report_unreadable_to(UnreadableFields())
         self._tokens = Tokens(settings.secrets_dir, asm.token.get_secret_value() if asm.token else None)
         self._host = CircuitBreaker(backoff)
@@ -152,7 +150,7 @@ class Bridge:
             raise StartError(
                 f"cannot listen on ops.listen {ops.listen}: {error.strerror}. Set another address"
             ) from error
-        async with serve(listener, self):
+        async with serve(listener, self.snapshot):
             log.info("ops.listening", address=ops.listen)
             yield
 
@@ -205,19 +203,6 @@ class Bridge:
         waiting = sorted(number for number, (worker, _) in self._workers.items() if not worker.ready)
         return f"partitions are being opened, or cannot commit: {waiting}" if waiting else None
 
-    def observe(self) -> None:
-        """Bring the gauges up to date."""
-        agents = [agent for worker, _ in self._workers.values() for agent in worker.agents or ()]
-        states = Counter(agent.condition for agent in agents)
-        for condition in CONDITIONS:
-            METRICS.agents.labels(condition).set(states[condition])
-        waiting = [entry for agent in agents for entry in agent.pending.entries]
-        METRICS.inbox_pending.set(len(waiting))
-        METRICS.inbox_oldest_seconds.set(
-            time.time() - min((entry.received_at for entry in waiting), default=time.time())
-        )
-        METRICS.token_reloads.set(self._tokens.reloads)
-
     def snapshot(self) -> Snapshot:
         """What this process is doing, for the page and ``status``."""
         return Snapshot(
@@ -228,6 +213,7 @@ class Bridge:
             registered=len(self._registry),
             refused=len(self._registry.bad()),
             host_down=self._host.down,
+            token_reloads=self._tokens.reloads,
         )
 
     # -- parts that run all along
@@ -328,7 +314,6 @@ class Bridge:
         for number in partitions - self._workers.keys():
             worker = self._worker(number)
             self._workers[number] = worker, self._tasks.create_task(worker.run())
-        METRICS.partitions.set(len(self._workers))
         log.info("partitions.assigned", partitions=sorted(partitions), kept=len(partitions) if kept else 0)
 
     def _deliver(self, number: int, messages: Sequence[Message]) -> None:
@@ -384,18 +369,6 @@ class Bridge:
         return self._group is not None and self._group.holds()
 
 
-def _way(asm: AsmSettings) -> httpx.AsyncBaseTransport | Pool:
-    """To the service: through the proxy, if there is one."""
-    options: dict[str, Any] = {
-        "ca_file": asm.ca_file,
-        "connect_timeout": asm.connect_timeout,
-        "request_timeout": asm.request_timeout,
-        "max_connections": asm.max_connections,
-        "http2": asm.http2,
-    }
-    return transport(proxy=asm.proxy, **options) if asm.proxy else Pool(httpx.URL(asm.base_url), **options)
-
-
 async def _until(stop: asyncio.Event, work: Awaitable[Any]) -> None:
     """Wait for ``work``, or for ``stop``, which ends it."""
     task = asyncio.ensure_future(work)
@@ -408,18 +381,3 @@ async def _until(stop: asyncio.Event, work: Awaitable[Any]) -> None:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
-
-
-def _on_signals(stop: asyncio.Event) -> None:
-    """The first signal drains, the second one ends at once."""
-    loop = asyncio.get_running_loop()
-
-    def caught(number: int) -> None:
-        if stop.is_set():
-            signal.signal(number, signal.SIG_DFL)
-            signal.raise_signal(number)
-        stop.set()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, caught, number)
-    loop.add_signal_handler(signal.SIGUSR1, stop.set)  # a worker's parent has ended (bridge/supervisor.py)

@@ -26,8 +26,9 @@ from bridge.agents.diff import end_session, observe
 from bridge.agents.injection import Entry
 from bridge.agents.queue import InjectionQueue, Limits
 from bridge.agents.step import Step
-from bridge.asm.client import Kept, read
+from bridge.asm.client import read
 from bridge.asm.errors import AsmError, Malformed, Refused, Throttled, Unauthorized
+from bridge.asm.http.request import PreparedRequest
 from bridge.backoff import Backoff
 from bridge.clock import rfc3339
 
@@ -60,7 +61,7 @@ class PollRequest:
     calls: bool = False
     messages: bool = False
     token: str = ""
-    request: Kept | None = None
+    request: PreparedRequest | None = None
 
 
 @dataclass(slots=True)

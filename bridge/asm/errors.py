@@ -41,15 +41,15 @@ class Unavailable(AsmError):
 class Unreachable(Unavailable):
     """No answer at all; if it goes on for everyone, the host is down.
 
-    ``silence``: whether this tells something about the host. Not of a request that the host broke off (it is there),
-    nor of all but one of those that ended with their connection.
+    ``counts_as_outage``: whether this tells something about the host. Not of a request that the host broke off (it is
+    there), nor of all but one of those that ended with their connection.
     """
 
     reason = "unreachable"
 
-    def __init__(self, text: str, *, possibly_processed: bool = False, silence: bool = True) -> None:
+    def __init__(self, text: str, *, possibly_processed: bool = False, counts_as_outage: bool = True) -> None:
         super().__init__(text, possibly_processed=possibly_processed)
-        self.silence = silence
+        self.counts_as_outage = counts_as_outage
 
 
 class Refused(AsmError):

@@ -14,7 +14,7 @@ from bridge.agents.step import Step
 from bridge.asm.circuit_breaker import CircuitBreaker
 from bridge.asm.client import AsmClient, usable
 from bridge.asm.errors import AsmError, Malformed, Unreachable
-from bridge.asm.http.request import Fetched
+from bridge.asm.http.request import Failure, Response
 from bridge.asm.tokens import Tokens
 from bridge.partitions.watcher import PartitionAgents
 from bridge.telemetry import tracing
@@ -192,7 +192,7 @@ class Poller:
         return None
 
     def _landed(
-        self, agent: Agent, home: PartitionAgents, ask: PollRequest, sent: float, answer: Fetched | Unreachable
+        self, agent: Agent, home: PartitionAgents, ask: PollRequest, sent: float, answer: Response | Failure
     ) -> None:
         """What the answer means, as a step of the agent's partition; and whether there is more to say."""
         try:
@@ -207,7 +207,7 @@ class Poller:
             home.settled(agent)
         self.poke(agent)
 
-    def _read(self, agent: Agent, ask: PollRequest, sent: float, answer: Fetched | Unreachable) -> Step | None:
+    def _read(self, agent: Agent, ask: PollRequest, sent: float, answer: Response | Failure) -> Step | None:
         at = now()
         METRICS.poll_seconds.observe(at.mono - sent)
         try:
@@ -216,7 +216,7 @@ class Poller:
             METRICS.polls.labels(error.reason).inc()
             if not isinstance(error, Unreachable):
                 self._host.answered()
-            elif error.silence:
+            elif error.counts_as_outage:
                 self._host.silent(at.mono)
             step = agent.failed(ask, error, at)
             tracing.polled(ask, step, sent, error.http_status, error.reason)

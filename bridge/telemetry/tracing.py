@@ -165,15 +165,15 @@ def received(entry: "Entry") -> None:
 
     w3c = TraceContextTextMapPropagator()
     carrier = {name: value.decode(errors="replace") for name, value in entry.trace.headers} if entry.trace else {}
-    topic, partition, offset = entry.origin.rsplit("/", 2)
+    topic, partition, offset = entry.origin
     span = _on.tracer.start_span(
         "inject",
         w3c.extract(carrier),
         SpanKind.CONSUMER,
         {
-            **_kafka("inject", "process", partition),
+            **_kafka("inject", "process", str(partition)),
             "messaging.destination.name": topic,
-            "messaging.kafka.offset": int(offset),
+            "messaging.kafka.offset": offset,
             "messaging.kafka.message.key": entry.agent_id,
             "messaging.message.id": entry.injection_id,
         },

@@ -23,12 +23,13 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from bridge.check import Finding, examine
 from bridge.kafka.clients import Clients
 from bridge.kafka.topics import TOPICS, configs_of, ensure_topics
+from bridge.ops.http import free_port
 from bridge.registry.topic import write_registry
 from bridge.settings import AsmSettings, KafkaSettings, OpsSettings, Settings, TopicsSettings
 from bridge.telemetry.metrics import METRICS
 from bridge.testing.brokers import Broker, maven
+from bridge.testing.brokers.embedded import embedded_broker
 from bridge.testing.brokers.secured import ADMIN, BRIDGE, SecuredBroker
-from bridge.testing.embedded import embedded_broker, free_port
 from bridge.testing.simulator import Options, Simulator, serve
 from bridge.testing.simulator.files import sessions_toml, write_tokens
 

@@ -67,7 +67,7 @@ async def test_watching_a_bridge(browser: Any, broker: Broker, topics_prefix: st
         simulator.dice.replace({"status_401": Fault(agents=["agent-3"])})
         sick = page.locator("#sick li").filter(has_text="agent-3")
         await expect(sick).to_contain_text("replace the token")
-        await expect(page.locator("#verdict-title")).to_have_text("Ready, but look at this")
+        await expect(page.locator("#verdict-title")).to_have_text("Ready, but needs attention")
         await expect(page.locator("#events")).to_contain_text("1 agent lost (unauthorized): agent-3")
 
         await page.get_by_role("searchbox", name="Search").fill("agent-3")

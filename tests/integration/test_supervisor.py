@@ -14,9 +14,9 @@ from typing import Any
 import httpx
 import pytest
 
+from bridge.ops.http import free_port
 from bridge.testing.brokers import Broker
-from bridge.testing.embedded import free_port
-from tests.chaos.harness import ROOT, until
+from tests.support.chaos.harness import ROOT, until
 
 pytestmark = pytest.mark.transactions
 

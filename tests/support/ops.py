@@ -17,12 +17,11 @@ from bridge.agents.queue import Limits
 from bridge.app import Bridge
 from bridge.asm.errors import AsmError, Unauthorized
 from bridge.backoff import Backoff
-from bridge.ops.http import listen
+from bridge.ops.http import free_port, listen
 from bridge.ops.server import serve
 from bridge.ops.snapshot import Snapshot
 from bridge.settings import AsmSettings, KafkaSettings, OpsSettings, Settings, TopicsSettings
 from bridge.testing.brokers import Broker
-from bridge.testing.embedded import free_port
 from bridge.testing.simulator import Options, Simulator
 from bridge.testing.simulator import serve as simulate
 from bridge.testing.simulator.files import sessions_toml, write_tokens
@@ -56,12 +55,6 @@ class Pictured:
         self.homes[sum(map(len, self.homes.values())) % PARTITIONS].append(agent)
         return agent
 
-    def not_ready(self) -> str | None:
-        return self.reason
-
-    def observe(self) -> None:
-        pass
-
     def snapshot(self) -> Snapshot:
         owned: dict[int, Any] = {number: SimpleNamespace(agents=home) for number, home in self.homes.items()}
         return Snapshot(
@@ -87,7 +80,7 @@ def fail(agent: Agent, error: AsmError | None = None) -> None:
 async def served(bridge: Pictured) -> AsyncIterator[str]:
     """Its endpoints; gives the address."""
     port = free_port()
-    async with serve(listen("127.0.0.1", port), bridge):
+    async with serve(listen("127.0.0.1", port), bridge.snapshot):
         yield f"http://127.0.0.1:{port}"
 
 

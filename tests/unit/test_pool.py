@@ -12,12 +12,13 @@ import pytest
 from h2.events import RequestReceived
 from h2.settings import SettingCodes
 
-from bridge.asm.errors import Unreachable
 from bridge.asm.http import pool as module
 from bridge.asm.http.pool import Pool
-from bridge.asm.http.request import Fetched, Request, Target
-from bridge.testing.embedded import free_port
-from tests.unit.test_http2 import Server, at_request, until
+from bridge.asm.http.request import Failure, PreparedRequest, Response, Target
+from bridge.asm.transport import fetch
+from bridge.ops.http import free_port
+from bridge.settings import AsmSettings
+from tests.support.http2 import Server, at_request, until
 
 HEADERS = {"authorization": "Bearer tok-1", "user-agent": "asm-kafka-bridge"}
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
@@ -61,16 +62,23 @@ class Service:
         self.pool: Pool
         self.url: httpx.URL
 
-    def request(self) -> Request:
-        return Request(Target.of(self.url), HEADERS, b"{}")
+    def request(self) -> PreparedRequest:
+        return PreparedRequest(Target.of(self.url), HEADERS, b"{}")
 
-    async def ask(self) -> Fetched:
-        return await self.pool.fetch(self.request())
+    async def ask(self) -> Response:
+        result = await fetch(self.pool, self.request())
+        assert isinstance(result, Response), result
+        return result
 
-    async def error(self) -> Unreachable:
-        with pytest.raises(Unreachable) as caught:
-            await self.ask()
-        return caught.value
+    async def error(self) -> Failure:
+        result = await fetch(self.pool, self.request())
+        assert isinstance(result, Failure), result
+        return result
+
+
+def pool_to(url: httpx.URL, **options: Any) -> Pool:
+    """A pool with the default settings but ``options``."""
+    return Pool(url, **AsmSettings().transport_arguments() | options)
 
 
 @contextlib.asynccontextmanager
@@ -78,7 +86,7 @@ async def service(reply: Reply = lambda peer, _: peer.write(), **options: Any) -
     serving = Service(reply)
     server = await asyncio.get_running_loop().create_server(lambda: Peer(serving), "127.0.0.1", 0)
     serving.url = httpx.URL(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1/getstatus?a=b")
-    serving.pool = Pool(serving.url, **options)
+    serving.pool = pool_to(serving.url, **options)
     try:
         yield serving
     finally:
@@ -94,7 +102,7 @@ async def test_a_request_is_built_once_and_its_connection_kept() -> None:
         request = serving.request()
         written = request.http1
         for _ in range(100):
-            assert await serving.pool.fetch(request) == (200, None, b"{}")
+            assert await fetch(serving.pool, request) == Response(200, b"{}")
         assert request.http1 is written
         assert {*serving.requests} == {written}
         assert len(serving.peers) == 1
@@ -114,7 +122,7 @@ async def test_requests_at_once_have_a_connection_each_up_to_the_limit() -> None
             await until(lambda done=done: len(held) >= min(3, 10 - done))  # type: ignore[misc]
             assert len(serving.peers) <= 3
             held.pop(0).write()
-        assert await asyncio.gather(*asked) == [(200, None, b"{}")] * 10
+        assert await asyncio.gather(*asked) == [Response(200, b"{}")] * 10
 
 
 @pytest.mark.parametrize(
@@ -136,8 +144,8 @@ async def test_answers_come_in_every_framing(answer: bytes, body: bytes) -> None
 
     async with service(piecemeal) as serving:
         for _ in range(2):
-            status, retry_after, read = await serving.ask()
-            assert (status // 100, retry_after, read) == (2, None, body)
+            response = await serving.ask()
+            assert (response.status // 100, response.retry_after, response.body) == (2, None, body)
         assert len(serving.peers) == 1
 
 
@@ -150,7 +158,7 @@ async def test_an_answer_without_a_length_ends_with_its_connection(head: bytes) 
         peer.transport.close()
 
     async with service(reply) as serving:
-        assert [(await serving.ask())[2] for _ in range(3)] == [b'{"a":1}'] * 3
+        assert [(await serving.ask()).body for _ in range(3)] == [b'{"a":1}'] * 3
 
 
 async def test_an_answer_that_is_cut_short_is_none() -> None:
@@ -161,7 +169,7 @@ async def test_an_answer_that_is_cut_short_is_none() -> None:
         peer.transport.close()
 
     async with service(reply) as serving:
-        assert (await serving.error()).possibly_processed
+        assert (await serving.error()).sent
 
 
 async def test_who_asks_for_the_end_of_the_connection_has_it() -> None:
@@ -175,9 +183,9 @@ async def test_who_asks_for_the_end_of_the_connection_has_it() -> None:
 async def test_retry_after_is_told() -> None:
     answer = b"HTTP/1.1 429 Too Many Requests\r\nRETRY-after: 7\r\nContent-Length: 0\r\n\r\n"
     async with service(lambda peer, _: peer.write(answer)) as serving:
-        assert await serving.ask() == (429, "7", b"")
+        assert await serving.ask() == Response(429, b"", "7")
         serving.reply = lambda peer, _: peer.write()
-        assert await serving.ask() == (200, None, b"{}")
+        assert await serving.ask() == Response(200, b"{}")
 
 
 async def test_a_time_out_costs_its_own_connection_alone() -> None:
@@ -188,11 +196,11 @@ async def test_a_time_out_costs_its_own_connection_alone() -> None:
 
     async with service(late, request_timeout=0.3) as serving:
         error = await serving.error()
-        assert error.possibly_processed
-        assert "no answer within 0.3 s" in str(error)
+        assert error.sent
+        assert "no answer within 0.3 s" in error.text
         serving.reply = lambda peer, _: peer.write()
         for _ in range(20):
-            assert (await serving.ask())[2] == b"{}"
+            assert (await serving.ask()).body == b"{}"
             await asyncio.sleep(0.03)
 
 
@@ -200,7 +208,7 @@ async def test_what_nobody_asked_for_ends_the_connection() -> None:
     """An answer that comes unasked is not kept for the next request."""
     async with service(lambda peer, _: peer.write(OK + OK.replace(b"{}", b"[]"))) as serving:
         for _ in range(5):
-            assert (await serving.ask())[2] == b"{}"
+            assert (await serving.ask()).body == b"{}"
 
 
 async def test_an_endless_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,7 +216,7 @@ async def test_an_endless_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("bridge.asm.http.http1.MAX_BODY", 100_000)
     answer = b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 300_000
     async with service(lambda peer, _: peer.write(answer)) as serving:
-        assert "longer than 100000 bytes" in str(await serving.error())
+        assert "longer than 100000 bytes" in (await serving.error()).text
 
 
 async def test_a_closed_connection_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -227,13 +235,13 @@ async def test_a_lost_connection_fails_its_own_request_alone() -> None:
     """Others under way are answered."""
     held: list[Peer] = []
     async with service(lambda peer, _: held.append(peer)) as serving:
-        asked = [asyncio.ensure_future(serving.ask()) for _ in range(3)]
+        asked = [asyncio.ensure_future(fetch(serving.pool, serving.request())) for _ in range(3)]
         await until(lambda: len(held) == 3)
         held[0].transport.abort()
         for peer in held[1:]:
             peer.write()
-        results = await asyncio.gather(*asked, return_exceptions=True)
-    assert sorted(type(one).__name__ for one in results) == ["Unreachable", "tuple", "tuple"]
+        results = await asyncio.gather(*asked)
+    assert sorted(type(one).__name__ for one in results) == ["Failure", "Response", "Response"]
 
 
 async def test_a_host_that_is_gone_fails_all_who_wait_and_is_found_again() -> None:
@@ -241,14 +249,14 @@ async def test_a_host_that_is_gone_fails_all_who_wait_and_is_found_again() -> No
     async with service() as serving:
         port = serving.url.port
         gone = httpx.URL(f"http://127.0.0.1:{free_port()}/")
-        pool = Pool(gone)
-        request = Request(Target.of(gone), {}, b"{}")
-        results = await asyncio.gather(*(pool.fetch(request) for _ in range(50)), return_exceptions=True)
-        assert all(isinstance(one, Unreachable) and not one.possibly_processed for one in results)
-        assert f"cannot connect to 127.0.0.1:{gone.port}" in str(results[0])
+        pool = pool_to(gone)
+        request = PreparedRequest(Target.of(gone), {}, b"{}")
+        results = await asyncio.gather(*(fetch(pool, request) for _ in range(50)))
+        assert all(isinstance(one, Failure) and not one.sent for one in results)
+        assert f"cannot connect to 127.0.0.1:{gone.port}" in results[0].text
         server = await asyncio.get_running_loop().create_server(lambda: Peer(serving), "127.0.0.1", gone.port)
         assert port != gone.port
-        assert (await pool.fetch(request))[0] == 200
+        assert await fetch(pool, request) == Response(200, b"{}")
         await pool.aclose()
         server.close()
 
@@ -263,10 +271,11 @@ async def test_a_connection_that_takes_too_long_is_given_up() -> None:
 
     server = await asyncio.start_server(mute, "127.0.0.1", 0)
     url = httpx.URL(f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
-    pool = Pool(url, connect_timeout=0.2)
-    with pytest.raises(Unreachable, match=r"no connection within 0\.2 s") as caught:
-        await pool.fetch(Request(Target.of(url), {}, b"{}"))
-    assert not caught.value.possibly_processed
+    pool = pool_to(url, connect_timeout=0.2)
+    failure = await fetch(pool, PreparedRequest(Target.of(url), {}, b"{}"))
+    assert isinstance(failure, Failure)
+    assert "no connection within 0.2 s" in failure.text
+    assert not failure.sent
     await pool.aclose()
     server.close()
 
@@ -278,8 +287,8 @@ async def test_a_closed_pool_answers_nobody() -> None:
         under_way, waiting = asyncio.ensure_future(serving.error()), asyncio.ensure_future(serving.error())
         await until(lambda: len(held) == 1)
         await serving.pool.aclose()
-        assert [(await under_way).possibly_processed, (await waiting).possibly_processed] == [True, False]
-        assert not (await serving.error()).possibly_processed
+        assert [(await under_way).sent, (await waiting).sent] == [True, False]
+        assert not (await serving.error()).sent
 
 
 # -- TLS: the service chooses the version
@@ -300,7 +309,7 @@ async def secured(authority: Path, protocols: list[str], **options: Any) -> Asyn
 
     server = await asyncio.get_running_loop().create_server(speak, "127.0.0.1", 0, ssl=context)
     serving.url = httpx.URL(f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1")
-    serving.pool = Pool(serving.url, **{"ca_file": authority / "ca.pem", **options})
+    serving.pool = pool_to(serving.url, **{"ca_file": authority / "ca.pem", **options})
     try:
         yield serving, made
     finally:
@@ -320,22 +329,22 @@ async def test_a_service_without_http2_has_http1(authority: Path) -> None:
     """By itself, without a setting."""
     async with secured(authority, ["http/1.1"]) as (serving, _):
         answers = await asyncio.gather(*(serving.ask() for _ in range(20)))
-        assert {*answers} == {(200, None, b"{}")}
+        assert {*answers} == {Response(200, b"{}")}
         assert 1 <= len(serving.peers) <= 20
 
 
 async def test_http2_can_be_switched_off(authority: Path) -> None:
     """``asm.http2`` false: HTTP/1.1 though the service would speak both."""
     async with secured(authority, ["h2", "http/1.1"], http2=False) as (serving, _):
-        assert await serving.ask() == (200, None, b"{}")
+        assert await serving.ask() == Response(200, b"{}")
 
 
 async def test_an_unknown_authority_is_not_trusted(authority: Path) -> None:
     """Nothing is sent to who cannot prove who it is."""
     async with secured(authority, ["h2"], ca_file=None) as (serving, _):
         error = await serving.error()
-        assert "certificate verify failed" in str(error).lower()
-        assert not error.possibly_processed
+        assert "certificate verify failed" in error.text.lower()
+        assert not error.sent
 
 
 async def test_a_dead_connection_is_left(authority: Path) -> None:
@@ -346,7 +355,7 @@ async def test_a_dead_connection_is_left(authority: Path) -> None:
         for dead in range(2):
             made[dead].transport.pause_reading()  # as one whose machine is gone
             errors = await asyncio.gather(*(serving.error() for _ in range(5)))
-            assert all(error.possibly_processed for error in errors)
+            assert all(error.sent for error in errors)
             assert (await serving.ask())[0] == 200
             assert len(made) == dead + 2
 
@@ -357,7 +366,7 @@ async def test_room_that_the_service_takes_back_is_not_used(authority: Path) -> 
         await serving.ask()
         made[0].h2.update_settings({SettingCodes.MAX_CONCURRENT_STREAMS: 2})
         made[0].flush()
-        await until(lambda: next(iter(serving.pool._connections)).free == 2)
+        await until(lambda: next(iter(serving.pool._connections)).capacity == 2)
         answers = await asyncio.gather(*(serving.ask() for _ in range(50)))
         assert {one[0] for one in answers} == {200}
 
@@ -375,8 +384,8 @@ async def test_a_connection_lost_is_one_silence(authority: Path) -> None:
                 made[-1].flush()
             made[-1].transport.close()
             errors = await asyncio.gather(*asked)
-            assert sum(error.silence for error in errors) == (0 if good_bye else 1)
-            assert {error.possibly_processed for error in errors} == {not good_bye}
+            assert sum(error.counts_as_outage for error in errors) == (0 if good_bye else 1)
+            assert {error.sent for error in errors} == {not good_bye}
 
 
 async def test_closing_ends_what_a_leaving_connection_carries(authority: Path) -> None:
@@ -391,7 +400,7 @@ async def test_closing_ends_what_a_leaving_connection_carries(authority: Path) -
         await until(lambda: not serving.pool._connections)
         await serving.pool.aclose()
         async with asyncio.timeout(2):
-            assert (await asked).possibly_processed
+            assert (await asked).sent
 
 
 async def test_a_connection_that_fails_to_open_fails_no_one_who_has_another(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -409,8 +418,8 @@ async def test_a_connection_that_fails_to_open_fails_no_one_who_has_another(monk
             return await create(*args, **options)
 
         monkeypatch.setattr(loop, "create_connection", third_fails)
-        results = await asyncio.gather(*(serving.ask() for _ in range(9)), return_exceptions=True)
-        assert [type(one) for one in results].count(Unreachable) == 1
+        results = await asyncio.gather(*(fetch(serving.pool, serving.request()) for _ in range(9)))
+        assert [type(one) for one in results].count(Failure) == 1
 
 
 async def test_a_connection_whose_other_side_has_closed_is_not_used() -> None:
@@ -420,5 +429,5 @@ async def test_a_connection_whose_other_side_has_closed_is_not_used() -> None:
             assert (await serving.ask())[0] == 200
             connection = next(iter(serving.pool._connections))
             connection.eof_received()
-            assert connection.ended
+            assert connection.closed
             assert connection not in serving.pool._free

@@ -7,17 +7,17 @@ from typing import cast
 
 from httptools import HttpParserError, HttpResponseParser
 
-from bridge.asm.http.request import MAX_BODY, Exchange
+from bridge.asm.http.request import MAX_BODY, Exchange, Response
 
 
 class Http1(asyncio.Protocol):
-    """``room`` is called whenever it can take the next request, ``gone`` once, when it never will again."""
+    """``on_capacity`` is called whenever it can take the next request, ``on_closed`` once, when it never will again."""
 
-    def __init__(self, gone: Callable[["Http1"], None], room: Callable[["Http1"], None]) -> None:
-        self.free = 0
+    def __init__(self, on_closed: Callable[["Http1"], None], on_capacity: Callable[["Http1"], None]) -> None:
+        self.capacity = 0
         self.heard_at = time.monotonic()
-        self._gone: Callable[[Http1], None] | None = gone
-        self._room = room
+        self._on_closed: Callable[[Http1], None] | None = on_closed
+        self._on_capacity = on_capacity
         self._exchange: Exchange | None = None
         self._parser = HttpResponseParser(self)
         self._transport: asyncio.Transport
@@ -36,14 +36,14 @@ class Http1(asyncio.Protocol):
         return self._exchange is None
 
     @property
-    def ended(self) -> bool:
+    def closed(self) -> bool:
         """Whether it takes no more requests, ever."""
-        return self._gone is None
+        return self._on_closed is None
 
     def send(self, exchange: Exchange) -> None:
-        self.free = 0
+        self.capacity = 0
         self._exchange = exchange
-        exchange.left = True
+        exchange.sent = True
         self._transport.write(exchange.request.http1)
 
     def cancel(self, exchange: Exchange, why: str) -> None:
@@ -58,7 +58,7 @@ class Http1(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is one without being a subclass
-        self.free = 1
+        self.capacity = 1
 
     def data_received(self, data: bytes) -> None:
         wrong = "the service spoke unasked" if self._exchange is None else None
@@ -98,7 +98,7 @@ class Http1(asyncio.Protocol):
         self._head_read = True
 
     def on_body(self, chunk: bytes) -> None:
-        if self._whole or self.ended:
+        if self._whole or self.closed:
             return
         self._size += len(chunk)
         self._chunks.append(chunk)
@@ -106,7 +106,7 @@ class Http1(asyncio.Protocol):
             self._end(f"the answer is longer than {MAX_BODY} bytes")
 
     def on_message_complete(self) -> None:
-        if self._whole or self.ended:
+        if self._whole or self.closed:
             return
         self._status = self._parser.get_status_code()
         if self._status < 200:  # an interim answer: the real one follows
@@ -120,22 +120,23 @@ class Http1(asyncio.Protocol):
         exchange, self._exchange = self._exchange, None
         assert exchange is not None
         chunks = self._chunks
-        answer = self._status, self._retry_after, chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        response = Response(self._status, body, self._retry_after)
         self._begin()
         if keep:
-            self.free, self.heard_at = 1, time.monotonic()
-            self._room(self)
+            self.capacity, self.heard_at = 1, time.monotonic()
+            self._on_capacity(self)
         else:
             self._end("the service closes the connection")
-        exchange.answered(answer)
+        exchange.answered(response)
 
     def _end(self, why: str) -> None:
-        gone, self._gone = self._gone, None
-        if gone is None:
+        on_closed, self._on_closed = self._on_closed, None
+        if on_closed is None:
             return
-        self.free = 0
+        self.capacity = 0
         self._transport.abort()
-        gone(self)
+        on_closed(self)
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             exchange.failed(why)

@@ -14,7 +14,7 @@ from typing import cast
 from hpack import HPACKError
 
 from bridge.asm.http.header_block import MAX_HEAD, Head, Heads
-from bridge.asm.http.request import MAX_BODY, Exchange
+from bridge.asm.http.request import MAX_BODY, Exchange, Response
 
 _DATA, _HEADERS, _, _RST_STREAM, _SETTINGS, _PUSH_PROMISE, _PING, _GOAWAY = range(8)
 _WINDOW_UPDATE, _CONTINUATION = 8, 9
@@ -96,14 +96,14 @@ class _Stream:
 class Http2(asyncio.Protocol):
     """One connection, over TLS that has agreed on ``h2``.
 
-    Every exchange that was sent ends once, as answered or as failed. ``gone`` is called once, when it can take no new
-    requests ever again (those under way may still be answered); ``room`` when it can after it could not. Neither they
-    nor an exchange's ``done`` may raise; they may call back into the connection.
+    Every exchange that was sent ends once, as answered or as failed. ``on_closed`` is called once, when it can take no
+    new requests ever again (those under way may still be answered); ``on_capacity`` when it can after it could not.
+    Neither they nor an exchange's ``on_response`` may raise; they may call back into the connection.
     """
 
-    def __init__(self, gone: Callable[["Http2"], None], room: Callable[["Http2"], None]) -> None:
-        self._on_gone = gone
-        self._on_room = room
+    def __init__(self, on_closed: Callable[["Http2"], None], on_capacity: Callable[["Http2"], None]) -> None:
+        self._on_closed = on_closed
+        self._on_capacity = on_capacity
         self._loop = asyncio.get_running_loop()
         self.heard_at = time.monotonic()
         self._streams = _ASSUMED_STREAMS
@@ -124,7 +124,7 @@ class Http2(asyncio.Protocol):
     # What the pool calls
 
     @property
-    def free(self) -> int:
+    def capacity(self) -> int:
         """How many more requests it takes now."""
         return max(0, self._streams - len(self._open))
 
@@ -134,15 +134,15 @@ class Http2(asyncio.Protocol):
         return not self._open
 
     @property
-    def ended(self) -> bool:
+    def closed(self) -> bool:
         """Whether it takes no more requests, ever."""
         return self._retired
 
     def send(self, exchange: Exchange) -> None:
-        """Needs ``free``."""
+        """Needs ``capacity``."""
         number, self._next = self._next, self._next + 2
         block, body = exchange.request.http2, exchange.request.body
-        exchange.left = True
+        exchange.sent = True
         size = len(body)
         stream = self._open[number] = _Stream(number, exchange, self._initial_window)
         if len(self._open) >= self._streams:
@@ -184,7 +184,7 @@ class Http2(asyncio.Protocol):
         self._ended = True
         self._out.clear()
         self._retire()
-        self._fail_from(0, f"the connection was lost: {exc}" if exc else "the service closed the connection")
+        self._fail_all(f"the connection was lost: {exc}" if exc else "the service closed the connection")
 
     def eof_received(self) -> None:
         self._retire()  # it is closed in a moment: nothing more must be sent
@@ -308,9 +308,11 @@ class Http2(asyncio.Protocol):
         if stream is None:
             self._check_was_open(number)
             return
-        if code == _Code.REFUSED_STREAM:
-            stream.exchange.left = False  # certainly not processed (section 8.7)
-        self._forget(stream).failed(f"the service broke the request off: {_named(code)}", silence=False)
+        text = f"the service broke the request off: {_named(code)}"
+        if code == _Code.REFUSED_STREAM and stream.head is None:
+            self._forget(stream).not_processed(text)
+        else:
+            self._forget(stream).failed(text, counts_as_outage=False)
 
     def _on_settings(self, number: int, flags: int, content: bytes) -> None:
         if number:
@@ -324,7 +326,7 @@ class Http2(asyncio.Protocol):
             self._set(_MAX_STREAMS, _UNLIMITED_STREAMS)
         for name, value in _SETTING.iter_unpack(content):
             self._set(name, value)
-        self._full = self._full or not self.free
+        self._full = self._full or not self.capacity
         self._write(_frame(_SETTINGS, _ACK, 0))
         self._upload_all()
 
@@ -360,7 +362,10 @@ class Http2(asyncio.Protocol):
             raise _Violation("a malformed good-bye")
         last, code = _U32.unpack_from(content)[0] & _MAX, _U32.unpack_from(content, 4)[0]
         self._retire()
-        self._fail_from(last + 1, f"the service takes no more requests here: {_named(code)}", left=False, silence=False)
+        text = f"the service takes no more requests here: {_named(code)}"
+        for stream in [stream for number, stream in self._open.items() if number > last]:
+            if stream.number in self._open:  # or a callback has cancelled it
+                self._forget(stream).not_processed(text)
 
     def _on_window_update(self, number: int, _flags: int, content: bytes) -> None:
         more = _number(content) & _MAX
@@ -424,7 +429,7 @@ class Http2(asyncio.Protocol):
         status, retry_after = stream.head
         if stream.rest is not None:  # answered before it has all: it needs no more (section 8.1)
             self._write(_frame(_RST_STREAM, 0, stream.number, _U32.pack(_Code.CANCEL)))
-        self._forget(stream).answered((status, retry_after, body))
+        self._forget(stream).answered(Response(status, body, retry_after))
 
     def _reset(self, stream: _Stream, code: _Code, why: str) -> None:
         self._write(_frame(_RST_STREAM, 0, stream.number, _U32.pack(code)))
@@ -439,22 +444,22 @@ class Http2(asyncio.Protocol):
         if self._retired:
             if not self._open:
                 self._end(_Code.NO_ERROR, "")
-        elif self._full and self.free:
+        elif self._full and self.capacity:
             self._full = False
-            self._on_room(self)
+            self._on_capacity(self)
 
     def _retire(self) -> None:
         self._streams = 0
         if not self._retired:
             self._retired = True
-            self._on_gone(self)
+            self._on_closed(self)
 
-    def _fail_from(self, first: int, why: str, *, left: bool = True, silence: bool = True) -> None:
-        for stream in [stream for number, stream in self._open.items() if number >= first]:
+    def _fail_all(self, why: str) -> None:
+        counts_as_outage = True
+        for stream in [*self._open.values()]:
             if stream.number in self._open:  # or a callback has cancelled it
-                stream.exchange.left = left
-                self._forget(stream).failed(why, silence=silence)
-                silence = False  # one connection lost is one failure, however many requests it carried
+                self._forget(stream).failed(why, counts_as_outage=counts_as_outage)
+                counts_as_outage = False  # one connection lost is one failure, however many requests it carried
 
     def _end(self, code: _Code, why: str) -> None:
         if self._ended:
@@ -466,7 +471,7 @@ class Http2(asyncio.Protocol):
         # uvloop would throw the good-bye away with an abort now; but a service that reads nothing must not keep us.
         self._loop.call_later(_LINGER, self._transport.abort)
         self._retire()
-        self._fail_from(0, why)
+        self._fail_all(why)
 
 
 def _inner(data: bytes, start: int, end: int, flags: int) -> tuple[int, int]:

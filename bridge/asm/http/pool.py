@@ -10,10 +10,9 @@ from typing import cast
 import certifi
 import httpx
 
-from bridge.asm.errors import Unreachable
 from bridge.asm.http.http1 import Http1
 from bridge.asm.http.http2 import Http2
-from bridge.asm.http.request import Done, Exchange, Fetched, Request
+from bridge.asm.http.request import Exchange, OnResponse, PreparedRequest
 
 _IDLE = 45.0
 """Seconds after which an unused connection is closed: before the other side does it while a request is on its way."""
@@ -48,11 +47,11 @@ class Pool:
         self,
         url: httpx.URL,
         *,
-        ca_file: Path | None = None,
-        connect_timeout: float = 5.0,
-        request_timeout: float = 10.0,
-        max_connections: int = 512,
-        http2: bool = True,
+        ca_file: Path | None,
+        connect_timeout: float,
+        request_timeout: float,
+        max_connections: int,
+        http2: bool,
     ) -> None:
         secure = url.scheme == "https"
         self._host, self._port = url.host, url.port or (443 if secure else 80)
@@ -69,9 +68,9 @@ class Pool:
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
 
-    def send(self, request: Request, done: Done) -> None:
-        """Ask; ``done`` is called once, later. The request may be sent again, also before that."""
-        exchange = Exchange(request, done, time.monotonic() + self._request_timeout, self._ended)
+    def send(self, request: PreparedRequest, on_response: OnResponse) -> None:
+        """Send; ``on_response`` is called once, later. The request may be sent again, also before that."""
+        exchange = Exchange(request, on_response, time.monotonic() + self._request_timeout, self._ended)
         if self._closed:
             asyncio.get_running_loop().call_soon(exchange.failed, "the client is closed")
             return
@@ -79,30 +78,15 @@ class Pool:
             self._timer = asyncio.get_running_loop().call_later(self._request_timeout / _PRECISION, self._sweep)
         while self._free:
             connection, _ = self._free.popitem()  # the last used, so that those that are not needed grow old
-            if connection.free:  # the service may have taken room back
+            if connection.capacity:  # the service may have taken room back
                 self._under_way[exchange] = connection
                 connection.send(exchange)
-                if connection.free:
+                if connection.capacity:
                     self._free[connection] = None
                 return
         self._under_way[exchange] = None
         self._waiting[exchange] = None
         self._grow()
-
-    async def fetch(self, request: Request) -> Fetched:
-        """The same for one who waits. Raises ``Unreachable``."""
-        answer: asyncio.Future[Fetched] = asyncio.get_running_loop().create_future()
-
-        def done(result: Fetched | Unreachable) -> None:
-            if answer.done():
-                return
-            if isinstance(result, Unreachable):
-                answer.set_exception(result)
-            else:
-                answer.set_result(result)
-
-        self.send(request, done)
-        return await answer
 
     async def aclose(self) -> None:
         """What is under way fails."""
@@ -167,13 +151,15 @@ class Pool:
             raise TimeoutError(f"no connection within {self._connect_timeout:g} s") from None
         assert hello.connection is not None
         self._many = isinstance(hello.connection, Http2)
-        if hello.connection.ended:
+        if hello.connection.closed:
             raise ConnectionError("the service closed the connection at once")
         self._connections[hello.connection] = None
-        self._room(hello.connection)
+        self._on_capacity(hello.connection)
 
     def _speak(self, protocol: str | None) -> Connection:
-        return Http2(self._gone, self._room) if protocol == "h2" else Http1(self._gone, self._room)
+        return (
+            Http2(self._on_closed, self._on_capacity) if protocol == "h2" else Http1(self._on_closed, self._on_capacity)
+        )
 
     def _opened(self, task: asyncio.Task[None]) -> None:
         self._opening.discard(task)
@@ -185,16 +171,16 @@ class Pool:
                 exchange.failed(f"cannot connect to {self._host}:{self._port}: {str(error) or type(error).__name__}")
         self._grow()
 
-    def _room(self, connection: Connection) -> None:
-        while self._waiting and connection.free:
+    def _on_capacity(self, connection: Connection) -> None:
+        while self._waiting and connection.capacity:
             exchange = next(iter(self._waiting))
             del self._waiting[exchange]
             self._under_way[exchange] = connection
             connection.send(exchange)
-        if connection.free:
+        if connection.capacity:
             self._free[connection] = None
 
-    def _gone(self, connection: Connection) -> None:
+    def _on_closed(self, connection: Connection) -> None:
         self._connections.pop(connection, None)
         self._free.pop(connection, None)
         if not self._closed:

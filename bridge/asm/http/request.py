@@ -8,16 +8,38 @@ import httpx
 from hpack import Encoder
 from hpack.hpack import encode_integer
 
-from bridge.asm.errors import Unreachable
 
-Fetched = tuple[int, str | None, bytes]
-"""Status, Retry-After and body of an answer."""
-Done = Callable[[Fetched | Unreachable], None]
-"""Called once, with the answer or with why there is none."""
+class Response(NamedTuple):
+    """A final response as it came.
+
+    ``retry_after`` is the field's text and ``date`` the Date beside it, so that a time of day can be read against the
+    service's own clock; both are None where the head has no Retry-After.
+    """
+
+    status: int
+    body: bytes
+    retry_after: str | None = None
+    date: str | None = None
+
+
+class Failure(NamedTuple):
+    """Why there is no response.
+
+    ``sent``: the service may have processed the request. ``counts_as_outage``: this says something about the host; not
+    of a request that the host broke off (it is there), nor of all but one of those that ended with their connection.
+    """
+
+    text: str
+    sent: bool
+    counts_as_outage: bool = True
+
+
+OnResponse = Callable[[Response | Failure], None]
+"""Called once, with the response or with why there is none."""
 
 MAX_BODY = 16 * 1024 * 1024
-"""Bytes of an answer that are read at most."""
-_OWN = {"authorization": b"\x1f\x08", "content-length": b"\x0f\x0d"}
+"""The most bytes of a response's body that are read."""
+PER_REQUEST = {"authorization": b"\x1f\x08", "content-length": b"\x0f\x0d"}
 """What differs from request to request: literals with a name of the static table (RFC 7541, appendix A), never to be
 indexed (6.2.3) and not indexed (6.2.2)."""
 
@@ -34,26 +56,26 @@ class Target(NamedTuple):
         return cls(url.scheme, url.netloc.decode(), url.raw_path.decode())
 
 
-class Request:
+class PreparedRequest:
     """A POST as bytes: for each version of HTTP made when it is first needed, and kept.
 
     ``headers`` have lower-case names; Host and Content-Length are added.
     """
 
-    __slots__ = ("_headers", "_http1", "_http2", "_target", "body")
+    __slots__ = ("_http1", "_http2", "body", "headers", "target")
 
     def __init__(self, target: Target, headers: Mapping[str, str], body: bytes) -> None:
+        self.target = target
+        self.headers = {**headers, "content-length": str(len(body))}
         self.body = body
-        self._target = target
-        self._headers = {**headers, "content-length": str(len(body))}
         self._http1 = self._http2 = b""
 
     @property
     def http1(self) -> bytes:
         """Head and body."""
         if not self._http1:
-            lines = [f"POST {self._target.path} HTTP/1.1", f"host: {self._target.authority}"]
-            lines += [f"{name}: {value}" for name, value in self._headers.items()]
+            lines = [f"POST {self.target.path} HTTP/1.1", f"host: {self.target.authority}"]
+            lines += [f"{name}: {value}" for name, value in self.headers.items()]
             self._http1 = "\r\n".join([*lines, "", ""]).encode("latin-1") + self.body
         return self._http1
 
@@ -62,10 +84,10 @@ class Request:
         """The header block (RFC 7541). It leaves the dynamic table alone, so that it holds at any time, on any
         connection."""
         if not self._http2:
-            own = {name: value for name, value in self._headers.items() if name in _OWN}
-            common = tuple(one for one in self._headers.items() if one[0] not in own)
-            self._http2 = _block(self._target, common) + b"".join(
-                _OWN[name] + encode_integer(len(value), 7) + value.encode() for name, value in own.items()
+            own = {name: value for name, value in self.headers.items() if name in PER_REQUEST}
+            common = tuple(one for one in self.headers.items() if one[0] not in own)
+            self._http2 = _block(self.target, common) + b"".join(
+                PER_REQUEST[name] + encode_integer(len(value), 7) + value.encode() for name, value in own.items()
             )
         return self._http2
 
@@ -82,24 +104,34 @@ def _block(target: Target, headers: tuple[tuple[str, str], ...]) -> bytes:
 class Exchange:
     """One sending of a request, until ``deadline`` (monotonic seconds).
 
-    ``left``: whether any of it may have gone out; ``ended`` is called before ``done``.
+    ``sent``: whether any of it may have gone out; ``on_end`` is called before ``on_response``. A connection calls one
+    of the three methods, once.
     """
 
-    __slots__ = ("_done", "_ended", "deadline", "left", "request")
+    __slots__ = ("_on_end", "_on_response", "deadline", "request", "sent")
 
     def __init__(
-        self, request: Request, done: Done, deadline: float, ended: "Callable[[Exchange], None]" = lambda _: None
+        self,
+        request: PreparedRequest,
+        on_response: OnResponse,
+        deadline: float,
+        on_end: "Callable[[Exchange], None]" = lambda _: None,
     ) -> None:
         self.request = request
         self.deadline = deadline
-        self.left = False
-        self._done = done
-        self._ended = ended
+        self.sent = False
+        self._on_response = on_response
+        self._on_end = on_end
 
-    def answered(self, answer: Fetched) -> None:
-        self._ended(self)
-        self._done(answer)
+    def answered(self, response: Response) -> None:
+        self._on_end(self)
+        self._on_response(response)
 
-    def failed(self, why: str, *, silence: bool = True) -> None:
-        self._ended(self)
-        self._done(Unreachable(why, possibly_processed=self.left, silence=silence))
+    def failed(self, text: str, *, counts_as_outage: bool = True) -> None:
+        self._on_end(self)
+        self._on_response(Failure(text, self.sent, counts_as_outage))
+
+    def not_processed(self, text: str) -> None:
+        """The service has certainly not processed it (RFC 9113, section 8.7): it may be sent again, elsewhere."""
+        self.sent = False
+        self.failed(text, counts_as_outage=False)

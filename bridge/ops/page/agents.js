@@ -1,4 +1,4 @@
-// The sick agents and the table: the server searches and pages, so that thousands cost no more than a page.
+// The sick agents and the table: the server searches and pages, so that thousands of agents cost no more than a page.
 
 import { badge, byId, count, draw, duration, element, setLevel, setText, words } from "./text.js";
 
@@ -52,12 +52,12 @@ async function refreshTable() {
   }
   draw(byId("rows"), page.sessions, (agents) => agents.map(row));
   const last = page.offset + page.sessions.length;
-  setText(byId("range"), page.total ? `${count(page.offset + 1)}–${count(last)} of ${count(page.total)}` : "no agent fits");
+  setText(byId("range"), page.total ? `${count(page.offset + 1)}–${count(last)} of ${count(page.total)}` : "no matching agents");
   byId("previous").disabled = page.offset === 0;
   byId("next").disabled = last >= page.total;
 }
 
-/** The sick ones; `total` is the status's count of them. */
+/** The sick agents; `total` is their number in the status. */
 export async function refreshSick(total) {
   setText(byId("sick-count"), count(total));
   setLevel(byId("sick-count"), total ? "bad" : "good");
@@ -68,7 +68,7 @@ export async function refreshSick(total) {
   setText(byId("sick-all"), `Show all ${count(page.total)} in the table`);
 }
 
-// A refresh that fails is told by the connection's mark, and the next one tries again.
+// The connection's mark shows that a refresh failed; the next one tries again.
 export const refresh = () => (document.hidden ? undefined : refreshTable().catch(() => undefined));
 
 function fromStart() {

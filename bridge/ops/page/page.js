@@ -1,4 +1,4 @@
-// The live page: one status a second by server-sent events.
+// The live page: one status per second, by server-sent events.
 
 import * as agents from "./agents.js";
 import { badge, byId, clock, count, draw, duration, element, facts, rate, setLevel, setText, words } from "./text.js";
@@ -12,9 +12,9 @@ const fixed = (n) => (n ? rate(n) : "0");
 function showVerdict(status) {
   const level = !status.ready ? "bad" : status.notices.length ? "warn" : "good";
   setLevel(byId("verdict"), level);
-  setText(byId("verdict-title"), { bad: "Not ready", warn: "Ready, but look at this", good: "Ready" }[level]);
+  setText(byId("verdict-title"), { bad: "Not ready", warn: "Ready, but needs attention", good: "Ready" }[level]);
   setText(byId("verdict-text"), status.reason ?? (level === "good"
-    ? `${count(status.agents.total)} agents are watched, and everything is in order.` : ""));
+    ? `${count(status.agents.total)} agents are watched, and all is well.` : ""));
   draw(byId("notices"), status.notices, (all) => all.map((one) =>
     element("li", "", [element("strong", "", one.text), element("span", "advice", ` – ${one.advice}`)])));
   document.title = `${{ bad: "✕", warn: "!", good: "✓" }[level]} asm-bridge`;
@@ -36,7 +36,7 @@ function showAgents({ agents: all, registered, partitions, partitions_total: tot
   }));
 }
 
-/** Fills from the left until there is a minute of it. */
+/** Fills from the left until it holds a minute of values. */
 function showLine(id, values) {
   const [most, width] = [Math.max(1, ...values), 120 / Math.max(60, values.length - 1)];
   const points = values.map((value, i) => `${(i * width).toFixed(2)},${(26.5 - (value / most) * 25).toFixed(1)}`).join(" ");
@@ -51,7 +51,7 @@ function showPolls({ polls, history }) {
   const results = Object.entries(polls.by_result).filter(([name, one]) => name === "ok" || one.total);
   facts(byId("polls-results"), [
     ...results.map(([name, one]) => [words(name), `${fixed(one.per_second)}/s`, count(one.total)]),
-    ["answer within (p99)", duration(polls.seconds.p99)],
+    ["response time (p99)", duration(polls.seconds.p99)],
   ]);
   setText(byId("late"), duration(polls.lateness.p99));
   facts(byId("late-details"), [
@@ -87,7 +87,7 @@ function showPartitions({ partitions, partitions_total: total, commits }) {
   }));
   facts(byId("commits"), [
     ["commits", `${fixed(commits.per_second)}/s`],
-    ["commit takes (p99)", duration(commits.seconds.p99)],
+    ["commit time (p99)", duration(commits.seconds.p99)],
     ["commits failed", count(commits.failed)],
   ]);
 }
@@ -124,7 +124,7 @@ function missing() {
   setLive("bad", "no contact");
   setLevel(byId("verdict"), "bad");
   setText(byId("verdict-title"), "The bridge does not answer");
-  setText(byId("verdict-text"), heard ? `Last heard at ${clock(heard)}; what stands below is from then. Trying again.` : "Trying again.");
+  setText(byId("verdict-text"), heard ? `Last heard at ${clock(heard)}; the figures below date from then. Reconnecting.` : "Reconnecting.");
   document.title = "✕ asm-bridge";
 }
 
@@ -133,7 +133,7 @@ function listen() {
   source.onmessage = (event) => show(JSON.parse(event.data));
   source.onerror = () => {
     if (source.readyState !== EventSource.CLOSED) return;
-    setTimeout(listen, 2000); // a proxy's error page ends it for good
+    setTimeout(listen, 2000); // a proxy's error page closes the source permanently
   };
 }
 

@@ -1,4 +1,4 @@
-// Numbers and elements as the page writes them. All text goes in as text: agent ids and errors are others' words.
+// Numbers and elements as the page writes them. All text is inserted as text, never as markup: agent ids and errors come from outside.
 
 export const byId = (id) => document.getElementById(id);
 
@@ -34,7 +34,7 @@ export function element(name, className, content, attributes = {}) {
 export const badge = (level, text) =>
   element("span", "badge", [element("span", "mark", null, { "aria-hidden": "true" }), element("span", "text", text)], { "data-level": level });
 
-/** Touch the page only where it changes: a selection stays, and a screen reader is told nothing twice. */
+/** Change the page only where its text changes: a selection stays, and a screen reader announces nothing twice. */
 export function setText(target, text) {
   if (target.textContent !== text) target.textContent = text;
 }
@@ -45,7 +45,7 @@ export function setLevel(target, level) {
 
 const drawn = new WeakMap();
 
-/** Replace the children, if what they are made of (`data`) is not what it was. */
+/** Replace the children if `data`, from which they are made, has changed. */
 export function draw(target, data, make) {
   const key = JSON.stringify(data);
   if (drawn.get(target) === key) return;
