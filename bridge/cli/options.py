@@ -31,6 +31,7 @@ class Command(TyperCommand):
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         sections: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
+        parameter: Any
         for parameter in self.get_params(ctx):
             if record := parameter.get_help_record(ctx):
                 if parameter.param_type_name == "argument":
