@@ -11,6 +11,7 @@ from typing import Any
 import structlog
 
 from asm_bridge_schemas.commands import SessionEntry
+from asm_bridge_schemas.protojson import report_unreadable_to
 from asm_bridge_schemas.records import AgentState
 from bridge.agents.injection import Message
 from bridge.agents.queue import Limits
@@ -41,6 +42,7 @@ from bridge.signals import stop_on_signals
 from bridge.telemetry import tracing
 from bridge.telemetry.logs import RepeatFilter
 from bridge.telemetry.metrics import METRICS
+from bridge.telemetry.unreadable import UnreadableFields
 
 log = structlog.get_logger()
 
@@ -95,6 +97,7 @@ class Bridge:
         self._encoder = Encoder(settings.records.encoding, settings.topics.name("inject"))
         backoff = Backoff()
         self._client = AsmClient(build_transport(asm), asm.base_url)
+        report_unreadable_to(UnreadableFields())
         self._tokens = Tokens(settings.secrets_dir, asm.token.get_secret_value() if asm.token else None)
         self._host = CircuitBreaker(backoff)
         self._poller = Poller(self._client, self._tokens, self._host, asm.rate_limit, self._holds)
