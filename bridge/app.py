@@ -18,7 +18,7 @@ from asm_bridge_schemas.commands import SessionEntry
 from asm_bridge_schemas.records import AgentState
 from bridge.agents.agent import CONDITIONS
 from bridge.agents.injection import Message
-from bridge.agents.queue import Limits
+from bridge.settings.model import InjectionSettings
 from bridge.asm.circuit_breaker import CircuitBreaker
 from bridge.asm.client import AsmClient, transport
 from bridge.asm.http.pool import Pool
@@ -102,7 +102,7 @@ class Bridge:
         self._tokens = Tokens(settings.secrets_dir, asm.token.get_secret_value() if asm.token else None)
         self._host = CircuitBreaker(backoff)
         self._poller = Poller(self._client, self._tokens, self._host, asm.rate_limit, self._holds)
-        limits = Limits(**settings.injection.model_dump())
+        limits = InjectionSettings(**settings.injection.model_dump())
         self._policy = Policy(interval=settings.poll.interval, limits=limits, backoff=backoff, clock=now)
         self._registry = Registry(self._changed, self._refused)
         self._registry_read = asyncio.Event()
@@ -209,7 +209,7 @@ class Bridge:
         states = Counter(agent.condition for agent in agents)
         for condition in CONDITIONS:
             METRICS.agents.labels(condition).set(states[condition])
-        waiting = [entry for agent in agents for entry in agent.pending.entries]
+        waiting = [entry for agent in agents for entry in agent.pending.injections]
         METRICS.inbox_pending.set(len(waiting))
         METRICS.inbox_oldest_seconds.set(
             time.time() - min((entry.received_at for entry in waiting), default=time.time())

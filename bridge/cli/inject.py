@@ -94,13 +94,13 @@ def details(outcome: dict[str, Any]) -> str:
 
 def _read(agent_id: str, file: str) -> bytes:
     from asm_bridge_schemas.commands import CommandError as WrongEventError
-    from asm_bridge_schemas.commands import read_injection
+    from asm_bridge_schemas.commands import read_event
     from bridge.registry.file import check_agent_id
 
     try:
         value = _bytes(file)
         check_agent_id(agent_id)
-        read_injection(value, "application/json")
+        read_event(value, "application/json")
     except OSError as error:
         raise CommandError(f"{file} cannot be read: {error.strerror}") from None
     except WrongEventError as error:

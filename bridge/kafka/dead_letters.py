@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from aiokafka import AIOKafkaConsumer
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
-from asm_bridge_schemas.commands import CommandError, read_injection
+from asm_bridge_schemas.commands import CommandError, read_event
 from bridge import clock as times
 from bridge.kafka import connected
 from bridge.kafka.clients import DEADLINE, bounded
@@ -136,7 +136,7 @@ def _event(letter: Letter) -> bytes:
     if letter.value is None:
         raise UnfitError("it has no value")
     try:
-        read_injection(letter.value, _texts(letter.headers).get("content-type"))
+        read_event(letter.value, _texts(letter.headers).get("content-type"))
     except CommandError as error:
         raise UnfitError(f"its value is no event ({error}); correct it and send it with `asm-bridge inject`") from None
     return letter.value

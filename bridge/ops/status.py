@@ -197,7 +197,7 @@ def _commits(old: Sample, new: Sample) -> Commits:
 
 
 def _inbox(snapshot: Snapshot, new: Sample, now: float) -> Inbox:
-    waiting = [entry.received_at for one in snapshot.agents() for entry in one.agent.pending.entries]
+    waiting = [entry.received_at for one in snapshot.agents() for entry in one.agent.pending.injections]
     oldest = max(0.0, now - min(waiting, default=now))
     return Inbox(len(waiting), round(oldest, 1), _totals(new, "injection_outcomes_total"))
 

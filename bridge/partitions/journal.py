@@ -121,7 +121,7 @@ class Journal:
             self.dead_letter(letter)
         for offset in step.finished:
             self.offsets.finish(offset)
-        METRICS.told(step)
+        METRICS.record_step(step)
         self.wake.set()
 
     def dead_letter(self, letter: DeadLetter) -> None:

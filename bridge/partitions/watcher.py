@@ -7,8 +7,8 @@ from typing import Protocol
 
 from asm_bridge_schemas.records import AgentState
 from bridge.agents.agent import Agent, Instant
-from bridge.agents.injection import MAX_BYTES, ORIGIN, RECEIVED_AT, Message, is_utf8, read_entry
-from bridge.agents.queue import Limits
+from bridge.agents.injection import MAX_BYTES, ORIGIN, RECEIVED_AT, Message, is_utf8, read_injection
+from bridge.settings.model import InjectionSettings
 from bridge.agents.step import DeadLetter, Step
 from bridge.backoff import Backoff
 from bridge.clock import rfc3339
@@ -35,7 +35,7 @@ class Policy:
     """How agents are watched; ``interval`` in seconds, for those whose registry entry names none."""
 
     interval: float
-    limits: Limits
+    limits: InjectionSettings
     backoff: Backoff
     clock: Callable[[], Instant]
 
@@ -96,7 +96,7 @@ class PartitionAgents:
         """Whether the next owner can be sure that none of the entries that wait has been sent."""
         unread = self._partition.offsets.position < self._repeated_below  # handed over again before they were read
         return not unread and not any(
-            entry.possibly_processed for agent in self._waiting for entry in agent.pending.entries
+            entry.possibly_processed for agent in self._waiting for entry in agent.pending.injections
         )
 
     # -- for the schedule
@@ -168,14 +168,14 @@ class PartitionAgents:
 
     @property
     def has_room(self) -> bool:
-        return sum(entry.size for agent in self._waiting for entry in agent.pending.entries) < _PENDING_BYTES
+        return sum(entry.size for agent in self._waiting for entry in agent.pending.injections) < _PENDING_BYTES
 
     def _take(self, message: Message) -> None:
         home = None if message.key is None else partition_for(message.key, self._partitions)
         if message.key is None or (home != self._partition.number and is_utf8(message.key)):
             self._put_in_place(message, home)
             return
-        entry = read_entry(message, self._policy.limits.ttl, message.offset < self._repeated_below)
+        entry = read_injection(message, self._policy.limits.ttl, message.offset < self._repeated_below)
         agent = self._agents.get(entry.agent_id) or self._agent(entry.agent_id)
         state = agent.state
         if entry.offset <= state.inbox_offset and entry.offset not in state.inbox_open:

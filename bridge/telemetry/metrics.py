@@ -130,7 +130,7 @@ class Metrics:
         self.service_down.set(snapshot.host_down)
         self.registered.set(snapshot.registered)
 
-    def told(self, step: Step) -> None:
+    def record_step(self, step: Step) -> None:
         """Count what a step tells."""
         if step.records:
             self.changes.inc()

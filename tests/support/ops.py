@@ -13,7 +13,7 @@ import msgspec
 from asm_bridge_schemas.commands import SessionEntry
 from asm_bridge_schemas.records import AgentState, Loss, Status
 from bridge.agents.agent import Agent, Instant
-from bridge.agents.queue import Limits
+from bridge.settings.model import InjectionSettings
 from bridge.app import Bridge
 from bridge.asm.errors import AsmError, Unauthorized
 from bridge.backoff import Backoff
@@ -50,7 +50,7 @@ class Pictured:
     def add(self, agent_id: str, sid: str | None = "42", **labels: str) -> Agent:
         status = Status(status_desc="READY") if sid else None
         state = AgentState(agent_id=agent_id, stream_id="s", asm_session_sid=sid, status=status, labels=labels)
-        agent = Agent(state, Limits(), Backoff(), Instant(time.monotonic(), time.time()))
+        agent = Agent(state, InjectionSettings(), Backoff(), Instant(time.monotonic(), time.time()))
         agent.entry = SessionEntry(token=TOKEN_REFERENCE)
         self.homes[sum(map(len, self.homes.values())) % PARTITIONS].append(agent)
         return agent

@@ -11,8 +11,8 @@ from asm_bridge_schemas import asm
 from asm_bridge_schemas.commands import SessionEntry
 from asm_bridge_schemas.records import AgentState, Published
 from bridge.agents.agent import Agent, Instant, PollRequest
-from bridge.agents.injection import Entry, read_entry
-from bridge.agents.queue import Limits
+from bridge.agents.injection import Injection, read_injection
+from bridge.settings.model import InjectionSettings
 from bridge.agents.step import DeadLetter, Step
 from bridge.asm.errors import AsmError
 from bridge.backoff import Backoff
@@ -108,10 +108,10 @@ class Message:
 
 def entry(
     offset: int, now: float = EPOCH, *, possibly_processed: bool = False, ttl: float = TTL, **headers: str
-) -> Entry:
+) -> Injection:
     """An entry that holds an event, arrived ``now``; ``headers`` as ``ce_id="a"``."""
     named = [(name, value.encode()) for name, value in headers.items()]
-    return read_entry(Message(offset, headers=named, timestamp=round(now * 1000)), ttl, possibly_processed)
+    return read_injection(Message(offset, headers=named, timestamp=round(now * 1000)), ttl, possibly_processed)
 
 
 def status_body(desc: str = "READY", **fields: Any) -> bytes:
@@ -126,7 +126,7 @@ def session_body(sid: str | None, **fields: Any) -> bytes:
 class Desk:
     """An agent, a clock that stands until it is moved, and what was told so far."""
 
-    limits: Limits = field(default_factory=Limits)
+    limits: InjectionSettings = field(default_factory=InjectionSettings)
     state: AgentState = field(default_factory=lambda: AgentState(agent_id="agent-7"))
     now: float = 0.0
     told: list[Published] = field(default_factory=list)
@@ -158,7 +158,7 @@ class Desk:
     def unwatch(self) -> list[Published]:
         return self.absorb(self.agent.unwatch(self.at))
 
-    def take(self, *entries: Entry) -> list[Published]:
+    def take(self, *entries: Injection) -> list[Published]:
         return [record for one in entries for record in self.absorb(self.agent.take(one, self.at))]
 
     def inject(self, *offsets: int, **headers: str) -> list[Published]:
@@ -200,4 +200,4 @@ class Desk:
 
 def sent(ask: PollRequest) -> list[int]:
     """The offsets of the entries in a request."""
-    return [one.offset for one in ask.entries]
+    return [one.offset for one in ask.injections]

@@ -13,7 +13,7 @@ from asm_bridge_schemas import records
 from asm_bridge_schemas.commands import SessionEntry
 from asm_bridge_schemas.records import AgentState
 from bridge.agents.agent import Agent, Instant, PollRequest, Unpollable
-from bridge.agents.queue import Limits
+from bridge.settings.model import InjectionSettings
 from bridge.asm.errors import AsmError, Malformed, Refused, Throttled, Unauthorized, Unavailable, Unreachable
 from bridge.backoff import Backoff
 from tests.support.strategies import EPOCH, TTL, Desk, entry, sent, session_body, status_body
@@ -82,7 +82,7 @@ def test_watching_again_writes_nothing() -> None:
     """What takes over thousands of agents must not write all their states anew."""
     first = Desk().in_session()
     at = Instant(10, EPOCH + 10)
-    second = Agent(first.agent.state, Limits(), Backoff(), at)
+    second = Agent(first.agent.state, InjectionSettings(), Backoff(), at)
     assert second.watch(SessionEntry(labels=first.agent.state.labels), 1.0, at) is None
     assert second.watch(SessionEntry(labels={"site": "cebu"}), 1.0, at) is not None
 
@@ -459,7 +459,7 @@ def test_a_failed_try_is_no_refusal(error: AsmError, repeated: bool) -> None:
 
 
 def test_attempts_end() -> None:
-    desk = Desk(limits=Limits(max_attempts=2)).in_session()
+    desk = Desk(limits=InjectionSettings(max_attempts=2)).in_session()
     desk.inject(1)
     desk.fail(desk.ask(), timed_out())
     desk.fail(desk.ask(), throttled(503))
@@ -547,7 +547,7 @@ class Conversation(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.desk = Desk(limits=Limits(max_attempts=4, max_events_per_request=2, max_pending=4))
+        self.desk = Desk(limits=InjectionSettings(max_attempts=4, max_events_per_request=2, max_pending=4))
         self.ask: PollRequest | None = None
         self.offset = 10
         self.taken: list[int] = []
@@ -570,11 +570,11 @@ class Conversation(RuleBasedStateMachine):
         if not self.desk.agent.may_poll("t", self.desk.at):
             return
         self.ask = self.desk.ask()
-        assert len(self.ask.entries) <= 2
-        self.first_sends += [one.offset for one in self.ask.entries if one.offset not in self.first_sends]
-        ids = [one.injection_id for one in self.ask.entries]
+        assert len(self.ask.injections) <= 2
+        self.first_sends += [one.offset for one in self.ask.injections if one.offset not in self.first_sends]
+        ids = [one.injection_id for one in self.ask.injections]
         assert len(set(ids)) == len(ids), "a repetition in the same request"
-        assert all(one.expires_at > EPOCH + self.desk.now for one in self.ask.entries)
+        assert all(one.expires_at > EPOCH + self.desk.now for one in self.ask.injections)
 
     @precondition(lambda self: self.ask is not None)
     @rule(desc=st.sampled_from(["READY", "PEERED"]), sid=st.sampled_from(["7", "8", None]))
@@ -582,7 +582,7 @@ class Conversation(RuleBasedStateMachine):
         ask = self._end()
         told = self.desk.answer(ask, status_body(desc) if ask.call == "getstatus" else session_body(sid))
         done = [one.entry for one in of_type(told, records.InjectionCompleted) if one.outcome == "delivered"]
-        assert done == [one.entry for one in ask.entries]
+        assert done == [one.entry for one in ask.injections]
 
     @precondition(lambda self: self.ask is not None)
     @rule(status=st.sampled_from([400, 404, 422]))
@@ -622,7 +622,7 @@ class Conversation(RuleBasedStateMachine):
         told = [one for one in self.taken if one <= state.inbox_offset and one not in state.inbox_open]
         assert told == sorted(self.desk.finished)
         assert len(outcomes(self.desk)) == len(self.desk.finished)
-        waiting = [one.offset for one in self.desk.agent.pending.entries]
+        waiting = [one.offset for one in self.desk.agent.pending.injections]
         assert waiting == [one for one in self.taken if one not in self.desk.finished]
 
     @invariant()
@@ -660,7 +660,7 @@ class Handover(Conversation):
         """Every step was committed; a request under way may have been sent. The inbox is read in portions."""
         old, self.ask = self.desk, None
         self.desk = Desk(old.limits, old.agent.state, old.now, old.told, old.letters, old.finished, old.picture)
-        for number, one in enumerate(old.agent.pending.entries):
+        for number, one in enumerate(old.agent.pending.injections):
             if number == lag:
                 self.desk.now += 20
             state = self.desk.agent.state

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from asm_bridge_schemas.commands import (
     EVENT_KINDS,
     CommandError,
-    Injection,
+    InjectedEvent,
     SessionEntry,
-    read_injection,
+    read_event,
     read_session_entry,
     session_entry,
 )
@@ -154,8 +154,8 @@ def test_all_six_kinds_of_event_are_taken(kind: str) -> None:
     head, *tail = kind.split("_")
     camel = head + "".join(part.capitalize() for part in tail)
     for name in (kind, camel):
-        injection = read_injection(json.dumps({name: {}, "eventTime": 5, "state": "IDLE"}).encode(), "application/json")
-        assert injection == Injection(kind=kind, event={kind: {}, "event_time": "5", "state": "IDLE"})  # type: ignore[arg-type]
+        event = read_event(json.dumps({name: {}, "eventTime": 5, "state": "IDLE"}).encode(), "application/json")
+        assert event == InjectedEvent(kind=kind, value={kind: {}, "event_time": "5", "state": "IDLE"})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -163,20 +163,20 @@ def test_all_six_kinds_of_event_are_taken(kind: str) -> None:
 )
 def test_a_conversation_is_known_by_its_sid(kind: str) -> None:
     """The sid of the event's conversation is exact, and null where the event names none."""
-    assert read_injection(json.dumps({kind: {"conversation": CONVERSATION}}).encode(), None) == Injection(
+    assert read_event(json.dumps({kind: {"conversation": CONVERSATION}}).encode(), None) == InjectedEvent(
         kind=kind,  # type: ignore[arg-type]
-        event={kind: {"conversation": {"conversation_sid": "9007199254740993", "channel_type": "CHANNEL_TYPE_SMS"}}},
+        value={kind: {"conversation": {"conversation_sid": "9007199254740993", "channel_type": "CHANNEL_TYPE_SMS"}}},
         conversation_sid="9007199254740993",
     )
-    assert read_injection(json.dumps({kind: {"conversation": None}}).encode(), None).conversation_sid is None
+    assert read_event(json.dumps({kind: {"conversation": None}}).encode(), None).conversation_sid is None
 
 
 @pytest.mark.parametrize("header", ["application/msgpack", "application/x-msgpack; v=1", "APPLICATION/vnd.msgpack"])
 def test_messagepack_is_taken_when_the_header_says_so(header: str) -> None:
     """The same event in MessagePack, named in the content-type, is the same injection."""
     event = {"activated_conversation_event": {"conversation": CONVERSATION}}
-    from_json = read_injection(json.dumps(event).encode(), None)
-    assert read_injection(msgspec.msgpack.encode(event), header) == from_json
+    from_json = read_event(json.dumps(event).encode(), None)
+    assert read_event(msgspec.msgpack.encode(event), header) == from_json
 
 
 @pytest.mark.parametrize(
@@ -206,7 +206,7 @@ def test_messagepack_is_taken_when_the_header_says_so(header: str) -> None:
 def test_what_is_no_event_is_refused_with_what_is_expected(value: bytes | None, problem: str) -> None:
     """The dead letter says what is wrong and what an event looks like."""
     with pytest.raises(CommandError) as error:
-        read_injection(value, None)
+        read_event(value, None)
     assert error.value.code == "malformed_event"
     assert str(error.value).startswith(problem)
     assert "exactly one of activated_conversation_event, deactivated_conversation_event" in str(error.value)
@@ -223,7 +223,7 @@ def test_what_is_no_event_is_refused_with_what_is_expected(value: bytes | None, 
 def test_no_bytes_do_more_than_be_refused(value: bytes) -> None:
     """Whatever stands on the topics, the answer is a command or CommandError: a poison record stops nothing."""
     for content_type in (None, "application/msgpack"):
-        assert_taken_or_refused(read_injection, value, content_type)
+        assert_taken_or_refused(read_event, value, content_type)
     assert_taken_or_refused(read_session_entry, value)
 
 
@@ -232,4 +232,4 @@ def assert_taken_or_refused(reader: Any, *value: Any) -> None:
         taken = reader(*value)
     except CommandError as error:
         taken = error
-    assert isinstance(taken, Injection | SessionEntry | CommandError)
+    assert isinstance(taken, InjectedEvent | SessionEntry | CommandError)

@@ -293,7 +293,7 @@ def test_told_counts_outcomes() -> None:
         InjectionCompleted,
         injection_id="i", source=None, entry="0/1", outcome="expired", received_at=step.at, completed_at=step.at,
     )  # fmt: skip
-    METRICS.told(step)
+    METRICS.record_step(step)
     assert METRICS.outcomes.labels("expired")._value.get() == before + 1
 
 

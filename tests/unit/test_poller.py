@@ -14,7 +14,7 @@ from asm_bridge_schemas import protojson
 from asm_bridge_schemas.commands import SessionEntry
 from asm_bridge_schemas.records import AgentObservationLost, AgentState, InjectionCompleted
 from bridge.agents.agent import Agent, Instant, Unpollable
-from bridge.agents.queue import Limits
+from bridge.settings.model import InjectionSettings
 from bridge.agents.step import Step
 from bridge.asm.circuit_breaker import CircuitBreaker
 from bridge.asm.client import AsmClient
@@ -146,7 +146,7 @@ class Stage:
     def watch(self, agent_id: str, interval: float = 1.0) -> Agent:
         agent = self.agents.get(agent_id)
         if agent is None:
-            agent = Agent(AgentState(agent_id=agent_id), Limits(), Backoff(), self.at)
+            agent = Agent(AgentState(agent_id=agent_id), InjectionSettings(), Backoff(), self.at)
             self.agents[agent_id] = agent
         self.append(agent.watch(SessionEntry(asm_session_sid="7", token=agent_id, interval=interval), 1.0, self.at))
         self.poller.add(agent, self.home)
@@ -268,7 +268,7 @@ async def test_a_process_that_may_be_no_owner_sends_nothing(monkeypatch: pytest.
     stage.inject(agent, 1)
     await stage.play(5)
     assert stage.requests == []
-    assert agent.pending.entries[0].attempts == 0
+    assert agent.pending.injections[0].attempts == 0
 
 
 async def test_a_pause_is_not_caught_up(monkeypatch: pytest.MonkeyPatch) -> None:

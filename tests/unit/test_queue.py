@@ -6,8 +6,8 @@ import pytest
 
 from asm_bridge_schemas import records
 from asm_bridge_schemas.records import AgentState, InjectionCompleted
-from bridge.agents.injection import MAX_BYTES, Entry, read_entry
-from bridge.agents.queue import REMEMBERED, InjectionQueue, Limits
+from bridge.agents.injection import MAX_BYTES, Injection, read_injection
+from bridge.agents.queue import REMEMBERED, InjectionQueue
 from bridge.agents.step import Step
 from tests.support.strategies import EPOCH, PAUSE_EVENT, TTL, Message, entry
 
@@ -16,14 +16,14 @@ class Tray:
     """Pending entries, the agent's state beside them, and what was told."""
 
     def __init__(self, state: AgentState | None = None, **limits: int) -> None:
-        self.pending = InjectionQueue(Limits(**limits))  # type: ignore[arg-type]
+        self.pending = InjectionQueue(InjectionSettings(**limits))  # type: ignore[arg-type]
         self.step = Step(state or AgentState(agent_id="agent-7", stream_id="s"), EPOCH)
 
     def at(self, seconds: float) -> "Tray":
         self.step.now = EPOCH + seconds
         return self
 
-    def add(self, *entries: Entry) -> "Tray":
+    def add(self, *entries: Injection) -> "Tray":
         for one in entries:
             self.pending.add(self.step, one)
         return self
@@ -31,7 +31,7 @@ class Tray:
     def inject(self, *offsets: int, **headers: str) -> "Tray":
         return self.add(*(entry(offset, self.step.now, **headers) for offset in offsets))
 
-    def take(self) -> list[Entry]:
+    def take(self) -> list[Injection]:
         taken = self.pending.take(self.step.now)
         for one in taken:
             one.attempts += 1
@@ -42,7 +42,7 @@ class Tray:
         self.pending.delivered(self.step, taken, "7", 200)
         return offsets(taken)
 
-    def sweep(self, unknown_since: float | None = None, busy: Iterable[Entry] = ()) -> "Tray":
+    def sweep(self, unknown_since: float | None = None, busy: Iterable[Injection] = ()) -> "Tray":
         self.pending.sweep(self.step, busy, unknown_since)
         return self
 
@@ -62,10 +62,10 @@ class Tray:
 
     @property
     def waiting(self) -> list[int]:
-        return offsets(self.pending.entries)
+        return offsets(self.pending.injections)
 
 
-def offsets(entries: Iterable[Entry]) -> list[int]:
+def offsets(entries: Iterable[Injection]) -> list[int]:
     return [one.offset for one in entries]
 
 
@@ -80,7 +80,7 @@ def test_entries_go_out_in_order_and_in_batches() -> None:
 def test_a_request_stays_within_bounds() -> None:
     """Large events are not gathered into a request of any size; one alone always goes."""
     event = b'{"sent_message_event": {"conversation": {"customer_name": "%s"}}}' % (b"x" * 400_000)
-    large = [read_entry(Message(offset, value=event), TTL, possibly_processed=False) for offset in (1, 2, 3)]
+    large = [read_injection(Message(offset, value=event), TTL, possibly_processed=False) for offset in (1, 2, 3)]
     tray = Tray().add(*large)
     assert tray.deliver() == [1, 2]
     assert tray.deliver() == [3]
@@ -89,7 +89,7 @@ def test_a_request_stays_within_bounds() -> None:
 def test_each_delivered_event_is_told_before_its_outcome() -> None:
     """2xx: delivered, and a ConversationEventDelivered with the event as sent."""
     value = b'{"activatedConversationEvent": {"conversation": {"conversationSid": 12}}, "eventTime": 5}'
-    tray = Tray().add(read_entry(Message(1, value=value, headers=[("ce_id", b"x")]), TTL, possibly_processed=False))
+    tray = Tray().add(read_injection(Message(1, value=value, headers=[("ce_id", b"x")]), TTL, possibly_processed=False))
     tray.deliver()
     event, outcome = tray.step.records
     assert isinstance(event, records.ConversationEventDelivered)
@@ -248,7 +248,7 @@ def test_more_than_max_pending_is_backlog() -> None:
 
 def test_what_is_no_event_is_a_dead_letter_with_its_value() -> None:
     """Not an event at all: dead letter, and undeliverable."""
-    tray = Tray().add(read_entry(Message(1, value=b"{", headers=[("x", b"y")]), TTL, possibly_processed=True))
+    tray = Tray().add(read_injection(Message(1, value=b"{", headers=[("x", b"y")]), TTL, possibly_processed=True))
     assert tray.outcomes == {1: "undeliverable:malformed_event"}
     (letter,) = tray.step.dead_letters
     assert (letter.key, letter.value, letter.headers) == (b"agent-7", b"{", (("x", b"y"),))
@@ -257,7 +257,7 @@ def test_what_is_no_event_is_a_dead_letter_with_its_value() -> None:
 
 def test_what_is_too_large_is_a_dead_letter_without_its_value() -> None:
     """Over 512 KiB: undeliverable (too_large); its dead letter's value is null."""
-    tray = Tray().add(read_entry(Message(1, value=b"x" * (MAX_BYTES + 1)), TTL, possibly_processed=False))
+    tray = Tray().add(read_injection(Message(1, value=b"x" * (MAX_BYTES + 1)), TTL, possibly_processed=False))
     assert tray.outcomes == {1: "undeliverable:too_large"}
     assert tray.step.dead_letters[0].value is None
 
@@ -288,7 +288,7 @@ def test_an_unwatched_agents_outcome_belongs_to_no_stream() -> None:
 def test_an_outcome_says_when_the_entry_came() -> None:
     """received_at is the inbox's own time, completed_at the bridge's."""
     tray = Tray().add(
-        read_entry(Message(1, value=PAUSE_EVENT, timestamp=int(EPOCH * 1000) - 2000), TTL, possibly_processed=False)
+        read_injection(Message(1, value=PAUSE_EVENT, timestamp=int(EPOCH * 1000) - 2000), TTL, possibly_processed=False)
     )
     tray.deliver()
     assert tray.completed[0].received_at == "2026-09-21T14:13:18.000000Z"

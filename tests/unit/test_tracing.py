@@ -13,8 +13,8 @@ from structlog.testing import capture_logs
 from asm_bridge_schemas.commands import SessionEntry
 from asm_bridge_schemas.records import AgentState
 from bridge.agents.agent import Agent, Instant, PollRequest
-from bridge.agents.injection import Entry, read_entry
-from bridge.agents.queue import Limits
+from bridge.agents.injection import Injection, read_injection
+from bridge.settings.model import InjectionSettings
 from bridge.agents.step import Step
 from bridge.asm.errors import Unavailable
 from bridge.backoff import Backoff
@@ -33,12 +33,12 @@ def message(offset: int = 7, *, headers: tuple[tuple[str, bytes], ...] = (("trac
 
 
 def agent() -> Agent:
-    made = Agent(AgentState(agent_id="a"), Limits(max_attempts=1), Backoff(), AT)
+    made = Agent(AgentState(agent_id="a"), InjectionSettings(max_attempts=1), Backoff(), AT)
     made.watch(SessionEntry(asm_session_sid="42"), 1.0, AT)
     return made
 
 
-def taken_in(asked: Agent, *entries: Entry) -> PollRequest:
+def taken_in(asked: Agent, *entries: Injection) -> PollRequest:
     """The request that carries these entries."""
     for one in entries:
         tracing.received(one)
@@ -61,7 +61,7 @@ def test_a_senders_trace_reaches_the_outcome_without_opentelemetry() -> None:
     """traceparent and tracestate of an entry are headers of its outcome and of the delivered event, of no other."""
     headers = (("traceparent", PARENT), ("tracestate", b"x=1"))
     asked = agent()
-    ask = taken_in(asked, read_entry(message(headers=headers), 300, False))
+    ask = taken_in(asked, read_injection(message(headers=headers), 300, False))
     found = dict(told(asked.answered(ask, 200, status_body(), AT)))
     for topic in ("conversations", "inject-outcomes"):
         assert (found[topic]["traceparent"], found[topic]["tracestate"]) == (PARENT, b"x=1")
@@ -149,7 +149,7 @@ def spans(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 def test_an_injection_is_one_trace_from_its_sender_to_its_outcome(spans: Any) -> None:
     """inject continues the sender's trace, poll is below it, and the outcome's traceparent names inject."""
     asked = agent()
-    ask = taken_in(asked, read_entry(message(), 300, False))
+    ask = taken_in(asked, read_injection(message(), 300, False))
     step = asked.answered(ask, 200, status_body(), AT)
     tracing.polled(ask, step, AT.mono, 200)
     assert step is not None
@@ -169,7 +169,7 @@ def test_an_injection_is_one_trace_from_its_sender_to_its_outcome(spans: Any) ->
 def test_attributes_have_the_conventions_names(spans: Any) -> None:
     """Whoever knows OpenTelemetry's messaging and HTTP conventions finds partition, offset, group and status."""
     asked = agent()
-    ask = taken_in(asked, read_entry(message(), 300, False))
+    ask = taken_in(asked, read_injection(message(), 300, False))
     step = asked.answered(ask, 200, status_body(), AT)
     tracing.polled(ask, step, AT.mono, 200)
     assert step is not None
@@ -198,7 +198,7 @@ def test_a_poll_that_tells_nothing_makes_no_span(spans: Any) -> None:
 def test_a_failure_is_an_error_in_its_span(spans: Any) -> None:
     """A refused request, an event given up and a commit that failed say so in error.type."""
     asked = agent()
-    ask = taken_in(asked, read_entry(message(), 300, False))
+    ask = taken_in(asked, read_injection(message(), 300, False))
     step = asked.failed(ask, Unavailable("HTTP 500", http_status=500), AT)
     tracing.polled(ask, step, AT.mono, 500, "unavailable")
     assert step is not None
@@ -215,7 +215,7 @@ def test_a_failure_is_an_error_in_its_span(spans: Any) -> None:
 def test_events_sent_together_are_all_linked(spans: Any) -> None:
     """One request carries three senders' events: it is below the first's span, and linked to the others'."""
     asked = agent()
-    ask = taken_in(asked, *(read_entry(message(n, headers=()), 300, False) for n in range(3)))
+    ask = taken_in(asked, *(read_injection(message(n, headers=()), 300, False) for n in range(3)))
     step = asked.answered(ask, 200, status_body(), AT)
     tracing.polled(ask, step, AT.mono, 200)
     assert step is not None

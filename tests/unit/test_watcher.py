@@ -5,7 +5,7 @@ import asyncio
 from asm_bridge_schemas import records
 from asm_bridge_schemas.records import AgentState
 from bridge.agents.agent import Agent
-from bridge.agents.queue import Limits
+from bridge.settings.model import InjectionSettings
 from bridge.agents.step import Step
 from bridge.backoff import Backoff
 from bridge.kafka.partitioner import partition_for
@@ -60,7 +60,7 @@ async def test_an_agent_leaves_only_when_what_it_sends_is_told() -> None:
     partition, schedule = Remembering(), Schedule()
     agents: PartitionAgents
     registry = Registry(lambda agent_id: agents.sync(agent_id), lambda bad: None)  # noqa: PLW0108 - agents come after
-    policy = Policy(1.0, Limits(), Backoff(), now)
+    policy = Policy(1.0, InjectionSettings(), Backoff(), now)
     agents = PartitionAgents(partition, PARTITIONS, registry, schedule, policy)  # type: ignore[arg-type]
     agents.begin(0)
     assert partition_for("a", PARTITIONS) == 0
@@ -68,7 +68,7 @@ async def test_an_agent_leaves_only_when_what_it_sends_is_told() -> None:
     agents.deliver([Message(0, key=b"a", value=EVENT, timestamp=int(now().wall * 1000))])
     (agent,) = schedule.agents
     agent.in_flight = ask = agent.ask("t", now())
-    assert len(ask.entries) == 1
+    assert len(ask.injections) == 1
 
     registry.read(Message(1, key=b"a", value=None))
     assert not of(partition.told, records.AgentWatchEnded)
@@ -93,7 +93,7 @@ def test_a_partition_handed_over_again_before_it_was_read_is_not_clean() -> None
     partition, schedule = Remembering(), Schedule()
     agents: PartitionAgents
     registry = Registry(lambda agent_id: agents.sync(agent_id), lambda bad: None)  # noqa: PLW0108 - agents come after
-    agents = PartitionAgents(partition, PARTITIONS, registry, schedule, Policy(1.0, Limits(), Backoff(), now))  # type: ignore[arg-type]
+    agents = PartitionAgents(partition, PARTITIONS, registry, schedule, Policy(1.0, InjectionSettings(), Backoff(), now))  # type: ignore[arg-type]
     agents.begin(2)
     assert not agents.clean
     for offset in range(3):
