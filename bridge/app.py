@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
-import httpx
 import structlog
 from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
@@ -20,9 +19,9 @@ from bridge.agents.agent import CONDITIONS
 from bridge.agents.injection import Message
 from bridge.settings.model import InjectionSettings
 from bridge.asm.circuit_breaker import CircuitBreaker
-from bridge.asm.client import AsmClient, transport
-from bridge.asm.http.pool import Pool
+from bridge.asm.client import AsmClient
 from bridge.asm.tokens import Tokens
+from bridge.asm.transport import build_transport
 from bridge.backoff import Backoff
 from bridge.kafka import KafkaUnavailableError
 from bridge.kafka.clients import Clients, NoTransactionsError
@@ -40,7 +39,7 @@ from bridge.polling.poller import Poller, now
 from bridge.registry.file import SessionsFileError, changes, read_sessions_file
 from bridge.registry.registry import InvalidEntry, Registry
 from bridge.registry.topic import write_registry
-from bridge.settings import AsmSettings, Settings
+from bridge.settings import Settings
 from bridge.signals import stop_on_signals
 from bridge.telemetry import tracing
 from bridge.telemetry.logs import RepeatFilter
@@ -98,7 +97,7 @@ class Bridge:
         )
         self._encoder = Encoder(settings.records.encoding, settings.topics.name("inject"))
         backoff = Backoff()
-        self._client = AsmClient(_way(asm), asm.base_url)
+        self._client = AsmClient(build_transport(asm), asm.base_url)
         self._tokens = Tokens(settings.secrets_dir, asm.token.get_secret_value() if asm.token else None)
         self._host = CircuitBreaker(backoff)
         self._poller = Poller(self._client, self._tokens, self._host, asm.rate_limit, self._holds)
@@ -380,18 +379,6 @@ class Bridge:
 
     def _holds(self) -> bool:
         return self._group is not None and self._group.holds()
-
-
-def _way(asm: AsmSettings) -> httpx.AsyncBaseTransport | Pool:
-    """To the service: through the proxy, if there is one."""
-    options: dict[str, Any] = {
-        "ca_file": asm.ca_file,
-        "connect_timeout": asm.connect_timeout,
-        "request_timeout": asm.request_timeout,
-        "max_connections": asm.max_connections,
-        "http2": asm.http2,
-    }
-    return transport(proxy=asm.proxy, **options) if asm.proxy else Pool(httpx.URL(asm.base_url), **options)
 
 
 async def _until(stop: asyncio.Event, work: Awaitable[Any]) -> None:

@@ -13,6 +13,7 @@ from asm_bridge_schemas.commands import SessionEntry
 from bridge.asm.client import AsmClient
 from bridge.asm.errors import AsmError, Malformed, Unauthorized
 from bridge.asm.tokens import Tokens
+from bridge.asm.transport import HttpxAdapter
 from bridge.check import vendor
 from bridge.check.finding import Finding, ok, problem, skipped, warning
 from bridge.kafka import KafkaUnavailableError
@@ -137,7 +138,7 @@ async def accepted(
     if not chosen:
         return [skipped("tokens", "there is no token to try")]
     host = vendor.engine(settings.asm)
-    client = AsmClient(host, settings.asm.base_url)
+    client = AsmClient(HttpxAdapter(host), settings.asm.base_url)
     try:
         async with asyncio.TaskGroup() as tasks:
             answers = {}

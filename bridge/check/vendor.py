@@ -7,7 +7,8 @@ import time
 import httpx
 from pyreqwest.exceptions import PyreqwestError
 
-from bridge.asm.client import PATH, transport
+from bridge.asm.client import PATH
+from bridge.asm.transport import pyreqwest_transport
 from bridge.check.finding import Finding, ok, problem, skipped, warning
 from bridge.settings import AsmSettings
 
@@ -18,13 +19,11 @@ _JSON = {"Content-Type": "application/json", "Accept": "application/json"}
 
 
 def engine(asm: AsmSettings) -> httpx.AsyncBaseTransport:
-    return transport(
-        ca_file=asm.ca_file,
-        proxy=asm.proxy,
-        connect_timeout=min(asm.connect_timeout, CONNECT),
-        request_timeout=min(asm.request_timeout, REQUEST),
-        http2=asm.http2,
-    )
+    bounds = {
+        "connect_timeout": min(asm.connect_timeout, CONNECT),
+        "request_timeout": min(asm.request_timeout, REQUEST),
+    }
+    return pyreqwest_transport(asm.model_copy(update=bounds))
 
 
 async def address(asm: AsmSettings) -> list[Finding]:

@@ -61,6 +61,11 @@ class AsmSettings(Section):
     )
     allow_http: bool = _setting(False, "Let asm.base_url be plain http to another machine (tokens travel unencrypted).")
 
+    def transport_arguments(self) -> dict[str, Any]:
+        """What the connections to the service are opened with."""
+        names = ("ca_file", "connect_timeout", "request_timeout", "max_connections", "http2")
+        return {name: getattr(self, name) for name in names}
+
     def problems(self) -> Iterator[Problem]:
         url = urlsplit(self.base_url)
         if url.scheme == "http" and not self.allow_http and not is_loopback(url.hostname or ""):
@@ -123,6 +128,7 @@ class KafkaSettings(Section):
 
     def _ssl_context(self) -> ssl.SSLContext:
         context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=self.ssl_cafile)
+        context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # from Python 3.13 on it refuses many a company's own authority
         if self.ssl_certfile:
             # Without any password OpenSSL would ask for one on the terminal.
             password = self.ssl_password.get_secret_value() if self.ssl_password else ""

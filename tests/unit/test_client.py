@@ -14,18 +14,21 @@ import pytest
 from pyreqwest.exceptions import PoolTimeoutError, PyreqwestError
 
 from asm_bridge_schemas.asm import AsmSession, GetStatusRes
-from bridge.asm.client import AsmClient, read, transport
+from bridge.asm.client import AsmClient, read
 from bridge.asm.errors import AsmError, Malformed, Refused, Throttled, Unauthorized, Unavailable, Unreachable
-from bridge.asm.http.pool import Pool
+from bridge.asm.transport import HttpxAdapter, TransportForHttpx, build_transport, pyreqwest_transport
+from bridge.settings import AsmSettings
 from bridge.testing.simulator import Fault, Faults, Options, Simulator, serve
 
 BASE = "https://asm.test"
+BEARER = {"Authorization": "Bearer sim-token-agent-0"}
+NOWHERE = AsmSettings(base_url="http://127.0.0.1:1")
 TOKEN = "tok-3f9a7c12"
 TOKEN_0 = "sim-token-agent-0"
 
 
 def client(answer: Callable[[httpx.Request], httpx.Response] | httpx.Response) -> AsmClient:
-    return AsmClient(httpx.MockTransport(answer if callable(answer) else lambda _: answer), BASE)
+    return AsmClient(HttpxAdapter(httpx.MockTransport(answer if callable(answer) else lambda _: answer)), BASE)
 
 
 async def sent(asm: AsmClient, call: str = "getstatus", token: str = TOKEN) -> bytes:
@@ -214,8 +217,10 @@ WAY: list[str] = []
 
 @contextlib.asynccontextmanager
 async def against(base_url: str, **options: Any) -> AsyncIterator[AsmClient]:
-    pooled = WAY[-1] == "pool"
-    asm = AsmClient(Pool(httpx.URL(base_url), **options) if pooled else transport(**options), base_url)
+    settings = AsmSettings(base_url=base_url, **options)
+    asm = AsmClient(
+        build_transport(settings) if WAY[-1] == "pool" else HttpxAdapter(pyreqwest_transport(settings)), base_url
+    )
     try:
         yield asm
     finally:
@@ -350,3 +355,17 @@ async def test_an_answer_that_kafka_cannot_hold_is_none() -> None:
     error = await error_of(client(httpx.Response(200, content=b"x" * (8 * 1024 * 1024 + 1))))
     assert isinstance(error, Malformed)
     assert error.possibly_processed
+
+
+async def test_a_client_of_httpx_speaks_over_the_pool() -> None:
+    """An httpx client that is given a TransportForHttpx gets status, body and errors as from httpx's own transport."""
+    simulator = Simulator(Options(agents=1, faults={"status_429": Fault(retry_after=7)}))
+    async with serve(simulator) as base_url:
+        transport = TransportForHttpx(build_transport(AsmSettings(base_url=base_url)))
+        async with httpx.AsyncClient(transport=transport) as http:
+            answer = await http.post(f"{base_url}/api/v1alpha1/asm/asmapi/getcurrentsession", json={}, headers=BEARER)
+            assert (answer.status_code, answer.headers["retry-after"]) == (429, "7")
+            with pytest.raises(httpx.UnsupportedProtocol):
+                await http.get(base_url)
+    with pytest.raises(httpx.ConnectError):
+        await httpx.AsyncClient(transport=TransportForHttpx(build_transport(NOWHERE))).post(NOWHERE.base_url, json={})

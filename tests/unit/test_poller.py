@@ -18,6 +18,7 @@ from bridge.settings.model import InjectionSettings
 from bridge.agents.step import Step
 from bridge.asm.circuit_breaker import CircuitBreaker
 from bridge.asm.client import AsmClient
+from bridge.asm.transport import HttpxAdapter
 from bridge.backoff import Backoff
 from bridge.polling import poller as module
 from bridge.polling.poller import _TOGETHER, SLOT, Poller
@@ -69,7 +70,7 @@ class Stage:
         self.running: asyncio.Task[None] | None = None
         self.answer = answer
         self.agents: dict[str, Agent] = {}
-        self.client = AsmClient(httpx.MockTransport(self._handle), "https://asm.test")
+        self.client = AsmClient(HttpxAdapter(httpx.MockTransport(self._handle)), "https://asm.test")
         tokens: Any = SimpleNamespace(get=lambda reference: reference)
         self.poller = Poller(self.client, tokens, CircuitBreaker(Backoff()), **options)
         loop = SimpleNamespace(call_later=lambda wait, call, *args: self.timers.append((self.now + wait, call, args)))

@@ -12,7 +12,7 @@ import httpx
 
 from bridge.asm.http.http1 import Http1
 from bridge.asm.http.http2 import Http2
-from bridge.asm.http.request import Exchange, Failure, OnResponse, PreparedRequest, Response
+from bridge.asm.http.request import Exchange, OnResponse, PreparedRequest
 
 _IDLE = 45.0
 """Seconds after which an unused connection is closed: before the other side does it while a request is on its way."""
@@ -47,11 +47,11 @@ class Pool:
         self,
         url: httpx.URL,
         *,
-        ca_file: Path | None = None,
-        connect_timeout: float = 5.0,
-        request_timeout: float = 10.0,
-        max_connections: int = 512,
-        http2: bool = True,
+        ca_file: Path | None,
+        connect_timeout: float,
+        request_timeout: float,
+        max_connections: int,
+        http2: bool,
     ) -> None:
         secure = url.scheme == "https"
         self._host, self._port = url.host, url.port or (443 if secure else 80)
@@ -87,17 +87,6 @@ class Pool:
         self._under_way[exchange] = None
         self._waiting[exchange] = None
         self._grow()
-
-    async def fetch(self, request: PreparedRequest) -> Response | Failure:
-        """The same for a caller that waits."""
-        response: asyncio.Future[Response | Failure] = asyncio.get_running_loop().create_future()
-
-        def on_response(result: Response | Failure) -> None:
-            if not response.done():  # it is, where the caller was cancelled
-                response.set_result(result)
-
-        self.send(request, on_response)
-        return await response
 
     async def aclose(self) -> None:
         """What is under way fails."""
