@@ -194,9 +194,9 @@ class Agent:
             self._failed(step, request, error, at)
         return self._done(step)
 
-    def poll_skipped(self, problem: AsmError | Unpollable | None, at: Instant) -> Step | None:
-        """It was time to poll, and no request could go out: for this problem, or else because of the last one."""
-        self.health.problem = problem or self.health.problem
+    def poll_skipped(self, problem: AsmError | None, at: Instant) -> Step | None:
+        """It was time to poll, and no request could go out: for this problem, or because of the last one."""
+        self.health.problem = problem or self.problem
         step = Step(self.state, at.wall)
         self.health.check_lost(step, self.interval, at)
         return self._done(step)

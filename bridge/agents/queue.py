@@ -173,7 +173,10 @@ class InjectionQueue:
     def _account(self, state: AgentState, finished: int) -> dict[str, Any]:
         """What the state says of the inbox once ``finished`` is; open ones may not have been read again yet."""
         last = max(state.inbox_offset, finished)
-        still_open = {*state.inbox_open, *(injection.offset for injection in self.injections if injection.offset < last)}
+        still_open = {
+            *state.inbox_open,
+            *(injection.offset for injection in self.injections if injection.offset < last),
+        }
         return {"inbox_offset": last, "inbox_open": sorted(still_open - {finished})}
 
 

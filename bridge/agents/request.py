@@ -1,4 +1,4 @@
-"""The requests of one agent: pure. A request without events is built once and sent again as long as it stays the same."""
+"""The requests of one agent: pure. One without events is built once, and sent again as long as it stays the same."""
 
 from dataclasses import dataclass
 from typing import Any

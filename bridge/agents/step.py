@@ -25,8 +25,8 @@ class Step:
     """Gathers the records of one agent, numbering them, beside the state after them.
 
     ``state`` is replaced, never changed in place. ``finished`` holds the offsets of inbox entries that the step
-    completes, ``traces`` the sender's trace of the records (by position) that are about an injection, ``span`` the context
-    of the poll's span.
+    completes, ``traces`` the sender's trace of the records (by position) that are about an injection, ``span`` the
+    context of the poll's span.
     """
 
     __slots__ = ("_at", "dead_letters", "finished", "now", "records", "span", "state", "traces")

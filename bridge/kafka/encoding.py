@@ -8,8 +8,8 @@ import msgspec
 from asm_bridge_schemas import records
 from asm_bridge_schemas.records import AgentState, InjectionCompleted, Published
 from bridge.agents.step import DeadLetter
+from bridge.agents.trace import Trace
 from bridge.clock import seconds
-from bridge.telemetry.tracing import Trace
 
 OWN_HEADERS = frozenset({"asm_error_code", "asm_error", "asm_origin", "asm_received_at"})
 """What the bridge itself writes beside a record's own headers."""

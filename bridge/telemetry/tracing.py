@@ -142,7 +142,9 @@ def received(injection: "Injection") -> None:
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
     w3c = TraceContextTextMapPropagator()
-    carrier = {name: value.decode(errors="replace") for name, value in injection.trace.headers} if injection.trace else {}
+    carrier = (
+        {name: value.decode(errors="replace") for name, value in injection.trace.headers} if injection.trace else {}
+    )
     topic, partition, offset = injection.origin.rsplit("/", 2)
     span = _on.tracer.start_span(
         "inject",

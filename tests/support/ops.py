@@ -12,15 +12,16 @@ import msgspec
 
 from asm_bridge_schemas.commands import SessionEntry
 from asm_bridge_schemas.records import AgentState, Loss, Status
-from bridge.agents.agent import Agent, Instant
-from bridge.settings.model import InjectionSettings
+from bridge.agents.agent import Agent
 from bridge.app import Bridge
 from bridge.asm.errors import AsmError, Unauthorized
 from bridge.backoff import Backoff
+from bridge.clock import Instant
 from bridge.ops.http import free_port, listen
 from bridge.ops.server import serve
 from bridge.ops.snapshot import Snapshot
 from bridge.settings import AsmSettings, KafkaSettings, OpsSettings, Settings, TopicsSettings
+from bridge.settings.model import InjectionSettings
 from bridge.testing.brokers import Broker
 from bridge.testing.simulator import Options, Simulator
 from bridge.testing.simulator import serve as simulate
@@ -77,7 +78,7 @@ class Pictured:
 def fail(agent: Agent, error: AsmError | None = None) -> None:
     """Make it one that is not answered, and is said to be lost."""
     error = error or Unauthorized("HTTP 401", http_status=401)
-    agent.hindered(error, Instant(time.monotonic(), time.time()))
+    agent.poll_skipped(error, Instant(time.monotonic(), time.time()))
     loss = Loss(reason=error.reason, since="2026-01-01T00:00:00.000000Z")
     agent.state = msgspec.structs.replace(agent.state, lost=loss)
 
