@@ -21,7 +21,7 @@ test: lint ## linters, type check, all tests (ARGS="--broker embedded -k changes
 	@$(BIN)/python -m pytest $(ARGS)
 
 chaos: $(READY) ## the bridge among faults, judged (ARGS="--minutes 30 --seed 7"; docs/chaos.md)
-	@$(BIN)/python -m tests.chaos.run $(ARGS)
+	@$(BIN)/python -m tests.support.chaos.run $(ARGS)
 
 lint: $(READY) ## ruff and mypy
 	@$(BIN)/ruff check $(CODE)
@@ -49,7 +49,7 @@ lock: $(READY) ## choose the newest allowed versions of all requirements
 		&& uv $(COMPILE) --extra dev --constraint requirements.txt --output-file requirements-dev.txt
 
 clean: ## remove everything that was made, the environment too
-	@rm -rf $(VENV) .cache dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find $(CODE) -name __pycache__ -prune -exec rm -rf {} +
 
 # uv may lack this machine's certificates or settings, which pip has: where it fails, pip does the same.

@@ -5,7 +5,6 @@ import contextlib
 import gc
 import signal
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
@@ -14,8 +13,8 @@ from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
 from asm_bridge_schemas.commands import SessionEntry
+from asm_bridge_schemas.protojson import report_unreadable_to
 from asm_bridge_schemas.records import AgentState
-from bridge.agents.agent import CONDITIONS
 from bridge.agents.injection import Message
 from bridge.asm.circuit_breaker import CircuitBreaker
 from bridge.asm.client import AsmClient
@@ -44,6 +43,7 @@ from bridge.signals import stop_on_signals
 from bridge.telemetry import tracing
 from bridge.telemetry.logs import RepeatFilter
 from bridge.telemetry.metrics import METRICS
+from bridge.telemetry.unreadable import UnreadableFields
 
 log = structlog.get_logger()
 
@@ -98,6 +98,7 @@ class Bridge:
         self._encoder = Encoder(settings.records.encoding, settings.topics.name("inject"))
         backoff = Backoff()
         self._client = AsmClient(build_transport(asm), asm.base_url)
+        report_unreadable_to(UnreadableFields())
         self._tokens = Tokens(settings.secrets_dir, asm.token.get_secret_value() if asm.token else None)
         self._host = CircuitBreaker(backoff)
         self._poller = Poller(self._client, self._tokens, self._host, asm.rate_limit, self._holds)
@@ -149,7 +150,7 @@ class Bridge:
             raise StartError(
                 f"cannot listen on ops.listen {ops.listen}: {error.strerror}. Set another address"
             ) from error
-        async with serve(listener, self):
+        async with serve(listener, self.snapshot):
             log.info("ops.listening", address=ops.listen)
             yield
 
@@ -202,19 +203,6 @@ class Bridge:
         waiting = sorted(number for number, (worker, _) in self._workers.items() if not worker.ready)
         return f"partitions are being opened, or cannot commit: {waiting}" if waiting else None
 
-    def observe(self) -> None:
-        """Bring the gauges up to date."""
-        agents = [agent for worker, _ in self._workers.values() for agent in worker.agents or ()]
-        states = Counter(agent.condition for agent in agents)
-        for condition in CONDITIONS:
-            METRICS.agents.labels(condition).set(states[condition])
-        waiting = [entry for agent in agents for entry in agent.pending.injections]
-        METRICS.inbox_pending.set(len(waiting))
-        METRICS.inbox_oldest_seconds.set(
-            time.time() - min((entry.received_at for entry in waiting), default=time.time())
-        )
-        METRICS.token_reloads.set(self._tokens.reloads)
-
     def snapshot(self) -> Snapshot:
         """What this process is doing, for the page and ``status``."""
         return Snapshot(
@@ -225,6 +213,7 @@ class Bridge:
             registered=len(self._registry),
             refused=len(self._registry.bad()),
             host_down=self._host.is_open,
+            token_reloads=self._tokens.reloads,
         )
 
     # -- parts that run all along
@@ -325,7 +314,6 @@ class Bridge:
         for number in partitions - self._workers.keys():
             worker = self._worker(number)
             self._workers[number] = worker, self._tasks.create_task(worker.run())
-        METRICS.partitions.set(len(self._workers))
         log.info("partitions.assigned", partitions=sorted(partitions), kept=len(partitions) if kept else 0)
 
     def _deliver(self, number: int, messages: Sequence[Message]) -> None:

@@ -1,20 +1,19 @@
 """A record of the inbox as an injection: an event that waits for its agent. Pure."""
 
-from collections.abc import Iterable, Sequence
+import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from asm_bridge_schemas.commands import CommandError, InjectedEvent, read_event
+from bridge import headers as names
 from bridge.agents.trace import Trace, read_trace
 from bridge.clock import seconds
+from bridge.record_id import RecordId
 
 MAX_BYTES = 512 * 1024
 MAX_AHEAD = 3600.0
 """How far ahead, in seconds, an ``expires_at`` counts."""
-
-ORIGIN = "asm_origin"
-RECEIVED_AT = "asm_received_at"
-"""Headers of a record that was moved to its agent's partition: where and when it first arrived."""
 
 
 class Message(Protocol):
@@ -44,7 +43,7 @@ class Injection:
     injection_id: str
     source: str | None
     identified: bool
-    origin: str
+    origin: RecordId
     received_at: float
     expires_at: float
     event: InjectedEvent | None = None
@@ -56,7 +55,7 @@ class Injection:
 
     @property
     def entry(self) -> str:
-        return self.origin.partition("/")[2]
+        return self.origin.entry
 
     @property
     def size(self) -> int:
@@ -66,17 +65,17 @@ class Injection:
 def read_injection(message: Message, ttl: float, possibly_processed: bool) -> Injection:
     """The injection in a record that has a key. One that is not an event comes back with its ``fault``."""
     assert message.key is not None
-    headers = _texts(message.headers)
+    headers = names.texts(message.headers)
     origin, received_at = _first_arrival(message, headers)
-    ce_id = headers.get("ce_id")
+    ce_id = headers.get(names.CE_ID)
     injection = Injection(
         offset=message.offset,
         agent_id=message.key.decode(errors="backslashreplace"),
         key=message.key,
         value=message.value,
         headers=message.headers,
-        injection_id=ce_id or origin.partition("/")[2],
-        source=headers.get("ce_source"),
+        injection_id=ce_id or origin.entry,
+        source=headers.get(names.CE_SOURCE),
         identified=bool(ce_id),
         origin=origin,
         received_at=received_at,
@@ -96,28 +95,22 @@ def _fill(injection: Injection, headers: dict[str, str]) -> None:
         raise CommandError("too_large", f"the value has {injection.size} bytes; at most {MAX_BYTES} are taken")
     if not is_utf8(injection.key):
         raise CommandError("malformed_event", "the key is not UTF-8; it must be the agent_id")
-    if (expires_at := headers.get("expires_at")) is not None:
+    if (expires_at := headers.get(names.EXPIRES_AT)) is not None:
         try:
             injection.expires_at = min(seconds(expires_at), injection.received_at + MAX_AHEAD)
         except ValueError as error:
             raise CommandError("malformed_event", f"the header expires_at is no RFC 3339 time: {error}") from None
-    injection.event = read_event(injection.value, headers.get("content-type"))
+    injection.event = read_event(injection.value, headers.get(names.CONTENT_TYPE))
 
 
-def _first_arrival(message: Message, headers: dict[str, str]) -> tuple[str, float]:
-    """Where (``topic/partition/offset``) and when the record arrived before it was moved, if it was."""
-    origin, received_at = headers.get(ORIGIN, ""), headers.get(RECEIVED_AT, "")
-    topic, *place = origin.split("/")
-    if topic == message.topic and len(place) == 2 and all(part.isdigit() for part in place) and received_at:
-        try:
-            return origin, seconds(received_at)
-        except ValueError:
-            pass
-    return f"{message.topic}/{message.partition}/{message.offset}", message.timestamp / 1000
-
-
-def _texts(headers: Iterable[tuple[str, bytes | None]]) -> dict[str, str]:
-    return {name: value.decode(errors="replace") for name, value in headers if value is not None}
+def _first_arrival(message: Message, headers: dict[str, str]) -> tuple[RecordId, float]:
+    """Where and when the record arrived before it was moved, if it was."""
+    if names.ORIGIN in headers and names.RECEIVED_AT in headers:
+        with contextlib.suppress(ValueError):
+            origin, received_at = RecordId.parse(headers[names.ORIGIN]), seconds(headers[names.RECEIVED_AT])
+            if origin.topic == message.topic:
+                return origin, received_at
+    return RecordId(message.topic, message.partition, message.offset), message.timestamp / 1000
 
 
 def is_utf8(key: bytes) -> bool:

@@ -7,18 +7,27 @@ import msgspec
 from asm_bridge_schemas.records import AgentState, Published
 from bridge.agents.trace import Trace
 from bridge.clock import rfc3339
+from bridge.record_id import RecordId
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
-    """What could not be handled: the original key, value and headers, why, and where it stood
-    (``topic/partition/offset``)."""
+    """What could not be handled: the original's key, value and headers, why (a code and a text), and where it stood.
+
+    ``time``: when the dead letter was written, in seconds since 1970; 0 before it is.
+    """
 
     key: bytes | None
     value: bytes | None
-    headers: tuple[tuple[str, bytes], ...] = ()
+    headers: tuple[tuple[str, bytes | None], ...] = ()
     code: str
     text: str
-    origin: str
+    origin: RecordId
+    time: float = 0.0
+
+    @property
+    def agent_id(self) -> str | None:
+        """The key as text; None for a record without a key."""
+        return None if self.key is None else self.key.decode(errors="backslashreplace")
 
 
 class Step:

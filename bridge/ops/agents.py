@@ -1,4 +1,4 @@
-"""The agents as operators see them: searched, filtered and paged here, so that a page of thousands stays fluent."""
+"""The agents as operators see them: searched, filtered and paged here, so that the page copes with thousands."""
 
 import time
 from typing import Annotated, Literal
@@ -14,12 +14,12 @@ Condition = Literal["in_session", "no_session", "lost", "unknown", "sick"]
 ADVICE = {
     "unauthorized": "replace the token; a new one is used within a second",
     "unreachable": "check asm.base_url, the network, the proxy and the service's status",
-    "unavailable": "the service fails; it is tried again with back-off",
+    "unavailable": "the service fails; the bridge retries with back-off",
     "throttled": "the service asks for fewer requests: raise poll.interval or set asm.rate_limit",
-    "malformed": "the answer is not the vendor's: is asm.base_url right?",
-    "refused": "the request is refused: check the entry's asm_session_sid, skills and agent_pbx_extensions",
+    "malformed": "the answer is not from the vendor's service: check asm.base_url",
+    "refused": "the service rejects the request: check the entry's asm_session_sid, skills and agent_pbx_extensions",
 }
-"""What to do about each reason; where one is missing, the text itself says it."""
+"""What to do about each reason; the text of a missing one says it itself."""
 
 
 class Query(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

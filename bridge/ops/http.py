@@ -31,7 +31,7 @@ def free_port() -> int:
 
 @contextlib.asynccontextmanager
 async def answering(listener: socket.socket, application: ASGIApp) -> AsyncIterator[None]:
-    """Answer on the socket as long as the block runs."""
+    """Answer on the socket within the block."""
     server = _Server(uvicorn.Config(application, log_config=None, access_log=False, lifespan="off"))
     task = asyncio.create_task(server.serve(sockets=[listener]))
     try:
@@ -42,7 +42,7 @@ async def answering(listener: socket.socket, application: ASGIApp) -> AsyncItera
 
 
 class _Server(uvicorn.Server):
-    """Signals are the entry point's alone."""
+    """Leaves signals to the entry point."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

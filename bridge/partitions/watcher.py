@@ -6,13 +6,15 @@ from dataclasses import dataclass
 
 from asm_bridge_schemas.records import AgentState
 from bridge.agents.agent import Agent
-from bridge.agents.injection import MAX_BYTES, ORIGIN, RECEIVED_AT, Message, is_utf8, read_injection
+from bridge.agents.injection import MAX_BYTES, Message, is_utf8, read_injection
 from bridge.agents.step import DeadLetter, Step
 from bridge.backoff import Backoff
 from bridge.clock import Instant, rfc3339
+from bridge.headers import ORIGIN, RECEIVED_AT
 from bridge.kafka.encoding import Outgoing
 from bridge.kafka.partitioner import partition_for
 from bridge.partitions.journal import Journal
+from bridge.record_id import RecordId
 from bridge.registry.registry import InvalidEntry, Registry
 from bridge.settings.model import InjectionSettings
 from bridge.telemetry import tracing
@@ -196,7 +198,7 @@ class PartitionAgents:
         self._partition.offsets.finish(message.offset)
         if message.offset <= self._partition.bookmark.in_place:
             return
-        origin = f"{message.topic}/{message.partition}/{message.offset}"
+        origin = RecordId(message.topic, message.partition, message.offset)
         if home is None:
             text = "the record has no key; it must be the agent_id"
             value = message.value if len(message.value or b"") <= MAX_BYTES else None
@@ -212,7 +214,7 @@ class PartitionAgents:
             )
         else:
             headers = [header for header in message.headers if header[0] not in (ORIGIN, RECEIVED_AT)]
-            headers += [(ORIGIN, origin.encode()), (RECEIVED_AT, rfc3339(message.timestamp / 1000).encode())]
+            headers += [(ORIGIN, str(origin).encode()), (RECEIVED_AT, rfc3339(message.timestamp / 1000).encode())]
             self._partition.add(Outgoing("inject", message.key, message.value, headers, None, home))
         self._partition.mark(in_place=message.offset)
 

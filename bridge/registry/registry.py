@@ -10,6 +10,7 @@ from aiokafka.structs import ConsumerRecord
 from asm_bridge_schemas.commands import CommandError, SessionEntry, read_session_entry
 from bridge.agents.health import Unpollable
 from bridge.kafka.partitioner import key_hash
+from bridge.record_id import RecordId
 from bridge.telemetry.metrics import METRICS
 
 log = structlog.get_logger()
@@ -32,7 +33,7 @@ class InvalidEntry:
     key: bytes
     code: str
     text: str
-    origin: str
+    origin: RecordId
 
 
 class Registry:
@@ -112,7 +113,7 @@ class Registry:
     def _refuse(self, message: ConsumerRecord, code: str, text: str) -> None:
         METRICS.registry_errors.inc()
         key = message.key or b""
-        origin = f"{message.topic}/{message.partition}/{message.offset}"
+        origin = RecordId(message.topic, message.partition, message.offset)
         bad = self._bad[key] = InvalidEntry(message.offset, key, code, text, origin)
         log.warning("registry.entry_refused", key=key.decode(errors="backslashreplace"), code=code, error=text)
         self._refused(bad)

@@ -29,7 +29,7 @@ class SettingsError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class SettingValue:
     """A value as a source has it: where it is from, and its name there."""
 
     value: Any
@@ -41,10 +41,10 @@ class Given:
 class _Reading:
     """What the sources say so far; the first to name a key wins."""
 
-    given: dict[str, Given] = field(default_factory=dict)
+    given: dict[str, SettingValue] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
-    def add(self, key: str, given: Given) -> None:
+    def add(self, key: str, given: SettingValue) -> None:
         if key not in KEYS:
             self.problems.append(f"{given.name}: {_unknown(key)}")
         elif given.value not in ("", None):
@@ -55,7 +55,7 @@ def load_settings(config: Path | None = None, overrides: Mapping[str, str] | Non
     """The settings in force; ``overrides`` is the command line, by key. Raises ``SettingsError``."""
     reading = _Reading()
     for key, value in (overrides or {}).items():
-        reading.add(key, Given(value, "command line", f"--{key}"))
+        reading.add(key, SettingValue(value, "command line", f"--{key}"))
     _read_environment(reading)
     file = _Reading(problems=reading.problems)
     _read_toml(file, config)
@@ -75,7 +75,7 @@ def _read_environment(reading: _Reading) -> None:
     names = {upper: name for upper, name in names.items() if not upper.startswith(_SERVICE_LINKS) and upper != CONFIG}
     keys = {upper.removeprefix(PREFIX).lower().replace("__", "."): name for upper, name in names.items()}
     for key, name in keys.items():
-        reading.add(key, Given(os.environ[name], f"environment {name}", name))
+        reading.add(key, SettingValue(os.environ[name], f"environment {name}", name))
 
 
 def _read_toml(reading: _Reading, config: Path | None) -> None:
@@ -93,14 +93,14 @@ def _read_toml(reading: _Reading, config: Path | None) -> None:
         reading.problems.append(f"{path}: cannot be read: {_told(error)}")
         return
     for key, value in _flat(values):
-        reading.add(key, Given(value, f"file {path}", f"{key} in {path}"))
+        reading.add(key, SettingValue(value, f"file {path}", f"{key} in {path}"))
 
 
 def _told(error: Exception) -> str:
     return (error.strerror or "") if isinstance(error, OSError) else str(error)
 
 
-def _read_secrets(reading: _Reading, directory: Given | None) -> None:
+def _read_secrets(reading: _Reading, directory: SettingValue | None) -> None:
     """Files named as pydantic-settings names nested secrets: ``asm_bridge_kafka__sasl_password``.
 
     All others are the sessions' token files, of which there may be thousands: they are not opened.
@@ -113,7 +113,7 @@ def _read_secrets(reading: _Reading, directory: Given | None) -> None:
         name = f"{path.name} in the secrets directory"
         key = path.name.lower().removeprefix(PREFIX.lower()).replace("__", ".")
         try:
-            reading.add(key, Given(path.read_text(encoding="utf-8").strip(), "secrets directory", name))
+            reading.add(key, SettingValue(path.read_text(encoding="utf-8").strip(), "secrets directory", name))
         except (OSError, UnicodeDecodeError) as error:
             reading.problems.append(f"{name}: cannot be read: {_told(error) or 'it is not text'}")
 

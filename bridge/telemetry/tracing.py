@@ -142,18 +142,17 @@ def received(injection: "Injection") -> None:
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
     w3c = TraceContextTextMapPropagator()
-    carrier = (
-        {name: value.decode(errors="replace") for name, value in injection.trace.headers} if injection.trace else {}
-    )
-    topic, partition, offset = injection.origin.rsplit("/", 2)
+    headers = injection.trace.headers if injection.trace else ()
+    carrier = {name: value.decode(errors="replace") for name, value in headers}
+    topic, partition, offset = injection.origin
     span = _on.tracer.start_span(
         "inject",
         w3c.extract(carrier),
         SpanKind.CONSUMER,
         {
-            **_kafka("inject", "process", partition),
+            **_kafka("inject", "process", str(partition)),
             "messaging.destination.name": topic,
-            "messaging.kafka.offset": int(offset),
+            "messaging.kafka.offset": offset,
             "messaging.kafka.message.key": injection.agent_id,
             "messaging.message.id": injection.injection_id,
         },

@@ -12,9 +12,10 @@ from asm_bridge_schemas.records import AgentState, Status
 from bridge.agents.step import DeadLetter
 from bridge.kafka.encoding import Encoder
 from bridge.kafka.partitioner import partition_for
-from tests.chaos import injections
-from tests.chaos.checker import broken_promises
-from tests.chaos.facts import Facts, Message, Produced, Record
+from bridge.record_id import RecordId
+from tests.support.chaos import injections
+from tests.support.chaos.checker import broken_promises
+from tests.support.chaos.facts import Facts, Message, Produced, Record
 
 AGENT = "agent-7"
 HOME = partition_for(AGENT, 8)
@@ -80,8 +81,14 @@ def message(record: Record, offset: int) -> Message:
 
 
 def dead_letter() -> Message:
-    letter = DeadLetter(key=AGENT.encode(), value=b"{}", code="malformed_event", text="no event", origin="")
-    out = Encoder("json", "asm.inject").dead_letter(msgspec.structs.replace(letter, origin=f"asm.inject/{BAD_ENTRY}"))
+    letter = DeadLetter(
+        key=AGENT.encode(),
+        value=b"{}",
+        code="malformed_event",
+        text="no event",
+        origin=RecordId.parse(f"asm.inject/{BAD_ENTRY}"),
+    )
+    out = Encoder("json", "asm.inject").dead_letter(letter)
     return Message(out.topic, HOME, 0, 0, out.key, out.value, tuple(out.headers))
 
 

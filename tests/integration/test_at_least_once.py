@@ -13,10 +13,10 @@ from aiokafka.structs import TopicPartition
 from bridge.kafka import connected
 from bridge.kafka.clients import Clients
 from bridge.testing.brokers import Broker
-from tests.chaos.checker import assert_kept
-from tests.chaos.facts import Facts, Message
-from tests.chaos.harness import lab
-from tests.integration.test_crash import end, inject_for
+from tests.support.chaos.checker import assert_kept
+from tests.support.chaos.facts import Facts, Message
+from tests.support.chaos.harness import lab
+from tests.support.chaos.traffic import end, inject_for
 
 # Real Kafka: Tansu forgets a commit's metadata, and takes 17 s to miss a dead member.
 pytestmark = [pytest.mark.kafka, pytest.mark.transactions]

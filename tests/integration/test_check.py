@@ -28,8 +28,8 @@ from bridge.registry.topic import write_registry
 from bridge.settings import AsmSettings, KafkaSettings, OpsSettings, Settings, TopicsSettings
 from bridge.telemetry.metrics import METRICS
 from bridge.testing.brokers import Broker, maven
+from bridge.testing.brokers.embedded import embedded_broker
 from bridge.testing.brokers.secured import ADMIN, BRIDGE, SecuredBroker
-from bridge.testing.embedded import embedded_broker
 from bridge.testing.simulator import Options, Simulator, serve
 from bridge.testing.simulator.files import sessions_toml, write_tokens
 

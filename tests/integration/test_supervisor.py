@@ -16,7 +16,7 @@ import pytest
 
 from bridge.ops.http import free_port
 from bridge.testing.brokers import Broker
-from tests.chaos.harness import ROOT, until
+from tests.support.chaos.harness import ROOT, until
 
 pytestmark = pytest.mark.transactions
 

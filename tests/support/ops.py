@@ -56,12 +56,6 @@ class Pictured:
         self.homes[sum(map(len, self.homes.values())) % PARTITIONS].append(agent)
         return agent
 
-    def not_ready(self) -> str | None:
-        return self.reason
-
-    def observe(self) -> None:
-        pass
-
     def snapshot(self) -> Snapshot:
         owned: dict[int, Any] = {number: SimpleNamespace(agents=home) for number, home in self.homes.items()}
         return Snapshot(
@@ -87,7 +81,7 @@ def fail(agent: Agent, error: AsmError | None = None) -> None:
 async def served(bridge: Pictured) -> AsyncIterator[str]:
     """Its endpoints; gives the address."""
     port = free_port()
-    async with serve(listen("127.0.0.1", port), bridge):
+    async with serve(listen("127.0.0.1", port), bridge.snapshot):
         yield f"http://127.0.0.1:{port}"
 
 

@@ -13,6 +13,7 @@ from asm_bridge_schemas import records
 from asm_bridge_schemas.records import AgentState, Alert, CallInView, Delivered, Loss, Published, Status
 from bridge.agents.step import DeadLetter, Step
 from bridge.kafka.encoding import Encoder, Outgoing, read_state
+from bridge.record_id import RecordId
 from tests.support.strategies import EPOCH
 
 OUTCOME: dict[str, Any] = {"injection_id": "i", "source": None, "entry": "3/5", "outcome": "expired"}
@@ -212,7 +213,7 @@ def test_a_dead_letter_is_the_original_with_the_reason() -> None:
         headers=(("ce_id", b"x"), ("asm_error", b"old"), ("asm_origin", b"asm.inject/1/1")),
         code="malformed_event",
         text="größer",
-        origin="asm.inject/3/5",
+        origin=RecordId("asm.inject", 3, 5),
     )
     message = encoder().dead_letter(letter)
     assert (message.topic, message.key, message.value) == ("dead-letters", b"\xff", None)
@@ -226,7 +227,9 @@ def test_a_dead_letter_is_the_original_with_the_reason() -> None:
 
 def test_a_dead_letter_with_neither_key_nor_value_can_be_written() -> None:
     """A record with nothing in it (or without a key, and too large to keep) does not stop its partition for ever."""
-    letter = DeadLetter(key=None, value=None, code="malformed_event", text="no key", origin="asm.inject/3/17")
+    letter = DeadLetter(
+        key=None, value=None, code="malformed_event", text="no key", origin=RecordId("asm.inject", 3, 17)
+    )
     message = encoder().dead_letter(letter)
     assert (message.key, message.value) == (None, b"")
     assert encoder().dead_letter(msgspec.structs.replace(letter, key=b"agent-7")).value is None

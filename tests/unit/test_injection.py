@@ -20,7 +20,7 @@ def test_an_entry_without_id_is_known_by_its_place() -> None:
     """The injection's id is ce_id if given, else partition/offset."""
     entry = read(5)
     assert (entry.injection_id, entry.entry, entry.source, entry.identified) == ("3/5", "3/5", None, False)
-    assert entry.origin == "asm.inject/3/5"
+    assert str(entry.origin) == "asm.inject/3/5"
 
 
 def test_an_entry_with_an_id_has_it() -> None:
@@ -127,7 +127,7 @@ def moved(*headers: tuple[str, bytes]) -> Any:
 def test_a_moved_record_keeps_its_first_place_and_time() -> None:
     """Id, entry and times to live count from where and when it first arrived; the offset is the new one."""
     entry = moved(("asm_origin", b"asm.inject/1/2"), ("asm_received_at", rfc3339(EPOCH).encode()))
-    assert (entry.offset, entry.entry, entry.injection_id, entry.origin) == (9, "1/2", "1/2", "asm.inject/1/2")
+    assert (entry.offset, entry.entry, entry.injection_id, str(entry.origin)) == (9, "1/2", "1/2", "asm.inject/1/2")
     assert (entry.received_at, entry.expires_at) == (EPOCH, EPOCH + TTL)
 
 

@@ -18,7 +18,7 @@ from bridge.asm.http.request import Failure, PreparedRequest, Response, Target
 from bridge.asm.transport import fetch
 from bridge.ops.http import free_port
 from bridge.settings import AsmSettings
-from tests.unit.test_http2 import Server, at_request, until
+from tests.support.http2 import Server, at_request, until
 
 HEADERS = {"authorization": "Bearer tok-1", "user-agent": "asm-kafka-bridge"}
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"

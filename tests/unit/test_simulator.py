@@ -14,12 +14,10 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
-import typer
 from google.protobuf import json_format
-from typer.testing import CliRunner
 
 from asm_bridge_schemas import asm, protojson
-from bridge.cli.simulate import simulate
+from bridge.cli import main
 from bridge.testing.simulator import Fault, Faults, Options, Simulator, serve
 from bridge.testing.simulator.agents import advance, born
 from bridge.testing.simulator.answers import MALFORMED, Answer
@@ -658,17 +656,14 @@ def test_a_lever_pulled_wrongly_says_so(path: str, body: dict[str, Any]) -> None
 
 # ------------------------------------------------------------------------------------------------- the command
 
-APP = typer.Typer()
-APP.command()(simulate)
-
 
 @pytest.fixture
 def running(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """The command, listening; and its first line."""
-    source = "import typer; from bridge.cli.simulate import simulate; typer.run(simulate)"
     root = Path(__file__).parents[2]
     files = ["--write-tokens", str(tmp_path / "secrets"), "--write-sessions", str(tmp_path / "sessions.toml")]
-    command = [sys.executable, "-c", source, "--listen", "127.0.0.1:0", "--sessions", "2", "--fault-500", "1", *files]
+    command = [sys.executable, "-m", "bridge", "simulate", "--listen", "127.0.0.1:0"]
+    command += ["--sessions", "2", "--fault-500", "1", *files]
     environment = {**os.environ, "PYTHONPATH": str(root)}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         assert process.stdout is not None
@@ -696,21 +691,22 @@ def test_the_command_serves_until_a_signal(
 
 
 @pytest.mark.parametrize("listen", ["8090", "localhost:http", "localhost:70000"])
-def test_a_wrong_address_is_wrong_usage(listen: str) -> None:
+def test_a_wrong_address_is_wrong_usage(listen: str, capsys: pytest.CaptureFixture[str]) -> None:
     """An address that is none ends with exit code 2 and says what is wrong."""
-    result = CliRunner().invoke(APP, ["--listen", listen])
-    assert result.exit_code == 2
-    assert "HOST:PORT" in result.output
+    with pytest.raises(SystemExit) as exit_:
+        main(["simulate", "--listen", listen])
+    assert exit_.value.code == 2
+    assert "HOST:PORT" in capsys.readouterr().err
 
 
-def test_a_taken_address_is_a_failure() -> None:
+def test_a_taken_address_is_a_failure(capsys: pytest.CaptureFixture[str]) -> None:
     """If it cannot listen it ends with exit code 1 and says which option to change."""
     import socket
 
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        result = CliRunner().invoke(APP, ["--listen", f"127.0.0.1:{taken.getsockname()[1]}"])
-    assert result.exit_code == 1
-    assert "--listen" in result.output
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(SystemExit) as exit_:
+        main(["simulate", "--listen", f"127.0.0.1:{taken.getsockname()[1]}"])
+    assert exit_.value.code == 1
+    assert "--listen" in capsys.readouterr().err
 
 
 def test_faults_by_flag_are_faults_by_name() -> None:

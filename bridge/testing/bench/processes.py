@@ -16,7 +16,7 @@ import httpx
 from bridge.ops.http import free_port
 from bridge.testing.bench.machine import pinned
 from bridge.testing.bench.scenarios import Scenario
-from bridge.testing.embedded import ends_with_us
+from bridge.testing.brokers.process import ends_with_us
 
 _START = 10.0
 _STOP = 30.0

@@ -96,9 +96,12 @@ class DockerBroker(Broker):
 def why_not() -> str | None:
     """What this machine lacks to run containers; None if nothing. Takes 2 s at most: often only Docker's client is
     there."""
-    import docker
-    from docker.errors import DockerException
-
+    try:
+        import docker
+        from docker.errors import DockerException
+        from testcontainers.core import container  # noqa: F401
+    except ImportError:
+        return "testcontainers is not installed"
     try:
         client = docker.from_env(timeout=ENGINE_DEADLINE)
     except DockerException:

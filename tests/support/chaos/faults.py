@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 
 from bridge.testing.brokers import Broker
-from tests.chaos.harness import TOKENS, Lab, until
+from tests.support.chaos.harness import TOKENS, Lab, until
 
 STOP_DEADLINE = 60.0
 """Seconds that a clean stop may take: drain_timeout and leaving, also while Kafka is away."""

@@ -3,17 +3,22 @@
 import base64
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-from aiokafka.structs import ConsumerRecord
 
-from bridge.cli.output import printable
+if TYPE_CHECKING:
+    from aiokafka.structs import ConsumerRecord
 
 Value = dict[str, Any]
 
 
-def decoded(message: ConsumerRecord) -> Any:
+def printable(text: str) -> str:
+    """Without control characters: what is in Kafka was written by others, and a terminal obeys some of them."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def decoded(message: "ConsumerRecord") -> Any:
     """The value, by its content-type header; bytes that are not what that says come back as they are."""
     if message.value is None:
         return None
@@ -27,7 +32,7 @@ def decoded(message: ConsumerRecord) -> Any:
     return value
 
 
-def as_json(message: ConsumerRecord) -> str:
+def as_json(message: "ConsumerRecord") -> str:
     """One JSON object on one line; a value that cannot be decoded is null, with its bytes in ``value_base64``."""
     value = decoded(message)
     record: Value = {
@@ -44,7 +49,7 @@ def as_json(message: ConsumerRecord) -> str:
     return msgspec.json.encode(record).decode()
 
 
-def as_line(message: ConsumerRecord, prefix: str) -> str:
+def as_line(message: "ConsumerRecord", prefix: str) -> str:
     """Time, topic without the prefix, agent, type, and what tells most."""
     value = decoded(message)
     headers = {name: _text(content) for name, content in message.headers}
@@ -103,7 +108,7 @@ _TELL: dict[str, Callable[[Value], str]] = {
 }
 
 
-def _time(message: ConsumerRecord) -> str:
+def _time(message: "ConsumerRecord") -> str:
     at = datetime.fromtimestamp(message.timestamp / 1000, UTC)
     return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from aiokafka.partitioner import murmur2
 
-from tests.chaos.facts import Facts, Message, Produced, Record
+from tests.support.chaos.facts import Facts, Message, Produced, Record
 
 MAX_BYTES = 512 * 1024
 

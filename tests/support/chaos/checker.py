@@ -10,9 +10,9 @@ from typing import Any
 import msgspec
 
 from asm_bridge_schemas.records import Status
-from tests.chaos import injections, streams
-from tests.chaos.facts import Facts, Record, Told
-from tests.chaos.streams import STATUS_FIELDS, View
+from tests.support.chaos import injections, streams
+from tests.support.chaos.facts import Facts, Record, Told
+from tests.support.chaos.streams import STATUS_FIELDS, View
 
 _DEFAULTS = msgspec.structs.asdict(Status())
 """A field that an answer leaves out is at its default."""

@@ -17,10 +17,10 @@ from aiokafka import AIOKafkaProducer
 
 from bridge.kafka.partitioner import partition_for
 from bridge.ops.http import free_port
-from bridge.testing.embedded import ends_with_us
-from tests.chaos.facts import OUTPUT, Facts, Produced, Record, read_topics
+from bridge.testing.brokers.process import ends_with_us
+from tests.support.chaos.facts import OUTPUT, Facts, Produced, Record, read_topics
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 DEADLINE = 30.0
 PARTITIONS = 8
 TOKENS = "sim-tokens.json"
