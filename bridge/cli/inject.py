@@ -20,9 +20,10 @@ from bridge.cli.output import print_json
 from bridge.cli.running import run_async
 from bridge.kafka.partitioner import partition_for
 from bridge.kafka.reading import Reader, open_reader
-from bridge.kafka.show import decoded, printable
+from bridge.kafka.show import decoded
 from bridge.kafka.topics import partitions_of
 from bridge.kafka.writing import Writer, open_writer
+from bridge.printable import printable
 from bridge.registry.file import check_agent_id
 from bridge.settings import Settings
 
