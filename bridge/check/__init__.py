@@ -6,12 +6,10 @@ import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
-from aiokafka.errors import KafkaError
-
 from bridge.check import agents, kafka, vendor
 from bridge.check.finding import Finding, Result, failed, ok, problem, skipped, warning
-from bridge.kafka import KafkaUnavailableError
 from bridge.kafka.clients import Clients
+from bridge.kafka.errors import KafkaError, KafkaUnavailableError
 from bridge.ops.http import listen
 from bridge.settings import Settings, secret_values
 from bridge.settings.show import MASK
@@ -83,7 +81,7 @@ async def _looked(settings: Settings, watched: agents.Watched) -> list[Finding]:
         _within("topics", _LOOK, kafka.topics(settings)),
         _within("transactions", _LOOK, kafka.transactions(settings, clients)),
         _within("group", _LOOK, kafka.group(settings)),
-        _within("registry", _LOOK, agents.registry(settings, clients, watched)),
+        _within("registry", _LOOK, agents.registry(settings, watched)),
     )
     return [finding for findings in await asyncio.gather(*stages) for finding in findings]
 

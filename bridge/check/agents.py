@@ -6,9 +6,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from aiokafka.errors import TopicAuthorizationFailedError
-from aiokafka.structs import ConsumerRecord, TopicPartition
-
 from asm_bridge_schemas.commands import SessionEntry
 from bridge.asm.client import AsmClient
 from bridge.asm.errors import AsmError, Malformed, Unauthorized
@@ -16,11 +13,12 @@ from bridge.asm.tokens import Tokens
 from bridge.asm.transport import HttpxAdapter
 from bridge.check import vendor
 from bridge.check.finding import Finding, ok, problem, skipped, warning
-from bridge.kafka import KafkaUnavailableError
-from bridge.kafka.clients import Clients
+from bridge.kafka.errors import KafkaUnavailableError, TopicAuthorizationFailedError
+from bridge.kafka.reading import read_to_end
+from bridge.kafka.topics import partitions_of
+from bridge.record_id import RecordId
 from bridge.registry.file import SessionsFileError, changes, read_sessions_file
 from bridge.registry.registry import Registry
-from bridge.registry.topic import partitions_of
 from bridge.settings import Settings
 
 K = TypeVar("K")
@@ -40,11 +38,13 @@ class Watched:
     registry: Registry = field(default_factory=lambda: Registry(lambda _: None, lambda _: None))
     entries: dict[str, SessionEntry] = field(default_factory=dict)
     end: int = 0
+    """The offset after that of the last record."""
 
-    def read(self, message: ConsumerRecord) -> None:
-        self.registry.read(message)
-        self.end = message.offset + 1
-        agent_id = (message.key or b"").decode(errors="backslashreplace")
+    def put(self, record_id: RecordId, key: bytes, value: bytes | None) -> None:
+        """Take one record of the registry in."""
+        self.registry.put(record_id, key, value)
+        self.end = record_id.offset + 1
+        agent_id = key.decode(errors="backslashreplace")
         registered = self.registry.get(agent_id)
         if registered is None:
             self.entries.pop(agent_id, None)
@@ -53,7 +53,7 @@ class Watched:
 
     def add(self, topic: str, wanted: Mapping[str, SessionEntry]) -> None:
         for agent_id, value in changes(self.registry.entries(), wanted).items():
-            self.read(ConsumerRecord(topic, 0, self.end, 0, 0, agent_id.encode(), value, None, 0, 0, ()))
+            self.put(RecordId(topic, 0, self.end), agent_id.encode(), value)
 
 
 def sessions_file(settings: Settings) -> tuple[dict[str, SessionEntry], list[Finding]]:
@@ -69,26 +69,27 @@ def sessions_file(settings: Settings) -> tuple[dict[str, SessionEntry], list[Fin
     return entries, [ok("sessions_file", f"{len(entries)} agents")]
 
 
-async def registry(settings: Settings, clients: Clients, watched: Watched) -> list[Finding]:
+async def registry(settings: Settings, watched: Watched) -> list[Finding]:
     """Read the registry into ``watched``."""
     topic = settings.topics.name("sessions")
     try:
-        await partitions_of(settings.kafka, topic)  # a consumer of a missing topic could make the broker create it
-        async for message in clients.read_whole(TopicPartition(topic, 0)):
-            watched.read(message)
+        connection = settings.kafka.client_arguments()
+        await partitions_of(connection, topic)  # a consumer of a missing topic could make the broker create it
+        async for message in read_to_end(connection, [(topic, 0)]):
+            watched.put(RecordId(topic, 0, message.offset), message.key or b"", message.value)
     except (KafkaUnavailableError, TopicAuthorizationFailedError):
         return [skipped("registry", f"{topic} cannot be read, see topics and rights")]
-    bad = watched.registry.bad()
+    invalid = watched.registry.invalid_entries()
     advice = "write it anew (`asm-bridge sessions add`), or remove it; until then the last good one is in force"
     faults = [
         warning(
             "registry", f"the entry of {one.key.decode(errors='backslashreplace')} cannot be read: {one.text}", advice
         )
-        for one in bad[:_SHOWN]
+        for one in invalid[:_SHOWN]
     ]
-    if len(bad) > _SHOWN:
+    if len(invalid) > _SHOWN:
         faults.append(
-            warning("registry", f"and {len(bad) - _SHOWN} more entries", "`asm-bridge sessions list` has all")
+            warning("registry", f"and {len(invalid) - _SHOWN} more entries", "`asm-bridge sessions list` has all")
         )
     return faults or [ok("registry", f"{len(watched.registry)} agents")]
 
@@ -98,7 +99,7 @@ def sharing(watched: Watched) -> list[Finding]:
     if not watched.entries:
         advice = "`asm-bridge sessions add`, or a sessions_file: without agents there is nothing to watch"
         return [warning("sessions", "no agent is registered", advice)]
-    sick = {agent: found for agent in watched.entries if (found := watched.registry.sick(agent)) is not None}
+    sick = {agent: found for agent in watched.entries if (found := watched.registry.unpollable(agent)) is not None}
     if not sick:
         return [ok("sessions", f"each of the {len(watched.entries)} agents has a session of its own")]
     agent, first = next(iter(sick.items()))

@@ -7,32 +7,21 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
-from aiokafka.errors import (
+from bridge.check.finding import Finding, ok, problem, skipped, warning
+from bridge.kafka.admin import READ, WRITE, Members, Rights, connection_error, group_members, topic_rights
+from bridge.kafka.clients import ASSIGNOR, Clients, open_admin
+from bridge.kafka.errors import (
     AuthenticationFailedError,
     ClusterAuthorizationFailedError,
     GroupAuthorizationFailedError,
     KafkaError,
+    KafkaUnavailableError,
+    NoTransactionsError,
     SaslAuthenticationFailed,
     TransactionalIdAuthorizationFailed,
     UnsupportedSaslMechanismError,
 )
-
-from bridge.check.finding import Finding, ok, problem, skipped, warning
-from bridge.kafka import KafkaUnavailableError
-from bridge.kafka.admin import (
-    READ,
-    WRITE,
-    Members,
-    Rights,
-    admin_of,
-    advertised,
-    connection_error,
-    group_members,
-    topic_rights,
-)
-from bridge.kafka.clients import Clients, NoTransactionsError
+from bridge.kafka.internals import brokers
 from bridge.kafka.topics import TOPICS, ensure_topics
 from bridge.settings import KafkaSettings, Settings
 from bridge.settings.types import host_port
@@ -50,17 +39,17 @@ async def connection(kafka: KafkaSettings) -> list[Finding]:
     if len(found) == len(servers):
         return found
     try:
-        async with admin_of(kafka.client_arguments()) as admin:
-            brokers = advertised(admin)
+        async with open_admin(kafka.client_arguments()) as admin:
+            advertised = brokers(admin)
     except KafkaUnavailableError:
         text = f"{kafka.bootstrap_servers} lets us connect, and then answers nothing"
         return [problem("kafka", text, _wants_more(kafka))]
-    lost = await _try_all(kafka, [broker for broker in brokers if broker not in servers], "its advertised.listeners")
+    lost = await _try_all(kafka, [broker for broker in advertised if broker not in servers], "its advertised.listeners")
     if lost:
         return [problem(one.check, f"a broker names itself so: {one.found}", one.advice) for one in lost]
     if found:
         return [warning(one.check, one.found, one.advice) for one in found]
-    return [ok("kafka", f"brokers that answer: {', '.join(_name(*broker) for broker in brokers)}")]
+    return [ok("kafka", f"brokers that answer: {', '.join(_name(*broker) for broker in advertised)}")]
 
 
 def _wants_more(kafka: KafkaSettings) -> str:
@@ -125,7 +114,7 @@ async def topics(settings: Settings) -> list[Finding]:
     """Whether each topic is there, as it must be, and may be written and read."""
     connection = settings.kafka.client_arguments()
     results = await ensure_topics(connection, settings.topics, create=False)
-    async with admin_of(connection) as admin:
+    async with open_admin(connection) as admin:
         rights = await topic_rights(admin, [result.name for result in results])
     hidden = {name for name, one in (rights or {}).items() if one.refused}
     seen = [result for result in results if result.name not in hidden]
@@ -202,11 +191,13 @@ async def group(settings: Settings) -> list[Finding]:
     """Whether we may join, and would get something to do."""
     kafka = settings.kafka
     grant = f"grant Read on the group {kafka.group_id} (kafka-acls.sh)"
-    async with admin_of(kafka.client_arguments()) as admin:
+    async with open_admin(kafka.client_arguments()) as admin:
         try:
-            members = await _members(admin, kafka.group_id)
+            members = await group_members(admin, kafka.group_id)
         except GroupAuthorizationFailedError:
             return [problem("group", f"{_login(kafka)} may not see the group {kafka.group_id}", grant)]
+        except KafkaError:  # a broker that is not Apache Kafka's may lack the call
+            members = None
     if members is None:
         return [skipped("group", "the broker does not tell who is in a group")]
     if members.rights.refused or members.rights.lacks(READ):
@@ -214,18 +205,9 @@ async def group(settings: Settings) -> list[Finding]:
     return [_membership(settings, members)]
 
 
-async def _members(admin: AIOKafkaAdminClient, group_id: str) -> Members | None:
-    try:
-        return await group_members(admin, group_id)
-    except GroupAuthorizationFailedError:
-        raise
-    except KafkaError:  # a broker that is not Apache Kafka's may lack the call
-        return None
-
-
 def _membership(settings: Settings, members: Members) -> Finding:
     name, count, partitions = settings.kafka.group_id, members.count, settings.topics.partitions
-    if count and members.protocol and members.protocol != StickyPartitionAssignor.name:
+    if count and members.protocol and members.protocol != ASSIGNOR:
         text = f"the group {name} is another program's (its assignor is {members.protocol})"
         return problem("group", text, "set kafka.group_id to a name that nothing else uses")
     if count > partitions:

@@ -66,9 +66,12 @@ class PartitionAgents:
         """Watch who is to be watched. Entries below ``repeated_below`` may have been sent by the last owner."""
         self._repeated_below = repeated_below
         self.active = True
-        for agent_id in {*self._partition.states, *self._registry.of(self._partition.number, self._partitions)}:
+        for agent_id in {
+            *self._partition.states,
+            *self._registry.agents_of_partition(self._partition.number, self._partitions),
+        }:
             self.sync(agent_id)
-        for bad in self._registry.bad():
+        for bad in self._registry.invalid_entries():
             self.dead_letter(bad)
 
     async def rest(self) -> None:
@@ -145,7 +148,7 @@ class PartitionAgents:
         agent = agent or self._agent(agent_id)
         if agent.entry != registered.entry:
             self.append(agent.watch(registered.entry, self._policy.interval, at))
-        agent.sick = self._registry.sick(agent_id)
+        agent.sick = self._registry.unpollable(agent_id)
         self._schedule.add(agent, self)
         self._schedule.poke(agent)
 

@@ -12,7 +12,7 @@ import pytest
 from asm_bridge_schemas import protojson
 from asm_bridge_schemas.asm import GetStatusRes
 from bridge.cli.bench import numbers
-from bridge.cli.output import UsageError
+from bridge.cli.errors import UsageError
 from bridge.ops.http import free_port
 from bridge.registry.file import read_sessions_file
 from bridge.testing.bench import runner
