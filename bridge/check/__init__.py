@@ -1,4 +1,4 @@
-"""Everything that ``run`` needs, tried in half a minute at most; nothing is changed."""
+"""Tries everything that ``run`` needs, within half a minute, and changes nothing."""
 
 import asyncio
 import os
@@ -9,7 +9,7 @@ from dataclasses import replace
 from bridge.check import agents, kafka, vendor
 from bridge.check.finding import Finding, Result, failed, ok, problem, skipped, warning
 from bridge.kafka.clients import Clients
-from bridge.kafka.errors import KafkaError, KafkaUnavailableError
+from bridge.kafka.errors import KafkaUnavailableError
 from bridge.ops.http import listen
 from bridge.settings import Settings, secret_values
 from bridge.settings.show import MASK
@@ -27,10 +27,12 @@ async def examine(
     *,
     offline: bool = False,
     all_agents: bool = False,
-    asked: Callable[[int, int], None] = lambda number, of: None,
+    on_progress: Callable[[int, int], None] = lambda number, of: None,
 ) -> list[Finding]:
-    """What was found, in the order of the checks. ``offline``: only what needs no network; ``asked`` follows the
-    tokens that are tried. Never raises, and never shows a secret."""
+    """The findings, in the order of the checks. Never raises, and never shows a secret.
+
+    ``offline``: only the checks that need no network. ``on_progress(n, of)``: after each token that is tried.
+    """
     watched = agents.Watched()
     entries, file = agents.sessions_file(settings)
     local = [ok("settings", "can be used; `asm-bridge config` shows them"), *file, *ops(settings)]
@@ -46,10 +48,10 @@ async def examine(
     )
     sharing = [skipped("sessions", "the registry was not read")] if unknown else agents.sharing(watched)
     if not service:
-        trial = [skipped("tokens", "offline" if offline else "the service cannot be asked")]
+        trial = [skipped("tokens", "offline" if offline else "the service cannot be reached")]
     else:
         trial = await _within(
-            "tokens", None if all_agents else _ASK, agents.accepted(settings, tokens, all_agents, asked)
+            "tokens", None if all_agents else _ASK, agents.accepted(settings, tokens, all_agents, on_progress)
         )
     return _masked(settings, [*local, *reached, *sharing, *secrets, *trial])
 
@@ -58,7 +60,7 @@ _KAFKA = ("kafka", "topics", "rights", "transactions", "group", "registry")
 
 
 async def _reached(settings: Settings, watched: agents.Watched) -> tuple[list[Finding], bool]:
-    """What was found of Kafka and the service, and whether the service can be asked with tokens."""
+    """The findings about Kafka and the service, and whether tokens can be tried with the service."""
     broker, host = await asyncio.gather(
         _within("kafka", _CONNECT, kafka.connection(settings.kafka)),
         _within("service", _CONNECT, vendor.address(settings.asm)),
@@ -66,11 +68,11 @@ async def _reached(settings: Settings, watched: agents.Watched) -> tuple[list[Fi
     if failed(broker):
         rest = [skipped(name, "Kafka cannot be used, see kafka") for name in _KAFKA[1:]]
     else:
-        rest = await _looked(settings, watched)
+        rest = await _inspect_kafka(settings, watched)
     return [*broker, *rest, *host], not failed(host)
 
 
-async def _looked(settings: Settings, watched: agents.Watched) -> list[Finding]:
+async def _inspect_kafka(settings: Settings, watched: agents.Watched) -> list[Finding]:
     clients = Clients(
         connection=settings.kafka.client_arguments(),
         group_id=settings.kafka.group_id,
@@ -95,12 +97,12 @@ async def _within(check: str, seconds: float | None, work: Awaitable[list[Findin
     except KafkaUnavailableError as error:
         found, _, advice = str(error).partition(": ")
         return [problem(check, found, advice or "try again")]
-    except (KafkaError, OSError) as error:
-        return [problem(check, f"failed in the middle of it: {error or type(error).__name__}", "try again")]
+    except Exception as error:  # noqa: BLE001 - whatever a check meets is a finding
+        return [problem(check, f"failed before it was done: {str(error) or type(error).__name__}", "try again")]
 
 
 def ops(settings: Settings) -> list[Finding]:
-    """Whether ops.listen can be had."""
+    """Whether ops.listen is free."""
     try:
         listen(settings.ops.host, settings.ops.port).close()
     except socket.gaierror:
@@ -111,17 +113,18 @@ def ops(settings: Settings) -> list[Finding]:
     return [ok("ops.listen", f"{settings.ops.listen} is free")]
 
 
-def _taken(settings: Settings, told: str) -> Finding:
-    text, advice = f"{settings.ops.listen} cannot be listened on: {told}", "end who listens there, or set ops.listen"
+def _taken(settings: Settings, reason: str) -> Finding:
+    text = f"{settings.ops.listen} cannot be listened on: {reason}"
+    advice = "stop the process that listens there, or set ops.listen"
     if _is_bridge(settings):
         return warning(
-            "ops.listen", f"a bridge runs here already, on {settings.ops.listen}", f"for a second one, {advice}"
+            "ops.listen", f"a bridge is already running here, on {settings.ops.listen}", f"for a second one, {advice}"
         )
     return problem("ops.listen", text, f"{advice} to another address")
 
 
 def _is_bridge(settings: Settings) -> bool:
-    """Whether it is a bridge of ours that has the address."""
+    """Whether the process that has the address is a bridge."""
     import httpx
 
     host = f"[{settings.ops.host}]" if ":" in settings.ops.host else settings.ops.host

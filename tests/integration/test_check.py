@@ -198,7 +198,7 @@ async def server(answer: bytes | None, context: ssl.SSLContext | None = None) ->
 @pytest.mark.parametrize(
     ("servers", "found"),
     [
-        ("127.0.0.1:1", "127.0.0.1:1: nobody listens there (connection refused) -> check host and port in kafka.boot"),
+        ("127.0.0.1:1", "127.0.0.1:1: nothing listens there (connection refused) -> check host and port in kafka.boot"),
         ("kafka.invalid:9092", "kafka.invalid:9092: this name is not known (DNS) -> check kafka.bootstrap_servers"),
     ],
 )
@@ -233,7 +233,7 @@ async def test_one_wrong_server_of_two_is_a_warning(kafka: dict[str, Any], boots
     """What `run` can do without is no problem."""
     both = KafkaSettings(bootstrap_servers=f"127.0.0.1:1,{bootstrap_servers}", group_id=kafka["kafka"].group_id)
     findings = await examine(settings(kafka=both, topics=kafka["topics"]))
-    assert told(findings, "kafka").startswith("warning: 127.0.0.1:1: nobody listens there")
+    assert told(findings, "kafka").startswith("warning: 127.0.0.1:1: nothing listens there")
 
 
 @pytest.mark.kafka
@@ -284,7 +284,7 @@ async def test_a_group_that_is_full(kafka: dict[str, Any]) -> None:
             consumer.subscribe([kafka["topics"].name("inject")])
         found = await until(settings(**kafka), "group", "3 processes")
         assert found.startswith("warning: 3 processes are in the group")
-        assert "1 of them without any work -> there are 2 partitions" in found
+        assert "1 of them without work -> there are 2 partitions" in found
         kafka["kafka"] = KafkaSettings(bootstrap_servers=one.bootstrap_servers, group_id=f"{one.group_id}-other")
         assert "set kafka.group_id to a name" in await until(settings(**kafka), "group", "problem: ")
 
@@ -305,7 +305,7 @@ async def test_a_broker_without_transactions(topics_prefix: str) -> None:
         findings = await examine(settings(**sections))
         sections["kafka"] = KafkaSettings(bootstrap_servers=servers, delivery="at_least_once")
         well = await examine(settings(**sections))
-    assert told(findings, "transactions").startswith("problem: the broker has no transactions")
+    assert told(findings, "transactions").startswith("problem: the broker does not support transactions")
     assert "set kafka.delivery to at_least_once" in told(findings, "transactions")
     assert problems(well) == {"service"}
 
@@ -339,7 +339,7 @@ async def test_a_wrong_password(secured: SecuredBroker) -> None:
     assert "it refuses the login of bridge -> check kafka.sasl_username and kafka.sasl_p" in told(findings, "kafka")
     assert "wr0ng-s3cret" not in str(findings)
     findings = await examine(settings(kafka=login(secured, BRIDGE, sasl_mechanism="SCRAM-SHA-256")))
-    assert "does not take SASL SCRAM-SHA-256" in told(findings, "kafka")
+    assert "does not support SASL SCRAM-SHA-256" in told(findings, "kafka")
     findings = await examine(settings(kafka=KafkaSettings(bootstrap_servers=secured.bootstrap_servers)))
     assert "set kafka.security_protocol to SASL_PLAINTEXT" in told(findings, "kafka")
 
@@ -364,7 +364,7 @@ async def test_rights_that_lack(secured: SecuredBroker, topics_prefix: str) -> N
     assert f"lacks Write, Read on {topics_prefix}agent-state, {topics_prefix}inject -> grant" in told(
         findings, "rights"
     )
-    assert "not checked, because the broker does not tell" in told(findings, "topics")
+    assert "not checked, because the broker does not report it" in told(findings, "topics")
     assert told(findings, "registry").startswith("skipped")
     assert "may not join" in told(findings, "group")
 
@@ -393,7 +393,7 @@ async def test_a_wrong_address(base_url: str, found: str) -> None:
     """Told with the reason; what hangs on the service is skipped."""
     findings = await examine(settings(asm=AsmSettings(base_url=base_url)))
     assert told(findings, "service").startswith(f"problem: {base_url}: {found}")
-    assert told(findings, "tokens").startswith("skipped: the service cannot be asked")
+    assert told(findings, "tokens").startswith("skipped: the service cannot be reached")
 
 
 async def test_a_proxy_that_is_not_there() -> None:
@@ -448,7 +448,7 @@ async def test_a_bad_certificate_of_kafka(authority: Path) -> None:
             assert advice in told(await examine(settings(kafka=kafka)), "kafka")
     async with serve(Simulator(Options(agents=1))) as base_url:
         kafka = KafkaSettings(bootstrap_servers=base_url.removeprefix("http://"), security_protocol="SSL")
-        assert "no TLS is spoken there" in told(await examine(settings(kafka=kafka)), "kafka")
+        assert "it does not speak TLS" in told(await examine(settings(kafka=kafka)), "kafka")
 
 
 @pytest.mark.parametrize(("ahead", "result"), [(60, "warning"), (-60, "warning"), (0, "ok")])
@@ -485,7 +485,7 @@ async def test_not_all_of_many_are_tried(tmp_path: Path, monkeypatch: pytest.Mon
         assert "4 of 12 tried" in told(await examine(settings(**sections)), "tokens")
         seen: list[tuple[int, int]] = []
         begin = time.monotonic()
-        asked = await examine(settings(**sections), all_agents=True, asked=lambda *how_far: seen.append(how_far))
+        asked = await examine(settings(**sections), all_agents=True, on_progress=lambda *how_far: seen.append(how_far))
         assert time.monotonic() - begin > 1
     assert "12 tried" in told(asked, "tokens")
     assert seen == [(number, 12) for number in range(1, 13)]
