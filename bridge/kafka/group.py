@@ -13,6 +13,7 @@ from aiokafka.structs import ConsumerRecord, OffsetAndMetadata, TopicPartition
 from bridge.kafka import internals
 from bridge.kafka.clients import Clients
 from bridge.kafka.lifecycle import START_DEADLINE, stop_quietly, with_deadline
+from bridge.kafka.reading import fetch_records
 from bridge.telemetry.logs import RepeatFilter
 from bridge.telemetry.metrics import METRICS
 
@@ -51,12 +52,12 @@ class ConsumerGroupMember(ConsumerRebalanceListener):  # type: ignore[misc]
         self._consumer.subscribe([self._topic], listener=self)
 
     async def run(self) -> None:
-        """Hand out records until stopped. Kafka's passing errors are waited out; raises ``KafkaError`` where it is
-        for good."""
+        """Deliver records until stopped. Transient errors of Kafka are waited out; raises ``KafkaError`` when the
+        membership is lost for good."""
         failures = RepeatFilter()
         while True:
             try:
-                for partition, messages in (await self._consumer.getmany(timeout_ms=1000)).items():
+                for partition, messages in (await fetch_records(self._consumer, 1000)).items():
                     self._deliver(partition.partition, messages)
             except ConsumerStoppedError:
                 return
