@@ -1,4 +1,4 @@
-"""Tries everything that ``run`` needs, within half a minute, and changes nothing."""
+"""Tries everything that ``run`` needs, in half a minute at most, and changes nothing."""
 
 import asyncio
 import os
@@ -29,13 +29,11 @@ async def examine(
     all_agents: bool = False,
     on_progress: Callable[[int, int], None] = lambda number, of: None,
 ) -> list[Finding]:
-    """The findings, in the order of the checks. Never raises, and never shows a secret.
-
-    ``offline``: only the checks that need no network. ``on_progress(n, of)``: after each token that is tried.
-    """
+    """What was found, in the order of the checks. ``offline``: only what needs no network; ``on_progress`` follows
+    the tokens that are tried. Never raises, and never shows a secret."""
     watched = agents.Watched()
     entries, file = agents.sessions_file(settings)
-    local = [ok("settings", "can be used; `asm-bridge config` shows them"), *file, *ops(settings)]
+    local = [ok("settings", "valid; `asm-bridge config` shows them"), *file, *ops(settings)]
     if offline:
         reached = [skipped(name, "offline") for name in (*_KAFKA, "service", "clock")]
         service = False
@@ -46,7 +44,7 @@ async def examine(
     unknown = not watched.entries and any(
         one.check == "registry" and one.result in ("problem", "skipped") for one in reached
     )
-    sharing = [skipped("sessions", "the registry was not read")] if unknown else agents.sharing(watched)
+    sharing = [skipped("sessions", "the registry could not be read")] if unknown else agents.sharing(watched)
     if not service:
         trial = [skipped("tokens", "offline" if offline else "the service cannot be reached")]
     else:
@@ -68,11 +66,11 @@ async def _reached(settings: Settings, watched: agents.Watched) -> tuple[list[Fi
     if failed(broker):
         rest = [skipped(name, "Kafka cannot be used, see kafka") for name in _KAFKA[1:]]
     else:
-        rest = await _inspect_kafka(settings, watched)
+        rest = await _looked(settings, watched)
     return [*broker, *rest, *host], not failed(host)
 
 
-async def _inspect_kafka(settings: Settings, watched: agents.Watched) -> list[Finding]:
+async def _looked(settings: Settings, watched: agents.Watched) -> list[Finding]:
     clients = Clients(
         connection=settings.kafka.client_arguments(),
         group_id=settings.kafka.group_id,
@@ -93,12 +91,12 @@ async def _within(check: str, seconds: float | None, work: Awaitable[list[Findin
         async with asyncio.timeout(seconds):
             return await work
     except TimeoutError:
-        return [problem(check, f"no answer within {seconds:g} s", "is it overloaded, or the network lossy? Try again")]
+        return [problem(check, f"no answer within {seconds:g} s", "check for overload or packet loss, and try again")]
     except KafkaUnavailableError as error:
         found, _, advice = str(error).partition(": ")
         return [problem(check, found, advice or "try again")]
     except Exception as error:  # noqa: BLE001 - whatever a check meets is a finding
-        return [problem(check, f"failed before it was done: {str(error) or type(error).__name__}", "try again")]
+        return [problem(check, f"the check was interrupted: {str(error) or type(error).__name__}", "try again")]
 
 
 def ops(settings: Settings) -> list[Finding]:
@@ -114,8 +112,10 @@ def ops(settings: Settings) -> list[Finding]:
 
 
 def _taken(settings: Settings, reason: str) -> Finding:
-    text = f"{settings.ops.listen} cannot be listened on: {reason}"
-    advice = "stop the process that listens there, or set ops.listen"
+    text, advice = (
+        f"{settings.ops.listen} cannot be listened on: {reason}",
+        "stop the program that listens there, or set ops.listen",
+    )
     if _is_bridge(settings):
         return warning(
             "ops.listen", f"a bridge is already running here, on {settings.ops.listen}", f"for a second one, {advice}"
@@ -124,7 +124,7 @@ def _taken(settings: Settings, reason: str) -> Finding:
 
 
 def _is_bridge(settings: Settings) -> bool:
-    """Whether the process that has the address is a bridge."""
+    """Whether a bridge has the address."""
     import httpx
 
     host = f"[{settings.ops.host}]" if ":" in settings.ops.host else settings.ops.host

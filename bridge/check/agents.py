@@ -1,4 +1,4 @@
-"""The agents: registry and sessions file, and whether their tokens can be read and are accepted by the service."""
+"""The agents: the registry and the sessions file, whether tokens can be read and whether the service accepts them."""
 
 import asyncio
 from collections import defaultdict
@@ -26,14 +26,14 @@ K = TypeVar("K")
 SAMPLE = 20
 PER_SECOND = 10
 _SHOWN = 5
-"""The most agents that a finding names."""
-_FILE = "put it there, and let this user read it (owner, mode); it is used within a second, without a restart"
+"""Maximum number of agents that a finding names."""
+_FILE = "create it, and let this user read it (owner, mode); it is used within a second, without a restart"
 _ENVIRONMENT = "set it for `run` (this is the environment of `check`), and restart that"
 
 
 @dataclass(slots=True)
 class Watched:
-    """The agents that ``run`` would watch: those of the registry, changed by the sessions file."""
+    """The agents that ``run`` would watch after its start: those of the registry, then those of the sessions file."""
 
     registry: Registry = field(default_factory=lambda: Registry(lambda _: None, lambda _: None))
     entries: dict[str, SessionEntry] = field(default_factory=dict)
@@ -57,7 +57,7 @@ class Watched:
 
 
 def sessions_file(settings: Settings) -> tuple[dict[str, SessionEntry], list[Finding]]:
-    """The entries of the sessions file (none if one is invalid, as in ``run``), and the findings about it."""
+    """Its entries (none if one is invalid, as in ``run``), and the findings about it."""
     path = settings.sessions_file
     if path is None:
         return {}, []
@@ -80,7 +80,7 @@ async def registry(settings: Settings, watched: Watched) -> list[Finding]:
     except (KafkaUnavailableError, TopicAuthorizationFailedError):
         return [skipped("registry", f"{topic} cannot be read, see topics and rights")]
     invalid = watched.registry.invalid_entries()
-    advice = "write it again (`asm-bridge sessions add`), or remove it; until then the last valid one is in force"
+    advice = "replace it (`asm-bridge sessions add`) or remove it; until then the last valid one stays in force"
     faults = [
         warning(
             "registry", f"the entry of {one.key.decode(errors='backslashreplace')} cannot be read: {one.text}", advice
@@ -89,54 +89,52 @@ async def registry(settings: Settings, watched: Watched) -> list[Finding]:
     ]
     if len(invalid) > _SHOWN:
         faults.append(
-            warning(
-                "registry", f"and {len(invalid) - _SHOWN} more entries", "`asm-bridge sessions list` shows all of them"
-            )
+            warning("registry", f"and {len(invalid) - _SHOWN} more entries", "`asm-bridge sessions list` shows all")
         )
     return faults or [ok("registry", f"{len(watched.registry)} agents")]
 
 
 def sharing(watched: Watched) -> list[Finding]:
-    """Whether two agents would resolve to one session."""
+    """Whether two agents would resolve to the same session."""
     if not watched.entries:
-        advice = "`asm-bridge sessions add`, or a sessions_file: without agents there is nothing to watch"
+        advice = "add some with `asm-bridge sessions add` or a sessions_file: there is nothing to watch yet"
         return [warning("sessions", "no agent is registered", advice)]
     sick = {agent: found for agent in watched.entries if (found := watched.registry.unpollable(agent)) is not None}
     if not sick:
         return [ok("sessions", f"each of the {len(watched.entries)} agents has a session of its own")]
     agent, first = next(iter(sick.items()))
-    text = f"{_named(sick)} would share a session (session_shared) and not be polled: of {agent}, {first}"
-    return [problem("sessions", text, "give each a token of its own, or an asm_session_sid")]
+    text = f"{_named(sick)} would share a session (session_shared) and would not be polled: {agent}: {first}"
+    return [problem("sessions", text, "give each agent its own token or asm_session_sid")]
 
 
 def readable(settings: Settings, watched: Watched) -> tuple[dict[str, str], list[Finding]]:
     """The tokens by agent, and the findings about those that cannot be read."""
     tokens = Tokens(settings.secrets_dir, settings.asm.token.get_secret_value() if settings.asm.token else None)
-    found: dict[str, str] = {}
-    missing: dict[str, str] = {}
+    had: dict[str, str] = {}
+    lacking: dict[str, str] = {}
     for agent, entry in watched.entries.items():
         try:
-            found[agent] = tokens.get(entry.token)
+            had[agent] = tokens.get(entry.token)
         except Unauthorized as error:
-            missing[agent] = str(error)
+            lacking[agent] = str(error)
     if not watched.entries:
-        return found, [skipped("secrets", "no agent is known")]
-    if not missing:
-        return found, [ok("secrets", f"the tokens of {len(found)} agents can be read")]
-    groups = _grouped(missing)
+        return had, [skipped("secrets", "no agent is known")]
+    if not lacking:
+        return had, [ok("secrets", f"the tokens of {len(had)} agents can be read")]
+    groups = _grouped(lacking)
     faults = [
         problem("secrets", f"{_named(agents)}: {text}", _ENVIRONMENT if "environment" in text else _FILE)
         for text, agents in groups[:_SHOWN]
     ]
     if rest := [agent for _, agents in groups[_SHOWN:] for agent in agents]:
-        faults.append(problem("secrets", f"{_named(rest)}: no token either", "mend those first, then check again"))
-    return found, faults
+        faults.append(problem("secrets", f"{_named(rest)}: no token either", "fix the others first, then check again"))
+    return had, faults
 
 
 async def accepted(
     settings: Settings, tokens: Mapping[str, str], all_agents: bool, on_progress: Callable[[int, int], None]
 ) -> list[Finding]:
-    """Whether the service accepts the tokens, by ``getcurrentsession``, 10 a second."""
+    """Whether the service accepts the tokens, by ``getcurrentsession``, 10 per second; ``on_progress(n, of)``."""
     chosen = dict(list(tokens.items())[: None if all_agents else SAMPLE])
     if not chosen:
         return [skipped("tokens", "there is no token to try")]
@@ -151,7 +149,7 @@ async def accepted(
                 await asyncio.sleep(1 / PER_SECOND)
     finally:
         await host.aclose()
-    return _summary(settings, {agent: task.result() for agent, task in answers.items()}, len(tokens))
+    return _token_findings(settings, {agent: task.result() for agent, task in answers.items()}, len(tokens))
 
 
 async def _ask(client: AsmClient, token: str) -> bool | AsmError:
@@ -162,7 +160,7 @@ async def _ask(client: AsmClient, token: str) -> bool | AsmError:
         return error
 
 
-def _summary(settings: Settings, answers: Mapping[str, bool | AsmError], total: int) -> list[Finding]:
+def _token_findings(settings: Settings, answers: Mapping[str, bool | AsmError], total: int) -> list[Finding]:
     errors = {agent: (type(one), str(one)) for agent, one in answers.items() if isinstance(one, AsmError)}
     logged_in = sum(answer is True for answer in answers.values())
     share = f"{len(answers)} of {total} tried (--all-agents tries all)" if len(answers) < total else f"{total} tried"
@@ -175,16 +173,18 @@ def _refused(settings: Settings, kind: tuple[type[AsmError], str], agents: list[
     cls, reason = kind
     if cls is Unauthorized:
         text = f"{_named(agents)}: the service refuses the token ({reason})"
-        return problem("tokens", text, "replace the token: expired, of another region, or not this agent's?")
+        return problem("tokens", text, "replace the token: it may have expired, or belong to another region or agent")
     if cls is Malformed:
         text = f"{_named(agents)}: {reason}"
-        return problem("tokens", text, "is asm.base_url right? Does a proxy answer instead of the service?")
-    text = f"{_named(agents)}: unknown, {reason}"
-    return warning("tokens", text, "the service has trouble, or gets too many requests: try again")
+        return problem(
+            "tokens", text, "check asm.base_url, and whether a proxy or gateway answers in place of the service"
+        )
+    text = f"{_named(agents)}: unknown: {reason}"
+    return warning("tokens", text, "the service is in trouble, or there were too many requests: try again")
 
 
 def _grouped(items: Mapping[str, K]) -> list[tuple[K, list[str]]]:
-    """The agents of each kind."""
+    """The agents by what was found about them."""
     groups: defaultdict[K, list[str]] = defaultdict(list)
     for agent, kind in items.items():
         groups[kind].append(agent)

@@ -76,7 +76,8 @@ async def topic_rights(admin: AIOKafkaAdminClient, names: Iterable[str]) -> dict
 
 
 async def group_members(admin: AIOKafkaAdminClient, group_id: str) -> Members | None:
-    """None where the broker is too old to report them. Raises ``KafkaError``, e.g. ``GroupAuthorizationFailedError``."""
+    """None where the broker is too old to report them. Raises ``KafkaError``; without the right to see the group,
+    ``GroupAuthorizationFailedError``."""
     while True:
         try:
             coordinator = await admin.find_coordinator(group_id)

@@ -45,7 +45,7 @@ TOPICS = (
         },
     ),
     Topic("sessions", compacted=True, partitioned=False, output=False),
-    # Times to live count from the broker's clock, not from the producer's.
+    # Times to live count from the broker's clock, not from that of whoever produced the entry.
     Topic("inject", output=False, configs={"message.timestamp.type": "LogAppendTime"}),
     Topic("inject-outcomes"),
     Topic("dead-letters"),
@@ -58,7 +58,7 @@ Outcome = Literal["created", "exists", "missing", "differs", "failed"]
 
 @dataclass(frozen=True, slots=True)
 class TopicResult:
-    """The result for a topic, by its full name: ``problems`` must be solved, ``notes`` are good to know."""
+    """What became of a topic, by its full name: ``problems`` must be solved, ``notes`` are good to know."""
 
     name: str
     outcome: Outcome
@@ -85,7 +85,7 @@ async def ensure_topics(
     """Create what is missing (or, without ``create``, say so) and check the rest; a result for each topic.
 
     ``connection`` is what every aiokafka client takes. Safe to repeat, and to run in several processes at once. Raises
-    ``KafkaUnavailableError``; a topic that cannot be created or does not fit is reported in its result.
+    ``KafkaUnavailableError``; a topic that cannot be created or does not fit is told in its result.
     """
     async with open_admin(connection) as admin:
         try:
@@ -148,7 +148,7 @@ async def _visible(admin: AIOKafkaAdminClient, names: Iterable[str]) -> dict[str
 async def _create(admin: AIOKafkaAdminClient, topic: Topic, settings: TopicsSettings) -> TopicResult:
     name, partitions = settings.name(topic.name), _partitions(topic, settings)
     new = NewTopic(name, partitions, 1, topic_configs=configs_of(topic, settings))
-    # NewTopic refuses -1, the broker's default, unless it is told where each replica goes.
+    # NewTopic refuses -1, the broker's default, where it is not told who holds which replica.
     new.replication_factor = settings.replication_factor
     error, notes = await _send(admin, new), []
     if error is not None and error[0] in ("InvalidConfigurationError", "PolicyViolationError", "InvalidRequestError"):
@@ -157,7 +157,7 @@ async def _create(admin: AIOKafkaAdminClient, topic: Topic, settings: TopicsSett
         error = await _send(admin, new)
     if error is None:
         return TopicResult(name, "created", partitions, notes=tuple(notes))
-    if error[0] == TopicAlreadyExistsError.__name__:  # another process was faster
+    if error[0] == TopicAlreadyExistsError.__name__:  # another process was quicker
         return TopicResult(name, "exists", partitions)
     return TopicResult(name, "failed", partitions, problems=(f"cannot be created: {error[1]}",))
 
@@ -173,7 +173,7 @@ async def _send(admin: AIOKafkaAdminClient, new: NewTopic) -> tuple[str, str] | 
 
 
 async def _describe(admin: AIOKafkaAdminClient, names: list[str]) -> dict[str, dict[str, str]]:
-    """Configs by topic; none from a broker that does not report them."""
+    """Configs by topic; none if the broker does not report them."""
     if not names:
         return {}
     resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in names]
@@ -204,8 +204,8 @@ def _check(
         for key in _CHECKED
         if key in expected and key in actual and not _fits(key, actual[key], expected[key])
     ]
-    unknown = [key for key in _CHECKED if key in expected and key not in actual]
-    notes = (f"not checked, because the broker does not report it: {', '.join(unknown)}",) if unknown else ()
+    untold = [key for key in _CHECKED if key in expected and key not in actual]
+    notes = (f"not checked, because the broker does not report: {', '.join(untold)}",) if untold else ()
     return TopicResult(name, "differs" if problems else "exists", counts[name], tuple(problems), notes)
 
 
