@@ -50,7 +50,12 @@ class Child:
         self.log = directory / f"{name}.log"
         self._command = [sys.executable, "-m", *program, *arguments]
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("ASM_BRIDGE_")}
-        self._environment = {**inherited, **settings, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+        self._environment = {
+            **inherited,
+            **settings,
+            "PYTHONPATH": f"{ROOT}:{ROOT / 'schemas'}",
+            "PYTHONUNBUFFERED": "1",
+        }
         self._directory = directory
         self._guard = ExitStack()
         self.process: subprocess.Popen[bytes] | None = None
@@ -285,6 +290,7 @@ class Lab:
             produced=self.produced,
             agents=await self.sim.agents(),
             taken=await self.sim.get("events"),
+            refused=await self.sim.get("refusals"),
             whole=not self.killed,
         )
 
