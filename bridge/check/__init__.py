@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from aiokafka.errors import KafkaError
 
-from bridge.check import agents, kafka, vendor
+from bridge.check import agents, kafka, service
 from bridge.check.finding import Finding, Result, failed, ok, problem, skipped, warning
 from bridge.kafka import KafkaUnavailableError
 from bridge.kafka.clients import Clients
@@ -38,16 +38,16 @@ async def examine(
     local = [ok("settings", "can be used; `asm-bridge config` shows them"), *file, *ops(settings)]
     if offline:
         reached = [skipped(name, "offline") for name in (*_KAFKA, "service", "clock")]
-        service = False
+        reachable = False
     else:
-        reached, service = await _reached(settings, watched)
+        reached, reachable = await _reached(settings, watched)
     watched.add(settings.topics.name("sessions"), entries)
     tokens, secrets = agents.readable(settings, watched)
     unknown = not watched.entries and any(
         one.check == "registry" and one.result in ("problem", "skipped") for one in reached
     )
     sharing = [skipped("sessions", "the registry was not read")] if unknown else agents.sharing(watched)
-    if not service:
+    if not reachable:
         trial = [skipped("tokens", "offline" if offline else "the service cannot be asked")]
     else:
         trial = await _within(
@@ -63,7 +63,7 @@ async def _reached(settings: Settings, watched: agents.Watched) -> tuple[list[Fi
     """What was found of Kafka and the service, and whether the service can be asked with tokens."""
     broker, host = await asyncio.gather(
         _within("kafka", _CONNECT, kafka.connection(settings.kafka)),
-        _within("service", _CONNECT, vendor.address(settings.asm)),
+        _within("service", _CONNECT, service.address(settings.asm)),
     )
     if failed(broker):
         rest = [skipped(name, "Kafka cannot be used, see kafka") for name in _KAFKA[1:]]

@@ -162,7 +162,7 @@ def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 HEAVY = {
     "aiokafka", "asyncio", "httptools", "httpx", "importlib.metadata", "msgspec", "opentelemetry", "prometheus_client",
-    "pydantic", "pyreqwest", "rich", "starlette", "structlog", "uvicorn", "uvloop",
+    "pydantic", "rich", "starlette", "structlog", "uvicorn", "uvloop",
 }  # fmt: skip
 
 
