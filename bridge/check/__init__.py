@@ -9,7 +9,7 @@ from dataclasses import replace
 from bridge.check import agents, kafka, vendor
 from bridge.check.finding import Finding, Result, failed, ok, problem, skipped, warning
 from bridge.kafka.clients import Clients
-from bridge.kafka.errors import KafkaError, KafkaUnavailableError
+from bridge.kafka.errors import KafkaUnavailableError
 from bridge.ops.http import listen
 from bridge.settings import Settings, secret_values
 from bridge.settings.show import MASK
@@ -95,8 +95,8 @@ async def _within(check: str, seconds: float | None, work: Awaitable[list[Findin
     except KafkaUnavailableError as error:
         found, _, advice = str(error).partition(": ")
         return [problem(check, found, advice or "try again")]
-    except (KafkaError, OSError) as error:
-        return [problem(check, f"the check was interrupted: {error or type(error).__name__}", "try again")]
+    except Exception as error:  # noqa: BLE001 - whatever a check meets is a finding
+        return [problem(check, f"the check was interrupted: {str(error) or type(error).__name__}", "try again")]
 
 
 def ops(settings: Settings) -> list[Finding]:

@@ -133,7 +133,7 @@ def _agent_id(table: Any) -> str | None:
 
 def _entry(table: Any) -> SessionEntry:
     if not isinstance(table, dict):
-        raise CommandError("malformed_entry", "is no table (TOML) or object (JSON)")
+        raise CommandError("malformed_entry", "is not a table (TOML) or an object (JSON)")
     check_agent_id(table.get("agent_id"))
     return session_entry({name: value for name, value in table.items() if name != "agent_id"})
 
