@@ -53,7 +53,10 @@ def add(
         str, typer.Argument(metavar="AGENT_ID", help="The agent's key: chosen by you, the same at every login.")
     ],
     token: Annotated[
-        str | None, typer.Option(help="Where the token is: file:NAME, file:NAME#KEY or env:NAME (default: asm.token).")
+        str | None,
+        typer.Option(
+            metavar="REFERENCE", help="Where the token is: file:NAME, file:NAME#KEY or env:NAME (default: asm.token)."
+        ),
     ] = None,
     asm_session_sid: Annotated[
         str | None, typer.Option(metavar="SID", help="Poll this session only, instead of the agent's current one.")
@@ -61,9 +64,11 @@ def add(
     interval: Annotated[
         str | None, typer.Option(metavar="DURATION", help="Time between polls (default: poll.interval).")
     ] = None,
-    skill: Annotated[list[str] | None, typer.Option(help="A skill of the agent; may be repeated.")] = None,
+    skill: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="A skill of the agent; may be repeated.")
+    ] = None,
     agent_pbx_extension: Annotated[
-        list[str] | None, typer.Option(help="A PBX extension of the agent; may be repeated.")
+        list[str] | None, typer.Option(metavar="NUMBER", help="A PBX extension of the agent; may be repeated.")
     ] = None,
     label: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="A label; may be repeated.")] = None,
     queued_calls: Annotated[bool, typer.Option(help="Ask for queued calls.")] = True,
@@ -76,7 +81,7 @@ def add(
     fields = {
         "asm_session_sid": asm_session_sid,
         "token": token,
-        "interval": None if interval is None else seconds("--interval", interval),
+        "interval": None if interval is None else _interval(interval),
         "skills": skill,
         "agent_pbx_extensions": agent_pbx_extension,
         "get_queued_calls": queued_calls,
@@ -88,7 +93,9 @@ def add(
 
 
 @app.command(cls=SettingsCommand)
-def remove(ctx: typer.Context, agent_ids: Annotated[list[str], typer.Argument(metavar="AGENT_ID")]) -> None:
+def remove(
+    ctx: typer.Context, agent_ids: Annotated[list[str], typer.Argument(metavar="AGENT_ID", help="The agents' keys.")]
+) -> None:
     """Stop watching agents."""
     settings = settings_of(ctx)
     registry = _registry(settings)
@@ -116,9 +123,9 @@ def import_(
     try:
         entries = read_sessions(sys.stdin.read(), "standard input") if file == "-" else read_sessions_file(Path(file))
     except SessionsFileError as error:
-        raise CliError("nothing was report:" + "".join(f"\n  {problem}" for problem in error.problems)) from None
+        raise CliError("nothing was written:" + "".join(f"\n  {problem}" for problem in error.problems)) from None
     if prune and not entries:
-        raise CliError("nothing was report: the file has no entries, and --prune would remove every agent")
+        raise CliError("nothing was written: the file has no entries, and --prune would remove every agent")
     _apply(settings_of(ctx), entries, prune=prune, dry_run=dry_run, json=json)
 
 
@@ -185,6 +192,13 @@ def _entry(agent_id: str, fields: dict[str, Any]) -> SessionEntry:
         return session_entry(fields)
     except CommandError as error:
         raise UsageError(str(error)) from None
+
+
+def _interval(text: str) -> float:
+    interval = seconds("--interval", text)
+    if not 0.05 <= interval <= 3600:
+        raise UsageError(f"--interval: must be from 50ms to 1h, not {text!r}")
+    return interval
 
 
 def _labels(pairs: list[str]) -> dict[str, str]:

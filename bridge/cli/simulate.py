@@ -1,5 +1,6 @@
 """`asm-bridge simulate`: a stand-in for the vendor's service, to try the bridge against."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,7 +12,7 @@ from bridge.cli.errors import CliError, UsageError
 from bridge.cli.options import Command, new_app
 from bridge.signals import stop_on_signals
 from bridge.testing.simulator import Fault, Faults, Options, Simulator, serve
-from bridge.testing.simulator.faults import FaultName
+from bridge.testing.simulator.faults import NAMES, FaultName
 from bridge.testing.simulator.files import sessions_toml
 from bridge.testing.simulator.files import write_tokens as write_token_file
 
@@ -22,13 +23,17 @@ Ended = Literal["not_found", "failed_precondition"]
 
 def _chance(what: str) -> typer.models.OptionInfo:
     option: typer.models.OptionInfo = typer.Option(
-        min=0, max=1, help=f"Share of requests (0 to 1) that {what}", rich_help_panel="Faults"
+        min=0, max=1, metavar="SHARE", help=f"Share of requests that {what}", rich_help_panel="Faults"
     )
     return option
 
 
-def _measure(what: str) -> typer.models.OptionInfo:
-    option: typer.models.OptionInfo = typer.Option(min=0, help=what, rich_help_panel="Faults")
+def _names() -> str:
+    return f"Names: {', '.join(NAMES)}"
+
+
+def _measure(metavar: str, what: str) -> typer.models.OptionInfo:
+    option: typer.models.OptionInfo = typer.Option(min=0, metavar=metavar, help=what, rich_help_panel="Faults")
     return option
 
 
@@ -37,14 +42,17 @@ def simulate(
     listen: Annotated[
         str, typer.Option(metavar="HOST:PORT", help="Address to listen on; port 0 takes any free port.")
     ] = ("127.0.0.1:8090"),
-    sessions: Annotated[int, typer.Option(min=1, help="Number of agents: agent-0, agent-1, ...")] = 10,
+    sessions: Annotated[int, typer.Option(min=1, metavar="N", help="Number of agents: agent-0, agent-1, ...")] = 10,
     change_rate: Annotated[
-        float, typer.Option(min=0, help="Mean status changes per agent and second; 0: nothing changes by itself.")
+        float,
+        typer.Option(
+            min=0, metavar="R", help="Mean status changes per agent and second; 0: nothing changes by itself."
+        ),
     ] = 0.2,
     latency: Annotated[
         float, typer.Option(min=0, metavar="MS", help="How long every response takes, in milliseconds.")
     ] = 0,
-    seed: Annotated[int, typer.Option(help="The same seed makes the same agents do the same things.")] = 1,
+    seed: Annotated[int, typer.Option(metavar="N", help="The same seed makes the same agents do the same things.")] = 1,
     emit_defaults: Annotated[
         bool, typer.Option("--emit-defaults", help="Include fields that have their default value, as some gateways do.")
     ] = False,
@@ -53,7 +61,10 @@ def simulate(
         Ended, typer.Option(help="The response for a session that has ended: 404, or 400 with code 9.")
     ] = "not_found",
     log_limit: Annotated[
-        int, typer.Option(min=0, help="Entries kept in each list under /sim/ of what was sent and received; 0: all.")
+        int,
+        typer.Option(
+            min=0, metavar="N", help="Entries kept in each list under /sim/ of what was sent and received; 0: all."
+        ),
     ] = 1000,
     write_tokens: Annotated[
         Path | None,
@@ -81,9 +92,27 @@ def simulate(
         float, _chance("are handled, but the connection is closed before the response is complete.")
     ] = 0,
     fault_malformed: Annotated[float, _chance("are answered with 200 and a body that cannot be decoded.")] = 0,
-    retry_after: Annotated[int, _measure("Retry-After of a 429 or 503, in seconds.")] = 1,
-    slow_ms: Annotated[float, _measure("How long a slow response takes, in milliseconds.")] = 1000,
-    hang_seconds: Annotated[float, _measure("How long a hanging response takes, in seconds.")] = 60,
+    fault: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME[=SHARE]",
+            help=f"Any fault by its name, for that share of requests (0 to 1; all unless given). {_names()}.",
+            rich_help_panel="Faults",
+        ),
+    ] = None,
+    fault_agent: Annotated[
+        list[str] | None,
+        typer.Option(metavar="AGENT_ID", help="Only these agents have faults.", rich_help_panel="Faults"),
+    ] = None,
+    fault_duration: Annotated[
+        float | None, typer.Option(min=0, help="The faults are over after this many seconds.", rich_help_panel="Faults")
+    ] = None,
+    older_errors: Annotated[
+        bool, typer.Option("--older-errors", help='Refusals also have "error", as those of older gateways.')
+    ] = False,
+    retry_after: Annotated[int, _measure("SECONDS", "Retry-After of a 429 or 503, in seconds.")] = 1,
+    slow_ms: Annotated[float, _measure("MS", "How long a slow response takes, in milliseconds.")] = 1000,
+    hang_seconds: Annotated[float, _measure("SECONDS", "How long a hanging response takes, in seconds.")] = 60,
 ) -> None:
     """Stand in for the vendor's service: an HTTP server with simulated agents. A signal stops it.
 
@@ -101,8 +130,11 @@ def simulate(
         "cut": fault_cut,
         "cut_after": fault_cut_after,
         "malformed": fault_malformed,
+        **_by_name(fault or ()),
     }
-    measures = Fault(retry_after=retry_after, ms=slow_ms, seconds=hang_seconds)
+    measures = Fault(
+        retry_after=retry_after, ms=slow_ms, seconds=hang_seconds, agents=fault_agent or None, duration=fault_duration
+    )
     simulator = Simulator(
         Options(
             agents=sessions,
@@ -110,6 +142,7 @@ def simulate(
             seed=seed,
             emit_defaults=emit_defaults,
             ended=ended,
+            older_errors=older_errors,
             logouts=logouts,
             latency=latency / 1000,
             log_limit=log_limit or None,
@@ -123,6 +156,20 @@ def simulate(
         raise CliError(
             f"cannot listen on {listen}: {error.strerror or error}; give a free address with --listen"
         ) from None
+
+
+def _by_name(given: Iterable[str]) -> dict[FaultName, float]:
+    chances: dict[FaultName, float] = {}
+    for text in given:
+        name, _, share = text.partition("=")
+        try:
+            chance = float(share or 1)
+        except ValueError:
+            chance = -1
+        if name not in NAMES or not 0 <= chance <= 1:
+            raise UsageError(f"--fault: {text!r} is not NAME or NAME=SHARE, e.g. foreign_404=0.1. {_names()}")
+        chances[name] = chance
+    return chances
 
 
 def _faults(chances: dict[FaultName, float], measures: Fault) -> Faults:

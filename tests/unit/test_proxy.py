@@ -16,7 +16,7 @@ from bridge.asm.http.http1 import Http1
 from bridge.asm.http.http2 import Http2
 from bridge.asm.http.pool import Pool
 from bridge.asm.http.proxy import Proxy
-from bridge.asm.transport import build_transport
+from bridge.asm.transport import build_transport, fetch
 from bridge.settings import AsmSettings
 from bridge.testing.simulator import Options, Simulator, serve
 from tests.support.http2 import Server, at_request
@@ -98,7 +98,7 @@ async def test_the_service_chooses_the_version_of_http_behind_a_proxy(authority:
             base_url = f"https://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
         async with client(base_url, f"http://{place}", authority, http2=http2) as (asm, pool):
             for _ in range(3):
-                await asm.send(asm.request("getcurrentsession", TOKEN, b"{}"))
+                assert (await fetch(pool, asm.request("getcurrentsession", TOKEN, b"{}"))).status == 200  # type: ignore[union-attr]
             assert {type(one) for one in pool._connections} == {Http2 if http2 else Http1}
     assert sum(len(server.saw(RequestReceived)) for server in seen) == (3 if http2 else 0)
 
