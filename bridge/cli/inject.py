@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from asm_bridge_schemas.commands import CommandError, read_injection
+from asm_bridge_schemas.commands import CommandError, read_event
 from bridge import clock
 from bridge.cli.errors import CliError, UsageError
 from bridge.cli.options import SettingsCommand, new_app, seconds, settings_of
@@ -20,9 +20,10 @@ from bridge.cli.output import print_json
 from bridge.cli.running import run_async
 from bridge.kafka.partitioner import partition_for
 from bridge.kafka.reading import Reader, open_reader
-from bridge.kafka.show import decoded, printable
+from bridge.kafka.show import decoded
 from bridge.kafka.topics import partitions_of
 from bridge.kafka.writing import Writer, open_writer
+from bridge.printable import printable
 from bridge.registry.file import check_agent_id
 from bridge.settings import Settings
 
@@ -103,7 +104,7 @@ def _read(agent_id: str, file: str) -> bytes:
     try:
         value = _bytes(file)
         check_agent_id(agent_id)
-        read_injection(value, "application/json")
+        read_event(value, "application/json")
     except OSError as error:
         raise CliError(f"{file} cannot be read: {error.strerror}") from None
     except CommandError as error:

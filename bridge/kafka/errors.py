@@ -21,6 +21,7 @@ __all__ = [
     "SaslAuthenticationFailed",
     "TopicAuthorizationFailedError",
     "TransactionalIdAuthorizationFailed",
+    "UnreadableRecordsError",
     "UnsupportedSaslMechanismError",
 ]
 
@@ -35,3 +36,7 @@ class KafkaUnavailableError(KafkaError):  # type: ignore[misc]
 
 class NoTransactionsError(KafkaError):  # type: ignore[misc]
     """The broker does not support transactions, which ``exactly_once`` needs."""
+
+
+class UnreadableRecordsError(KafkaError):  # type: ignore[misc]
+    """aiokafka failed over what a fetch brought, with an error that is not one of Kafka's; the text says which."""

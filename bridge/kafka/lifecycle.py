@@ -65,3 +65,7 @@ async def _start(client: Any, servers: str) -> None:
             f"Kafka cannot be reached at {servers}: check kafka.bootstrap_servers and kafka.security_protocol, "
             "that the broker runs, and that its advertised listeners can be reached from here"
         ) from error
+    except Exception as error:  # a server that does not speak Kafka, or a login that makes no sense to aiokafka
+        raise KafkaUnavailableError(
+            f"Kafka at {servers} cannot be understood ({error!r}): check kafka.bootstrap_servers and the kind of login"
+        ) from error

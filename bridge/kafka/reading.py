@@ -6,10 +6,24 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer
+from aiokafka.errors import ConsumerStoppedError
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
 from bridge.kafka.clients import new_reader, servers_of
+from bridge.kafka.errors import KafkaError, UnreadableRecordsError
 from bridge.kafka.lifecycle import CALL_DEADLINE, connected, with_deadline
+
+
+async def fetch_records(consumer: AIOKafkaConsumer, timeout_ms: int) -> dict[TopicPartition, list[ConsumerRecord]]:
+    """A consumer's next records by partition; none if none comes within the time. Raises ``KafkaError`` only, and
+    ``ConsumerStoppedError``."""
+    try:
+        records: dict[TopicPartition, list[ConsumerRecord]] = await consumer.getmany(timeout_ms=timeout_ms)
+    except (KafkaError, ConsumerStoppedError):
+        raise
+    except Exception as error:  # whatever bytes of a record aiokafka stumbles over must not end a process
+        raise UnreadableRecordsError(repr(error)) from error
+    return records
 
 
 class Reader:
@@ -35,7 +49,7 @@ class Reader:
         # After records there may be the end of a transaction, which only another call reads: one that would wait.
         wait = 0 if self._fetched else int(timeout * 1000)
         begin = time.monotonic()
-        found = await self._consumer.getmany(timeout_ms=wait)
+        found = await fetch_records(self._consumer, wait)
         self._fetched = bool(found)
         await self.look_for_end(time.monotonic() - begin)
         return [record for records in found.values() for record in records]

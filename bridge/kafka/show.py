@@ -9,13 +9,9 @@ import msgspec
 
 from bridge import headers as names
 from bridge.agents.injection import Message
+from bridge.printable import printable
 
 Value = dict[str, Any]
-
-
-def printable(text: str) -> str:
-    """Without control characters: what is in Kafka was written by others, and a terminal obeys some of them."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def decoded(message: Message) -> Any:
@@ -50,7 +46,7 @@ def as_json(message: Message) -> str:
 
 
 def as_line(message: Message, prefix: str) -> str:
-    """Time, topic without the prefix, agent, type, and what tells most."""
+    """Time, topic without the prefix, agent, type, and the most telling fields."""
     value = decoded(message)
     headers = names.texts(message.headers)
     kind = value.get("type") if isinstance(value, dict) else None

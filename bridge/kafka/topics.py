@@ -173,7 +173,7 @@ async def _send(admin: AIOKafkaAdminClient, new: NewTopic) -> tuple[str, str] | 
 
 
 async def _describe(admin: AIOKafkaAdminClient, names: list[str]) -> dict[str, dict[str, str]]:
-    """Configs by topic; of a broker that does not tell them, none."""
+    """Configs by topic; none if the broker does not report them."""
     if not names:
         return {}
     resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in names]
@@ -205,7 +205,7 @@ def _check(
         if key in expected and key in actual and not _fits(key, actual[key], expected[key])
     ]
     untold = [key for key in _CHECKED if key in expected and key not in actual]
-    notes = (f"not checked, because the broker does not tell: {', '.join(untold)}",) if untold else ()
+    notes = (f"not checked, because the broker does not report: {', '.join(untold)}",) if untold else ()
     return TopicResult(name, "differs" if problems else "exists", counts[name], tuple(problems), notes)
 
 

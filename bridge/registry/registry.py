@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import structlog
 
 from asm_bridge_schemas.commands import CommandError, SessionEntry, read_session_entry
-from bridge.agents.agent import Unpollable
+from bridge.agents.health import Unpollable
 from bridge.agents.injection import Message
 from bridge.kafka.partitioner import key_hash
 from bridge.record_id import RecordId

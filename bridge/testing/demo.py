@@ -25,9 +25,10 @@ from bridge.app import Bridge, StartError
 from bridge.kafka import connected
 from bridge.kafka.clients import new_reader
 from bridge.kafka.partitioner import partition_for
-from bridge.kafka.show import as_line, decoded, printable
+from bridge.kafka.show import as_line, decoded
 from bridge.ops.http import free_port
 from bridge.ops.rates import sample
+from bridge.printable import printable
 from bridge.settings import AsmSettings, KafkaSettings, OpsSettings, Settings, TopicsSettings
 from bridge.signals import stop_on_signals
 from bridge.telemetry import logs

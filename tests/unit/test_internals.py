@@ -13,12 +13,12 @@ import pytest
 from aiokafka.codec import gzip_encode
 from aiokafka.consumer import fetcher
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
-from aiokafka.record.util import calc_crc32c
 from aiokafka.structs import TopicPartition
 from structlog.testing import capture_logs
 
 from bridge.kafka import internals
 from bridge.telemetry.metrics import METRICS
+from tests.support.poison import checked
 
 ROOT = Path(__file__).parents[2]
 NAME = b"gr\xf6sse"
@@ -72,8 +72,7 @@ def batch(codec: int, names: list[bytes], first: int = 0) -> bytes:
     raw[:8] = struct.pack(">q", first)
     if codec:
         raw = compressed(raw)
-    raw[17:21] = struct.pack(">I", calc_crc32c(bytes(raw[21:])))
-    return bytes(raw)
+    return checked(raw)
 
 
 def compressed(raw: bytearray) -> bytearray:

@@ -48,7 +48,7 @@ class Plan:
     quick: bool = False
     mutant: str | None = None
     intervals: tuple[float, ...] = (0.3, 0.5, 1.0)
-    kinds: tuple[str, ...] = ("processes", "kafka", "vendor", "gateway", "registry", "inbox")
+    kinds: tuple[str, ...] = ("processes", "kafka", "vendor", "registry", "inbox")
 
 
 @dataclass
