@@ -123,9 +123,9 @@ def import_(
     try:
         entries = read_sessions(sys.stdin.read(), "standard input") if file == "-" else read_sessions_file(Path(file))
     except SessionsFileError as error:
-        raise CliError("nothing was report:" + "".join(f"\n  {problem}" for problem in error.problems)) from None
+        raise CliError("nothing was written:" + "".join(f"\n  {problem}" for problem in error.problems)) from None
     if prune and not entries:
-        raise CliError("nothing was report: the file has no entries, and --prune would remove every agent")
+        raise CliError("nothing was written: the file has no entries, and --prune would remove every agent")
     _apply(settings_of(ctx), entries, prune=prune, dry_run=dry_run, json=json)
 
 
