@@ -53,7 +53,7 @@ def is_in_transaction(producer: AIOKafkaProducer) -> bool:
 
 
 async def abandon(producer: AIOKafkaProducer) -> None:
-    """End what a ``stop()`` that was cut off leaves behind: a sender that goes on trying, and those who wait for it."""
+    """End what a ``stop()`` that was cut off leaves behind: a sender that keeps trying, and its waiters."""
     transactions = producer._txn_manager
     waiter = None if transactions is None else transactions._transaction_waiter
     if waiter is not None and waiter.done() and not waiter.cancelled():

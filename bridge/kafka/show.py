@@ -46,7 +46,7 @@ def as_json(message: Message) -> str:
 
 
 def as_line(message: Message, prefix: str) -> str:
-    """Time, topic without the prefix, agent, type, and what tells most."""
+    """Time, topic without the prefix, agent, type, and the most telling fields."""
     value = decoded(message)
     headers = names.texts(message.headers)
     kind = value.get("type") if isinstance(value, dict) else None
