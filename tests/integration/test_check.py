@@ -33,7 +33,6 @@ from bridge.testing.brokers.secured import ADMIN, BRIDGE, SecuredBroker
 from bridge.testing.simulator import Options, Simulator, serve
 from bridge.testing.simulator.files import sessions_toml, write_tokens
 
-ROOT = Path(__file__).parents[2]
 NOWHERE = AsmSettings(base_url="http://127.0.0.1:1")
 NO_KAFKA = KafkaSettings(bootstrap_servers="127.0.0.1:1")
 ANY = OpsSettings(listen="127.0.0.1:0")
@@ -158,7 +157,7 @@ async def command(given: dict[str, str], *arguments: str) -> tuple[int | None, s
         *(sys.executable, "-m", "bridge", "check", *arguments),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env=os.environ | {"PYTHONPATH": str(ROOT)} | given,
+        env=os.environ | given,
     )
     out, err = await asyncio.wait_for(process.communicate(), 40)
     return process.returncode, out.decode(), err.decode()

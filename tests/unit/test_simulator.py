@@ -3,7 +3,6 @@
 import asyncio
 import gzip
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -816,12 +815,10 @@ def test_a_lever_pulled_wrongly_says_so(path: str, body: dict[str, Any]) -> None
 @pytest.fixture
 def running(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """The command, listening; and its first line."""
-    root = Path(__file__).parents[2]
     files = ["--write-tokens", str(tmp_path / "secrets"), "--write-sessions", str(tmp_path / "sessions.toml")]
     command = [sys.executable, "-m", "bridge", "simulate", "--listen", "127.0.0.1:0"]
     command += ["--sessions", "2", "--fault-500", "1", *files]
-    environment = {**os.environ, "PYTHONPATH": str(root)}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
             yield process, process.stdout.readline()
