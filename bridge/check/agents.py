@@ -10,8 +10,8 @@ from asm_bridge_schemas.commands import SessionEntry
 from bridge.asm.client import AsmClient
 from bridge.asm.errors import AsmError, Malformed, Unauthorized
 from bridge.asm.tokens import Tokens
-from bridge.asm.transport import HttpxAdapter
-from bridge.check import vendor
+from bridge.asm.transport import build_transport
+from bridge.check import service
 from bridge.check.finding import Finding, ok, problem, skipped, warning
 from bridge.kafka.errors import KafkaUnavailableError, TopicAuthorizationFailedError
 from bridge.kafka.reading import read_to_end
@@ -138,8 +138,7 @@ async def accepted(
     chosen = dict(list(tokens.items())[: None if all_agents else SAMPLE])
     if not chosen:
         return [skipped("tokens", "there is no token to try")]
-    host = vendor.engine(settings.asm)
-    client = AsmClient(HttpxAdapter(host), settings.asm.base_url)
+    client = AsmClient(build_transport(service.bounded(settings.asm)), settings.asm.base_url)
     try:
         async with asyncio.TaskGroup() as tasks:
             answers = {}
@@ -148,7 +147,7 @@ async def accepted(
                 on_progress(number, len(chosen))
                 await asyncio.sleep(1 / PER_SECOND)
     finally:
-        await host.aclose()
+        await client.aclose()
     return _token_findings(settings, {agent: task.result() for agent, task in answers.items()}, len(tokens))
 
 
