@@ -1,8 +1,13 @@
 """asm-kafka-bridge: TCN's Agent State Manager to Apache Kafka, and back."""
 
-from importlib.metadata import PackageNotFoundError, version
 
-try:
-    __version__ = version("asm-kafka-bridge")
-except PackageNotFoundError:  # run from a source tree that was never installed
-    __version__ = "0+unknown"
+def __getattr__(name: str) -> str:
+    """``__version__``, read when it is asked for: ``importlib.metadata`` takes longer to import than all of Typer."""
+    if name != "__version__":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("asm-kafka-bridge")
+    except PackageNotFoundError:  # run from a source tree that was never installed
+        return "0+unknown"

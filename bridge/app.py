@@ -5,30 +5,27 @@ import contextlib
 import gc
 import signal
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
-import httpx
 import structlog
-from aiokafka.errors import KafkaError
-from aiokafka.structs import TopicPartition
 
 from asm_bridge_schemas.commands import SessionEntry
+from asm_bridge_schemas.protojson import report_unreadable_to
 from asm_bridge_schemas.records import AgentState
-from bridge.agents.agent import CONDITIONS
 from bridge.agents.injection import Message
-from bridge.agents.queue import Limits
 from bridge.asm.circuit_breaker import CircuitBreaker
-from bridge.asm.client import AsmClient, transport
-from bridge.asm.http.pool import Pool
+from bridge.asm.client import AsmClient
 from bridge.asm.tokens import Tokens
+from bridge.asm.transport import build_transport
 from bridge.backoff import Backoff
-from bridge.kafka import KafkaUnavailableError
-from bridge.kafka.clients import Clients, NoTransactionsError
+from bridge.clock import Clock
+from bridge.kafka.clients import Clients
 from bridge.kafka.encoding import Encoder
+from bridge.kafka.errors import KafkaError, NoTransactionsError
 from bridge.kafka.group import ConsumerGroupMember
 from bridge.kafka.partitioner import partition_for
+from bridge.kafka.reading import open_reader
 from bridge.kafka.topics import ensure_topics
 from bridge.ops.http import listen
 from bridge.ops.server import serve
@@ -36,14 +33,16 @@ from bridge.ops.snapshot import Snapshot
 from bridge.partitions.journal import Journal
 from bridge.partitions.owner import PartitionOwner
 from bridge.partitions.watcher import PartitionAgents, Policy
-from bridge.polling.poller import Poller, now
+from bridge.polling.poller import Poller
 from bridge.registry.file import SessionsFileError, changes, read_sessions_file
 from bridge.registry.registry import InvalidEntry, Registry
 from bridge.registry.topic import write_registry
-from bridge.settings import AsmSettings, Settings
+from bridge.settings import Settings
+from bridge.signals import stop_on_signals
 from bridge.telemetry import tracing
 from bridge.telemetry.logs import RepeatFilter
 from bridge.telemetry.metrics import METRICS
+from bridge.telemetry.unreadable import UnreadableFields
 
 log = structlog.get_logger()
 
@@ -63,8 +62,8 @@ def run(settings: Settings) -> int:
 
 
 async def _run(settings: Settings) -> int:
-    stop = asyncio.Event()
-    _on_signals(stop)
+    stop = stop_on_signals()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, stop.set)  # a worker's supervisor has ended
     try:
         await Bridge(settings).run(stop)
     except SessionsFileError as error:
@@ -97,12 +96,13 @@ class Bridge:
         )
         self._encoder = Encoder(settings.records.encoding, settings.topics.name("inject"))
         backoff = Backoff()
-        self._client = AsmClient(_way(asm), asm.base_url)
+        self._client = AsmClient(build_transport(asm), asm.base_url)
+        report_unreadable_to(UnreadableFields())
         self._tokens = Tokens(settings.secrets_dir, asm.token.get_secret_value() if asm.token else None)
         self._host = CircuitBreaker(backoff)
         self._poller = Poller(self._client, self._tokens, self._host, asm.rate_limit, self._holds)
-        limits = Limits(**settings.injection.model_dump())
-        self._policy = Policy(interval=settings.poll.interval, limits=limits, backoff=backoff, clock=now)
+        interval, clock = settings.poll.interval, Clock().now
+        self._policy = Policy(interval=interval, injection=settings.injection, backoff=backoff, clock=clock)
         self._registry = Registry(self._changed, self._refused)
         self._registry_read = asyncio.Event()
         self._sessions: dict[str, SessionEntry] | None = None
@@ -149,7 +149,7 @@ class Bridge:
             raise StartError(
                 f"cannot listen on ops.listen {ops.listen}: {error.strerror}. Set another address"
             ) from error
-        async with serve(listener, self):
+        async with serve(listener, self.snapshot):
             log.info("ops.listening", address=ops.listen)
             yield
 
@@ -158,7 +158,7 @@ class Bridge:
         while True:
             try:
                 await self._prepare_once()
-            except (KafkaUnavailableError, KafkaError, OSError, TimeoutError) as error:
+            except (KafkaError, OSError, TimeoutError) as error:
                 METRICS.kafka_errors.labels("start").inc()
                 text = str(error) or type(error).__name__
                 if text != self._hindrance:
@@ -193,27 +193,14 @@ class Bridge:
             return self._hindrance
         if not self._registry_read.is_set():
             return "the registry has not been read yet: is Kafka reachable?"
-        if self._group is None or not self._group.joined:
+        if self._group is None or not self._group.is_member:
             return "not a member of the consumer group yet, or partitions are being dealt out anew"
-        if not self._group.holds():
+        if not self._group.is_current():
             return "Kafka has not answered a heartbeat within the session time-out"
         if not self._workers:
             return "owns no partition: there are more processes than partitions"
         waiting = sorted(number for number, (worker, _) in self._workers.items() if not worker.ready)
         return f"partitions are being opened, or cannot commit: {waiting}" if waiting else None
-
-    def observe(self) -> None:
-        """Bring the gauges up to date."""
-        agents = [agent for worker, _ in self._workers.values() for agent in worker.agents or ()]
-        states = Counter(agent.condition for agent in agents)
-        for condition in CONDITIONS:
-            METRICS.agents.labels(condition).set(states[condition])
-        waiting = [entry for agent in agents for entry in agent.pending.entries]
-        METRICS.inbox_pending.set(len(waiting))
-        METRICS.inbox_oldest_seconds.set(
-            time.time() - min((entry.received_at for entry in waiting), default=time.time())
-        )
-        METRICS.token_reloads.set(self._tokens.reloads)
 
     def snapshot(self) -> Snapshot:
         """What this process is doing, for the page and ``status``."""
@@ -223,8 +210,9 @@ class Bridge:
             owned={number: worker for number, (worker, _) in self._workers.items()},
             partitions_total=self._settings.topics.partitions,
             registered=len(self._registry),
-            refused=len(self._registry.bad()),
-            host_down=self._host.down,
+            refused=len(self._registry.invalid_entries()),
+            host_down=self._host.is_open,
+            token_reloads=self._tokens.reloads,
         )
 
     # -- parts that run all along
@@ -247,22 +235,23 @@ class Bridge:
 
         It counts as read once it has the entries of the sessions file.
         """
-        position = TopicPartition(self._clients.topic("sessions"), 0)
+        topic = self._clients.topic("sessions")
         read = written = -1
         failures = RepeatFilter()
         while True:
             try:
-                async for messages, whole in self._clients.follow(position):
-                    for message in messages:
-                        if message.offset > read:
-                            self._registry.read(message)
-                            read = message.offset
-                    if whole and read >= written and not self._registry_read.is_set():
-                        written = await self._register()
-                        if read >= written:
-                            self._registry_read.set()
-                            log.info("registry.read", agents=len(self._registry))
-            except (KafkaUnavailableError, KafkaError, OSError, TimeoutError) as error:
+                async with open_reader(self._clients.connection, [(topic, 0)]) as reader:
+                    while True:
+                        if reader.at_end and read >= written and not self._registry_read.is_set():
+                            written = await self._register()
+                            if read >= written:
+                                self._registry_read.set()
+                                log.info("registry.read", agents=len(self._registry))
+                        for message in await reader.fetch():
+                            if message.offset > read:
+                                self._registry.read(message)
+                                read = message.offset
+            except (KafkaError, OSError, TimeoutError) as error:
                 METRICS.kafka_errors.labels("registry").inc()
                 if failures.is_new(error):
                     log.warning("registry.read_failed", error=error)
@@ -325,7 +314,6 @@ class Bridge:
         for number in partitions - self._workers.keys():
             worker = self._worker(number)
             self._workers[number] = worker, self._tasks.create_task(worker.run())
-        METRICS.partitions.set(len(self._workers))
         log.info("partitions.assigned", partitions=sorted(partitions), kept=len(partitions) if kept else 0)
 
     def _deliver(self, number: int, messages: Sequence[Message]) -> None:
@@ -341,7 +329,7 @@ class Bridge:
             return Journal(number, self._clients, self._encoder, group.commit, committed)
 
         def agents(partition: Journal) -> PartitionAgents:
-            return PartitionAgents(partition, count, self._registry, self._poller, self._policy)
+            return PartitionAgents(partition, count, self._registry, self._poller.update, self._policy)
 
         return PartitionOwner(number, group, partition, agents, self._gathering)
 
@@ -378,19 +366,7 @@ class Bridge:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _holds(self) -> bool:
-        return self._group is not None and self._group.holds()
-
-
-def _way(asm: AsmSettings) -> httpx.AsyncBaseTransport | Pool:
-    """To the service: through the proxy, if there is one."""
-    options: dict[str, Any] = {
-        "ca_file": asm.ca_file,
-        "connect_timeout": asm.connect_timeout,
-        "request_timeout": asm.request_timeout,
-        "max_connections": asm.max_connections,
-        "http2": asm.http2,
-    }
-    return transport(proxy=asm.proxy, **options) if asm.proxy else Pool(httpx.URL(asm.base_url), **options)
+        return self._group is not None and self._group.is_current()
 
 
 async def _until(stop: asyncio.Event, work: Awaitable[Any]) -> None:
@@ -405,18 +381,3 @@ async def _until(stop: asyncio.Event, work: Awaitable[Any]) -> None:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
-
-
-def _on_signals(stop: asyncio.Event) -> None:
-    """The first signal drains, the second one ends at once."""
-    loop = asyncio.get_running_loop()
-
-    def caught(number: int) -> None:
-        if stop.is_set():
-            signal.signal(number, signal.SIG_DFL)
-            signal.raise_signal(number)
-        stop.set()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, caught, number)
-    loop.add_signal_handler(signal.SIGUSR1, stop.set)  # a worker's parent has ended (bridge/supervisor.py)

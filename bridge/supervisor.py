@@ -26,8 +26,8 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from bridge.ops.http import answering, listen
-from bridge.testing.embedded import free_port
+from bridge.ops.http import answering, free_port, listen
+from bridge.signals import stop_on_signals
 
 log = structlog.get_logger()
 
@@ -73,29 +73,12 @@ async def _run(workers: "Supervisor", ops: tuple[str, int]) -> int:
     except OSError as error:
         log.error("run.failed", error=f"cannot listen on ops.listen {host}:{port}: {error.strerror}. Set another one")  # noqa: TRY400 - the text says it all
         return 1
-    stop = asyncio.Event()
-    _on_signals(stop, workers)
+    stop = stop_on_signals(workers.kill)
     async with workers.client, answering(listener, application(workers)):
         log.info("ops.listening", address=f"{host}:{port}", workers=len(workers.children))
         code = await workers.run(stop)
     log.info("run.stopped")
     return code
-
-
-def _on_signals(stop: asyncio.Event, workers: "Supervisor") -> None:
-    """The first signal drains; the second one ends all at once."""
-    loop = asyncio.get_running_loop()
-
-    def caught(number: int) -> None:
-        if stop.is_set():
-            workers.kill()
-            signal.signal(number, signal.SIG_DFL)
-            signal.raise_signal(number)
-        log.info("run.draining", workers=workers.alive)
-        stop.set()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, caught, number)
 
 
 class Supervisor:
@@ -117,6 +100,8 @@ class Supervisor:
         """Until ``stop``, which is also set here when a worker cannot work at all. Returns the exit code."""
         async with asyncio.TaskGroup() as tasks:
             kept = [tasks.create_task(self._keep(child, stop)) for child in self.children]
+            await stop.wait()
+            log.info("run.draining", workers=self.alive)
         return max(task.result() for task in kept)
 
     def kill(self) -> None:

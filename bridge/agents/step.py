@@ -1,34 +1,41 @@
 """A step: what one answer, or one decision, adds. It is committed whole or not at all."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from asm_bridge_schemas.records import AgentState, Published
+from bridge.agents.trace import Trace
 from bridge.clock import rfc3339
-from bridge.telemetry.tracing import Trace
-
-if TYPE_CHECKING:
-    from opentelemetry.trace import SpanContext
+from bridge.record_id import RecordId
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
-    """What could not be handled: the original key, value and headers, why, and where it stood
-    (``topic/partition/offset``)."""
+    """What could not be handled: the original's key, value and headers, why (a code and a text), and where it stood.
+
+    ``time``: when the dead letter was written, in seconds since 1970; 0 before it is.
+    """
 
     key: bytes | None
     value: bytes | None
-    headers: tuple[tuple[str, bytes], ...] = ()
+    headers: tuple[tuple[str, bytes | None], ...] = ()
     code: str
     text: str
-    origin: str
+    origin: RecordId
+    time: float = 0.0
+
+    @property
+    def agent_id(self) -> str | None:
+        """The key as text; None for a record without a key."""
+        return None if self.key is None else self.key.decode(errors="backslashreplace")
 
 
 class Step:
     """Gathers the records of one agent, numbering them, beside the state after them.
 
     ``state`` is replaced, never changed in place. ``finished`` holds the offsets of inbox entries that the step
-    completes, ``traces`` the sender's trace of the records (by position) that tell of an injection, ``span`` the poll.
+    completes, ``traces`` the sender's trace of the records (by position) that are about an injection, ``span`` the
+    context of the poll's span.
     """
 
     __slots__ = ("_at", "dead_letters", "finished", "now", "records", "span", "state", "traces")
@@ -41,11 +48,11 @@ class Step:
         self.dead_letters: list[DeadLetter] = []
         self.finished: list[int] = []
         self.traces: dict[int, Trace] = {}
-        self.span: SpanContext | None = None
+        self.span: Any = None
 
     @property
     def at(self) -> str:
-        """``now`` as records have it. Most steps tell nothing, and never write it."""
+        """``now`` as records have it. Most steps have no record, and never need it."""
         if self._at is None:
             self._at = rfc3339(self.now)
         return self._at
@@ -53,7 +60,7 @@ class Step:
     def set(self, **fields: Any) -> None:
         self.state = msgspec.structs.replace(self.state, **fields)
 
-    def tell(self, record: type[Published], trace: Trace | None = None, **fields: Any) -> None:
+    def emit(self, record: type[Published], trace: Trace | None = None, **fields: Any) -> None:
         """Add a record to the agent's stream; of an agent that is not watched, it belongs to none."""
         state = self.state
         watched = state.stream_id is not None

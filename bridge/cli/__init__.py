@@ -1,54 +1,68 @@
-"""``asm-bridge``: one module a command. They parse, call and print; what they need is imported when they run."""
+"""``asm-bridge``: one module a command, imported when the command is called."""
 
 import sys
-from typing import Annotated, NoReturn
+from importlib import import_module
+from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
-from bridge import __version__
-from bridge.cli import check, config, dead_letters, inject, run, schemas, sessions, status, tail, topics
-from bridge.cli.bench import bench
-from bridge.cli.demo import demo
-from bridge.cli.options import SettingsCommand
-from bridge.cli.output import CommandError
-from bridge.cli.simulate import simulate
+import bridge
+from bridge.cli.errors import CliError
 
-app = typer.Typer(
-    help="Publishes to Kafka what TCN's Agent State Manager tells about agents, and delivers events the other way.",
-    pretty_exceptions_enable=False,
-)
-app.command(cls=SettingsCommand)(run.run)
-app.command()(demo)
-app.command()(simulate)
-app.command(cls=SettingsCommand)(check.check)
-app.add_typer(topics.app, name="topics")
-app.add_typer(sessions.app, name="sessions")
-app.command(cls=SettingsCommand)(inject.inject)
-app.command(cls=SettingsCommand)(tail.tail)
-app.add_typer(dead_letters.app, name="dead-letters")
-app.command(cls=SettingsCommand)(status.status)
-app.command(cls=SettingsCommand)(config.config)
-app.add_typer(schemas.app, name="schemas")
-app.command()(bench)
+COMMANDS = {
+    "run": "Run the bridge until a signal stops it.",
+    "demo": "Show everything at work: a broker, simulated agents and the bridge.",
+    "simulate": "Stand in for the vendor's service: an HTTP server with simulated agents.",
+    "check": "Try everything that run needs, and say what is wrong and how to fix it.",
+    "topics": "Create the bridge's topics.",
+    "sessions": "Manage the registry of watched agents.",
+    "inject": "Send one event to an agent's session and wait for its outcome.",
+    "tail": "Print records as they arrive, decoded, one line each.",
+    "dead-letters": "List what could not be handled, and send it again.",
+    "status": "Take one look at a running bridge.",
+    "config": "Show the settings in force and where each came from.",
+    "schemas": "Export the records' schemas.",
+    "bench": "Measure what the bridge costs: CPU per poll, rates, memory, latencies.",
+}
+"""Name and short help; ``bridge.cli.NAME`` has the command, as a Typer application named ``app``."""
 
 
-def _show_version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"asm-bridge {__version__}")
+class _LazyCommand(TyperCommand):
+    """Stands for a command in help, suggestions and completions; imports it when it is called."""
+
+    def make_context(self, info_name: Any, args: Any, parent: Any = None, **extra: Any) -> Any:
+        module = import_module(f"bridge.cli.{str(self.name).replace('-', '_')}")
+        return typer.main.get_command(module.app).make_context(info_name, args, parent=parent, **extra)
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"asm-bridge {bridge.__version__}")
         raise typer.Exit
 
 
-@app.callback()
 def _options(
     version: Annotated[
         bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
     ] = False,
 ) -> None:
-    pass
+    """Publish what TCN's Agent State Manager reports about agents to Kafka, and deliver events the other way."""
+
+
+def _group() -> TyperGroup:
+    # Help is plain text everywhere: importing rich would take as long as everything else together.
+    app = typer.Typer(rich_markup_mode=None, context_settings={"max_content_width": 120})
+    app.callback()(_options)
+    group = typer.main.get_command(app)
+    assert isinstance(group, TyperGroup)
+    for name, short_help in COMMANDS.items():
+        group.add_command(_LazyCommand(name, short_help=short_help))
+    return group
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
-    """Run a command and exit: 0 done; 1 it ran and failed; 2 wrong usage or settings."""
+    """Run a command and exit. 0: done; 1: failure; 2: usage or configuration error (all of them are listed)."""
     arguments = sys.argv[1:] if arguments is None else arguments
     code = _run(arguments or ["--help"])
     sys.exit(code if arguments else 2)
@@ -56,18 +70,19 @@ def main(arguments: list[str] | None = None) -> NoReturn:
 
 def _run(arguments: list[str]) -> int:
     try:
-        result = app(arguments, prog_name="asm-bridge", standalone_mode=False)
-    except CommandError as error:
-        return _complain(error.message, error.exit_code)
+        result = _group()(arguments, prog_name="asm-bridge", standalone_mode=False)
+    except CliError as error:
+        return _report(error.message, error.exit_code)
     except typer.TyperException as error:
         context = getattr(error, "ctx", None)
-        hint = f". See `{context.command_path} --help`." if context else "."
-        return _complain(error.format_message().rstrip(".") + hint, error.exit_code)
+        hint = f" See `{context.command_path} --help`." if context else ""
+        text = error.format_message().replace("Value error, ", "")  # pydantic's, of choices
+        return _report((text if text.endswith(("?", ".")) else f"{text}.") + hint, error.exit_code)
     except typer.Abort:
-        return _complain("interrupted", 1)
+        return _report("interrupted", 1)
     return result if isinstance(result, int) else 0
 
 
-def _complain(text: str, code: int) -> int:
+def _report(text: str, code: int) -> int:
     typer.echo(f"asm-bridge: {text}", err=True)
     return code

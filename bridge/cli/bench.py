@@ -1,60 +1,67 @@
 """``asm-bridge bench``."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from bridge.cli.output import CommandError, UsageError, print_json, print_table
+from bridge.cli.errors import CliError, UsageError
+from bridge.cli.options import Command, new_app
+from bridge.cli.output import print_json, print_table
+from bridge.kafka import KafkaUnavailableError
+from bridge.testing.bench import runner
+from bridge.testing.bench.report import as_json, tables
+from bridge.testing.bench.runner import Report
+from bridge.testing.bench.scenarios import KINDS, ON_REQUEST, SIZES, scenarios
+from bridge.testing.brokers import BrokerUnavailableError
 
-if TYPE_CHECKING:
-    from bridge.testing.bench.runner import Report
+app = new_app()
 
 
+@app.command(cls=Command)
 def bench(
     broker: Annotated[
         str | None,
-        typer.Option(metavar="HOST:PORT", help="Kafka to use; else the best that this machine can run is started."),
+        typer.Option(metavar="HOST:PORT", help="Kafka to use (default: starts the best that this machine can run)."),
     ] = None,
     sessions: Annotated[
-        str | None, typer.Option(metavar="N,...", help="How many sessions (default: 500,1000,2000,5000).")
+        str | None, typer.Option(metavar="N,...", help="Numbers of sessions (default: 500,1000,2000,5000).")
     ] = None,
     seconds: Annotated[
-        float | None, typer.Option(min=1, help="How long each measurement takes (default: 15; quick: 3).")
+        float | None,
+        typer.Option(min=1, metavar="SECONDS", help="Duration of each measurement (default: 15; with --quick: 3)."),
     ] = None,
     interval: Annotated[
-        float, typer.Option(min=0.05, help="Seconds between two polls of a session, in load, scale and recovery.")
+        float,
+        typer.Option(
+            min=0.05, metavar="SECONDS", help="Time between two polls of a session, in load, scale and recovery."
+        ),
     ] = 1.0,
     only: Annotated[
         str | None,
         typer.Option(
             metavar="KIND,...",
-            help="Some of load, flat, latency, memory, scale, workers, recovery, queue; and growth, which takes "
-            "minutes and is measured only when named here.",
+            help="What to measure: load, flat, latency, memory, scale, workers, recovery, queue; growth takes minutes "
+            "and is measured only if it is named here.",
         ),
     ] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="200 sessions, 3 s each: about two and a half minutes.")
     ] = False,
-    json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
-    """Measure what the bridge costs: CPU a poll, rates, memory, latencies, beside the pollers of bench/peers.
+    """Measure what the bridge costs: CPU per poll, rates, memory, latencies, beside the pollers of bench/peers.
 
-    Against Kafka and a service of its own, both on this machine; the client has one core for itself.
+    Runs against Kafka and a simulated service, both on this machine; the client has one core for itself.
     """
-    from bridge.kafka import KafkaUnavailableError
-    from bridge.testing.bench import runner
-    from bridge.testing.bench.scenarios import KINDS, ON_REQUEST, SIZES, scenarios
-    from bridge.testing.embedded import EmbeddedBrokerError
-
     sizes = numbers(sessions) if sessions else ([200] if quick else list(SIZES))
     plan = scenarios(_kinds(only, KINDS, ON_REQUEST), sizes, seconds or (3.0 if quick else 15.0), quick, interval)
     try:
         report = runner.run(broker, plan, lambda line: typer.echo(line, err=True))
-    except (EmbeddedBrokerError, KafkaUnavailableError) as error:
-        raise CommandError(str(error)) from None
+    except (BrokerUnavailableError, KafkaUnavailableError) as error:
+        raise CliError(str(error)) from None
     _print(report, json)
     if not any(measurement.figures for measurement in report.measurements):
-        raise CommandError("nothing could be measured: see the notes")
+        raise CliError("nothing could be measured: see the notes")
 
 
 def numbers(text: str) -> list[int]:
@@ -64,7 +71,7 @@ def numbers(text: str) -> list[int]:
     except ValueError:
         sizes = []
     if not sizes or min(sizes) < 1:
-        raise UsageError(f"--sessions: {text!r} is not one or more numbers with commas between, e.g. 500,1000")
+        raise UsageError(f"--sessions: {text!r} is not a list of numbers separated by commas, e.g. 500,1000")
     return sizes
 
 
@@ -72,13 +79,11 @@ def _kinds(text: str | None, default: tuple[str, ...], on_request: tuple[str, ..
     known = default + on_request
     kinds = text.split(",") if text else list(default)
     if unknown := [kind for kind in kinds if kind not in known]:
-        raise UsageError(f"--only: there is no {', '.join(unknown)}; choose of {', '.join(known)}")
+        raise UsageError(f"--only: unknown: {', '.join(unknown)}; choose from {', '.join(known)}")
     return kinds
 
 
-def _print(report: "Report", json: bool) -> None:
-    from bridge.testing.bench.report import as_json, tables
-
+def _print(report: Report, json: bool) -> None:
     if json:
         print_json(as_json(report.machine, report.measurements, report.notes))
         return

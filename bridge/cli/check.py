@@ -2,33 +2,37 @@
 
 import logging
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from bridge.cli.options import settings_of
-from bridge.cli.output import print_json, print_table, progress, run_async
+from bridge.check import Finding, examine, failed
+from bridge.cli.options import SettingsCommand, new_app, settings_of
+from bridge.cli.output import print_json, print_table, progress
+from bridge.cli.running import run_async
+from bridge.settings import Settings
+from bridge.telemetry.logs import setup_logging
 
-if TYPE_CHECKING:
-    from bridge.check import Finding
-    from bridge.settings import Settings
+app = new_app()
 
 
+@app.command(cls=SettingsCommand)
 def check(
     ctx: typer.Context,
-    offline: Annotated[bool, typer.Option("--offline", help="Only what needs neither Kafka nor the service.")] = False,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Only the checks that need neither Kafka nor the service.")
+    ] = False,
     all_agents: Annotated[
-        bool, typer.Option("--all-agents", help="Try every agent's token, 10 a second, not only 20 of them.")
+        bool, typer.Option("--all-agents", help="Try every agent's token, 10 per second, instead of only 20 of them.")
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
-    """Try everything that run needs, and say what is wrong and what to do, in half a minute. Changes nothing.
+    """Try everything that run needs, and say what is wrong and how to fix it; takes up to half a minute.
 
-    Exits with 0 if all is well, but for warnings; 1 if there is a problem; 2 if settings are wrong.
+    Changes nothing. Exit codes: 0: no problem, though there may be warnings; 1: a problem; 2: usage or configuration
+    error.
     """
-    from bridge.check import failed
-
-    findings = _examined(settings_of(ctx), offline, all_agents)
+    findings = _examine(settings_of(ctx), offline, all_agents)
     if json:
         print_json([asdict(finding) for finding in findings])
     else:
@@ -37,16 +41,13 @@ def check(
         raise typer.Exit(1)
 
 
-def _examined(settings: "Settings", offline: bool, all_agents: bool) -> "list[Finding]":
-    from bridge.check import examine
-    from bridge.telemetry.logs import setup_logging
-
-    # What the bridge's parts and its libraries log of what they meet is told once, by the findings.
+def _examine(settings: Settings, offline: bool, all_agents: bool) -> list[Finding]:
+    # What the bridge's parts and its libraries would log is reported once, by the findings.
     setup_logging("console")
     logging.disable(logging.CRITICAL)
-    with progress("trying tokens") as asked:
-        return run_async(examine(settings, offline=offline, all_agents=all_agents, asked=asked))
+    with progress("trying tokens") as report:
+        return run_async(examine(settings, offline=offline, all_agents=all_agents, on_progress=report))
 
 
-def _row(finding: "Finding") -> tuple[str, ...]:
+def _row(finding: Finding) -> tuple[str, ...]:
     return finding.check, finding.result, finding.found, finding.advice

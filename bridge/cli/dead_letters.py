@@ -4,24 +4,28 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from bridge.cli.inject import details
-from bridge.cli.options import SettingsCommand, settings_of
-from bridge.cli.output import CommandError, UsageError, print_json, print_table, printable, run_async, seconds
+from bridge.agents.step import DeadLetter
+from bridge.cli.errors import CliError, UsageError
+from bridge.cli.inject import details, open_inbox
+from bridge.cli.options import SettingsCommand, new_app, seconds, settings_of
+from bridge.cli.output import print_json, print_table
+from bridge.cli.running import run_async
+from bridge.clock import rfc3339
+from bridge.kafka.dead_letters import NotResendable, Resend, read
+from bridge.kafka.dead_letters import resend as prepare
+from bridge.printable import printable
+from bridge.settings import Settings
 
-if TYPE_CHECKING:
-    from bridge.kafka.dead_letters import Again, Letter
-    from bridge.settings import Settings
+app = new_app("List what could not be handled, and send it again.")
 
-app = typer.Typer(help="What could not be handled, and sending it again.", add_completion=False)
-
-Agent = Annotated[str | None, typer.Option(metavar="ID", help="Only this agent's.")]
+Agent = Annotated[str | None, typer.Option(metavar="ID", help="Only those of this agent.")]
 Code = Annotated[str | None, typer.Option(metavar="CODE", help="Only those with this error code, e.g. unknown_agent.")]
-Since = Annotated[str | None, typer.Option(metavar="DURATION", help="Only those of the last so long, e.g. 2h.")]
-_WELL = ("delivered", "duplicate")
+Since = Annotated[str | None, typer.Option(metavar="DURATION", help="Only those newer than this, e.g. 2h.")]
+_SUCCESS = ("delivered", "duplicate")
 
 
 @app.command("list", cls=SettingsCommand)
@@ -30,11 +34,11 @@ def list_(
     agent: Agent = None,
     code: Code = None,
     since: Since = None,
-    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Only the newest so many.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Only the newest N.")] = None,
     json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
-    """Show the dead letters, the oldest first."""
-    found = run_async(_read(settings_of(ctx), _wanted(agent, code, since)))
+    """List the dead letters, the oldest first."""
+    found = run_async(_read(settings_of(ctx), _filter(agent, code, since)))
     found = list(deque(found, maxlen=limit))
     if json:
         print_json([_object(letter) for letter in found])
@@ -48,179 +52,167 @@ def resend(
     ctx: typer.Context,
     origins: Annotated[
         list[str] | None,
-        typer.Argument(metavar="ORIGIN", help="topic/partition/offset as list shows it, or partition/offset."),
+        typer.Argument(metavar="ORIGIN", help="topic/partition/offset as shown by list, or partition/offset."),
     ] = None,
     agent: Agent = None,
     code: Code = None,
     since: Since = None,
-    all_: Annotated[bool, typer.Option("--all", help="Every one that can be sent.")] = False,
+    all_: Annotated[bool, typer.Option("--all", help="All that can be sent again.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be sent.")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the outcomes.")] = False,
-    timeout: Annotated[str, typer.Option(metavar="DURATION", help="How long to wait for them, in all.")] = "30s",
+    timeout: Annotated[
+        str, typer.Option(metavar="DURATION", help="How long to wait for all of them together.")
+    ] = "30s",
     json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
-    """Send the originals of dead letters to their agents again, in their first order.
+    """Send the originals of dead letters to their agents again, in their original order.
 
-    An event that was delivered meanwhile comes back as duplicate. Exits with 1 if a named one could not be sent, or,
-    with --wait, if one was neither delivered nor a duplicate.
+    An event that has been delivered since is a duplicate. Exits with 1 if a dead letter that you named could not be
+    sent or, with --wait, if the outcome of one is neither delivered nor duplicate.
     """
     if all_ == bool(origins or agent or code or since):
-        raise UsageError("name origins, or give --agent, --code or --since; or --all, alone")
-    settings, patience = settings_of(ctx), seconds("--timeout", timeout) if wait else None
-    letters = run_async(_read(settings, _wanted(agent, code, since)))
+        raise UsageError("name the origins, or give --agent, --code or --since, or only --all")
+    settings, wait_time = settings_of(ctx), seconds("--timeout", timeout) if wait else None
+    letters = run_async(_read(settings, _filter(agent, code, since)))
     found = _prepared(letters, origins or [])
-    say = _quiet if json else _line
+    report = _quiet if json else _line
     for one in found:
-        if one.again is None or dry_run:
-            say(one)
-    if not dry_run and any(one.again for one in found):
-        run_async(_send(settings, [one for one in found if one.again], patience, say))
+        if one.resend is None or dry_run:
+            report(one)
+    if not dry_run and any(one.resend for one in found):
+        run_async(_send(settings, [one for one in found if one.resend], wait_time, report))
     if json:
         print_json([one.as_object() for one in found])
     elif not found:
         typer.echo("nothing to send")
-    _judge(found, bool(origins), patience if not dry_run else None)
+    _judge(found, bool(origins), wait_time if not dry_run else None)
 
 
-def _judge(found: "list[_Resent]", named: bool, patience: float | None) -> None:
-    """Exits with 1 if not all that was asked for has been done."""
+def _judge(found: "list[_Resent]", named: bool, timeout: float | None) -> None:
+    """Exits with 1 unless everything that was asked for has been done."""
     sent = [one for one in found if one.entry is not None]
-    silent = [one.origin for one in sent if patience is not None and one.outcome is None]
+    silent = [one.origin for one in sent if timeout is not None and one.outcome is None]
     if silent:
-        raise CommandError(
-            f"no outcome within {patience:g} s of {', '.join(silent)}: they stay in the inbox until they are delivered "
-            "or expire; check that a bridge runs with these settings and that the agents are logged in"
+        raise CliError(
+            f"no outcome within {timeout:g} s of {', '.join(silent)}: they stay in the inbox until they are delivered "
+            "or expire; check that a bridge is running with these settings and that the agents are logged in"
         )
-    if (named and any(one.unfit for one in found)) or any(one.failed for one in sent):
+    if (named and any(one.problem for one in found)) or any(one.failed for one in sent):
         raise typer.Exit(1)
 
 
 @dataclass(slots=True)
 class _Resent:
-    """A dead letter and what became of it."""
+    """A dead letter and what has become of it."""
 
     origin: str
     key: str | None
-    again: "Again | None" = None
-    unfit: str | None = None
+    resend: Resend | None = None
+    problem: str | None = None
     entry: str | None = None
     outcome: dict[str, Any] | None = None
 
     @property
     def failed(self) -> bool:
-        return self.outcome is not None and self.outcome["outcome"] not in _WELL
+        return self.outcome is not None and self.outcome["outcome"] not in _SUCCESS
 
     def as_object(self) -> dict[str, Any]:
         return {
             "origin": self.origin,
             "key": self.key,
-            "cannot_be_sent": self.unfit,
-            "injection_id": self.again and self.again.injection_id,
-            "note": self.again and self.again.note,
+            "cannot_be_sent": self.problem,
+            "injection_id": self.resend and self.resend.injection_id,
+            "note": self.resend and self.resend.note,
             "entry": self.entry,
             "outcome": self.outcome,
         }
 
 
-def _prepared(letters: "Iterable[Letter]", origins: list[str]) -> list[_Resent]:
-    """The wanted ones in their first order, one for each origin. Raises ``CommandError`` if one that is named lacks."""
-    newest = {letter.origin: letter for letter in letters}
-    names = {entry: origin for origin, letter in newest.items() for entry in (origin, letter.entry)}
+def _prepared(letters: Iterable[DeadLetter], origins: list[str]) -> list[_Resent]:
+    """The chosen ones in their original order, one for each origin. Raises ``CliError`` if a named one is missing."""
+    newest = {str(letter.origin): letter for letter in letters}
+    names = {entry: origin for origin, letter in newest.items() for entry in (origin, letter.origin.entry)}
     if unknown := [origin for origin in origins if origin not in names]:
-        raise CommandError(f"nothing was sent: there is no such dead letter: {', '.join(unknown)}")
+        raise CliError(f"nothing was sent: no such dead letter: {', '.join(unknown)}")
     chosen = [newest[names[origin]] for origin in origins] if origins else list(newest.values())
-    return [_attempt(letter) for letter in sorted(chosen, key=_place)]
+    return [_attempt(letter) for letter in sorted(chosen, key=lambda letter: letter.origin)]
 
 
-def _attempt(letter: "Letter") -> _Resent:
-    from bridge.kafka.dead_letters import UnfitError, again
-
-    resent = _Resent(letter.origin, letter.agent_id)
+def _attempt(letter: DeadLetter) -> _Resent:
+    resent = _Resent(str(letter.origin), letter.agent_id)
     try:
-        resent.again = again(letter, time.time())
-    except UnfitError as error:
-        resent.unfit = str(error)
+        resent.resend = prepare(letter, time.time())
+    except NotResendable as error:
+        resent.problem = str(error)
     return resent
 
 
-def _place(letter: "Letter") -> tuple[str, int, int]:
-    topic, *place = letter.origin.rsplit("/", 2)
-    partition, offset = (int(part) if part.isdigit() else 0 for part in (place or ["", ""]))
-    return topic, partition, offset
-
-
 async def _send(
-    settings: "Settings", resent: list[_Resent], patience: float | None, say: Callable[[_Resent], None]
+    settings: Settings, resent: list[_Resent], timeout: float | None, report: Callable[[_Resent], None]
 ) -> None:
-    from bridge.cli.injection import opened
-
-    agents = [one.again.agent_id for one in resent if one.again]
-    async with opened(settings, agents, wait=patience is not None) as inbox:
+    agents = [one.resend.agent_id for one in resent if one.resend]
+    async with open_inbox(settings, agents, wait=timeout is not None) as inbox:
         for one in resent:
-            assert one.again is not None
-            one.entry = await inbox.put(one.again.agent_id, one.again.value, one.again.headers)
-            if patience is None:
-                say(one)
-        if patience is None:
+            assert one.resend is not None
+            one.entry = await inbox.put(one.resend.agent_id, one.resend.value, one.resend.headers)
+            if timeout is None:
+                report(one)
+        if timeout is None:
             return
         waiting = {one.entry: one for one in resent if one.entry}
-        async for outcome in inbox.outcomes(waiting.keys(), patience):
+        async for outcome in inbox.outcomes(waiting.keys(), timeout):
             one = waiting.pop(outcome["entry"])
             one.outcome = outcome
-            say(one)
+            report(one)
         for one in waiting.values():
-            say(one)
+            report(one)
 
 
 def _line(one: _Resent) -> None:
     """One line: to standard error, if it cannot be sent."""
     whose = f"{one.origin} of {one.key or 'no agent'}"
-    if one.again is None:
-        text = f"{whose}: cannot be sent again: {one.unfit}"
+    if one.resend is None:
+        text = f"{whose}: cannot be sent again: {one.problem}"
     elif one.entry is None:
         text = f"{whose}: would be sent"
     elif one.outcome is None:
-        text = f"{whose}: sent, id {one.again.injection_id}, entry {one.entry}"
+        text = f"{whose}: sent, id {one.resend.injection_id}, entry {one.entry}"
     else:
         text = f"{whose}: {one.outcome['outcome']}, {details(one.outcome)}"
-    note = f"; {one.again.note}" if one.again and one.again.note else ""
-    typer.echo(printable(text + note), err=one.again is None)
+    note = f"; {one.resend.note}" if one.resend and one.resend.note else ""
+    typer.echo(printable(text + note), err=one.resend is None)
 
 
 def _quiet(one: _Resent) -> None:
     pass
 
 
-async def _read(settings: "Settings", wanted: "Callable[[Letter], bool]") -> "list[Letter]":
-    """Those that are wanted, by time."""
-    from bridge.kafka.dead_letters import read
-
+async def _read(settings: Settings, matches: Callable[[DeadLetter], bool]) -> list[DeadLetter]:
+    """Those that match, by time."""
     topic = settings.topics.name("dead-letters")
-    found = [letter async for letter in read(settings.kafka, topic) if wanted(letter)]
+    found = [letter async for letter in read(settings.kafka, topic) if matches(letter)]
     return sorted(found, key=lambda letter: letter.time)
 
 
-def _wanted(agent: str | None, code: str | None, since: str | None) -> "Callable[[Letter], bool]":
+def _filter(agent: str | None, code: str | None, since: str | None) -> Callable[[DeadLetter], bool]:
     after = 0.0 if since is None else time.time() - seconds("--since", since)
 
-    def wanted(letter: "Letter") -> bool:
+    def matches(letter: DeadLetter) -> bool:
         return letter.time >= after and agent in (None, letter.agent_id) and code in (None, letter.code)
 
-    return wanted
+    return matches
 
 
-def _object(letter: "Letter") -> dict[str, Any]:
-    from bridge.clock import rfc3339
-
+def _object(letter: DeadLetter) -> dict[str, Any]:
     return {
         "time": rfc3339(letter.time),
-        "origin": letter.origin,
+        "origin": str(letter.origin),
         "key": letter.agent_id,
         "code": letter.code,
-        "error": letter.error,
+        "error": letter.text,
         "bytes": None if letter.value is None else len(letter.value),
     }
 
 
-def _row(letter: "Letter") -> tuple[str, ...]:
+def _row(letter: DeadLetter) -> tuple[str, ...]:
     return tuple("-" if field is None else str(field) for field in _object(letter).values())

@@ -4,35 +4,42 @@ from typing import Annotated
 
 import typer
 
-from bridge.cli.output import CommandError, UsageError, run_async, seconds
+from bridge.app import StartError
+from bridge.cli.errors import CliError, UsageError
+from bridge.cli.options import Command, new_app, seconds
+from bridge.cli.running import run_async
+from bridge.testing.brokers import BrokerUnavailableError
+from bridge.testing.demo import Demo
+
+app = new_app()
 
 
+@app.command(cls=Command)
 def demo(
-    for_: Annotated[str | None, typer.Option("--for", metavar="DURATION", help="End after this time.")] = None,
-    sessions: Annotated[int, typer.Option(min=1, max=2000, help="How many agents are simulated.")] = 10,
+    for_: Annotated[str | None, typer.Option("--for", metavar="DURATION", help="Stop after this time.")] = None,
+    sessions: Annotated[int, typer.Option(min=1, max=2000, metavar="N", help="Number of simulated agents.")] = 10,
     broker: Annotated[
         str | None,
-        typer.Option(metavar="HOST:PORT", help="Kafka to use instead of the embedded broker; its topics get a prefix."),
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Use this Kafka instead of the embedded broker; the demo's topics get a prefix of their own.",
+        ),
     ] = None,
 ) -> None:
-    """See it all at work: a broker, simulated agents, the bridge, and what flows, live. Ctrl-C ends it.
+    """Show everything at work: a broker, simulated agents and the bridge, and live what flows. Ctrl-C stops it.
 
     Exits with 0 only if records flowed both ways: from the agents to Kafka, and from Kafka to an agent.
     """
-    from bridge.app import StartError
-    from bridge.testing.demo import Demo
-    from bridge.testing.embedded import EmbeddedBrokerError
-
     duration = None if for_ is None else seconds("--for", for_)
     if broker is not None and ":" not in broker:
         raise UsageError(f"--broker: {broker!r} is not HOST:PORT")
     try:
         missing = run_async(Demo(sessions, broker).run(duration))
-    except EmbeddedBrokerError as error:
-        raise CommandError(str(error)) from None
+    except BrokerUnavailableError as error:
+        raise CliError(str(error)) from None
     except ExceptionGroup as errors:
         if (failed := errors.subgroup(StartError)) is None:
             raise
-        raise CommandError("; ".join(str(error) for error in failed.exceptions)) from None
+        raise CliError("; ".join(str(error) for error in failed.exceptions)) from None
     if missing:
-        raise CommandError(f"the demo did not show all that it should: {', '.join(missing)}")
+        raise CliError(f"the demo did not show everything it should; missing: {', '.join(missing)}")

@@ -1,69 +1,77 @@
 """``asm-bridge inject``."""
 
+import asyncio
 import sys
 import time
 import uuid
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from bridge.cli.options import settings_of
-from bridge.cli.output import CommandError, UsageError, print_json, printable, run_async, seconds
+from asm_bridge_schemas.commands import CommandError, read_event
+from bridge import clock
+from bridge.cli.errors import CliError, UsageError
+from bridge.cli.options import SettingsCommand, new_app, seconds, settings_of
+from bridge.cli.output import print_json
+from bridge.cli.running import run_async
+from bridge.kafka.partitioner import partition_for
+from bridge.kafka.reading import Reader, open_reader
+from bridge.kafka.show import decoded
+from bridge.kafka.topics import partitions_of
+from bridge.kafka.writing import Writer, open_writer
+from bridge.printable import printable
+from bridge.registry.file import check_agent_id
+from bridge.settings import Settings
 
-if TYPE_CHECKING:
-    from bridge.cli.injection import Sent
-    from bridge.settings import Settings
+app = new_app()
 
 _HOUR = 3600.0
 
 
+@app.command(cls=SettingsCommand)
 def inject(
     ctx: typer.Context,
-    agent_id: Annotated[str, typer.Argument(metavar="AGENT_ID")],
+    agent_id: Annotated[str, typer.Argument(metavar="AGENT_ID", help="The agent's key in the registry.")],
     file: Annotated[
         str,
         typer.Argument(
-            metavar="FILE", help="One event as JSON (an entry of the vendor's events); - is standard input."
+            metavar="FILE", help="One event as JSON (an entry of the vendor's events); - reads standard input."
         ),
     ] = "-",
     id_: Annotated[
-        str | None, typer.Option("--id", help="The injection's id, by which a repetition is known; else a new one.")
+        str | None,
+        typer.Option(
+            "--id", metavar="ID", help="The injection's id, by which duplicates are recognized (default: a new one)."
+        ),
     ] = None,
     source: Annotated[
-        str | None, typer.Option(help="Who sends it; together with the id it tells a repetition.")
+        str | None, typer.Option(metavar="NAME", help="The sender; a duplicate has the same id and the same source.")
     ] = None,
     expires_at: Annotated[
         str | None,
-        typer.Option(metavar="TIME", help="RFC 3339, e.g. 2026-01-31T12:00:00Z; at most an hour ahead counts."),
+        typer.Option(metavar="TIME", help="RFC 3339, e.g. 2026-01-31T12:00:00Z; at most an hour from now."),
     ] = None,
     expires_in: Annotated[
-        str | None, typer.Option(metavar="DURATION", help="The same, counted from now, e.g. 90s.")
+        str | None, typer.Option(metavar="DURATION", help="The same as a time from now, e.g. 90s.")
     ] = None,
     timeout: Annotated[str, typer.Option(metavar="DURATION", help="How long to wait for the outcome.")] = "30s",
     wait: Annotated[bool, typer.Option(help="Wait for the outcome.")] = True,
     json: Annotated[bool, typer.Option("--json", help="Print the outcome's record as JSON.")] = False,
 ) -> None:
-    """Send one event to an agent's session and wait for its outcome; exits with 0 only if it was delivered."""
+    """Send one event to an agent's session and wait for its outcome. Exits with 0 only if it was delivered."""
     if expires_at and expires_in:
         raise UsageError("give --expires-at or --expires-in, not both")
     headers = _headers(id_ or str(uuid.uuid4()), source, _expiry(expires_at, expires_in))
     value = _read(agent_id, file)
-    outcome = run_async(
-        _send(settings_of(ctx), agent_id, value, headers, seconds("--timeout", timeout) if wait else None)
-    )
-    _show(agent_id, outcome, json)
+    wait_time = seconds("--timeout", timeout) if wait else None
+    _show(agent_id, run_async(_send(settings_of(ctx), agent_id, value, headers, wait_time)), json)
 
 
-async def _send(
-    settings: "Settings", agent_id: str, value: bytes, headers: dict[str, str], timeout: float | None
-) -> "Sent":
-    from bridge.cli.injection import send
-
-    return await send(settings, agent_id, value, headers, timeout)
-
-
-def _show(agent_id: str, sent: "Sent", json: bool) -> None:
+def _show(agent_id: str, sent: "_Sent", json: bool) -> None:
     outcome = sent.outcome
     if outcome is None:
         if json:
@@ -80,7 +88,7 @@ def _show(agent_id: str, sent: "Sent", json: bool) -> None:
 
 
 def details(outcome: dict[str, Any]) -> str:
-    """What a person wants to know of an outcome besides what it is."""
+    """What a person wants to know about an outcome besides what it is."""
     facts = {
         "reason": outcome.get("reason"),
         "HTTP": outcome.get("http_status"),
@@ -93,18 +101,14 @@ def details(outcome: dict[str, Any]) -> str:
 
 
 def _read(agent_id: str, file: str) -> bytes:
-    from asm_bridge_schemas.commands import CommandError as WrongEventError
-    from asm_bridge_schemas.commands import read_injection
-    from bridge.registry.file import check_agent_id
-
     try:
         value = _bytes(file)
         check_agent_id(agent_id)
-        read_injection(value, "application/json")
+        read_event(value, "application/json")
     except OSError as error:
-        raise CommandError(f"{file} cannot be read: {error.strerror}") from None
-    except WrongEventError as error:
-        raise CommandError(f"not sent: {error}") from None
+        raise CliError(f"{file} cannot be read: {error.strerror}") from None
+    except CommandError as error:
+        raise CliError(f"not sent: {error}") from None
     return value
 
 
@@ -117,23 +121,90 @@ def _bytes(file: str) -> bytes:
 
 
 def _expiry(at: str | None, within: str | None) -> str | None:
-    from bridge import clock as times
-
     if within is not None:
-        return times.rfc3339(time.time() + seconds("--expires-in", within))
+        return clock.rfc3339(time.time() + seconds("--expires-in", within))
     if at is None:
         return None
     try:
-        left = times.seconds(at) - time.time()
+        left = clock.seconds(at) - time.time()
     except ValueError as error:
         raise UsageError(f"--expires-at: must be an RFC 3339 time such as 2026-01-31T12:00:00Z ({error})") from None
     if left <= 0:
         raise UsageError("--expires-at: is in the past")
     if left > _HOUR:
-        typer.echo("asm-bridge: --expires-at is more than an hour ahead; the bridge takes it for an hour", err=True)
+        typer.echo("asm-bridge: --expires-at is more than an hour from now; the bridge limits it to one hour", err=True)
     return at
 
 
 def _headers(injection_id: str, source: str | None, expires_at: str | None) -> dict[str, str]:
     headers = {"content-type": "application/json", "ce_id": injection_id, "ce_source": source, "expires_at": expires_at}
     return {name: value for name, value in headers.items() if value}
+
+
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """An entry of the inbox, ``partition/offset``, and its outcome (None: not waited for)."""
+
+    injection_id: str
+    entry: str
+    outcome: dict[str, Any] | None
+
+
+class Inbox:
+    """Takes entries, and yields their outcomes if it was opened for them."""
+
+    def __init__(self, topic: str, partitions: int, writer: Writer, reader: Reader | None) -> None:
+        self._topic = topic
+        self._partitions = partitions
+        self._writer = writer
+        self._reader = reader
+
+    async def put(self, agent_id: str, value: bytes, headers: Iterable[tuple[str, bytes]]) -> str:
+        """Produce to the agent's partition; returns the entry, ``partition/offset``, once all replicas have it."""
+        partition = partition_for(agent_id, self._partitions)
+        return (await self._writer.put(self._topic, partition, agent_id.encode(), value, headers)).entry
+
+    async def outcomes(self, entries: Collection[str], timeout: float) -> AsyncIterator[dict[str, Any]]:
+        """The outcomes of these entries as they come, until all have or ``timeout`` seconds are over."""
+        assert self._reader is not None
+        missing = set(entries)
+        end = asyncio.get_running_loop().time() + timeout
+        while missing and (left := end - asyncio.get_running_loop().time()) > 0:
+            for value in map(decoded, await self._reader.fetch(min(left, 1.0))):
+                if isinstance(value, dict) and value.get("entry") in missing:
+                    missing.discard(value["entry"])
+                    yield value
+
+
+@asynccontextmanager
+async def open_inbox(settings: Settings, agents: Iterable[str], *, wait: bool) -> AsyncIterator[Inbox]:
+    """The inbox for these agents; with ``wait`` it sees the outcomes of what is put from now on.
+
+    Raises ``KafkaUnavailableError``.
+    """
+    connection, topic = settings.kafka.client_arguments(), settings.topics.name("inject")
+    count = await partitions_of(connection, topic)
+    async with AsyncExitStack() as stack:
+        reader = None
+        if wait:
+            outcomes = settings.topics.name("inject-outcomes")
+            await partitions_of(connection, outcomes)
+            partitions = {(outcomes, partition_for(agent, count)) for agent in agents}
+            reader = await stack.enter_async_context(open_reader(connection, partitions, from_end=True))
+        yield Inbox(topic, count, await stack.enter_async_context(open_writer(connection)), reader)
+
+
+async def _send(
+    settings: Settings, agent_id: str, value: bytes, headers: Mapping[str, str], timeout: float | None
+) -> _Sent:
+    """Produce to the agent's partition and wait ``timeout`` seconds for the outcome. Raises ``CliError``."""
+    async with open_inbox(settings, [agent_id], wait=timeout is not None) as inbox:
+        entry = await inbox.put(agent_id, value, [(name, text.encode()) for name, text in headers.items()])
+        if timeout is None:
+            return _Sent(headers["ce_id"], entry, None)
+        async for outcome in inbox.outcomes([entry], timeout):
+            return _Sent(headers["ce_id"], entry, outcome)
+    raise CliError(
+        f"no outcome within {timeout:g} s. The entry {entry} stays in the inbox until it is delivered or expires: "
+        "check that a bridge is running with these settings and that the agent is logged in"
+    )

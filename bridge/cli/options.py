@@ -1,32 +1,55 @@
-"""Every setting as an option of every command that uses settings, by one mechanism."""
+"""What the commands' options have in common; every setting as an option of every command that uses settings."""
 
 from collections.abc import Iterator
+from functools import cache
 from inspect import Parameter, Signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand
 
-from bridge.cli.output import UsageError
-
-if TYPE_CHECKING:
-    from bridge.settings import Settings
+from bridge.cli.errors import UsageError
+from bridge.settings import KEYS, Settings, SettingsError, load_settings, shown_default
+from bridge.settings.types import duration
 
 _PANEL = "Settings"
 _MARK = "setting__"
 """What the names of these options' parameters begin with; a dot in the key is ``__``."""
 
 
-class SettingsCommand(TyperCommand):
-    """A command with ``--config`` and an option for each key; its function finds the settings by ``settings_of``.
+def new_app(description: str | None = None) -> typer.Typer:
+    """For a command's module, as ``app``; with a ``description`` it is a group even if it has one command only."""
+    app = typer.Typer(help=description, add_completion=False, rich_markup_mode=None)
+    if description is not None:
+        app.callback()(lambda: None)
+    return app
 
-    The options are made only when the command is used, so that no other one pays for the import.
-    """
+
+class Command(TyperCommand):
+    """A command whose help has a section for each panel of options."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        sections: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
+        parameter: Any
+        for parameter in self.get_params(ctx):
+            if record := parameter.get_help_record(ctx):
+                if parameter.param_type_name == "argument":
+                    sections["Arguments"].append((parameter.metavar, record[1]))
+                else:
+                    sections.setdefault(parameter.rich_help_panel or "Options", []).append(record)
+        for title, rows in sections.items():
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows, col_max=36)
+
+
+class SettingsCommand(Command):
+    """A command with ``--config`` and an option for each key; its function finds the settings by ``settings_of``."""
 
     def get_params(self, ctx: Any) -> list[Any]:
         own = super().get_params(ctx)
-        return [*own[:-1], *_options(), own[-1]]  # the last one is --help
+        return [*own, *_options()]
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         rest: list[str] = super().parse_args(ctx, [_with_underscores(arg) for arg in args])
@@ -42,30 +65,38 @@ class SettingsCommand(TyperCommand):
         return super().invoke(ctx)
 
 
-def settings_of(ctx: typer.Context) -> "Settings":
+def settings_of(ctx: typer.Context) -> Settings:
     settings: Settings = ctx.obj
     return settings
 
 
+def seconds(option: str, text: str) -> float:
+    """The duration that was given to an option. Raises ``UsageError``."""
+    try:
+        value = duration(text)
+    except ValueError as error:
+        raise UsageError(f"{option}: {error}") from None
+    if value <= 0:
+        raise UsageError(f"{option}: must be longer than 0")
+    return value
+
+
 def _with_underscores(argument: str) -> str:
     """``--kafka.group-id=x`` as ``--kafka.group_id=x``: both are taken, one is shown."""
-    from bridge.settings import KEYS
-
     name, equals, value = argument.partition("=")
     key = name.removeprefix("--").replace("-", "_")
     return f"--{key}{equals}{value}" if name.startswith("--") and key in KEYS else argument
 
 
-def _load(config: Path | None, keys: dict[str, str]) -> "Settings":
-    from bridge.settings import SettingsError, load_settings
-
+def _load(config: Path | None, keys: dict[str, str]) -> Settings:
     try:
         return load_settings(config, keys)
     except SettingsError as error:
         raise UsageError("wrong settings:" + "".join(f"\n  {problem}" for problem in error.problems)) from None
 
 
-def _options() -> list[Any]:
+@cache
+def _options() -> tuple[Any, ...]:
     """The options, as Typer makes them of a function that has them all as parameters."""
 
     def settings() -> None:
@@ -74,16 +105,14 @@ def _options() -> list[Any]:
     settings.__signature__ = Signature(list(_parameters()))  # type: ignore[attr-defined]
     app = typer.Typer(add_completion=False)
     app.command()(settings)
-    return typer.main.get_command(app).params
+    return tuple(typer.main.get_command(app).params)
 
 
 def _parameters() -> Iterator[Parameter]:
-    from bridge.settings import KEYS, shown_default
-
-    yield _parameter("config", "--config", "FILE", "TOML file of settings (else asm-bridge.toml, if there is one).")
+    yield _parameter("config", "--config", "FILE", "TOML file of settings (default: asm-bridge.toml, if it exists).")
     for key, field in KEYS.items():
         default = shown_default(key)
-        meaning = f"{field.description} (default: {default})" if default else str(field.description)
+        meaning = f"{field.description}  [default: {default}]" if default else str(field.description)
         yield _parameter(key.replace(".", "__"), f"--{key}", "VALUE", meaning)
 
 

@@ -1,36 +1,40 @@
 """``asm-bridge run``."""
 
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from bridge.cli.options import settings_of
-from bridge.cli.output import UsageError
+from bridge import app as bridge_app
+from bridge import supervisor
+from bridge.cli.errors import UsageError
+from bridge.cli.options import SettingsCommand, new_app, settings_of
+from bridge.registry.file import SessionsFileError, read_sessions_file
+from bridge.settings import Settings, secret_values
+from bridge.telemetry import logs
 
-if TYPE_CHECKING:
-    from bridge.settings import Settings
+app = new_app()
 
 
+@app.command(cls=SettingsCommand)
 def run(
     ctx: typer.Context,
     workers: Annotated[
         int,
-        typer.Option(min=1, help="Processes that share the work, with one ops endpoint; at most topics.partitions."),
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Number of processes that share the work, with one ops endpoint; at most topics.partitions.",
+        ),
     ] = 1,
-    worker: Annotated[int | None, typer.Option(min=0, hidden=True, help="Set by the parent of workers.")] = None,
+    worker: Annotated[int | None, typer.Option(min=0, hidden=True, help="Set by the supervisor.")] = None,
 ) -> None:
-    """Run the bridge until a signal: SIGINT or SIGTERM drains and exits 0, a second one ends at once.
+    """Run the bridge until a signal stops it. SIGINT or SIGTERM drains and exits with 0, a second one ends it at once.
 
-    With --workers, a process that dies is started again; asm.rate_limit holds for each.
+    With --workers, a process that dies is restarted; asm.rate_limit applies to each process.
     """
     settings = settings_of(ctx)
     _check(workers, settings)
-
-    from bridge.registry.file import SessionsFileError
-    from bridge.settings import secret_values
-    from bridge.telemetry import logs
-
     logs.setup_logging(settings.log.format, settings.log.level, secret_values(settings))
     try:
         raise typer.Exit(_run_one(settings, worker) if workers == 1 else _run_many(settings, workers))
@@ -39,33 +43,26 @@ def run(
         raise UsageError(f"wrong entries in sessions_file:{problems}") from None
 
 
-def _check(workers: int, settings: "Settings") -> None:
+def _check(workers: int, settings: Settings) -> None:
     if workers > settings.topics.partitions:
         raise UsageError(
             f"--workers {workers}: topics.partitions is {settings.topics.partitions}, and a worker without a partition "
             "does nothing: start fewer"
         )
     if workers > 1 and settings.kafka.delivery == "at_least_once":
-        raise UsageError(f"--workers {workers}: kafka.delivery at_least_once is for one process only")
+        raise UsageError(f"--workers {workers}: kafka.delivery=at_least_once works with one process only")
 
 
-def _run_one(settings: "Settings", worker: int | None) -> int:
+def _run_one(settings: Settings, worker: int | None) -> int:
     if worker is not None:
-        from bridge.supervisor import become_worker
-
-        become_worker(worker)
-    from bridge import app
-
-    return app.run(settings)
+        supervisor.become_worker(worker)
+    return bridge_app.run(settings)
 
 
-def _run_many(settings: "Settings", count: int) -> int:
-    from bridge import supervisor as workers
-    from bridge.registry.file import read_sessions_file
-
+def _run_many(settings: Settings, count: int) -> int:
     if settings.sessions_file is not None:
-        read_sessions_file(settings.sessions_file)  # so that a wrong one is told once
-    return workers.run(
+        read_sessions_file(settings.sessions_file)  # so that a wrong one is reported once
+    return supervisor.run(
         count,
         sys.argv[1:],
         ops=(settings.ops.host, settings.ops.port),

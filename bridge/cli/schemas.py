@@ -5,25 +5,20 @@ from typing import Annotated
 
 import typer
 
-from bridge.cli.output import CommandError
+from asm_bridge_schemas.export import export as write
+from bridge.cli.errors import CliError
+from bridge.cli.options import Command, new_app
 
-app = typer.Typer(help="The records' JSON Schemas.", add_completion=False)
-
-
-@app.callback()
-def _schemas() -> None:
-    pass
+app = new_app("Export the records' schemas.")
 
 
-@app.command()
+@app.command(cls=Command)
 def export(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Made if missing.", file_okay=False)],
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Created if missing.", file_okay=False)],
 ) -> None:
-    """Write a JSON Schema (2020-12) for each record and input into a directory."""
-    from asm_bridge_schemas.export import export as write
-
+    """Write a JSON Schema (2020-12) for each record and input to a directory."""
     try:
         files = write(directory)
     except OSError as error:
-        raise CommandError(f"{error.filename or directory} cannot be written: {error.strerror}") from None
+        raise CliError(f"{error.filename or directory} cannot be written: {error.strerror}") from None
     typer.echo(f"{len(files)} schemas written to {directory}")

@@ -3,26 +3,38 @@
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
+import msgspec
 import typer
 
-from bridge.cli.options import SettingsCommand, settings_of
-from bridge.cli.output import CommandError, UsageError, print_json, print_table, progress, run_async, seconds
+from asm_bridge_schemas.commands import CommandError, SessionEntry, session_entry
+from bridge.cli.errors import CliError, UsageError
+from bridge.cli.options import SettingsCommand, new_app, seconds, settings_of
+from bridge.cli.output import print_json, print_table, progress
+from bridge.cli.running import run_async
+from bridge.registry.file import (
+    SessionsFileError,
+    as_object,
+    as_toml,
+    changes,
+    check_agent_id,
+    read_entries,
+    read_sessions,
+    read_sessions_file,
+)
+from bridge.registry.topic import read_registry, write_registry
+from bridge.settings import Settings
+from bridge.settings.types import show_duration
 
-if TYPE_CHECKING:
-    from asm_bridge_schemas.commands import SessionEntry
-    from bridge.settings import Settings
-
-app = typer.Typer(help="The registry of watched agents.", add_completion=False)
+app = new_app("Manage the registry of watched agents.")
 
 Json = Annotated[bool, typer.Option("--json", help="As JSON.")]
 
 
 @app.command("list", cls=SettingsCommand)
 def list_(ctx: typer.Context, json: Json = False) -> None:
-    """Show the registry's entries."""
-    from bridge.registry.file import read_entries
+    """List the watched agents."""
 
     found = read_entries(_registry(settings_of(ctx))).items()
     if json:
@@ -38,33 +50,38 @@ def list_(ctx: typer.Context, json: Json = False) -> None:
 def add(
     ctx: typer.Context,
     agent_id: Annotated[
-        str, typer.Argument(metavar="AGENT_ID", help="The agent's key, chosen by you; stable over logins.")
+        str, typer.Argument(metavar="AGENT_ID", help="The agent's key: chosen by you, the same at every login.")
     ],
     token: Annotated[
-        str | None, typer.Option(help="Where the token is: file:NAME, file:NAME#KEY or env:NAME; else asm.token.")
+        str | None,
+        typer.Option(
+            metavar="REFERENCE", help="Where the token is: file:NAME, file:NAME#KEY or env:NAME (default: asm.token)."
+        ),
     ] = None,
     asm_session_sid: Annotated[
-        str | None, typer.Option(metavar="SID", help="Only this session, not the current one.")
+        str | None, typer.Option(metavar="SID", help="Poll this session only, instead of the agent's current one.")
     ] = None,
     interval: Annotated[
-        str | None, typer.Option(metavar="DURATION", help="Time between polls; else poll.interval.")
+        str | None, typer.Option(metavar="DURATION", help="Time between polls (default: poll.interval).")
     ] = None,
-    skill: Annotated[list[str] | None, typer.Option(help="A skill of the agent's; may be repeated.")] = None,
+    skill: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="A skill of the agent; may be repeated.")
+    ] = None,
     agent_pbx_extension: Annotated[
-        list[str] | None, typer.Option(help="An extension of the agent's; may be repeated.")
+        list[str] | None, typer.Option(metavar="NUMBER", help="A PBX extension of the agent; may be repeated.")
     ] = None,
     label: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="A label; may be repeated.")] = None,
     queued_calls: Annotated[bool, typer.Option(help="Ask for queued calls.")] = True,
     messages: Annotated[bool, typer.Option(help="Ask for messages.")] = True,
     keep_alive: Annotated[
-        bool, typer.Option("--keep-alive", help="Keep the session alive by polling: also after the agent has gone!")
+        bool, typer.Option("--keep-alive", help="Keep the session alive by polling, even after the agent has left!")
     ] = False,
 ) -> None:
-    """Watch an agent. An entry that is there already is replaced."""
+    """Watch an agent. An existing entry is replaced."""
     fields = {
         "asm_session_sid": asm_session_sid,
         "token": token,
-        "interval": None if interval is None else seconds("--interval", interval),
+        "interval": None if interval is None else _interval(interval),
         "skills": skill,
         "agent_pbx_extensions": agent_pbx_extension,
         "get_queued_calls": queued_calls,
@@ -76,13 +93,15 @@ def add(
 
 
 @app.command(cls=SettingsCommand)
-def remove(ctx: typer.Context, agent_ids: Annotated[list[str], typer.Argument(metavar="AGENT_ID")]) -> None:
+def remove(
+    ctx: typer.Context, agent_ids: Annotated[list[str], typer.Argument(metavar="AGENT_ID", help="The agents' keys.")]
+) -> None:
     """Stop watching agents."""
     settings = settings_of(ctx)
     registry = _registry(settings)
     _write(settings, dict.fromkeys(agent for agent in agent_ids if agent in registry), registry)
     if unknown := [agent for agent in agent_ids if agent not in registry]:
-        raise CommandError(f"not in the registry: {', '.join(unknown)}")
+        raise CliError(f"not in the registry: {', '.join(unknown)}")
 
 
 @app.command("import", cls=SettingsCommand)
@@ -92,72 +111,67 @@ def import_(
         str,
         typer.Argument(
             metavar="FILE",
-            help="TOML with [[sessions]] tables, or a JSON list, as export prints it; - is standard input.",
+            help="TOML with [[sessions]] tables, or a JSON list, as printed by export; - reads standard input.",
         ),
     ],
-    prune: Annotated[bool, typer.Option("--prune", help="Remove the agents that the file lacks.")] = False,
+    prune: Annotated[bool, typer.Option("--prune", help="Remove the agents that are not in the file.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would change.")] = False,
     json: Json = False,
 ) -> None:
-    """Add and update the entries of a file; only what differs is written, and nothing if an entry is wrong."""
-    from bridge.registry.file import SessionsFileError, read_sessions, read_sessions_file
+    """Add and update the entries of a file. Only what differs is written, and nothing if an entry is wrong."""
 
     try:
         entries = read_sessions(sys.stdin.read(), "standard input") if file == "-" else read_sessions_file(Path(file))
     except SessionsFileError as error:
-        raise CommandError("nothing was written:" + "".join(f"\n  {problem}" for problem in error.problems)) from None
+        raise CliError("nothing was written:" + "".join(f"\n  {problem}" for problem in error.problems)) from None
     if prune and not entries:
-        raise CommandError("nothing was written: the file has no entries, and --prune would remove every agent")
+        raise CliError("nothing was written: the file has no entries, and --prune would remove every agent")
     _apply(settings_of(ctx), entries, prune=prune, dry_run=dry_run, json=json)
 
 
 @app.command(cls=SettingsCommand)
 def export(ctx: typer.Context, json: Json = False) -> None:
-    """Print the registry as a file that import reads: TOML, or with --json a JSON list."""
-    from bridge.registry.file import as_object, as_toml, read_entries
+    """Print the registry as a file that import can read: TOML, or a JSON list with --json."""
 
     found = read_entries(_registry(settings_of(ctx)))
-    sound = {agent: entry for agent, entry in found.items() if not isinstance(entry, Exception)}
+    valid = {agent: entry for agent, entry in found.items() if not isinstance(entry, Exception)}
     if json:
-        print_json([as_object(agent, entry) for agent, entry in sound.items()])
+        print_json([as_object(agent, entry) for agent, entry in valid.items()])
     else:
-        typer.echo(as_toml(sound), nl=False)
-    if bad := [f"\n  {agent}: {error}" for agent, error in found.items() if isinstance(error, Exception)]:
-        raise CommandError("left out, because the bridge cannot read them:" + "".join(bad))
+        typer.echo(as_toml(valid), nl=False)
+    if invalid := [f"\n  {agent}: {error}" for agent, error in found.items() if isinstance(error, Exception)]:
+        raise CliError("omitted, because the bridge cannot read them:" + "".join(invalid))
 
 
-def _registry(settings: "Settings") -> dict[str, bytes]:
-    from bridge.registry.topic import read_registry
+def _registry(settings: Settings) -> dict[str, bytes]:
 
     return run_async(read_registry(settings.kafka, settings.topics.name("sessions")))
 
 
 def _apply(
-    settings: "Settings",
-    wanted: "dict[str, SessionEntry]",
+    settings: Settings,
+    wanted: dict[str, SessionEntry],
     *,
     prune: bool = False,
     dry_run: bool = False,
     json: bool = False,
 ) -> None:
-    from bridge.registry.file import changes, read_entries
 
     registry = _registry(settings)
     _write(settings, changes(read_entries(registry), wanted, prune), registry, dry_run, json)
 
 
 def _write(
-    settings: "Settings",
+    settings: Settings,
     changed: Mapping[str, bytes | None],
     registry: Mapping[str, bytes],
     dry_run: bool = False,
     json: bool = False,
 ) -> None:
-    from bridge.registry.topic import write_registry
 
     if changed and not dry_run:
-        with progress("writing to the registry") as written:
-            run_async(write_registry(settings.kafka, settings.topics.name("sessions"), changed, written))
+        with progress("writing to the registry") as report:
+            run_async(write_registry(settings.kafka, settings.topics.name("sessions"), changed, report))
     done = {
         agent: "removed" if value is None else "updated" if agent in registry else "added"
         for agent, value in changed.items()
@@ -171,16 +185,20 @@ def _write(
         typer.echo("nothing to change")
 
 
-def _entry(agent_id: str, fields: dict[str, Any]) -> "SessionEntry":
-    from asm_bridge_schemas.commands import CommandError as WrongEntryError
-    from asm_bridge_schemas.commands import session_entry
-    from bridge.registry.file import check_agent_id
+def _entry(agent_id: str, fields: dict[str, Any]) -> SessionEntry:
 
     try:
         check_agent_id(agent_id)
         return session_entry(fields)
-    except WrongEntryError as error:
+    except CommandError as error:
         raise UsageError(str(error)) from None
+
+
+def _interval(text: str) -> float:
+    interval = seconds("--interval", text)
+    if not 0.05 <= interval <= 3600:
+        raise UsageError(f"--interval: must be from 50ms to 1h, not {text!r}")
+    return interval
 
 
 def _labels(pairs: list[str]) -> dict[str, str]:
@@ -193,20 +211,17 @@ def _labels(pairs: list[str]) -> dict[str, str]:
     return labels
 
 
-def _object(agent_id: str, entry: "SessionEntry | Exception") -> dict[str, Any]:
-    import msgspec
-
+def _object(agent_id: str, entry: SessionEntry | Exception) -> dict[str, Any]:
     if isinstance(entry, Exception):
         return {"agent_id": agent_id, "error": str(entry)}
     fields: dict[str, Any] = msgspec.to_builtins(entry)
     return {"agent_id": agent_id} | fields
 
 
-def _row(agent_id: str, entry: "SessionEntry | Exception") -> tuple[str, ...]:
-    from bridge.settings.types import show_duration
+def _row(agent_id: str, entry: SessionEntry | Exception) -> tuple[str, ...]:
 
     if isinstance(entry, Exception):
-        return agent_id, "", "", "", "", "", f"cannot be read, the last good one stays in force: {entry}"
+        return agent_id, "", "", "", "", "", f"cannot be read; the last valid one stays in force: {entry}"
     remarks = {
         "no queued calls": not entry.get_queued_calls,
         "no messages": not entry.get_messages,

@@ -1,19 +1,23 @@
 """``asm-bridge status``."""
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
+import httpx
 import typer
 
-from bridge.cli.options import settings_of
-from bridge.cli.output import CommandError, UsageError, print_json, print_table, printable
+from bridge.cli.errors import CliError, UsageError
+from bridge.cli.options import SettingsCommand, new_app, settings_of
+from bridge.cli.output import print_json, print_table
+from bridge.printable import printable
+from bridge.settings import Settings
 
-if TYPE_CHECKING:
-    from bridge.settings import Settings
+app = new_app()
 
 _EVENTS = 5
 _TIMEOUT = 5.0
 
 
+@app.command(cls=SettingsCommand)
 def status(
     ctx: typer.Context,
     url: Annotated[
@@ -24,9 +28,9 @@ def status(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="As JSON, the same as /api/status.")] = False,
 ) -> None:
-    """One look at a running bridge. Exits with 1 if it is not ready, or cannot be reached."""
-    address = (url or _here(settings_of(ctx))).rstrip("/")
-    found = _ask(address)
+    """Take one look at a running bridge. Exits with 1 if it is not ready or cannot be reached."""
+    address = (url or _local_address(settings_of(ctx))).rstrip("/")
+    found = _fetch(address)
     if json:
         print_json(found)
     else:
@@ -35,28 +39,30 @@ def status(
         raise typer.Exit(1)
 
 
-def _here(settings: "Settings") -> str:
+def _local_address(settings: Settings) -> str:
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.ops.host, settings.ops.host)  # noqa: S104 - not bound
     return f"http://[{host}]:{settings.ops.port}" if ":" in host else f"http://{host}:{settings.ops.port}"
 
 
-def _ask(address: str) -> dict[str, Any]:
-    import httpx
-
+def _fetch(address: str) -> dict[str, Any]:
     try:
-        # Not by a proxy from the environment: bridges are on this machine or in its network.
+        # Not through a proxy from the environment: bridges are on this machine or in its network.
         answer = httpx.get(f"{address}/api/status", timeout=_TIMEOUT, trust_env=False)
     except (httpx.InvalidURL, httpx.UnsupportedProtocol):
-        raise UsageError(f"--url: {address!r} is no address such as http://127.0.0.1:8080") from None
+        raise UsageError(f"--url: {address!r} is not an address such as http://127.0.0.1:8080") from None
     except httpx.HTTPError as error:
-        text = f"no bridge answers at {address} ({str(error) or type(error).__name__}): is `asm-bridge run` running"
-        raise CommandError(f"{text}, with ops.listen at this address? Name another one by --url") from None
+        raise CliError(
+            f"no bridge answers at {address} ({str(error) or type(error).__name__}): check that `asm-bridge run` is "
+            "running and that its ops.listen is this address, or give another one with --url"
+        ) from None
     try:
         found: dict[str, Any] = answer.raise_for_status().json()
         return found | {"ready": bool(found["ready"])}
     except (httpx.HTTPStatusError, ValueError, KeyError, TypeError):
-        text = f"{address} answers, with HTTP {answer.status_code}, and is no bridge of this release"
-        raise CommandError(f"{text}: name the bridge's ops.listen by --url") from None
+        raise CliError(
+            f"what answers at {address}, with HTTP {answer.status_code}, is not a bridge of this release: give the "
+            "address of the bridge's ops.listen with --url"
+        ) from None
 
 
 def _show(address: str, found: dict[str, Any]) -> None:

@@ -1,52 +1,126 @@
-"""``asm-bridge tail``."""
+"""``asm-bridge tail``: reads topics as they grow, until there is enough, the time is over or a signal comes."""
 
-from typing import TYPE_CHECKING, Annotated
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated
 
 import typer
 
-from bridge.cli.options import settings_of
-from bridge.cli.output import nobody_reads, run_async, seconds
+from bridge.agents.injection import Message
+from bridge.cli.errors import CliError
+from bridge.cli.options import SettingsCommand, new_app, seconds, settings_of
+from bridge.cli.output import ignore_broken_pipe, reader_gone
+from bridge.cli.running import run_async
+from bridge.kafka.reading import Reader, open_reader
+from bridge.kafka.show import as_json, as_line
+from bridge.kafka.topics import TOPICS, partition_counts
+from bridge.settings import Settings, TopicsSettings
+from bridge.signals import stop_on_signals
 
-if TYPE_CHECKING:
-    from bridge.cli.tailing import Wanted
-    from bridge.settings import Settings
+app = new_app()
 
 
+@dataclass(frozen=True, slots=True)
+class TailOptions:
+    """What to print; ``duration`` in seconds."""
+
+    topics: tuple[str, ...] = ()
+    from_beginning: bool = False
+    until_end: bool = False
+    limit: int | None = None
+    agent: str | None = None
+    duration: float | None = None
+    json: bool = False
+
+
+@app.command(cls=SettingsCommand)
 def tail(
     ctx: typer.Context,
     topics: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="TOPIC",
-            help="With or without the prefix; all output topics but agent-state, if none is named.",
+            metavar="TOPIC", help="With or without the prefix (default: all output topics except agent-state)."
         ),
     ] = None,
-    from_beginning: Annotated[bool, typer.Option("--from-beginning", help="Also what is there already.")] = False,
-    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="End after so many records.")] = None,
-    agent: Annotated[str | None, typer.Option(metavar="ID", help="Only this agent's records.")] = None,
-    for_: Annotated[str | None, typer.Option("--for", metavar="DURATION", help="End after this time.")] = None,
+    from_beginning: Annotated[
+        bool, typer.Option("--from-beginning", help="Print the records that are there already, too.")
+    ] = False,
+    until_end: Annotated[
+        bool,
+        typer.Option(
+            "--until-end",
+            help="Print the records that are there when the command starts, from the beginning, and stop.",
+        ),
+    ] = False,
+    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Stop after N records.")] = None,
+    agent: Annotated[str | None, typer.Option(metavar="ID", help="Only the records of this agent.")] = None,
+    for_: Annotated[str | None, typer.Option("--for", metavar="DURATION", help="Stop after this time.")] = None,
     json: Annotated[
-        bool, typer.Option("--json", help="One JSON object a line: topic, partition, offset, key, headers, value.")
+        bool, typer.Option("--json", help="One JSON object per line: topic, partition, offset, key, headers, value.")
     ] = False,
 ) -> None:
-    """Print records as they arrive, decoded, one line each; committed ones only. Ctrl-C ends it."""
-    from bridge.cli.tailing import Wanted
-
-    wanted = Wanted(
+    """Print records as they arrive, decoded, one line each; committed records only. Ctrl-C stops it."""
+    options = TailOptions(
         topics=tuple(topics or ()),
-        from_beginning=from_beginning,
+        from_beginning=from_beginning or until_end,
+        until_end=until_end,
         limit=limit,
         agent=agent,
         duration=None if for_ is None else seconds("--for", for_),
         json=json,
     )
     try:
-        run_async(_tail(settings_of(ctx), wanted))
+        run_async(_tail(settings_of(ctx), options))
     except BrokenPipeError:
-        nobody_reads()
+        ignore_broken_pipe()
 
 
-async def _tail(settings: "Settings", wanted: "Wanted") -> None:
-    from bridge.cli.tailing import tail as run
+async def _tail(settings: Settings, options: TailOptions) -> None:
+    """Raises ``CliError`` if a topic does not exist, ``BrokenPipeError`` if the reader of the output has closed it."""
+    stop = stop_on_signals()
+    counts = await partition_counts(settings.kafka.client_arguments())
+    names = dict.fromkeys(_names(settings.topics, options, counts))
+    partitions = [(name, partition) for name in names for partition in range(counts[name])]
+    printed = 0
+    connection = settings.kafka.client_arguments()
+    async with open_reader(connection, partitions, from_end=not options.from_beginning) as reader:
+        async for message in _records(reader, stop, options):
+            if options.agent is not None and message.key != options.agent.encode():
+                continue
+            print(as_json(message) if options.json else as_line(message, settings.topics.prefix), flush=True)
+            printed += 1
+            if printed == options.limit:
+                return
 
-    await run(settings, wanted)
+
+async def _records(reader: Reader, stop: asyncio.Event, options: TailOptions) -> AsyncIterator[Message]:
+    """By time within what arrives together, until ``stop``, the end of the duration or of the partitions, or the
+    reader of our output closes it."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + (float("inf") if options.duration is None else options.duration)
+    while not (stop.is_set() or loop.time() >= end or reader_gone() or (options.until_end and reader.at_end)):
+        for message in sorted(await reader.fetch(0.2), key=lambda message: message.timestamp):
+            if stop.is_set():
+                return
+            yield message
+
+
+def _names(topics: TopicsSettings, options: TailOptions, counts: Mapping[str, int]) -> list[str]:
+    if not options.topics:
+        output = [topics.name(topic.name) for topic in TOPICS if topic.output and topic.name != "agent-state"]
+        found = [name for name in output if name in counts]
+        if not found:
+            raise CliError(
+                f"there are no topics {topics.prefix}...: check topics.prefix, or run `asm-bridge topics create`"
+            )
+        return found
+    return [_name(topics, topic, counts) for topic in options.topics]
+
+
+def _name(topics: TopicsSettings, topic: str, counts: Mapping[str, int]) -> str:
+    for name in (topic, topics.name(topic)):
+        if name in counts:
+            return name
+    known = ", ".join(one.name for one in TOPICS)
+    raise CliError(f"there is no topic {topic} or {topics.name(topic)}; the bridge's topics are {known}")

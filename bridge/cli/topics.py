@@ -1,21 +1,15 @@
 """``asm-bridge topics``."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from bridge.cli.options import SettingsCommand, settings_of
-from bridge.cli.output import print_json, print_table, run_async
+from bridge.cli.options import SettingsCommand, new_app, settings_of
+from bridge.cli.output import print_json, print_table
+from bridge.cli.running import run_async
+from bridge.kafka.topics import TopicResult, ensure_topics
 
-if TYPE_CHECKING:
-    from bridge.kafka.topics import TopicResult
-
-app = typer.Typer(help="The bridge's topics.", add_completion=False)
-
-
-@app.callback()
-def _topics() -> None:
-    pass
+app = new_app("Create the bridge's topics.")
 
 
 @app.command(cls=SettingsCommand)
@@ -23,12 +17,10 @@ def create(
     ctx: typer.Context,
     json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
-    """Create missing topics with the right settings; existing ones are checked, never altered.
+    """Create missing topics with the right settings. Existing ones are checked, never altered.
 
     Exits with 1 if a topic does not fit or could not be created.
     """
-    from bridge.kafka.topics import ensure_topics
-
     settings = settings_of(ctx)
     results = run_async(ensure_topics(settings.kafka.client_arguments(), settings.topics))
     if json:
@@ -39,7 +31,7 @@ def create(
         raise typer.Exit(1)
 
 
-def _object(result: "TopicResult") -> dict[str, object]:
+def _object(result: TopicResult) -> dict[str, object]:
     return {
         "topic": result.name,
         "result": result.outcome,
@@ -49,5 +41,5 @@ def _object(result: "TopicResult") -> dict[str, object]:
     }
 
 
-def _row(result: "TopicResult") -> tuple[str, ...]:
+def _row(result: TopicResult) -> tuple[str, ...]:
     return result.name, str(result.partitions), result.outcome, "; ".join((*result.problems, *result.notes))

@@ -1,5 +1,6 @@
-"""Records as Kafka messages: value, CloudEvents headers (binary mode), key, timestamp."""
+"""Records as Kafka messages and back: value, CloudEvents headers (binary mode), key, timestamp."""
 
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, NamedTuple
 from urllib.parse import quote
 
@@ -7,12 +8,12 @@ import msgspec
 
 from asm_bridge_schemas import records
 from asm_bridge_schemas.records import AgentState, InjectionCompleted, Published
+from bridge import headers as names
+from bridge.agents.injection import Message
 from bridge.agents.step import DeadLetter
+from bridge.agents.trace import Trace
 from bridge.clock import seconds
-from bridge.telemetry.tracing import Trace
-
-OWN_HEADERS = frozenset({"asm_error_code", "asm_error", "asm_origin", "asm_received_at"})
-"""What the bridge itself writes beside a record's own headers."""
+from bridge.record_id import RecordId
 
 CONTENT_TYPES = {"json": b"application/json", "msgpack": b"application/msgpack"}
 _DECODERS: dict[bytes, msgspec.json.Decoder[AgentState] | msgspec.msgpack.Decoder[AgentState]] = {
@@ -27,7 +28,7 @@ class Outgoing(NamedTuple):
     topic: str
     key: bytes | None
     value: bytes | None
-    headers: list[tuple[str, bytes]]
+    headers: Sequence[tuple[str, bytes | None]]
     timestamp: int | None = None
     partition: int | None = None
 
@@ -35,7 +36,7 @@ class Outgoing(NamedTuple):
 class Encoder:
     def __init__(self, encoding: Literal["json", "msgpack"], inbox: str) -> None:
         self._encode = (msgspec.json if encoding == "json" else msgspec.msgpack).Encoder().encode
-        self._content_type = ("content-type", CONTENT_TYPES[encoding])
+        self._content_type = (names.CONTENT_TYPE, CONTENT_TYPES[encoding])
         self._inbox = inbox
         self._types = {cls: self._type_headers(cls) for cls in records.TOPICS}
 
@@ -44,10 +45,10 @@ class Encoder:
         source = f"/asm/agents/{quote(record.agent_id, safe='')}"
         headers = [
             *self._types[cls],
-            ("ce_id", self._id(record).encode()),
-            ("ce_source", source.encode()),
-            ("ce_subject", record.agent_id.encode()),
-            ("ce_time", record.observed_at.encode()),
+            (names.CE_ID, self._id(record).encode()),
+            (names.CE_SOURCE, source.encode()),
+            (names.CE_SUBJECT, record.agent_id.encode()),
+            (names.CE_TIME, record.observed_at.encode()),
         ]
         if trace is not None:
             headers += trace.headers
@@ -59,11 +60,11 @@ class Encoder:
         return Outgoing("agent-state", agent_id.encode(), value, [self._content_type])
 
     def dead_letter(self, letter: DeadLetter) -> Outgoing:
-        headers = [header for header in letter.headers if header[0] not in OWN_HEADERS]
+        headers = [header for header in letter.headers if header[0] not in names.OWN]
         headers += [
-            ("asm_error_code", letter.code.encode()),
-            ("asm_error", letter.text.encode()),
-            ("asm_origin", letter.origin.encode()),
+            (names.ERROR_CODE, letter.code.encode()),
+            (names.ERROR, letter.text.encode()),
+            (names.ORIGIN, str(letter.origin).encode()),
         ]
         # aiokafka refuses a record with neither key nor value, and with it every transaction that has it.
         value = b"" if letter.key is None and letter.value is None else letter.value
@@ -76,16 +77,43 @@ class Encoder:
 
     def _type_headers(self, cls: type[Any]) -> list[tuple[str, bytes]]:
         return [
-            ("ce_specversion", b"1.0"),
-            ("ce_type", records.ce_type(cls).encode()),
-            ("ce_dataschema", records.dataschema(cls).encode()),
+            (names.CE_SPECVERSION, b"1.0"),
+            (names.CE_TYPE, records.ce_type(cls).encode()),
+            (names.CE_DATASCHEMA, records.dataschema(cls).encode()),
             self._content_type,
         ]
 
 
-def read_state(value: bytes, headers: tuple[tuple[str, bytes], ...]) -> AgentState:
-    """An ``AgentState`` as this release or its neighbours wrote it. Raises ``msgspec.DecodeError``."""
-    content_type = dict(headers).get("content-type", b"application/json")
-    if content_type not in _DECODERS:
-        raise msgspec.DecodeError(f"the content-type {content_type!r} is none that a state has")
-    return _DECODERS[content_type].decode(value)
+def read_dead_letter(message: Message) -> DeadLetter:
+    """The dead letter in a record of its topic, with all of the record's headers; another program's has its own
+    position as its origin."""
+    texts = names.texts(message.headers)
+    try:
+        origin = RecordId.parse(texts.get(names.ORIGIN, ""))
+    except ValueError:
+        origin = RecordId(message.topic, message.partition, message.offset)
+    return DeadLetter(
+        key=message.key,
+        value=message.value,
+        headers=tuple(message.headers),
+        code=texts.get(names.ERROR_CODE, "unknown"),
+        text=texts.get(names.ERROR, ""),
+        origin=origin,
+        time=message.timestamp / 1000,
+    )
+
+
+def read_state(key: bytes, value: bytes, headers: Iterable[tuple[str, bytes | None]]) -> AgentState:
+    """An ``AgentState`` as this release or its neighbours wrote it under its agent_id. Raises ``msgspec.DecodeError``
+    for whatever else stands there."""
+    content_type = dict(headers).get(names.CONTENT_TYPE, b"application/json")
+    if content_type is None or content_type not in _DECODERS:
+        raise msgspec.DecodeError(f"the content-type {content_type!r} is not one of a state")
+    try:
+        state = _DECODERS[content_type].decode(value)
+        known = state.agent_id.encode() == key
+    except (UnicodeError, RecursionError) as error:
+        raise msgspec.DecodeError(str(error)) from error
+    if not known:
+        raise msgspec.DecodeError(f"the state of agent {state.agent_id!r} stands under another key")
+    return state

@@ -1,4 +1,4 @@
-"""The agents as operators see them: searched, filtered and paged here, so that a page of thousands stays fluent."""
+"""The agents as operators see them: searched, filtered and paged here, so that the page copes with thousands."""
 
 import time
 from typing import Annotated, Literal
@@ -14,12 +14,12 @@ Condition = Literal["in_session", "no_session", "lost", "unknown", "sick"]
 ADVICE = {
     "unauthorized": "replace the token; a new one is used within a second",
     "unreachable": "check asm.base_url, the network, the proxy and the service's status",
-    "unavailable": "the service fails; it is tried again with back-off",
+    "unavailable": "the service fails; the bridge retries with back-off",
     "throttled": "the service asks for fewer requests: raise poll.interval or set asm.rate_limit",
-    "malformed": "the answer is not the vendor's: is asm.base_url right?",
-    "refused": "the request is refused: check the entry's asm_session_sid, skills and agent_pbx_extensions",
+    "malformed": "the answer is not from the vendor's service: check asm.base_url",
+    "refused": "the service rejects the request: check the entry's asm_session_sid, skills and agent_pbx_extensions",
 }
-"""What to do about each reason; where one is missing, the text itself says it."""
+"""What to do about each reason; the text of a missing one says it itself."""
 
 
 class Query(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -72,7 +72,7 @@ def sessions_page(snapshot: Snapshot, query: Query) -> SessionsPage:
 
 def is_sick(watched: Watched) -> bool:
     agent = watched.agent
-    return agent.entry is not None and (agent.trouble is not None or agent.state.lost is not None)
+    return agent.entry is not None and (agent.problem is not None or agent.state.lost is not None)
 
 
 def _fits(watched: Watched, condition: Condition | None) -> bool:
@@ -93,7 +93,7 @@ def _matches(watched: Watched, search: str) -> bool:
 
 def _view(watched: Watched, now: float) -> SessionView:
     partition, agent = watched
-    state, trouble, asked = agent.state, agent.trouble if is_sick(watched) else None, agent.entry is not None
+    state, trouble, asked = agent.state, agent.problem if is_sick(watched) else None, agent.entry is not None
     reason = trouble.reason if trouble else state.lost.reason if state.lost and asked else None
     return SessionView(
         agent_id=state.agent_id,
@@ -106,6 +106,6 @@ def _view(watched: Watched, now: float) -> SessionView:
         asm_session_sid=state.asm_session_sid,
         status_desc=state.status.status_desc if state.status else None,
         last_answer_seconds=round(max(0.0, now - agent.answered_at), 1) if asked else None,
-        pending=len(agent.pending.entries),
+        pending=len(agent.pending.injections),
         labels=state.labels,
     )

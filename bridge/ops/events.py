@@ -1,24 +1,20 @@
-"""What changed, for people: derived once a second from two looks at the bridge, so that no hot path knows of it."""
+"""Events for operators, derived once a second from two samples of the bridge: they cost the hot path nothing."""
 
 import time
-from collections import deque
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import msgspec
 
-from asm_bridge_schemas.records import AgentObservationLost, AgentObservationResumed
+from asm_bridge_schemas.records import AgentObservationLost
 from bridge.clock import rfc3339
 from bridge.ops.rates import Sample
-
-if TYPE_CHECKING:
-    from bridge.ops.snapshot import Snapshot  # which needs metrics, which need us
+from bridge.ops.snapshot import Snapshot
+from bridge.telemetry.metrics import Observation
 
 Level = Literal["good", "info", "bad"]
 _NAMED = 3
-"""Agents named in one line; of more there is a number."""
-_KEPT = 10_000
-"""Losses between two looks: more than a process has agents."""
+"""Agents that one line names; the rest is a number."""
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -30,8 +26,8 @@ class Event(msgspec.Struct, frozen=True):
     text: str
 
 
-class Picture(msgspec.Struct, frozen=True):
-    """What two looks are compared by."""
+class Health(msgspec.Struct, frozen=True):
+    """The part of a snapshot that is compared with the one before."""
 
     not_ready: str | None
     partitions: frozenset[int]
@@ -39,37 +35,24 @@ class Picture(msgspec.Struct, frozen=True):
     sample: Sample
 
     @classmethod
-    def of(cls, snapshot: "Snapshot", sample: Sample) -> "Picture":
+    def of(cls, snapshot: Snapshot, sample: Sample) -> "Health":
         return cls(snapshot.not_ready, frozenset(snapshot.owned), snapshot.host_down, sample)
 
 
-class Observations:
-    """Agents lost and resumed since the last look. ``told`` is called for these two records alone."""
-
-    def __init__(self) -> None:
-        self._told: deque[AgentObservationLost | AgentObservationResumed] = deque(maxlen=_KEPT)
-
-    def told(self, record: AgentObservationLost | AgentObservationResumed) -> None:
-        self._told.append(record)
-
-    def take(self) -> list[Event]:
-        """One event for each reason, not one for each agent: a whole fleet is lost at once."""
-        groups: dict[tuple[bool, str], list[str]] = {}
-        while self._told:
-            record = self._told.popleft()
-            groups.setdefault((isinstance(record, AgentObservationLost), record.reason), []).append(record.agent_id)
-        return [_observation(lost, reason, agents) for (lost, reason), agents in groups.items()]
+def observed(records: Iterable[Observation]) -> list[Event]:
+    """Agents lost and resumed: one event for each reason, not one for each agent, as a whole fleet is lost at once."""
+    groups: dict[tuple[bool, str], list[str]] = {}
+    for record in records:
+        groups.setdefault((isinstance(record, AgentObservationLost), record.reason), []).append(record.agent_id)
+    return [_observation(lost, reason, agents) for (lost, reason), agents in groups.items()]
 
 
-OBSERVATIONS = Observations()
-
-
-def changes(old: Picture, new: Picture) -> Iterator[Event]:
-    """What happened between two looks."""
+def changes(old: Health, new: Health) -> Iterator[Event]:
+    """What happened between two samples."""
     yield from _counted(old.sample, new.sample)
     yield from _partitions(old.partitions, new.partitions)
     if new.host_down and not old.host_down:
-        yield event("bad", "service_down", "the service does not answer; one request at a time tries it")
+        yield event("bad", "service_down", "the service does not answer; one request at a time probes it")
     if old.host_down and not new.host_down:
         yield event("good", "service_up", "the service answers again")
     if new.not_ready is None and old.not_ready is not None:
@@ -96,9 +79,9 @@ def _partitions(old: frozenset[int], new: frozenset[int]) -> Iterator[Event]:
 
 def _counted(old: Sample, new: Sample) -> Iterator[Event]:
     if new.total("rebalances_total") > old.total("rebalances_total"):
-        yield event("info", "rebalance", "Kafka deals the partitions out anew")
+        yield event("info", "rebalance", "Kafka rebalances the consumer group")
     for _, grown in _grown(old, new, "partitions_lost_total"):
-        text = "was dropped from memory and is read again; the log says why"
+        text = "dropped from memory and read again; see the log"
         yield event("bad", "partition_lost", f"{_plural(grown, 'partition')} {text}")
     for code, grown in _grown(old, new, "dead_letters_total"):
         yield event("bad", "dead_letters", f"{_plural(grown, 'dead letter')}: {code}")
@@ -117,7 +100,7 @@ def _observation(lost: bool, reason: str, agents: list[str]) -> Event:
     names = ", ".join(agents[:_NAMED]) + (f" and {len(agents) - _NAMED} more" if len(agents) > _NAMED else "")
     if lost:
         return event("bad", "agents_lost", f"{_plural(len(agents), 'agent')} lost ({reason}): {names}")
-    return event("good", "agents_resumed", f"{_plural(len(agents), 'agent')} back (were {reason}): {names}")
+    return event("good", "agents_resumed", f"{_plural(len(agents), 'agent')} observed again (after {reason}): {names}")
 
 
 def _plural(count: int, one: str, many: str | None = None) -> str:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import random
 import socket
 from collections.abc import AsyncIterator, Iterator
 
@@ -14,9 +15,23 @@ def listen(host: str, port: int) -> socket.socket:
     return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
 
 
+def free_port() -> int:
+    """A loopback TCP port without a listener.
+
+    It is below the systems' ephemeral ranges: on a port within them, a client that reconnects while its server is down
+    can connect to itself and so keep the port from the server. Raises ``OSError`` where all that were tried are taken.
+    """
+    for port in random.sample(range(20_000, 32_000), 100):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise OSError("no free port on 127.0.0.1 between 20000 and 32000: end a process that listens there")
+
+
 @contextlib.asynccontextmanager
 async def answering(listener: socket.socket, application: ASGIApp) -> AsyncIterator[None]:
-    """Answer on the socket as long as the block runs."""
+    """Answer on the socket within the block."""
     server = _Server(uvicorn.Config(application, log_config=None, access_log=False, lifespan="off"))
     task = asyncio.create_task(server.serve(sockets=[listener]))
     try:
@@ -27,7 +42,7 @@ async def answering(listener: socket.socket, application: ASGIApp) -> AsyncItera
 
 
 class _Server(uvicorn.Server):
-    """Signals are the entry point's alone."""
+    """Leaves signals to the entry point."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

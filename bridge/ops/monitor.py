@@ -1,4 +1,4 @@
-"""Looks at the bridge once a second: samples the counters, notes what changed, and feeds whoever watches."""
+"""Samples the bridge once a second: reads the counters, notes what changed, and feeds the streams."""
 
 import asyncio
 import os
@@ -6,14 +6,13 @@ import socket
 import time
 from collections import deque
 from collections.abc import AsyncIterator
-from typing import Protocol
 
 import msgspec
 
-from bridge.ops.events import OBSERVATIONS, Event, Picture, changes
+from bridge.ops.events import Event, Health, changes, observed
 from bridge.ops.rates import Sample, per_second, sample
-from bridge.ops.snapshot import Snapshot
-from bridge.ops.status import About, History, status
+from bridge.ops.snapshot import StatusSource
+from bridge.ops.status import About, History, status_report
 from bridge.telemetry.metrics import METRICS, VERSION
 
 _WINDOW = 10
@@ -21,23 +20,17 @@ _HISTORY = 120
 _EVENTS = 100
 
 
-class Watchable(Protocol):
-    """The bridge, as far as a monitor sees it."""
-
-    def snapshot(self) -> Snapshot: ...
-
-
 class Monitor:
-    """Costs nothing on the hot path: between two looks it does nothing, and agents are counted only for a reader."""
+    """Costs nothing on the hot path: between two samples it is idle, and it counts agents only for a reader."""
 
-    def __init__(self, watched: Watchable) -> None:
-        self._watched = watched
+    def __init__(self, snapshot: StatusSource) -> None:
+        self._snapshot = snapshot
         self._about = About(VERSION, f"{socket.gethostname()}:{os.getpid()}", time.time())
         self._samples: deque[Sample] = deque(maxlen=_WINDOW + 1)
         self._polls: deque[float] = deque(maxlen=_HISTORY)
         self._records: deque[float] = deque(maxlen=_HISTORY)
         self._events: deque[Event] = deque(maxlen=_EVENTS)
-        self._picture: Picture | None = None
+        self._health: Health | None = None
         self._encoded: bytes | None = None
         self._next = asyncio.Event()
         self._closed = False
@@ -45,33 +38,32 @@ class Monitor:
     async def run(self) -> None:
         """Until cancelled."""
         while True:
-            self.look()
+            self.sample()
             await asyncio.sleep(1)
 
-    def look(self) -> None:
-        """Take a sample and note what changed since the last one."""
+    def sample(self) -> None:
+        """Take a sample, and note what changed since the last one."""
         new = sample(time.monotonic(), METRICS.sampled)
-        picture = Picture.of(self._watched.snapshot(), new)
-        if self._picture is not None:
-            self._events.extend(OBSERVATIONS.take())
-            self._events.extend(changes(self._picture, picture))
-            self._polls.append(round(per_second(self._picture.sample, new, "polls_total"), 1))
-            self._records.append(round(per_second(self._picture.sample, new, "records_total"), 1))
-        self._picture = picture
+        health = Health.of(self._snapshot(), new)
+        if self._health is not None:
+            self._events.extend(observed(METRICS.observations))
+            METRICS.observations.clear()
+            self._events.extend(changes(self._health, health))
+            self._polls.append(round(per_second(self._health.sample, new, "polls_total"), 1))
+            self._records.append(round(per_second(self._health.sample, new, "records_total"), 1))
+        self._health = health
         self._samples.append(new)
         self._encoded = None
         self._wake()
 
     def status(self) -> bytes:
-        """``Status`` as JSON, made at most once a second, however many ask."""
+        """``StatusReport`` as JSON, made at most once a second, however many clients ask."""
         if not self._samples:
-            self.look()
+            self.sample()
         if self._encoded is None:
             history = History(list(self._polls), list(self._records))
             old, new, events = self._samples[0], self._samples[-1], tuple(self._events)
-            self._encoded = msgspec.json.encode(
-                status(self._about, self._watched.snapshot(), old, new, events, history)
-            )
+            self._encoded = msgspec.json.encode(status_report(self._about, self._snapshot(), old, new, events, history))
         return self._encoded
 
     async def stream(self) -> AsyncIterator[bytes]:
@@ -81,7 +73,7 @@ class Monitor:
             await self._next.wait()
 
     def close(self) -> None:
-        """End the streams: a server that stops would wait for them."""
+        """End the streams: a server that is stopping would wait for them."""
         self._closed = True
         self._wake()
 

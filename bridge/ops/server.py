@@ -5,7 +5,6 @@ import contextlib
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Protocol
 
 import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -19,9 +18,10 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bridge.ops.agents import Query, sessions_page
+from bridge.ops.gauges import set_gauges
 from bridge.ops.http import answering
 from bridge.ops.monitor import Monitor
-from bridge.ops.snapshot import Snapshot
+from bridge.ops.snapshot import StatusSource
 from bridge.telemetry.metrics import METRICS
 
 _PAGE = Path(__file__).parent / "page"
@@ -33,44 +33,32 @@ _HEADERS = {
 }
 
 
-class Served(Protocol):
-    """What the endpoints ask."""
-
-    def not_ready(self) -> str | None: ...
-
-    def observe(self) -> None:
-        """Bring the gauges up to date."""
-
-    def snapshot(self) -> Snapshot: ...
-
-
-def application(served: Served, monitor: Monitor) -> Starlette:
-    """``monitor`` must be running, for rates and streams to move."""
+def application(snapshot: StatusSource, monitor: Monitor) -> Starlette:
+    """The endpoints. ``monitor`` must be running: rates and streams come from it."""
     routes: list[BaseRoute] = [
-        *_probes(served),
-        *_api(served, monitor),
+        *_probes(snapshot),
+        *_api(snapshot, monitor),
         Mount("/", StaticFiles(directory=_PAGE, html=True)),
     ]
     return Starlette(routes=routes, middleware=[Middleware(_Headers)])
 
 
-def _probes(served: Served) -> list[Route]:
+def _probes(snapshot: StatusSource) -> list[Route]:
     async def healthz(request: Request) -> Response:
         return PlainTextResponse("ok\n")
 
     async def readyz(request: Request) -> Response:
-        reason = served.not_ready()
+        reason = snapshot().not_ready
         return PlainTextResponse(f"{reason or 'ready'}\n", status_code=503 if reason else 200)
 
     async def metrics(request: Request) -> Response:
-        served.observe()
-        METRICS.observe(served.snapshot())
+        set_gauges(snapshot())
         return Response(generate_latest(METRICS.registry), media_type=CONTENT_TYPE_LATEST)
 
     return [Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", metrics)]
 
 
-def _api(served: Served, monitor: Monitor) -> list[Route]:
+def _api(snapshot: StatusSource, monitor: Monitor) -> list[Route]:
     async def status(request: Request) -> Response:
         return Response(monitor.status(), media_type="application/json")
 
@@ -79,7 +67,7 @@ def _api(served: Served, monitor: Monitor) -> list[Route]:
             query = msgspec.convert({k: v for k, v in request.query_params.items() if v}, Query, strict=False)
         except msgspec.ValidationError as error:
             return Response(msgspec.json.encode({"error": str(error)}), 400, media_type="application/json")
-        page = sessions_page(served.snapshot(), query)
+        page = sessions_page(snapshot(), query)
         return Response(msgspec.json.encode(page), media_type="application/json")
 
     async def events(request: Request) -> Response:
@@ -89,21 +77,21 @@ def _api(served: Served, monitor: Monitor) -> list[Route]:
 
 
 @contextlib.asynccontextmanager
-async def serve(listener: socket.socket, served: Served) -> AsyncIterator[None]:
-    """Answer on the socket as long as the block runs."""
-    monitor = Monitor(served)
-    async with answering(listener, application(served, monitor)):
-        looking = asyncio.create_task(monitor.run())
+async def serve(listener: socket.socket, snapshot: StatusSource) -> AsyncIterator[None]:
+    """Answer on the socket within the block."""
+    monitor = Monitor(snapshot)
+    async with answering(listener, application(snapshot, monitor)):
+        sampling = asyncio.create_task(monitor.run())
         try:
             yield
         finally:
-            looking.cancel()
+            sampling.cancel()
             monitor.close()
-            await asyncio.gather(looking, return_exceptions=True)
+            await asyncio.gather(sampling, return_exceptions=True)
 
 
 class _Headers:
-    """Puts ``_HEADERS`` on every answer; the page gets nothing from elsewhere, and stands in nobody's frame."""
+    """Puts ``_HEADERS`` on every answer: the page loads nothing from other origins and cannot be framed."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -1,6 +1,6 @@
-"""What the bridge is doing at this moment, as references into it: cheap to take, valid until control is given up."""
+"""What the bridge is doing now, as references into it: cheap to take, valid until control returns to the event loop."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -29,7 +29,7 @@ class PartitionView(msgspec.Struct, frozen=True):
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """``not_ready``: why this process does not do its work, None if it does. ``registered``: agents in the registry, of
-    all processes; ``refused``: registry entries that cannot be read."""
+    all processes; ``refused``: registry entries that cannot be read; ``token_reloads``: token files read so far."""
 
     not_ready: str | None
     group_id: str
@@ -38,6 +38,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     registered: int
     refused: int
     host_down: bool
+    token_reloads: int = 0
 
     @property
     def partitions(self) -> list[PartitionView]:
@@ -48,6 +49,13 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
         for number, worker in self.owned.items():
             for agent in worker.agents or ():
                 yield Watched(number, agent)
+
+    def arrivals(self) -> list[float]:
+        """When each of the injections that wait arrived, in seconds since 1970."""
+        return [injection.received_at for one in self.agents() for injection in one.agent.pending.injections]
+
+
+StatusSource = Callable[[], Snapshot]
 
 
 def _view(number: int, agents: PartitionAgents | None) -> PartitionView:

@@ -1,4 +1,4 @@
-"""``/api/status``: the bridge in numbers, and what a person should look at."""
+"""``/api/status``: the bridge in numbers, and what needs your attention."""
 
 import time
 from collections import Counter
@@ -32,13 +32,13 @@ class Quantiles(msgspec.Struct, frozen=True):
 
 
 class Notice(msgspec.Struct, frozen=True):
-    """Something is wrong, though the process does its work."""
+    """Something is wrong, although the process is ready."""
 
     text: str
     advice: str
 
 
-class Agents(msgspec.Struct, frozen=True):
+class AgentCounts(msgspec.Struct, frozen=True):
     """In memory here, by condition; ``sick``: see ``/api/sessions?condition=sick``."""
 
     total: int
@@ -76,7 +76,7 @@ class History(msgspec.Struct, frozen=True):
     records: list[float]
 
 
-class Status(msgspec.Struct, frozen=True, kw_only=True):
+class StatusReport(msgspec.Struct, frozen=True, kw_only=True):
     """Rates and quantiles are those of the last ten seconds. ``events``: the newest first."""
 
     version: str
@@ -93,7 +93,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     registered: int
     refused: int
     service_down: bool
-    agents: Agents
+    agents: AgentCounts
     polls: Polls
     records: dict[str, Rate]
     commits: Commits
@@ -111,13 +111,13 @@ class About(msgspec.Struct, frozen=True):
     started_at: float
 
 
-def status(
+def status_report(
     about: About, snapshot: Snapshot, old: Sample, new: Sample, events: Sequence[Event], history: History
-) -> Status:
-    """The picture of now; rates are between the two samples."""
+) -> StatusReport:
+    """The report of now; rates are those between the two samples."""
     now = time.time()
     agents, inbox, polls = _agents(snapshot), _inbox(snapshot, new, now), _polls(old, new)
-    return Status(
+    return StatusReport(
         version=about.version,
         process=about.process,
         at=rfc3339(now),
@@ -143,8 +143,8 @@ def status(
     )
 
 
-def notices(snapshot: Snapshot, agents: Agents, inbox: Inbox, polls: Polls) -> list[Notice]:
-    """What a person should look at, the worst first."""
+def notices(snapshot: Snapshot, agents: AgentCounts, inbox: Inbox, polls: Polls) -> list[Notice]:
+    """What needs attention, the worst first."""
     found: list[Notice] = []
     if snapshot.host_down:
         found.append(Notice("the service does not answer", ADVICE["unreachable"]))
@@ -152,30 +152,30 @@ def notices(snapshot: Snapshot, agents: Agents, inbox: Inbox, polls: Polls) -> l
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in agents.sick_by_reason.items())
         advice = next(
             (ADVICE[reason] for reason in agents.sick_by_reason if reason in ADVICE),
-            "the list of sick agents says what to do",
+            "see the list of sick agents for what to do",
         )
         found.append(Notice(f"{agents.sick:,} of {agents.total:,} agents are sick ({reasons})", advice))
     if polls.lateness.p99 is not None and polls.lateness.p99 >= _LATE:
         text = f"polls are late (p99 {polls.lateness.p99:.1f} s)"
-        found.append(Notice(text, "this process has more agents than it can ask: start another one"))
+        found.append(Notice(text, "this process has more agents than it can poll: start another one"))
     if inbox.oldest_seconds >= _INBOX_OLD:
         text = f"an injection has waited for {inbox.oldest_seconds:.0f} s"
         found.append(Notice(text, "its agent has no session or is sick; it expires after injection.ttl"))
     if snapshot.refused:
         text = f"{snapshot.refused} registry entries cannot be read"
-        found.append(Notice(text, "see asm.dead-letters, and write them anew with `asm-bridge sessions add`"))
+        found.append(Notice(text, "read asm.dead-letters and correct them with `asm-bridge sessions add`"))
     return found
 
 
-def _agents(snapshot: Snapshot) -> Agents:
+def _agents(snapshot: Snapshot) -> AgentCounts:
     conditions: Counter[str] = Counter(dict.fromkeys(CONDITIONS, 0))
     reasons: Counter[str] = Counter()
     for one in snapshot.agents():
         conditions[one.agent.condition] += 1
         if is_sick(one):
-            trouble, lost = one.agent.trouble, one.agent.state.lost
+            trouble, lost = one.agent.problem, one.agent.state.lost
             reasons[trouble.reason if trouble else lost.reason if lost else "unknown"] += 1
-    return Agents(conditions.total(), dict(conditions), reasons.total(), dict(reasons.most_common()))
+    return AgentCounts(conditions.total(), dict(conditions), reasons.total(), dict(reasons.most_common()))
 
 
 def _polls(old: Sample, new: Sample) -> Polls:
@@ -197,9 +197,9 @@ def _commits(old: Sample, new: Sample) -> Commits:
 
 
 def _inbox(snapshot: Snapshot, new: Sample, now: float) -> Inbox:
-    waiting = [entry.received_at for one in snapshot.agents() for entry in one.agent.pending.entries]
-    oldest = max(0.0, now - min(waiting, default=now))
-    return Inbox(len(waiting), round(oldest, 1), _totals(new, "injection_outcomes_total"))
+    arrivals = snapshot.arrivals()
+    oldest = max(0.0, now - min(arrivals, default=now))
+    return Inbox(len(arrivals), round(oldest, 1), _totals(new, "injection_outcomes_total"))
 
 
 def _rates(old: Sample, new: Sample, name: str) -> dict[str, Rate]:

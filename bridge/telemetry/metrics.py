@@ -1,10 +1,11 @@
 """Every metric of the bridge, in one place. Names are a user interface: they start with ``asm_bridge_``."""
 
 from bisect import bisect_left
+from collections import deque
 from collections.abc import Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from itertools import accumulate
-from typing import TYPE_CHECKING, get_args
+from typing import get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
 from prometheus_client.metrics_core import HistogramMetricFamily, Metric
@@ -21,12 +22,16 @@ from asm_bridge_schemas.records import (
 )
 from bridge.agents.step import Step
 from bridge.asm.errors import Malformed, Refused, Throttled, Unauthorized, Unavailable, Unreachable
-from bridge.ops.events import OBSERVATIONS
 
-if TYPE_CHECKING:
-    from bridge.ops.snapshot import Snapshot
+Observation = AgentObservationLost | AgentObservationResumed
 
-_FAILURES = (Unauthorized, Throttled, Unavailable, Unreachable, Refused, Malformed)
+_POLL_RESULTS = (
+    "ok",
+    *(error.reason for error in (Unauthorized, Throttled, Unavailable, Unreachable, Refused, Malformed)),
+)
+_RECORD_TOPICS = sorted(set(TOPICS.values()) - {TOPICS[AgentState]})
+_KEPT_OBSERVATIONS = 10_000
+"""More than a process has agents."""
 _DEAD_LETTERS = (
     "malformed_event", "malformed_entry", "literal_token", "refused", "attempts_exhausted", "unknown_agent", "backlog",
     "too_large",
@@ -58,11 +63,17 @@ class Timings(Collector):
 
 
 class Metrics:
+    """The list. A counter with a label names the values that it is known to take: it begins at zero for each, as one
+    that appeared with its first event would hide that event from ``increase()``."""
+
     def __init__(self) -> None:
         registry = self.registry = CollectorRegistry()
 
-        def counter(name: str, text: str, *labels: str) -> Counter:
-            return Counter(f"asm_bridge_{name}", text, labels, registry=registry)
+        def counter(name: str, text: str, label: str | None = None, known: Iterable[str] = ()) -> Counter:
+            made = Counter(f"asm_bridge_{name}", text, [label] if label else [], registry=registry)
+            for value in known:
+                made.labels(value)
+            return made
 
         def gauge(name: str, text: str, *labels: str) -> Gauge:
             return Gauge(f"asm_bridge_{name}", text, labels, registry=registry)
@@ -73,15 +84,17 @@ class Metrics:
         def histogram(name: str, text: str) -> Histogram:
             return Histogram(f"asm_bridge_{name}", text, registry=registry, buckets=_FAST)
 
-        self.polls = counter("polls", "Requests to the vendor by result", "result")
+        self.polls = counter("polls", "Requests to the vendor by result", "result", _POLL_RESULTS)
         self.poll_seconds = timings("poll_seconds", "Time from request to answer")
         self.lateness_seconds = timings("poll_lateness_seconds", "How long after its time a poll began")
-        self.skipped_ticks = counter("skipped_ticks", "Polls left out, by reason", "reason")
-        self.records = counter("records", "Records appended, by topic", "topic")
-        self.changes = counter("changes", "Steps that told something new")
-        self.outcomes = counter("injection_outcomes", "Injections completed, by outcome", "outcome")
-        self.dead_letters = counter("dead_letters", "Dead letters, by error code", "code")
-        self.commits = counter("commits", "Transactions by result", "result")
+        self.skipped_ticks = counter(
+            "skipped_ticks", "Polls left out, by reason", "reason", ("late", "unanswered", "partition")
+        )
+        self.records = counter("records", "Records appended, by topic", "topic", _RECORD_TOPICS)
+        self.changes = counter("changes", "Steps that added a record")
+        self.outcomes = counter("injection_outcomes", "Injections completed, by outcome", "outcome", get_args(Outcome))
+        self.dead_letters = counter("dead_letters", "Dead letters, by error code", "code", _DEAD_LETTERS)
+        self.commits = counter("commits", "Transactions by result", "result", ("ok", "failed"))
         self.commit_seconds = histogram("commit_seconds", "Time a transaction takes")
         self.rebalances = counter("rebalances", "Times that partitions were revoked")
         self.partitions = gauge("partitions_owned", "Partitions whose agents this process watches")
@@ -90,48 +103,34 @@ class Metrics:
         self.inbox_pending = gauge("inbox_pending", "Injections that wait for their agent")
         self.inbox_oldest_seconds = gauge("inbox_oldest_seconds", "Age of the oldest injection that waits")
         self.token_reloads = gauge("token_reloads", "Token files read so far")
+        self.unreadable_fields = counter("unreadable_fields", "Fields of answers that could not be read", "field")
         self.registry_errors = counter("registry_errors", "Registry entries that could not be read")
         self.ready = gauge("ready", "1 if this process does its work, as /readyz has it, else 0")
         self.service_down = gauge("service_down", "1 while the service does not answer at all, else 0")
         self.registered = gauge("registered_agents", "Agents in the registry, over all processes")
-        self.step_seconds = histogram("step_seconds", "Time from an answer to the commit of what it tells")
-        self.kafka_errors = counter("kafka_errors", "Errors from Kafka, by what was done", "operation")
+        self.step_seconds = histogram("step_seconds", "Time from an answer to the commit of its records")
+        self.kafka_errors = counter(
+            "kafka_errors",
+            "Errors from Kafka, by what was done",
+            "operation",
+            ("start", "registry", "group", "inbox", "commit", "state", "header_name"),
+        )
         Info("asm_bridge_build", "Version of the bridge", registry=registry).info({"version": VERSION})
         ProcessCollector(namespace="asm_bridge", registry=registry)
-        self._begin_at_zero()
+        self.observations: deque[Observation] = deque(maxlen=_KEPT_OBSERVATIONS)
+        """Agents lost and resumed; whoever shows them takes them out (``bridge.ops.monitor``, once a second)."""
 
     @property
     def sampled(self) -> list[Collector]:
-        """What rates are made of, for the status."""
+        """Those that the status computes its rates from."""
         return [
             self.polls, self.poll_seconds, self.lateness_seconds, self.skipped_ticks, self.records, self.outcomes,
             self.dead_letters, self.commits, self.commit_seconds, self.rebalances, self.partitions_lost,
             self.registry_errors,
         ]  # fmt: skip
 
-    def _begin_at_zero(self) -> None:
-        """A counter that appears with its first event hides that event from ``increase()``."""
-        known: dict[Counter, Iterable[str]] = {
-            self.polls: ("ok", *(error.reason for error in _FAILURES)),
-            self.skipped_ticks: ("late", "unanswered", "partition"),
-            self.records: sorted(set(TOPICS.values()) - {TOPICS[AgentState]}),
-            self.outcomes: get_args(Outcome),
-            self.commits: ("ok", "failed"),
-            self.dead_letters: _DEAD_LETTERS,
-            self.kafka_errors: ("start", "registry", "group", "inbox", "commit"),
-        }
-        for counter, labels in known.items():
-            for label in labels:
-                counter.labels(label)
-
-    def observe(self, snapshot: "Snapshot") -> None:
-        """Bring the gauges of the process up to date."""
-        self.ready.set(snapshot.not_ready is None)
-        self.service_down.set(snapshot.host_down)
-        self.registered.set(snapshot.registered)
-
-    def told(self, step: Step) -> None:
-        """Count what a step tells."""
+    def record_step(self, step: Step) -> None:
+        """Count the records of a step."""
         if step.records:
             self.changes.inc()
         for record in step.records:
@@ -139,7 +138,7 @@ class Metrics:
             if isinstance(record, InjectionCompleted):
                 self.outcomes.labels(record.outcome).inc()
             elif isinstance(record, AgentObservationLost | AgentObservationResumed):
-                OBSERVATIONS.told(record)
+                self.observations.append(record)
 
 
 def _version() -> str:

@@ -3,6 +3,7 @@
 Those in ``schemas/json`` are made so. Each stands alone: what it refers to is in its ``$defs``.
 """
 
+import inspect
 import json
 import re
 import sys
@@ -74,6 +75,9 @@ def _define(cls: type[msgspec.Struct], definitions: dict[str, Schema]) -> None:
 
 def _document(cls: type[msgspec.Struct], definitions: dict[str, Schema]) -> Schema:
     """The schema of ``cls`` on top, and the definitions that it refers to below."""
+    for definition in definitions.values():
+        if "description" in definition:  # a docstring: before Python 3.13 with the indentation of the code
+            definition["description"] = inspect.cleandoc(definition["description"])
     top = definitions.pop(cls.__name__)
     below = {"$defs": definitions} if definitions else {}
     return {"$schema": _DIALECT, "$id": dataschema(cls), **top, **below}

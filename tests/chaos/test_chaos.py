@@ -6,7 +6,7 @@ import pytest
 
 from bridge.testing.brokers import Broker
 from bridge.testing.brokers.external import ExternalBroker
-from tests.chaos.run import Plan, chaos
+from tests.support.chaos.run import Plan, chaos
 
 pytestmark = [pytest.mark.kafka, pytest.mark.transactions]
 

@@ -16,9 +16,9 @@ import pytest_asyncio
 from bridge.clock import rfc3339
 from bridge.kafka.partitioner import partition_for
 from bridge.testing.brokers import Broker
-from tests.chaos.checker import assert_kept
-from tests.chaos.facts import Facts, Message, Produced, Record
-from tests.chaos.harness import PARTITIONS, Lab, lab
+from tests.support.chaos.checker import assert_kept
+from tests.support.chaos.facts import Facts, Message, Produced, Record
+from tests.support.chaos.harness import PARTITIONS, Lab, lab
 
 pytestmark = [pytest.mark.kafka, pytest.mark.transactions]
 

@@ -21,7 +21,6 @@ from bridge.testing.brokers import Broker
 
 pytestmark = pytest.mark.kafka
 DEADLINE = 30.0
-ROOT = Path(__file__).parents[2]
 
 
 class Bridge:
@@ -32,7 +31,6 @@ class Bridge:
 
     async def start(self, *arguments: str, stdout: int = PIPE) -> Process:
         settings = {
-            "PYTHONPATH": str(ROOT),
             "ASM_BRIDGE_KAFKA__BOOTSTRAP_SERVERS": self.broker.bootstrap_servers,
             "ASM_BRIDGE_TOPICS__PREFIX": self.prefix,
             "ASM_BRIDGE_TOPICS__PARTITIONS": "4",
@@ -249,6 +247,17 @@ async def test_tail_shows_what_is_there(bridge: Bridge, topics: str) -> None:
     code, _, err = await bridge("tail", "frob")
     assert code == 1
     assert f"there is no topic frob or {topics}frob" in err
+
+
+async def test_tail_stops_at_the_end_as_it_was(bridge: Bridge, topics: str) -> None:
+    """`tail --until-end` prints what the topics hold when it starts, in every partition, and exits with 0."""
+    assert await bridge("tail", "--until-end") == (0, "", "")
+    async with bridge.producer() as producer:
+        for number in range(6):
+            await producer.send_and_wait(f"{topics}agent-status", b"%d" % number, key=b"a", partition=number % 4)
+    code, out, err = await bridge("tail", "--until-end", "--from-beginning", "--json")
+    assert (code, err) == (0, "")
+    assert sorted(json.loads(line)["value"] for line in out.splitlines()) == list(range(6))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

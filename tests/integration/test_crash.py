@@ -4,15 +4,15 @@ import asyncio
 import os
 import random
 from collections import Counter
-from itertools import count
 from pathlib import Path
 
 import pytest
 
 from bridge.testing.brokers import Broker
-from tests.chaos.checker import assert_kept
-from tests.chaos.facts import read_topics
-from tests.chaos.harness import Lab, lab
+from tests.support.chaos.checker import assert_kept
+from tests.support.chaos.facts import read_topics
+from tests.support.chaos.harness import Lab, lab
+from tests.support.chaos.traffic import end, inject_for
 
 pytestmark = [pytest.mark.kafka, pytest.mark.transactions]
 
@@ -22,18 +22,6 @@ KILLS = int(os.environ.get("CRASH_KILLS", "3"))
 EVENTS = int(os.environ.get("CRASH_EVENTS", "120"))
 SECONDS = float(os.environ.get("CRASH_SECONDS", "15"))
 INTERVAL = 1.0
-MARKERS = count(9_007_199_254_740_993)
-
-
-async def inject_for(the_lab: Lab, agents: list[str], events: int, seconds: float, rng: random.Random) -> None:
-    """Events for agents drawn by chance, spread over the time; some twice under one id."""
-    for number in range(events):
-        agent_id = rng.choice(agents)
-        ce_id = f"id-{number}" if rng.random() < 0.5 else None
-        await the_lab.inject(agent_id, str(next(MARKERS)), ce_id=ce_id)
-        if ce_id and rng.random() < 0.1:
-            await the_lab.inject(agent_id, str(next(MARKERS)), ce_id=ce_id)
-        await asyncio.sleep(seconds / events)
 
 
 async def kill_now_and_then(the_lab: Lab, kills: int, seconds: float, rng: random.Random) -> None:
@@ -42,13 +30,6 @@ async def kill_now_and_then(the_lab: Lab, kills: int, seconds: float, rng: rando
         await asyncio.sleep(seconds / kills * (0.5 + rng.random() / 2))
         the_lab.kill()
         await the_lab.bridge()
-
-
-async def end(the_lab: Lab, agents: list[str]) -> None:
-    """All outcomes are there, all that changed was shown, and the bridge has stopped cleanly."""
-    await the_lab.completed()
-    await the_lab.sim.settle(agents)
-    assert await the_lab.bridges["bridge"].stop() == 0
 
 
 @pytest.mark.timeout(240 + SECONDS * 3)

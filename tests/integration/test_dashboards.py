@@ -13,9 +13,10 @@ from typing import Any
 import httpx
 import pytest
 
+from bridge.ops.http import free_port
 from bridge.telemetry.metrics import METRICS
 from bridge.testing.brokers import Broker
-from bridge.testing.embedded import ends_with_us, free_port
+from bridge.testing.brokers.process import ends_with_us
 from tests.support.ops import running
 
 ROOT = Path(__file__).parents[2]

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from bridge.testing.brokers import Broker
-from tests.chaos.harness import DEADLINE, ROOT, TOKENS, Lab, lab, until
+from tests.support.chaos.harness import DEADLINE, TOKENS, Lab, lab, until
 
 pytestmark = pytest.mark.transactions
 EVENT = b'{"pause_event": {}}'
@@ -31,7 +31,7 @@ async def command(the_lab: Lab, *arguments: str) -> tuple[int, str, str]:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("ASM_BRIDGE_")}
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "bridge", "dead-letters", *arguments),
-        env={**inherited, **the_lab.settings(), "PYTHONPATH": str(ROOT)},
+        env={**inherited, **the_lab.settings()},
         cwd=the_lab.directory,
         stdout=PIPE,
         stderr=PIPE,
@@ -113,7 +113,7 @@ async def test_what_was_not_sent_is_told_by_the_exit_code(the_lab: Lab) -> None:
     code, _, err = await command(the_lab, "resend", entry, "7/99999")
     assert (code, "no such dead letter: 7/99999" in err) == (1, True)
     code, _, err = await command(the_lab, "resend", broken)
-    assert (code, "its value is no event" in err) == (1, True)
+    assert (code, "its value is not an event" in err) == (1, True)
     code, out, _ = await command(the_lab, "resend", entry, "--wait")
     assert (code, "undeliverable, reason unknown_agent" in out) == (1, True)
     assert len(await listed(the_lab, "--agent", "nobody", "--code", "unknown_agent")) == 2

@@ -16,10 +16,10 @@ from confluent_kafka import Message, Producer
 
 from bridge.kafka.partitioner import partition_for
 from bridge.testing.brokers import Broker
-from tests.chaos.checker import assert_kept
-from tests.chaos.facts import Produced
-from tests.chaos.faults import Trial, new_tokens
-from tests.chaos.harness import PARTITIONS, TOKENS, Lab, lab, until
+from tests.support.chaos.checker import assert_kept
+from tests.support.chaos.facts import Produced
+from tests.support.chaos.faults import Trial, new_tokens
+from tests.support.chaos.harness import PARTITIONS, TOKENS, Lab, lab, until
 
 pytestmark = [pytest.mark.kafka, pytest.mark.transactions]
 

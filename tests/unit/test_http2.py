@@ -4,7 +4,6 @@ import asyncio
 import struct
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
-from typing import Any, cast
 
 import pytest
 from h2 import events
@@ -21,69 +20,7 @@ from hypothesis import strategies as st
 from bridge.asm.http.header_block import Head, HeaderBlockReader, scan
 from bridge.asm.http.http2 import Http2
 from bridge.asm.http.request import MAX_BODY, Exchange, Failure, PreparedRequest, Response, Target
-
-HEAD = [(":status", "200"), ("content-type", "application/json"), ("date", "Wed, 25 Nov 2026 09:18:17 GMT")]
-Script = Callable[["Server", Any], None]
-
-
-def frame(kind: int, flags: int, stream: int, content: bytes = b"") -> bytes:
-    return struct.pack(">IBI", len(content) << 8 | kind, flags, stream) + content
-
-
-class Server(asyncio.Protocol):
-    """h2, but for what the script does upon each event."""
-
-    def __init__(self, script: Script) -> None:
-        self.script = script
-        self.h2 = H2Connection(H2Configuration(client_side=False, validate_outbound_headers=False))
-        self.seen: list[events.Event] = []
-        self.bodies: dict[int, bytes] = {}
-        self.lost = asyncio.Event()
-        self.encoder = Encoder()
-        self.backlog: dict[int, memoryview] = {}
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast("asyncio.Transport", transport)
-        self.h2.initiate_connection()
-        self.flush()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.lost.set()
-
-    def data_received(self, data: bytes) -> None:
-        for event in self.h2.receive_data(data):
-            self.seen.append(event)
-            if isinstance(event, events.DataReceived):
-                self.bodies[event.stream_id] = self.bodies.get(event.stream_id, b"") + event.data
-            self.script(self, event)
-            self.send_backlog()
-            self.flush()
-
-    def flush(self) -> None:
-        self.transport.write(self.h2.data_to_send())
-
-    def raw(self, data: bytes) -> None:
-        self.flush()
-        self.transport.write(data)
-
-    def answer(self, stream: int, body: bytes = b"{}", head: list[tuple[str, str]] = HEAD) -> None:
-        self.h2.send_headers(stream, head)
-        self.backlog[stream] = memoryview(body)
-        self.send_backlog()
-
-    def send_backlog(self) -> None:
-        """As the client's windows allow."""
-        for stream, body in list(self.backlog.items()):
-            while (size := min(len(body), self.h2.local_flow_control_window(stream), 16384)) > 0:
-                self.h2.send_data(stream, bytes(body[:size]))
-                body = body[size:]
-            self.backlog[stream] = body
-            if not body:
-                del self.backlog[stream]
-                self.h2.end_stream(stream)
-
-    def saw(self, kind: type[events.Event]) -> list[Any]:
-        return [event for event in self.seen if isinstance(event, kind)]
+from tests.support.http2 import HEAD, Script, Server, at_request, frame, silent, until
 
 
 class Talk:
@@ -133,24 +70,6 @@ async def talking(script: Script) -> AsyncIterator[Talk]:
         listener.close()
         await asyncio.wait_for(server.lost.wait(), 10)
         assert talk.gone == [talk.conn]
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.002)
-
-
-def on(kind: type[Any], act: Callable[[Server, int], None]) -> Script:
-    return lambda server, event: act(server, event.stream_id) if isinstance(event, kind) else None
-
-
-def at_request(act: Callable[[Server, int], None]) -> Script:
-    return on(events.StreamEnded, act)
-
-
-def silent(_server: Server, _event: events.Event) -> None:
-    pass
 
 
 answering = at_request(lambda server, stream: server.answer(stream, b"%d" % stream))

@@ -17,13 +17,13 @@ from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.parser import text_string_to_metric_families
 
 from asm_bridge_schemas.records import AgentObservationLost, AgentState, InjectionCompleted
-from bridge.agents.agent import Unpollable
+from bridge.agents.health import Unpollable
 from bridge.agents.step import Step
 from bridge.asm.errors import Unreachable
-from bridge.ops.events import Observations, Picture, changes
+from bridge.ops.events import Health, changes, observed
+from bridge.ops.http import free_port
 from bridge.ops.rates import Sample, per_second, quantile, sample
 from bridge.telemetry.metrics import METRICS
-from bridge.testing.embedded import free_port
 from tests.support.ops import TOKEN_REFERENCE, Pictured, fail, served
 
 ROOT = Path(__file__).parents[2]
@@ -48,6 +48,15 @@ async def until_event(client: httpx.AsyncClient, text: str) -> dict[str, Any]:
             if any(text in event["text"] for event in status["events"]):
                 return status
             await asyncio.sleep(0.05)
+
+
+async def until_next(client: httpx.AsyncClient) -> dict[str, Any]:
+    """The status after the next sample."""
+    before = (await client.get("/api/status")).json()
+    async with asyncio.timeout(5):
+        while (status := (await client.get("/api/status")).json())["at"] == before["at"]:
+            await asyncio.sleep(0.05)
+    return dict(status)
 
 
 async def test_ready(client: httpx.AsyncClient, pictured: Pictured) -> None:
@@ -126,7 +135,9 @@ async def test_sessions_by_label_and_sid(client: httpx.AsyncClient, pictured: Pi
 async def test_sick_says_why(client: httpx.AsyncClient, pictured: Pictured) -> None:
     """A sick agent comes with the reason, the error and what to do; the healthy ones without."""
     fail(pictured.homes[0][0])
-    pictured.homes[1][0].sick = Unpollable("session_shared", "agent 'x' has the same token: give this one its own")
+    pictured.homes[1][0].unpollable = Unpollable(
+        "session_shared", "agent 'x' has the same token: give this one its own"
+    )
     found = (await client.get("/api/sessions", params={"condition": "sick"})).json()["sessions"]
     assert {one["reason"]: one["why"] for one in found} == {
         "unauthorized": "HTTP 401",
@@ -213,7 +224,7 @@ async def test_events(client: httpx.AsyncClient, pictured: Pictured) -> None:
 
 def lost(agent_id: str, reason: str) -> AgentObservationLost:
     step = Step(AgentState(agent_id=agent_id, stream_id="s"), 0.0)
-    step.tell(AgentObservationLost, reason=reason, since="2026-01-01T00:00:00Z")
+    step.emit(AgentObservationLost, reason=reason, since="2026-01-01T00:00:00Z")
     (record,) = step.records
     assert isinstance(record, AgentObservationLost)
     return record
@@ -221,23 +232,30 @@ def lost(agent_id: str, reason: str) -> AgentObservationLost:
 
 def test_fleet_lost_is_one_event() -> None:
     """When a thousand agents are lost at once, one line says so for each reason."""
-    observations = Observations()
-    for number in range(1000):
-        observations.told(lost(f"agent-{number}", "unreachable"))
-    observations.told(lost("other", "unauthorized"))
-    texts = [event.text for event in observations.take()]
+    records = [lost(f"agent-{number}", "unreachable") for number in range(1000)]
+    texts = [event.text for event in observed([*records, lost("other", "unauthorized")])]
     assert texts == [
         "1000 agents lost (unreachable): agent-0, agent-1, agent-2 and 997 more",
         "1 agent lost (unauthorized): other",
     ]
-    assert observations.take() == []
+
+
+async def test_an_agent_that_is_lost_is_one_event(client: httpx.AsyncClient) -> None:
+    """A record that says that an agent is lost becomes an event, once."""
+    step = Step(AgentState(agent_id="lost-once", stream_id="s"), 0.0)
+    step.emit(AgentObservationLost, reason="unreachable", since="2026-01-01T00:00:00Z")
+    METRICS.record_step(step)
+    await until_event(client, "lost-once")
+    await until_next(client)
+    status = await until_next(client)
+    assert sum("lost-once" in event["text"] for event in status["events"]) == 1
 
 
 def test_reason_with_other_numbers_is_no_event() -> None:
     """While partitions are opened one by one, the bridge is not said to be not ready again and again."""
     nothing = Sample(0.0, {})
-    old = Picture("partitions are being opened: [0, 1]", frozenset(), False, nothing)
-    new = Picture("partitions are being opened: [1]", frozenset(), False, nothing)
+    old = Health("partitions are being opened: [0, 1]", frozenset(), False, nothing)
+    new = Health("partitions are being opened: [1]", frozenset(), False, nothing)
     assert list(changes(old, new)) == []
 
 
@@ -289,11 +307,11 @@ def test_told_counts_outcomes() -> None:
     """An injection's outcome is counted when it is told."""
     before = METRICS.outcomes.labels("expired")._value.get()
     step = Step(AgentState(agent_id="a", stream_id="s"), 0.0)
-    step.tell(
+    step.emit(
         InjectionCompleted,
         injection_id="i", source=None, entry="0/1", outcome="expired", received_at=step.at, completed_at=step.at,
     )  # fmt: skip
-    METRICS.told(step)
+    METRICS.record_step(step)
     assert METRICS.outcomes.labels("expired")._value.get() == before + 1
 
 

@@ -1,5 +1,6 @@
 """The files that make the project: they work on any machine, and agree with each other."""
 
+import ast
 import re
 import subprocess
 import tomllib
@@ -84,9 +85,38 @@ def test_every_locked_version_has_its_hash(file: str) -> None:
     assert [entry.splitlines()[0] for entry in entries if "--hash=sha256:" not in entry] == []
 
 
+def imported(path: Path) -> set[str]:
+    """The modules that a file imports, wherever in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+    return found
+
+
+def test_tests_import_only_the_helpers_of_tests() -> None:
+    """A test can be read, moved and deleted without another one; what several need stands in tests/support."""
+    wrong = {
+        str(path.relative_to(ROOT)): sorted(modules)
+        for path in (ROOT / "tests").rglob("*.py")
+        if (modules := {name for name in imported(path) if re.match(r"tests\b(?!\.support\b)", name)})
+    }
+    assert wrong == {}
+
+
+def test_what_is_installed_imports_no_tests() -> None:
+    """No wheel contains the tests, nor pytest."""
+    code = [*(ROOT / "bridge").rglob("*.py"), *(ROOT / "schemas").rglob("*.py")]
+    wrong = [str(path.relative_to(ROOT)) for path in code if imported(path) & {"pytest", "tests"}]
+    wrong += [str(path) for path in code if any(name.startswith("tests.") for name in imported(path))]
+    assert wrong == []
+
+
 def test_ci_runs_what_everyone_runs() -> None:
     """CI calls make test and nothing else; the Makefile has the targets that the README names."""
     assert (ROOT / ".ci/run").read_text().rstrip().endswith("exec make test")
     assert (ROOT / ".ci/run").stat().st_mode & 0o111
     targets = set(re.findall(r"^([a-z]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    assert targets == {"help", "demo", "test", "chaos", "lint", "fmt", "build", "schemas", "lock", "clean"}
+    assert targets == {"help", "demo", "test", "unit", "chaos", "lint", "fmt", "build", "schemas", "lock", "clean"}

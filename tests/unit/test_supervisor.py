@@ -108,7 +108,7 @@ async def test_workers_that_do_not_run_are_told() -> None:
     [
         (("--workers", "9"), "--workers 9: topics.partitions is 8"),
         (("--workers", "3", "--topics.partitions", "2"), "--workers 3: topics.partitions is 2"),
-        (("--workers", "2", "--kafka.delivery", "at_least_once"), "at_least_once is for one process only"),
+        (("--workers", "2", "--kafka.delivery", "at_least_once"), "at_least_once works with one process only"),
     ],
 )
 def test_workers_that_could_not_work_are_refused(

@@ -12,8 +12,8 @@ from hpack.hpack import encode_integer
 class Response(NamedTuple):
     """A final response as it came.
 
-    ``retry_after`` is the field's text and ``date`` the Date beside it, so that a time of day can be read against the
-    service's own clock; both are None where the head has no Retry-After.
+    ``retry_after`` is the field's text and ``date`` that of Date, so that a time of day can be read against the
+    service's own clock. Of a 2xx the Date is not kept.
     """
 
     status: int
@@ -27,11 +27,13 @@ class Failure(NamedTuple):
 
     ``sent``: the service may have processed the request. ``counts_as_outage``: this says something about the host; not
     of a request that the host broke off (it is there), nor of all but one of those that ended with their connection.
+    ``error``: the ``ConnectError``, where there was no connection.
     """
 
     text: str
     sent: bool
     counts_as_outage: bool = True
+    error: Exception | None = None
 
 
 OnResponse = Callable[[Response | Failure], None]
@@ -62,20 +64,20 @@ class PreparedRequest:
     ``headers`` have lower-case names; Host and Content-Length are added.
     """
 
-    __slots__ = ("_headers", "_http1", "_http2", "_target", "body")
+    __slots__ = ("_http1", "_http2", "body", "headers", "target")
 
     def __init__(self, target: Target, headers: Mapping[str, str], body: bytes) -> None:
+        self.target = target
+        self.headers = {**headers, "content-length": str(len(body))}
         self.body = body
-        self._target = target
-        self._headers = {**headers, "content-length": str(len(body))}
         self._http1 = self._http2 = b""
 
     @property
     def http1(self) -> bytes:
         """Head and body."""
         if not self._http1:
-            lines = [f"POST {self._target.path} HTTP/1.1", f"host: {self._target.authority}"]
-            lines += [f"{name}: {value}" for name, value in self._headers.items()]
+            lines = [f"POST {self.target.path} HTTP/1.1", f"host: {self.target.authority}"]
+            lines += [f"{name}: {value}" for name, value in self.headers.items()]
             self._http1 = "\r\n".join([*lines, "", ""]).encode("latin-1") + self.body
         return self._http1
 
@@ -84,9 +86,9 @@ class PreparedRequest:
         """The header block (RFC 7541). It leaves the dynamic table alone, so that it holds at any time, on any
         connection."""
         if not self._http2:
-            own = {name: value for name, value in self._headers.items() if name in PER_REQUEST}
-            common = tuple(one for one in self._headers.items() if one[0] not in own)
-            self._http2 = _block(self._target, common) + b"".join(
+            own = {name: value for name, value in self.headers.items() if name in PER_REQUEST}
+            common = tuple(one for one in self.headers.items() if one[0] not in own)
+            self._http2 = _block(self.target, common) + b"".join(
                 PER_REQUEST[name] + encode_integer(len(value), 7) + value.encode() for name, value in own.items()
             )
         return self._http2
@@ -140,9 +142,9 @@ class Exchange:
         self._on_end(self)
         self._on_response(response)
 
-    def failed(self, text: str, *, counts_as_outage: bool = True) -> None:
+    def failed(self, text: str, *, counts_as_outage: bool = True, error: Exception | None = None) -> None:
         self._on_end(self)
-        self._on_response(Failure(text, self.sent, counts_as_outage))
+        self._on_response(Failure(text, self.sent, counts_as_outage, error))
 
     def not_processed(self, text: str) -> None:
         """The service has certainly not processed it (RFC 9113, section 8.7): it may be sent again, elsewhere."""

@@ -12,7 +12,7 @@ from aiokafka.errors import KafkaError
 from bridge.kafka import connected
 from bridge.kafka.topics import ensure_topics
 from bridge.settings.model import TopicsSettings
-from bridge.testing.embedded import EmbeddedBrokerError, embedded_broker
+from bridge.testing.brokers import BrokerUnavailableError, start_broker
 
 PARTITIONS = 8
 _DEADLINE = 15.0
@@ -29,24 +29,10 @@ class Kafka:
 
 @asynccontextmanager
 async def kafka(address: str | None, notes: list[str]) -> AsyncIterator[Kafka]:
-    """Raises ``KafkaUnavailableError`` or ``EmbeddedBrokerError`` where none can be had."""
+    """Raises ``KafkaUnavailableError`` or ``BrokerUnavailableError`` where none can be had."""
     if address is not None:
         notes.append(f"the broker at {address} is not ours to pin: it may take time from the client's core")
         yield Kafka(address, f"{address} (given)", await _transactions(address))
-        return
-    async with _own(notes) as found:
-        yield found
-
-
-@asynccontextmanager
-async def _own(notes: list[str]) -> AsyncIterator[Kafka]:
-    """In a source tree what its tests use: Apache Kafka by docker or java, else the embedded broker."""
-    try:
-        from bridge.testing.brokers import BrokerUnavailableError, start_broker
-    except ImportError:
-        notes.append("no Apache Kafka: give one by --broker HOST:PORT")
-        async with embedded_broker() as servers:
-            yield Kafka(servers, "Tansu (embedded, memory only)", transactions=False)
         return
     try:
         try:  # a child process is pinned with us, a container is not
@@ -54,7 +40,7 @@ async def _own(notes: list[str]) -> AsyncIterator[Kafka]:
         except BrokerUnavailableError:
             broker, _ = await asyncio.to_thread(start_broker, None)
     except BrokerUnavailableError as error:
-        raise EmbeddedBrokerError(f"{error}; give a broker by --broker HOST:PORT") from error
+        raise BrokerUnavailableError(f"{error}; give a broker by --broker HOST:PORT") from error
     try:
         yield Kafka(broker.bootstrap_servers, broker.description, broker.transactions)
     finally:

@@ -22,9 +22,10 @@ from bridge.testing.bench.scenarios import (
     HTTPX,
     WORKERS,
 )
+from bridge.testing.cache import cache
 
-ROOT = Path(__file__).parents[3]
-PEERS = ROOT / "bench" / "peers"
+PEERS = Path(__file__).parents[3] / "bench" / "peers"
+"""In a source tree; no wheel has them."""
 _BUILD_DEADLINE = 300.0
 _FASTEST = 0.05
 """Seconds: the shortest poll.interval there is."""
@@ -102,8 +103,7 @@ def environment(client: Client, place: Place) -> dict[str, str]:
         **({"ASM__CA_FILE": str(place.ca_file)} if place.ca_file else {}),
         **client.settings,
     }
-    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    return inherited | {f"ASM_BRIDGE_{name}": value for name, value in settings.items()} | {"PYTHONPATH": path}
+    return inherited | {f"ASM_BRIDGE_{name}": value for name, value in settings.items()}
 
 
 def agent_id(number: int) -> str:
@@ -167,7 +167,7 @@ def go_build(name: str, notes: list[str]) -> Path | None:
     if not PEERS.is_dir() or not shutil.which("go"):
         notes.append(f"no {name} (Go): `go` is not on this machine" if PEERS.is_dir() else f"no {name}: no source tree")
         return None
-    made = ROOT / ".cache" / f"bench-{name}"
+    made = cache() / f"bench-{name}"
     command = ["go", "build", "-o", str(made), "."]
     try:
         done = subprocess.run(

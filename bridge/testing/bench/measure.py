@@ -14,6 +14,7 @@ from pathlib import Path
 from aiokafka.errors import KafkaError
 
 from bridge.kafka import KafkaUnavailableError
+from bridge.ops.http import free_port
 from bridge.testing.bench import broker
 from bridge.testing.bench.clients import Client, Place, arguments, environment, prepare
 from bridge.testing.bench.figures import Measurement, load_figures
@@ -21,7 +22,6 @@ from bridge.testing.bench.machine import Cores, usage
 from bridge.testing.bench.probes import injecting, reading
 from bridge.testing.bench.processes import MeasurementError, Target, running, said, target
 from bridge.testing.bench.scenarios import Scenario
-from bridge.testing.embedded import free_port
 
 _SETTLE = 1.0
 """Seconds that the last records of the measured time have to become readable."""

@@ -13,9 +13,10 @@ from typing import IO, Any
 
 import httpx
 
+from bridge.ops.http import free_port
 from bridge.testing.bench.machine import pinned
 from bridge.testing.bench.scenarios import Scenario
-from bridge.testing.embedded import ends_with_us, free_port
+from bridge.testing.brokers.process import ends_with_us
 
 _START = 10.0
 _STOP = 30.0

@@ -1,6 +1,6 @@
 """Brokers that tests run against: real ones, each started, killed, paused and restarted the same way."""
 
-from bridge.testing.brokers.base import Broker, BrokerUnavailableError
+from bridge.testing.brokers.base import Broker, BrokerNotOursError, BrokerUnavailableError
 from bridge.testing.brokers.choice import start_broker
 
-__all__ = ["Broker", "BrokerUnavailableError", "start_broker"]
+__all__ = ["Broker", "BrokerNotOursError", "BrokerUnavailableError", "start_broker"]

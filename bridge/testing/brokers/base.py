@@ -11,12 +11,17 @@ class BrokerUnavailableError(RuntimeError):
     """This machine cannot run that broker; the text says why, with the end of the broker's log if it got that far."""
 
 
+class BrokerNotOursError(RuntimeError):
+    """Somebody else runs this broker: it cannot be killed, paused or restarted from here."""
+
+
 class Broker(ABC):
     """One Kafka broker on this machine.
 
     ``start`` and ``restart`` return when it serves requests and raise BrokerUnavailableError otherwise. All methods
     block: an async test calls them with ``asyncio.to_thread``. ``kill`` is ``kill -9``; ``restart`` ends it if it
-    still runs and keeps the address, and the data if ``durable``.
+    still runs and keeps the address, and the data if ``durable``. On a broker that was given by its address, these
+    four raise BrokerNotOursError.
     """
 
     name: ClassVar[str]

@@ -1,4 +1,4 @@
-"""Which broker the tests use: the one named, else the best that this machine can run."""
+"""Which broker is used: the one named, else the best that this machine can run."""
 
 from bridge.testing.brokers import docker, maven
 from bridge.testing.brokers.base import Broker, BrokerUnavailableError
@@ -24,7 +24,7 @@ def start_broker(wanted: str | None) -> tuple[Broker, list[str]]:
             reasons.append(str(error))
             continue
         return broker, reasons
-    raise BrokerUnavailableError("no broker for the tests: " + "; ".join(reasons))
+    raise BrokerUnavailableError("no Kafka broker runs on this machine: " + "; ".join(reasons))
 
 
 def candidates(wanted: str | None, reasons: list[str]) -> list[Broker]:

@@ -1,8 +1,8 @@
 """Three real brokers that replicate: what a production cluster does when one of them dies."""
 
+from bridge.ops.http import free_port
 from bridge.testing.brokers.base import Broker
 from bridge.testing.brokers.maven import MavenBroker, kafka_version
-from bridge.testing.embedded import free_port
 
 SIZE = 3
 REPLICATED = {

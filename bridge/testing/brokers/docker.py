@@ -3,10 +3,10 @@
 import time
 from typing import Any
 
+from bridge.ops.http import free_port
 from bridge.testing.brokers.base import START_DEADLINE, Broker, BrokerUnavailableError
 from bridge.testing.brokers.process import tail
 from bridge.testing.brokers.single_node import single_node
-from bridge.testing.embedded import free_port
 
 IMAGE = "apache/kafka:4.1.0"
 ENGINE_DEADLINE = 2
@@ -96,9 +96,12 @@ class DockerBroker(Broker):
 def why_not() -> str | None:
     """What this machine lacks to run containers; None if nothing. Takes 2 s at most: often only Docker's client is
     there."""
-    import docker
-    from docker.errors import DockerException
-
+    try:
+        import docker
+        from docker.errors import DockerException
+        from testcontainers.core import container  # noqa: F401
+    except ImportError:
+        return "testcontainers is not installed"
     try:
         client = docker.from_env(timeout=ENGINE_DEADLINE)
     except DockerException:

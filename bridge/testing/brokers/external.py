@@ -1,18 +1,18 @@
 """A broker that somebody else runs, given by its address."""
 
 import asyncio
+from typing import Never
 
-import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
-from bridge.testing.brokers.base import Broker, BrokerUnavailableError
+from bridge.testing.brokers.base import Broker, BrokerNotOursError, BrokerUnavailableError
 
 PROBE_DEADLINE = 15.0
 
 
 class ExternalBroker(Broker):
-    """It is not ours to kill: a test that would is skipped."""
+    """It is not ours to kill."""
 
     name = "external"
 
@@ -55,5 +55,5 @@ class ExternalBroker(Broker):
     def resume(self) -> None:
         self._not_ours()
 
-    def _not_ours(self) -> None:
-        pytest.skip(f"the broker at {self.bootstrap_servers} is not ours to kill or pause")
+    def _not_ours(self) -> Never:
+        raise BrokerNotOursError(f"the broker at {self.bootstrap_servers} is not ours to kill or pause")

@@ -1,20 +1,21 @@
 """Real Apache Kafka: its jars fetched by ``mvn``, one KRaft node run by ``java``."""
 
+import fcntl
+import functools
 import os
 import re
 import shutil
 import subprocess
 import xml.etree.ElementTree as ET
-from functools import cache
 from pathlib import Path
 
+from bridge.ops.http import free_port
 from bridge.testing.brokers.base import BrokerUnavailableError
 from bridge.testing.brokers.process import ProcessBroker, tail
 from bridge.testing.brokers.single_node import single_node
-from bridge.testing.embedded import free_port
+from bridge.testing.cache import cache
 
 POM = Path(__file__).parent / "kafka" / "pom.xml"
-CACHE = Path(__file__).parents[3] / ".cache"
 OLDEST_JAVA = 17
 FETCH_DEADLINE = 600.0
 FORMAT_DEADLINE = 60.0
@@ -64,21 +65,21 @@ def why_not() -> str | None:
     return None
 
 
-@cache
+@functools.cache
 def kafka_version() -> str:
     version = ET.parse(POM).findtext(".//{*}properties/{*}kafka")
     assert version, f"{POM} names no version of Kafka"
     return version
 
 
-@cache
+@functools.cache
 def java() -> str:
     """Path of java, empty if there is none. Maven's rule: JAVA_HOME first."""
     home = os.environ.get("JAVA_HOME")
     return (shutil.which("java", path=f"{home}/bin") if home else None) or shutil.which("java") or ""
 
 
-@cache
+@functools.cache
 def java_version() -> int:
     """Major version; 0 if it cannot be told."""
     said = _run([java(), "-version"], 10).stdout.decode(errors="replace")
@@ -87,20 +88,26 @@ def java_version() -> int:
 
 
 def libs() -> Path:
-    return CACHE / f"kafka-libs-{kafka_version()}"
+    return cache() / f"kafka-libs-{kafka_version()}"
 
 
 def classpath() -> str:
     """The jars, fetched once. They get their final name when complete, so that an interrupted fetch is never used."""
+    with (cache() / "kafka-libs.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # several test processes may begin at one time
+        _fetch()
+    return f"{libs()}/*"
+
+
+def _fetch() -> None:
     if not libs().is_dir():
-        partial = CACHE / f"kafka-libs-{os.getpid()}.partial"
+        partial = cache() / "kafka-libs.partial"
         shutil.rmtree(partial, ignore_errors=True)
         mvn = ["mvn", "-B", "-q", "-f", str(POM), "dependency:copy-dependencies", "-DincludeScope=runtime"]
         done = _run([*mvn, f"-DoutputDirectory={partial}"], FETCH_DEADLINE)
         if done.returncode:
             raise BrokerUnavailableError(f"mvn could not fetch Kafka's jars:\n{tail(done.stdout)}")
         partial.rename(libs())
-    return f"{libs()}/*"
 
 
 def _run(command: list[str], deadline: float, folder: Path | None = None) -> subprocess.CompletedProcess[bytes]:

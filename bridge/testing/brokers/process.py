@@ -6,11 +6,12 @@ import subprocess
 import tempfile
 import time
 from abc import abstractmethod
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from bridge.ops.http import free_port
 from bridge.testing.brokers.base import START_DEADLINE, Broker, BrokerUnavailableError
-from bridge.testing.embedded import ends_with_us, free_port
 
 
 class ProcessBroker(Broker):
@@ -88,14 +89,27 @@ class ProcessBroker(Broker):
         self._wait(self._process, self._begin)
 
     def _wait(self, process: subprocess.Popen[bytes], begin: int) -> None:
-        deadline, said = time.monotonic() + START_DEADLINE, b""
+        deadline = time.monotonic() + START_DEADLINE
         while time.monotonic() < deadline and process.poll() is None:
             said = (self.home / "log").read_bytes()[begin:]
             if self.ready(said):
                 return
             time.sleep(0.05)
+        said = (self.home / "log").read_bytes()[begin:]
         state = "not ready in time" if process.poll() is None else f"ended with {process.returncode}"
         raise BrokerUnavailableError(f"{self.name}: {state}; its log ends:\n{tail(said)}")
+
+
+@contextmanager
+def ends_with_us(pid: int, then: str = "") -> Iterator[None]:
+    """Kills process ``pid``, and runs the shell command ``then``, should our own process die within the block."""
+    script = f'read -r _ || {{ kill -9 "$0" 2>/dev/null; {then or ":"}; }}'
+    guard = subprocess.Popen(["/bin/sh", "-c", script, str(pid)], stdin=subprocess.PIPE, start_new_session=True)
+    try:
+        yield
+    finally:
+        guard.kill()
+        guard.communicate()
 
 
 def tail(said: bytes, lines: int = 20) -> str:

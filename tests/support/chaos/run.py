@@ -1,4 +1,4 @@
-"""``python -m tests.chaos.run``: everything among faults, and a judgement of what came of it (see docs/chaos.md)."""
+"""Everything among faults, and a judgement of what came of it: ``python -m tests.support.chaos.run``."""
 
 import argparse
 import asyncio
@@ -18,12 +18,12 @@ from random import Random
 
 from bridge.testing.brokers import Broker, start_broker
 from bridge.testing.brokers.cluster import Cluster
-from tests.chaos import faults
-from tests.chaos.checker import broken_promises
-from tests.chaos.facts import Facts
-from tests.chaos.faults import Trial
-from tests.chaos.harness import TOKENS, Lab, lab
-from tests.chaos.traffic import inject
+from tests.support.chaos import faults
+from tests.support.chaos.checker import broken_promises
+from tests.support.chaos.facts import Facts
+from tests.support.chaos.faults import Trial
+from tests.support.chaos.harness import TOKENS, Lab, lab
+from tests.support.chaos.traffic import inject
 
 SETTINGS = {
     "ASM__REQUEST_TIMEOUT": "3s",
@@ -98,7 +98,7 @@ async def chaos(brokers: Sequence[Broker], bootstrap_servers: str, directory: Pa
 
 async def _begun(the_lab: Lab, brokers: list[Broker], plan: Plan) -> Trial:
     if plan.mutant:
-        the_lab.program = ("tests.chaos.mutants", plan.mutant)
+        the_lab.program = ("tests.support.chaos.mutants", plan.mutant)
     the_lab.killed = True  # under faults not all that was shown need be told
     processes = [f"bridge-{number}" for number in range(plan.processes)]
     await the_lab.bridge(processes[0], **SETTINGS)
@@ -121,6 +121,7 @@ async def _break(trial: Trial, plan: Plan) -> None:
         "pauses": (faults.PAUSES, (2, 6)),
         "kafka": (faults.KAFKA, (8, 25)),
         "vendor": (faults.VENDOR, (0.5, 3)),
+        "gateway": (faults.GATEWAY, (1, 5)),
         "registry": (faults.REGISTRY, (1, 6)),
     }
     async with asyncio.TaskGroup() as running:
@@ -182,7 +183,7 @@ def say(*lines: str) -> None:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m tests.chaos.run", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.support.chaos.run", description=__doc__)
     parser.add_argument("--minutes", type=float, default=3.0, help="how long there are faults")
     parser.add_argument("--seed", type=int, default=1, help="the same seed: the same faults in the same order")
     parser.add_argument("--agents", type=int, default=40)

@@ -10,7 +10,7 @@ from urllib.parse import quote
 from aiokafka.partitioner import murmur2
 
 from asm_bridge_schemas import records
-from tests.chaos.facts import Facts, Record, Told
+from tests.support.chaos.facts import Facts, Record, Told
 
 STATUS_FIELDS = records.Status.__struct_fields__
 TYPES = {cls.__name__: cls for cls in records.TOPICS}

@@ -1,4 +1,4 @@
-"""Builds that are broken on purpose, to see the harness catch them: ``python -m tests.chaos.mutants NAME run ...``.
+"""Broken builds, to see the harness catch them: ``python -m tests.support.chaos.mutants NAME run ...``.
 
 By hand, as each must end with 1 and say which promise was broken; without ``--mutant`` each ends with 0:
 
@@ -39,7 +39,7 @@ def state_before_fence() -> None:
     The second between stands for the reading of a long topic.
     """
     fence = "self._producer = await self._clients.start_producer(self.number)"
-    read = "self.offsets = Offsets(offset or 0)"
+    read = "self.offsets = OffsetTracker(offset or 0)"
     late = f"{read}; await asyncio.sleep(1); {fence}"
     rewritten(Journal, "open", (fence, "pass"), (read, late))
 

@@ -7,8 +7,9 @@ from itertools import count
 from random import Random
 
 from bridge.kafka.partitioner import partition_for
-from tests.chaos.faults import Trial
-from tests.chaos.harness import PARTITIONS
+from bridge.testing.simulator.middle import MARK
+from tests.support.chaos.faults import Trial
+from tests.support.chaos.harness import PARTITIONS, Lab
 
 _MARKERS = count(9_007_199_254_740_993)
 
@@ -18,6 +19,24 @@ async def inject(trial: Trial, rng: Random, a_second: float) -> None:
     while time.monotonic() < trial.ends:
         await _one(trial, rng)
         await asyncio.sleep(rng.expovariate(a_second))
+
+
+async def inject_for(the_lab: Lab, agents: list[str], events: int, seconds: float, rng: Random) -> None:
+    """Events for agents drawn by chance, spread over the time; some twice under one id."""
+    for number in range(events):
+        agent_id = rng.choice(agents)
+        ce_id = f"id-{number}" if rng.random() < 0.5 else None
+        await the_lab.inject(agent_id, str(next(_MARKERS)), ce_id=ce_id)
+        if ce_id and rng.random() < 0.1:
+            await the_lab.inject(agent_id, str(next(_MARKERS)), ce_id=ce_id)
+        await asyncio.sleep(seconds / events)
+
+
+async def end(the_lab: Lab, agents: list[str]) -> None:
+    """All outcomes are there, all that changed was shown, and the bridge has stopped cleanly."""
+    await the_lab.completed()
+    await the_lab.sim.settle(agents)
+    assert await the_lab.bridges["bridge"].stop() == 0
 
 
 async def _one(trial: Trial, rng: Random) -> None:
@@ -35,7 +54,9 @@ async def _one(trial: Trial, rng: Random) -> None:
         await lab.inject(agent_id, marker, conversation={"reference_id": "refuse"})
     elif drawn < 0.88:
         await lab.inject(f"nobody-{rng.randrange(10)}", marker)
-    elif drawn < 0.92:
+    elif drawn < 0.94:
+        await lab.inject(agent_id, marker, conversation={"reference_id": MARK})
+    elif drawn < 0.97:
         await lab.inject(agent_id, marker, headers=[("expires_at", _soon(rng))])
     else:
         await _bad(trial, rng, key)

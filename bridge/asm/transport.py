@@ -1,0 +1,107 @@
+"""What carries requests to the service: the pool of connections, or, for tests, any transport of httpx.
+
+httpx's exceptions become the bridge's own here and nowhere else.
+"""
+
+import asyncio
+from typing import Protocol
+
+import httpx
+
+from bridge.asm.http.pool import ForwardingPool, Pool
+from bridge.asm.http.request import Failure, OnResponse, PreparedRequest, Response, Target
+from bridge.settings import AsmSettings
+
+
+class Transport(Protocol):
+    """Sends prepared requests to one service. Every request is bounded by the transport's own deadline."""
+
+    def send(self, request: PreparedRequest, on_response: OnResponse) -> None:
+        """Send; ``on_response`` is called once, later, with the answer or with why there is none. Raises nothing.
+
+        The request may be sent again, also while it is under way.
+        """
+
+    async def aclose(self) -> None:
+        """Close all connections; requests under way fail, and so do later ones."""
+
+
+def build_transport(asm: AsmSettings) -> Transport:
+    """The transport to ``asm.base_url`` that the settings describe."""
+    url = httpx.URL(asm.base_url)
+    forwarded = url.scheme == "http" and asm.proxy is not None and asm.proxy.startswith("http")
+    return (ForwardingPool if forwarded else Pool)(url, **asm.transport_arguments())
+
+
+async def fetch(transport: Transport, request: PreparedRequest) -> Response | Failure:
+    """Send and wait for what comes of it."""
+    response: asyncio.Future[Response | Failure] = asyncio.get_running_loop().create_future()
+
+    def on_response(result: Response | Failure) -> None:
+        if not response.done():  # it is, where the caller was cancelled
+            response.set_result(result)
+
+    transport.send(request, on_response)
+    return await response
+
+
+_UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+
+
+class HttpxAdapter:
+    """A ``Transport`` over any transport of httpx, such as ``httpx.MockTransport``; each request is a task."""
+
+    def __init__(self, transport: httpx.AsyncBaseTransport) -> None:
+        self._transport = transport
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def send(self, request: PreparedRequest, on_response: OnResponse) -> None:
+        task = asyncio.get_running_loop().create_task(self._send(request, on_response))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _send(self, request: PreparedRequest, on_response: OnResponse) -> None:
+        url = httpx.URL(f"{request.target.scheme}://{request.target.authority}{request.target.path}")
+        try:
+            response = await self._transport.handle_async_request(
+                httpx.Request("POST", url, headers=request.headers, content=request.body)
+            )
+            try:
+                body = await response.aread()
+            finally:
+                await response.aclose()
+        except Exception as error:  # noqa: BLE001 - an error of any library must reach the caller who waits for it
+            on_response(Failure(f"{type(error).__name__}: {error}", sent=not isinstance(error, _UNSENT)))
+        else:
+            head = response.headers
+            on_response(Response(response.status_code, body, head.get("Retry-After"), head.get("Date")))
+
+    async def aclose(self) -> None:
+        await self._transport.aclose()
+
+
+class TransportForHttpx(httpx.AsyncBaseTransport):
+    """A transport of httpx over a ``Transport``: POST requests, whose answers have the headers that a poll needs."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        if request.method != "POST":
+            raise httpx.UnsupportedProtocol(f"only POST can be sent, not {request.method}", request=request)
+        headers = {name.lower(): value for name, value in request.headers.items() if name.lower() not in _GENERATED}
+        prepared = PreparedRequest(Target.of(request.url), headers, await request.aread())
+        response = await fetch(self._transport, prepared)
+        if isinstance(response, Failure):
+            kind = httpx.ReadError if response.sent else httpx.ConnectError
+            raise kind(response.text, request=request)
+        fields = {"retry-after": response.retry_after, "date": response.date}
+        found = {name: value for name, value in fields.items() if value is not None}
+        return httpx.Response(response.status, headers=found, content=response.body)
+
+    async def aclose(self) -> None:
+        await self._transport.aclose()
+
+
+_GENERATED = {"host", "content-length", "transfer-encoding", "connection"}
+"""Headers that the request generates itself, or that concern a connection."""

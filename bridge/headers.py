@@ -1,0 +1,31 @@
+"""The headers of Kafka records that the bridge writes and reads: every name once."""
+
+from collections.abc import Iterable
+
+CONTENT_TYPE = "content-type"
+EXPIRES_AT = "expires_at"
+
+CE_SPECVERSION = "ce_specversion"
+CE_TYPE = "ce_type"
+CE_DATASCHEMA = "ce_dataschema"
+CE_ID = "ce_id"
+CE_SOURCE = "ce_source"
+CE_SUBJECT = "ce_subject"
+CE_TIME = "ce_time"
+"""CloudEvents' attributes in Kafka's binary mode."""
+
+ERROR_CODE = "asm_error_code"
+ERROR = "asm_error"
+"""Of a dead letter: why it is one, as a code and as a text."""
+ORIGIN = "asm_origin"
+"""Of a dead letter, and of an event that was moved to its agent's partition: the ``RecordId`` of the original."""
+RECEIVED_AT = "asm_received_at"
+"""Of an event that was moved to its agent's partition: when it first arrived, in RFC 3339."""
+
+OWN = frozenset({ERROR_CODE, ERROR, ORIGIN, RECEIVED_AT})
+"""What the bridge adds to a record's own headers, and takes away before it adds them again."""
+
+
+def texts(headers: Iterable[tuple[str, bytes | None]]) -> dict[str, str]:
+    """The headers that have a value, as text; bytes that are not UTF-8 are shown as ``\\xff``."""
+    return {name: value.decode(errors="backslashreplace") for name, value in headers if value is not None}

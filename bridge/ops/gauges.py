@@ -1,0 +1,22 @@
+"""The gauges of the process, set from a snapshot when somebody reads ``/metrics``."""
+
+import time
+from collections import Counter
+
+from bridge.agents.agent import CONDITIONS
+from bridge.ops.snapshot import Snapshot
+from bridge.telemetry.metrics import METRICS
+
+
+def set_gauges(snapshot: Snapshot) -> None:
+    METRICS.ready.set(snapshot.not_ready is None)
+    METRICS.service_down.set(snapshot.host_down)
+    METRICS.registered.set(snapshot.registered)
+    METRICS.token_reloads.set(snapshot.token_reloads)
+    METRICS.partitions.set(len(snapshot.owned))
+    conditions = Counter(one.agent.condition for one in snapshot.agents())
+    for condition in CONDITIONS:
+        METRICS.agents.labels(condition).set(conditions[condition])
+    arrivals, now = snapshot.arrivals(), time.time()
+    METRICS.inbox_pending.set(len(arrivals))
+    METRICS.inbox_oldest_seconds.set(now - min(arrivals, default=now))

@@ -1,0 +1,24 @@
+"""SIGINT and SIGTERM, caught at the entry points alone; inside, stopping is an event that is passed in."""
+
+import asyncio
+import signal
+from collections.abc import Callable
+
+
+def stop_on_signals(before_end: Callable[[], None] = lambda: None) -> asyncio.Event:
+    """An event that the first SIGINT or SIGTERM sets. The second one calls ``before_end`` and ends the process at once.
+
+    Needs a running event loop, in the main thread.
+    """
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+
+    def caught(number: int) -> None:
+        if stop.is_set():
+            before_end()
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, caught, number)
+    return stop

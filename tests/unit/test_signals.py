@@ -1,0 +1,49 @@
+"""Every long-running command stops the same way."""
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import asyncio
+from bridge.signals import stop_on_signals
+
+async def main():
+    stop = stop_on_signals(lambda: print("ending", flush=True))
+    print("running", flush=True)
+    await stop.wait()
+    print("draining", flush=True)
+    await asyncio.sleep({drain})
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_drains(number: signal.Signals) -> None:
+    """The first SIGINT or SIGTERM lets the program come to its own end, with exit code 0."""
+    assert run(number, drain=0) == (["draining"], 0)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_second_signal_ends_at_once(number: signal.Signals) -> None:
+    """The second signal ends a program that is still draining, after the last thing that it has to do."""
+    assert run(number, number, drain=60) == (["draining", "ending"], -number)
+
+
+def run(*numbers: signal.Signals, drain: float) -> tuple[list[str], int]:
+    """What the program prints after the signals, each sent after the next line, and its exit code."""
+    lines = []
+    command = [sys.executable, "-c", PROGRAM.format(drain=drain)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            assert process.stdout.readline() == "running\n"
+            for number in numbers:
+                process.send_signal(number)
+                lines.append(process.stdout.readline().strip())
+            return lines, process.wait(10)
+        finally:
+            process.kill()
