@@ -22,7 +22,7 @@ def print_json(value: Any) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A table as wide as the terminal; into a pipe or file, as wide as it needs to be. No header if no column has one."""
+    """A table as wide as the terminal; into a pipe or file, as wide as it needs. No header if no column has one."""
     table = Table(box=None, show_header=any(columns), pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for column in columns:
         table.add_column(column, overflow="fold")
