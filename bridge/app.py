@@ -16,12 +16,12 @@ from asm_bridge_schemas.commands import SessionEntry
 from asm_bridge_schemas.protojson import report_unreadable_to
 from asm_bridge_schemas.records import AgentState
 from bridge.agents.injection import Message
-from bridge.agents.queue import Limits
 from bridge.asm.circuit_breaker import CircuitBreaker
 from bridge.asm.client import AsmClient
 from bridge.asm.tokens import Tokens
 from bridge.asm.transport import build_transport
 from bridge.backoff import Backoff
+from bridge.clock import Clock
 from bridge.kafka import KafkaUnavailableError
 from bridge.kafka.clients import Clients, NoTransactionsError
 from bridge.kafka.encoding import Encoder
@@ -34,7 +34,7 @@ from bridge.ops.snapshot import Snapshot
 from bridge.partitions.journal import Journal
 from bridge.partitions.owner import PartitionOwner
 from bridge.partitions.watcher import PartitionAgents, Policy
-from bridge.polling.poller import Poller, now
+from bridge.polling.poller import Poller
 from bridge.registry.file import SessionsFileError, changes, read_sessions_file
 from bridge.registry.registry import InvalidEntry, Registry
 from bridge.registry.topic import write_registry
@@ -102,8 +102,8 @@ class Bridge:
         self._tokens = Tokens(settings.secrets_dir, asm.token.get_secret_value() if asm.token else None)
         self._host = CircuitBreaker(backoff)
         self._poller = Poller(self._client, self._tokens, self._host, asm.rate_limit, self._holds)
-        limits = Limits(**settings.injection.model_dump())
-        self._policy = Policy(interval=settings.poll.interval, limits=limits, backoff=backoff, clock=now)
+        interval, clock = settings.poll.interval, Clock().now
+        self._policy = Policy(interval=interval, injection=settings.injection, backoff=backoff, clock=clock)
         self._registry = Registry(self._changed, self._refused)
         self._registry_read = asyncio.Event()
         self._sessions: dict[str, SessionEntry] | None = None
@@ -212,7 +212,7 @@ class Bridge:
             partitions_total=self._settings.topics.partitions,
             registered=len(self._registry),
             refused=len(self._registry.bad()),
-            host_down=self._host.down,
+            host_down=self._host.is_open,
             token_reloads=self._tokens.reloads,
         )
 
@@ -329,7 +329,7 @@ class Bridge:
             return Journal(number, self._clients, self._encoder, group.commit, committed)
 
         def agents(partition: Journal) -> PartitionAgents:
-            return PartitionAgents(partition, count, self._registry, self._poller, self._policy)
+            return PartitionAgents(partition, count, self._registry, self._poller.update, self._policy)
 
         return PartitionOwner(number, group, partition, agents, self._gathering)
 

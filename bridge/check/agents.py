@@ -98,7 +98,7 @@ def sharing(watched: Watched) -> list[Finding]:
     if not watched.entries:
         advice = "`asm-bridge sessions add`, or a sessions_file: without agents there is nothing to watch"
         return [warning("sessions", "no agent is registered", advice)]
-    sick = {agent: found for agent in watched.entries if (found := watched.registry.sick(agent)) is not None}
+    sick = {agent: found for agent in watched.entries if (found := watched.registry.unpollable(agent)) is not None}
     if not sick:
         return [ok("sessions", f"each of the {len(watched.entries)} agents has a session of its own")]
     agent, first = next(iter(sick.items()))

@@ -14,7 +14,7 @@ import typer
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.structs import TopicPartition
 
-from asm_bridge_schemas.commands import CommandError, read_injection
+from asm_bridge_schemas.commands import CommandError, read_event
 from bridge import clock
 from bridge.cli.errors import CliError, UsageError
 from bridge.cli.options import SettingsCommand, new_app, seconds, settings_of
@@ -105,7 +105,7 @@ def _read(agent_id: str, file: str) -> bytes:
     try:
         value = _bytes(file)
         check_agent_id(agent_id)
-        read_injection(value, "application/json")
+        read_event(value, "application/json")
     except OSError as error:
         raise CliError(f"{file} cannot be read: {error.strerror}") from None
     except CommandError as error:

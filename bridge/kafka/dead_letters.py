@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from aiokafka import AIOKafkaConsumer
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
-from asm_bridge_schemas.commands import CommandError, read_injection
+from asm_bridge_schemas.commands import CommandError, read_event
 from bridge import clock as times
 from bridge import headers as names
 from bridge.agents.step import DeadLetter
@@ -98,7 +98,7 @@ def _event(letter: DeadLetter) -> bytes:
     if letter.value is None:
         raise NotResendable("it has no value")
     try:
-        read_injection(letter.value, names.texts(letter.headers).get(names.CONTENT_TYPE))
+        read_event(letter.value, names.texts(letter.headers).get(names.CONTENT_TYPE))
     except CommandError as error:
         raise NotResendable(
             f"its value is not an event ({error}); correct it and send it with `asm-bridge inject`"

@@ -11,9 +11,9 @@ from asm_bridge_schemas.records import AgentState, InjectionCompleted, Published
 from bridge import headers as names
 from bridge.agents.injection import Message
 from bridge.agents.step import DeadLetter
+from bridge.agents.trace import Trace
 from bridge.clock import seconds
 from bridge.record_id import RecordId
-from bridge.telemetry.tracing import Trace
 
 CONTENT_TYPES = {"json": b"application/json", "msgpack": b"application/msgpack"}
 _DECODERS: dict[bytes, msgspec.json.Decoder[AgentState] | msgspec.msgpack.Decoder[AgentState]] = {

@@ -91,7 +91,7 @@ class PartitionOwner:
             self._group.resume(self.number)
 
     async def _rest(self, partition: Journal, agents: PartitionAgents, suspended: asyncio.Future[bool]) -> None:
-        await agents.rest()
+        await agents.quiesce()
         await partition.commit(clean=agents.clean)
         self._resumed.clear()
         suspended.set_result(True)

@@ -8,7 +8,7 @@ import structlog
 from aiokafka.structs import ConsumerRecord
 
 from asm_bridge_schemas.commands import CommandError, SessionEntry, read_session_entry
-from bridge.agents.agent import Unpollable
+from bridge.agents.health import Unpollable
 from bridge.kafka.partitioner import key_hash
 from bridge.record_id import RecordId
 from bridge.telemetry.metrics import METRICS
@@ -67,7 +67,7 @@ class Registry:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def sick(self, agent_id: str) -> Unpollable | None:
+    def unpollable(self, agent_id: str) -> Unpollable | None:
         """Why an agent must not be polled. Of those that resolve to one session, the one registered first is polled."""
         registered = self._entries[agent_id]
         if registered.entry.asm_session_sid is not None:

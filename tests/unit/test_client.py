@@ -14,8 +14,10 @@ import pytest
 from pyreqwest.exceptions import PoolTimeoutError, PyreqwestError
 
 from asm_bridge_schemas.asm import AsmSession, GetStatusRes
-from bridge.asm.client import AsmClient, read
+from bridge.asm.answer import UNCHANGED, Answer
+from bridge.asm.client import AsmClient, read_response
 from bridge.asm.errors import AsmError, Malformed, Refused, Throttled, Unauthorized, Unavailable, Unreachable
+from bridge.asm.http.request import PreparedRequest, Response
 from bridge.asm.transport import HttpxAdapter, TransportForHttpx, build_transport, pyreqwest_transport
 from bridge.settings import AsmSettings
 from bridge.testing.simulator import Fault, Faults, Options, Simulator, serve
@@ -31,8 +33,18 @@ def client(answer: Callable[[httpx.Request], httpx.Response] | httpx.Response) -
     return AsmClient(HttpxAdapter(httpx.MockTransport(answer if callable(answer) else lambda _: answer)), BASE)
 
 
+async def outcome(asm: AsmClient, request: PreparedRequest) -> Answer:
+    """The answer. Raises the error that is handed on instead."""
+    outcomes: asyncio.Queue[Answer | AsmError] = asyncio.Queue()
+    asm.send(request, outcomes.put_nowait)
+    found = await outcomes.get()
+    if isinstance(found, AsmError):
+        raise found
+    return found
+
+
 async def sent(asm: AsmClient, call: str = "getstatus", token: str = TOKEN) -> bytes:
-    return (await asm.send(asm.request(call, token, b"{}")))[1]
+    return (await outcome(asm, asm.request(call, token, b"{}"))).body
 
 
 async def error_of(asm: AsmClient, call: str = "getstatus", token: str = TOKEN) -> AsmError:
@@ -52,7 +64,8 @@ async def test_a_request_is_what_the_vendor_asks_for() -> None:
 
     asm = client(answer)
     request = asm.request("getstatus", TOKEN, b'{"a": 1}')
-    assert [await asm.send(request), await asm.send(request)] == [(200, b"{}"), (200, b"{}")]
+    answers = [await outcome(asm, request), await outcome(asm, request)]
+    assert [(answer.status, answer.body) for answer in answers] == [(200, b"{}"), (200, b"{}")]
     first, second = seen
     assert (first.method, str(first.url)) == ("POST", f"{BASE}/api/v1alpha1/asm/asmapi/getstatus")
     assert first.headers["authorization"] == f"Bearer {TOKEN}"
@@ -192,9 +205,23 @@ async def test_an_answer_that_breaks_off_may_have_been_acted_upon() -> None:
     "body", [b"", b"{", b"[]", b"null", b"\xff", b'{"asmSessionSid": 1.5}', b"<html>", b"[" * 9999]
 )
 def test_an_answer_that_cannot_be_read_is_malformed(body: bytes) -> None:
-    with pytest.raises(Malformed) as caught:
-        read(AsmSession, body)
-    assert caught.value.http_status == 200
+    error = read_response(AsmSession, Response(200, body))
+    assert isinstance(error, Malformed)
+    assert error.http_status == 200
+
+
+async def test_an_answer_that_is_known_is_not_read() -> None:
+    """The client hands UNCHANGED on for the body that its caller knows already, and reads every other one."""
+    asm = client(httpx.Response(200, content=b"{}"))
+    found: list[Answer | AsmError] = []
+    for known in (None, b"{}", b"{ }"):
+        asm.send(asm.request("getstatus", TOKEN, b"{}"), found.append, known)
+        while not found:
+            await asyncio.sleep(0)
+        answer = found.pop()
+        assert isinstance(answer, Answer)
+        assert (answer is UNCHANGED) == (known == b"{}")
+        assert (answer.message is None) == (known == b"{}")
 
 
 async def test_the_current_session_is_none_where_the_service_refuses() -> None:
@@ -240,8 +267,9 @@ async def test_a_real_answer_arrives() -> None:
         session = await asm.current_session(TOKEN_0)
         body = b'{"asm_session_sid": "%s"}' % session.asm_session_sid.encode()
         request = asm.request("getstatus", TOKEN_0, body)
-        first, second = await asm.send(request), await asm.send(request)
-        assert read(GetStatusRes, first[1]).voice_status is not None
+        first, second = await outcome(asm, request), await outcome(asm, request)
+        assert isinstance(first.message, GetStatusRes)
+        assert first.message.voice_status is not None
         assert first == second
 
 
@@ -249,7 +277,7 @@ async def test_a_real_refusal_arrives() -> None:
     async with service() as asm:
         request = asm.request("getstatus", TOKEN_0, b'{"asm_session_sid": "1"}')
         with pytest.raises(Refused):
-            await asm.send(request)
+            await outcome(asm, request)
         assert isinstance(await error_of(asm, token="wrong-token"), Unauthorized)
 
 

@@ -55,7 +55,7 @@ def encoder(encoding: Literal["json", "msgpack"] = "json") -> Encoder:
 
 def record(cls: type[Published], agent_id: str = "agent-7", at: float = EPOCH, *, watched: bool = True) -> Published:
     step = Step(AgentState(agent_id=agent_id, stream_id="s" if watched else None, sequence=41), at)
-    step.tell(cls, **FIELDS[cls])
+    step.emit(cls, **FIELDS[cls])
     return step.records[0]
 
 

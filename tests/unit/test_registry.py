@@ -32,7 +32,7 @@ class Book:
         self.registry.read(message)
 
     def sick(self, *agents: str) -> list[str | None]:
-        return [getattr(self.registry.sick(agent), "reason", None) for agent in agents]
+        return [getattr(self.registry.unpollable(agent), "reason", None) for agent in agents]
 
 
 def test_an_entry_is_registered_updated_and_removed() -> None:
