@@ -9,8 +9,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequen
 from typing import Any
 
 import structlog
-from aiokafka.errors import KafkaError
-from aiokafka.structs import TopicPartition
 
 from asm_bridge_schemas.commands import SessionEntry
 from asm_bridge_schemas.protojson import report_unreadable_to
@@ -22,11 +20,12 @@ from bridge.asm.tokens import Tokens
 from bridge.asm.transport import build_transport
 from bridge.backoff import Backoff
 from bridge.clock import Clock
-from bridge.kafka import KafkaUnavailableError
-from bridge.kafka.clients import Clients, NoTransactionsError
+from bridge.kafka.clients import Clients
 from bridge.kafka.encoding import Encoder
+from bridge.kafka.errors import KafkaError, NoTransactionsError
 from bridge.kafka.group import ConsumerGroupMember
 from bridge.kafka.partitioner import partition_for
+from bridge.kafka.reading import open_reader
 from bridge.kafka.topics import ensure_topics
 from bridge.ops.http import listen
 from bridge.ops.server import serve
@@ -159,7 +158,7 @@ class Bridge:
         while True:
             try:
                 await self._prepare_once()
-            except (KafkaUnavailableError, KafkaError, OSError, TimeoutError) as error:
+            except (KafkaError, OSError, TimeoutError) as error:
                 METRICS.kafka_errors.labels("start").inc()
                 text = str(error) or type(error).__name__
                 if text != self._hindrance:
@@ -194,9 +193,9 @@ class Bridge:
             return self._hindrance
         if not self._registry_read.is_set():
             return "the registry has not been read yet: is Kafka reachable?"
-        if self._group is None or not self._group.joined:
+        if self._group is None or not self._group.is_member:
             return "not a member of the consumer group yet, or partitions are being dealt out anew"
-        if not self._group.holds():
+        if not self._group.is_current():
             return "Kafka has not answered a heartbeat within the session time-out"
         if not self._workers:
             return "owns no partition: there are more processes than partitions"
@@ -211,7 +210,7 @@ class Bridge:
             owned={number: worker for number, (worker, _) in self._workers.items()},
             partitions_total=self._settings.topics.partitions,
             registered=len(self._registry),
-            refused=len(self._registry.bad()),
+            refused=len(self._registry.invalid_entries()),
             host_down=self._host.is_open,
             token_reloads=self._tokens.reloads,
         )
@@ -236,22 +235,23 @@ class Bridge:
 
         It counts as read once it has the entries of the sessions file.
         """
-        position = TopicPartition(self._clients.topic("sessions"), 0)
+        topic = self._clients.topic("sessions")
         read = written = -1
         failures = RepeatFilter()
         while True:
             try:
-                async for messages, whole in self._clients.follow(position):
-                    for message in messages:
-                        if message.offset > read:
-                            self._registry.read(message)
-                            read = message.offset
-                    if whole and read >= written and not self._registry_read.is_set():
-                        written = await self._register()
-                        if read >= written:
-                            self._registry_read.set()
-                            log.info("registry.read", agents=len(self._registry))
-            except (KafkaUnavailableError, KafkaError, OSError, TimeoutError) as error:
+                async with open_reader(self._clients.connection, [(topic, 0)]) as reader:
+                    while True:
+                        if reader.at_end and read >= written and not self._registry_read.is_set():
+                            written = await self._register()
+                            if read >= written:
+                                self._registry_read.set()
+                                log.info("registry.read", agents=len(self._registry))
+                        for message in await reader.fetch():
+                            if message.offset > read:
+                                self._registry.read(message)
+                                read = message.offset
+            except (KafkaError, OSError, TimeoutError) as error:
                 METRICS.kafka_errors.labels("registry").inc()
                 if failures.is_new(error):
                     log.warning("registry.read_failed", error=error)
@@ -366,7 +366,7 @@ class Bridge:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _holds(self) -> bool:
-        return self._group is not None and self._group.holds()
+        return self._group is not None and self._group.is_current()
 
 
 async def _until(stop: asyncio.Event, work: Awaitable[Any]) -> None:

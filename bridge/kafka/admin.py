@@ -1,10 +1,9 @@
 """Looks at Kafka that change nothing and say more than the clients do: a connection, rights, a group's members."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.conn import create_conn
@@ -12,7 +11,6 @@ from aiokafka.errors import (
     GroupCoordinatorNotAvailableError,
     GroupLoadInProgressError,
     IncompatibleBrokerVersion,
-    KafkaError,
     NotCoordinatorForGroupError,
     for_code,
 )
@@ -20,9 +18,7 @@ from aiokafka.protocol.admin import DescribeGroupsResponse_v3
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.types import Array, Boolean, Int16, Int32, Schema, String
 
-from bridge.kafka import connected
-
-T = TypeVar("T")
+from bridge.kafka.internals import send_request
 
 READ, WRITE = 1 << 3, 1 << 4
 """AclOperation's numbers as bits (KIP-430)."""
@@ -40,22 +36,10 @@ async def connection_error(connection: Mapping[str, Any], host: str, port: int) 
     arguments = {name: value for name, value in connection.items() if name != "bootstrap_servers"}
     try:
         made = await create_conn(host, port, **arguments)
-    except (OSError, KafkaError, EOFError) as error:
+    except Exception as error:  # noqa: BLE001 - aiokafka raises ValueError and AssertionError, too, at a strange server
         return error
     made.close()
     return None
-
-
-@asynccontextmanager
-async def admin_of(connection: Mapping[str, Any]) -> AsyncIterator[AIOKafkaAdminClient]:
-    """An admin client, started. Raises ``KafkaUnavailableError``."""
-    async with connected(AIOKafkaAdminClient(**connection), ",".join(connection["bootstrap_servers"])) as admin:
-        yield admin
-
-
-def advertised(admin: AIOKafkaAdminClient) -> list[tuple[str, int]]:
-    """Where the brokers say that they are: all that comes after the first contact goes there."""
-    return sorted((broker.host, broker.port) for broker in admin._client.cluster.brokers())
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +69,7 @@ class Members:
 async def topic_rights(admin: AIOKafkaAdminClient, names: Iterable[str]) -> dict[str, Rights] | None:
     """By full name; None where the broker is too old to tell (before Kafka 2.3). Raises ``KafkaError``."""
     try:
-        answer = await admin._send_request(_TopicRights(list(names)))
+        answer = await send_request(admin, _TopicRights(list(names)))
     except (NotImplementedError, IncompatibleBrokerVersion):
         return None
     return {topic[1]: _rights(topic[0], topic[-1]) for topic in answer.topics}
@@ -96,7 +80,7 @@ async def group_members(admin: AIOKafkaAdminClient, group_id: str) -> Members | 
     while True:
         try:
             coordinator = await admin.find_coordinator(group_id)
-            answer = await admin._send_request(_GroupRights(group_id), coordinator)
+            answer = await send_request(admin, _GroupRights(group_id), coordinator)
             code, _, _, _, protocol, members, operations = answer.groups[0]
             if code not in (0, *_UNAUTHORIZED):
                 raise for_code(code)(group_id)

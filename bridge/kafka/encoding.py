@@ -1,6 +1,6 @@
 """Records as Kafka messages and back: value, CloudEvents headers (binary mode), key, timestamp."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, NamedTuple
 from urllib.parse import quote
 
@@ -129,12 +129,19 @@ def read_dead_letter(message: Message) -> DeadLetter:
     )
 
 
-def read_state(value: bytes, headers: tuple[tuple[str, bytes], ...]) -> AgentState:
-    """An ``AgentState`` as this release or its neighbours wrote it. Raises ``msgspec.DecodeError``."""
+def read_state(key: bytes, value: bytes, headers: Iterable[tuple[str, bytes | None]]) -> AgentState:
+    """An ``AgentState`` as this release or its neighbours wrote it under its agent_id. Raises ``msgspec.DecodeError``
+    for whatever else stands there."""
     content_type = dict(headers).get(names.CONTENT_TYPE, b"application/json")
-    if content_type not in _DECODERS:
-        raise msgspec.DecodeError(f"the content-type {content_type!r} is none that a state has")
-    state = _DECODERS[content_type].decode(value)
+    if content_type is None or content_type not in _DECODERS:
+        raise msgspec.DecodeError(f"the content-type {content_type!r} is not one of a state")
+    try:
+        state = _DECODERS[content_type].decode(value)
+        known = state.agent_id.encode() == key
+    except (UnicodeError, RecursionError) as error:
+        raise msgspec.DecodeError(str(error)) from error
+    if not known:
+        raise msgspec.DecodeError(f"the state of agent {state.agent_id!r} stands under another key")
     return state if state.version > 1 else _upgraded(state, value, content_type)
 
 

@@ -13,14 +13,16 @@ from typing import Any, cast
 import msgspec
 import structlog
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
 from asm_bridge_schemas.records import AgentState
 from bridge.agents.step import DeadLetter, Step
-from bridge.kafka.clients import Clients, bounded
+from bridge.kafka.clients import Clients
 from bridge.kafka.encoding import Encoder, Outgoing, read_state
+from bridge.kafka.errors import KafkaError
+from bridge.kafka.lifecycle import with_deadline
+from bridge.kafka.reading import read_to_end
 from bridge.partitions.offsets import CommitMetadata, OffsetTracker
 from bridge.telemetry import tracing
 from bridge.telemetry.metrics import METRICS
@@ -186,7 +188,7 @@ class Journal:
         write = self._transaction if self._clients.exactly_once else self._in_turn
         try:
             with METRICS.commit_seconds.time():
-                await bounded(write(messages, states, offset))
+                await with_deadline(write(messages, states, offset))
         except (KafkaError, TimeoutError, AssertionError) as error:
             METRICS.commits.labels("failed").inc()
             METRICS.kafka_errors.labels("commit").inc()
@@ -242,20 +244,23 @@ class Journal:
         yield batch
 
     async def _read_states(self) -> dict[str, AgentState]:
-        states: dict[str, AgentState] = {}
+        states: dict[bytes, AgentState] = {}
         told = time.monotonic()
-        async for message in self._clients.read_whole(TopicPartition(self._clients.topic("agent-state"), self.number)):
+        partition = (self._clients.topic("agent-state"), self.number)
+        async for message in read_to_end(self._clients.connection, [partition]):
             if time.monotonic() - told >= 1:
                 told = time.monotonic()
                 log.info("partition.recovering", partition=self.number, states=len(states))
-            agent_id = message.key.decode()
-            states.pop(agent_id, None)
+            key = message.key or b""
+            states.pop(key, None)
             if message.value is not None:
                 try:
-                    states[agent_id] = read_state(message.value, message.headers)
+                    states[key] = read_state(key, message.value, message.headers)
                 except msgspec.DecodeError as error:  # another program's: its agent begins a new stream
+                    METRICS.kafka_errors.labels("state").inc()
+                    agent_id = key.decode(errors="backslashreplace")
                     log.error("state.unreadable", agent_id=agent_id, partition=self.number, error=error)  # noqa: TRY400
-        return states
+        return {state.agent_id: state for state in states.values()}
 
 
 def _add(batch: BatchBuilder, m: Outgoing) -> object | None:

@@ -5,11 +5,10 @@ import time
 from collections.abc import Callable, Sequence
 
 import structlog
-from aiokafka.errors import KafkaError
 
 from asm_bridge_schemas.records import AgentState
 from bridge.agents.injection import Message
-from bridge.kafka.clients import NoTransactionsError
+from bridge.kafka.errors import KafkaError
 from bridge.kafka.group import ConsumerGroupMember
 from bridge.partitions.journal import Journal, PartitionLost
 from bridge.partitions.watcher import PartitionAgents
@@ -59,12 +58,12 @@ class PartitionOwner:
         while True:
             try:
                 await self._own()
-            except (PartitionLost, NoTransactionsError, KafkaError, TimeoutError) as error:
+            except (PartitionLost, KafkaError, TimeoutError) as error:
                 METRICS.partitions_lost.inc()
                 log.warning("partition.lost", partition=self.number, error=error)
             finally:
                 await self._let_go()
-            await self._group.confirmed()
+            await self._group.next_heartbeat()
 
     async def _own(self) -> None:
         partition = self._partition = self._new_partition(self._committed)

@@ -65,9 +65,12 @@ class PartitionAgents:
         """Watch the agents of the registry. Events below ``repeated_below`` may have been sent by the last owner."""
         self._repeated_below = repeated_below
         self.active = True
-        for agent_id in {*self._partition.states, *self._registry.of(self._partition.number, self._partitions)}:
+        for agent_id in {
+            *self._partition.states,
+            *self._registry.agents_of_partition(self._partition.number, self._partitions),
+        }:
             self.sync(agent_id)
-        for bad in self._registry.bad():
+        for bad in self._registry.invalid_entries():
             self.dead_letter(bad)
 
     async def quiesce(self) -> None:

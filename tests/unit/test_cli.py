@@ -179,6 +179,17 @@ def test_the_list_of_commands_needs_nothing_heavy() -> None:
     assert {name for name in loaded if name.startswith("bridge")} == {"bridge", "bridge.cli", "bridge.cli.errors"}
 
 
+@pytest.mark.parametrize("command", ["config", "simulate", "schemas"])
+def test_commands_without_kafka_do_not_load_its_client(command: str) -> None:
+    """What `config`, `simulate` and `schemas` do not use, they do not wait for."""
+    script = (
+        f"import sys, bridge.cli.{command}\nprint(*sorted({{'aiokafka', 'httpx', 'structlog'}} & sys.modules.keys()))"
+    )
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True, check=True)
+    assert done.stdout == "\n"
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_list_of_commands_describes_each_as_it_describes_itself(
     name: str, capsys: pytest.CaptureFixture[str]

@@ -5,6 +5,7 @@ GET  /sim/agents/ID                  all that this agent was shown and asked
 GET  /sim/events[?since=N]           events taken, in order, from index N
 GET  /sim/stats                      counts by call and result, connections, CPU seconds
 POST /sim/faults                     {"status_429": {"probability": 0.1, "retry_after": 2}, ...} replaces; {} clears
+                                     (names and measures: faults.py; `agents` and `duration` say for whom, how long)
 POST /sim/freeze, /sim/thaw          lives stop, and go on
 POST /sim/queue                      {"add": {"skills": [...], "hqm": false, "agent_id": null, ...}} or {"remove": SID}
 POST /sim/agents/ID/login            a new session; /logout: none; /end, then /resume: the same one ends and is back
