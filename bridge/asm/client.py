@@ -98,6 +98,8 @@ def read_response(message: type[GetStatusRes | AsmSession], response: Response |
 
 def _failure(status: int, retry_after: str | None) -> AsmError:
     text = f"HTTP {status}"
+    if status == 407:
+        return Unreachable("the proxy wants a user and a password (HTTP 407): put them into asm.proxy")
     if status in (401, 403):
         return Unauthorized(text, http_status=status)
     if status in (429, 503):

@@ -1,4 +1,4 @@
-"""Looks at Kafka that change nothing and say more than the clients do: a connection, rights, a group's members."""
+"""Read-only requests that tell more than aiokafka's clients do: a connection, rights, a group's members."""
 
 import asyncio
 from collections.abc import Iterable, Mapping
@@ -22,16 +22,16 @@ from bridge.kafka.internals import send_request
 
 READ, WRITE = 1 << 3, 1 << 4
 """AclOperation's numbers as bits (KIP-430)."""
-_UNTOLD = -(2**31)
+_NOT_REPORTED = -(2**31)
 _UNAUTHORIZED = (29, 30)
 """TOPIC_AUTHORIZATION_FAILED, GROUP_AUTHORIZATION_FAILED."""
 _RETRY = 0.2
 
 
 async def connection_error(connection: Mapping[str, Any], host: str, port: int) -> Exception | None:
-    """Why this server alone lets nobody in (network, TLS, login), or None: it does.
+    """Why no connection to this one server can be made (network, TLS, login); None if one can.
 
-    A client that starts from several servers says for none of them why it failed.
+    A client that starts from several servers does not say which of them failed, and why.
     """
     arguments = {name: value for name, value in connection.items() if name != "bootstrap_servers"}
     try:
@@ -44,7 +44,7 @@ async def connection_error(connection: Mapping[str, Any], host: str, port: int) 
 
 @dataclass(frozen=True, slots=True)
 class Rights:
-    """What we may do with a topic or group: bits of operations, None where the broker does not tell.
+    """What we may do with a topic or group: bits of operations, None where the broker does not report them.
 
     ``seen``: we may describe it, and it is there.
     """
@@ -67,7 +67,7 @@ class Members:
 
 
 async def topic_rights(admin: AIOKafkaAdminClient, names: Iterable[str]) -> dict[str, Rights] | None:
-    """By full name; None where the broker is too old to tell (before Kafka 2.3). Raises ``KafkaError``."""
+    """By full name; None where the broker is too old to report them (before Kafka 2.3). Raises ``KafkaError``."""
     try:
         answer = await send_request(admin, _TopicRights(list(names)))
     except (NotImplementedError, IncompatibleBrokerVersion):
@@ -76,7 +76,8 @@ async def topic_rights(admin: AIOKafkaAdminClient, names: Iterable[str]) -> dict
 
 
 async def group_members(admin: AIOKafkaAdminClient, group_id: str) -> Members | None:
-    """None where the broker is too old to tell. Raises ``KafkaError``: ``GroupAuthorizationFailedError`` among them."""
+    """None where the broker is too old to report them. Raises ``KafkaError``; without the right to see the group,
+    ``GroupAuthorizationFailedError``."""
     while True:
         try:
             coordinator = await admin.find_coordinator(group_id)
@@ -92,11 +93,11 @@ async def group_members(admin: AIOKafkaAdminClient, group_id: str) -> Members | 
 
 
 def _rights(code: int, operations: int) -> Rights:
-    return Rights(code == 0, code in _UNAUTHORIZED, None if operations == _UNTOLD else operations)
+    return Rights(code == 0, code in _UNAUTHORIZED, None if operations == _NOT_REPORTED else operations)
 
 
-# -- what aiokafka lacks of the protocol: its requests for metadata are older, and it reads a group's description as an
-# older one, without the rights
+# -- what aiokafka lacks of the protocol: its requests for metadata are older, and it reads a group's description as
+# one of an older version, without the rights
 
 _PARTITION = (
     ("error_code", Int16),

@@ -129,8 +129,8 @@ class Clients:
     async def close(self, producer: AIOKafkaProducer) -> None:
         """Stop a producer.
 
-        The one that all partitions share is stopped for all of them: who still writes then fails, and opens anew. Were
-        it kept for the others, what a partition gave up could still be written after the partition was read again.
+        The one that all partitions share is stopped for all of them: those that still write fail, and open again. If it
+        were kept for the others, what one partition gave up could still be written after that partition was read again.
         """
         if self.exactly_once:
             await _stop(producer)
@@ -165,6 +165,6 @@ class Clients:
         async with open_admin(self.connection) as admin:
             found = await with_deadline(admin.list_consumer_group_offsets(self.group_id, partitions=[partition]))
         if partition not in found:
-            raise GroupCoordinatorNotAvailableError(f"the offset of {partition} was not told")
+            raise GroupCoordinatorNotAvailableError(f"the offset of {partition} is missing in the answer")
         offset, metadata = found[partition]
         return (None, "") if offset < 0 else (offset, metadata)

@@ -1,4 +1,4 @@
-"""The consumer group over the inbox: who owns which partition, and the records of those that are owned."""
+"""Membership in the consumer group of the inbox: the partitions that are owned, and their records."""
 
 import asyncio
 import contextlib
@@ -23,9 +23,9 @@ log = structlog.get_logger()
 class ConsumerGroupMember(ConsumerRebalanceListener):  # type: ignore[misc]
     """Membership in the consumer group.
 
-    ``revoke`` is awaited before the partitions may go to somebody else; ``assign(partitions, kept)`` must not wait:
-    ``kept`` says
-    that no other member can have had them in between. ``deliver(records)`` gets the records of one partition, in order.
+    ``revoke`` is awaited before the partitions may go to another member; ``assign(partitions, kept)`` must not wait:
+    ``kept`` says that no other member can have owned them in between. ``deliver(partition, records)`` gets the records
+    of one partition, in order.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class ConsumerGroupMember(ConsumerRebalanceListener):  # type: ignore[misc]
 
     def read_from(self, partition: int, offset: int) -> None:
         """Begin, or go on, to hand out the records of a partition."""
-        with contextlib.suppress(KafkaError):  # lost in this moment: the next assignment will tell
+        with contextlib.suppress(KafkaError):  # lost at this moment: the next assignment follows
             self._consumer.seek(self._tp(partition), offset)
             self._consumer.resume(self._tp(partition))
 

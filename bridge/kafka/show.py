@@ -2,13 +2,13 @@
 
 import base64
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
 from bridge import headers as names
 from bridge.agents.injection import Message
+from bridge.clock import rfc3339
 from bridge.printable import printable
 
 Value = dict[str, Any]
@@ -46,7 +46,7 @@ def as_json(message: Message) -> str:
 
 
 def as_line(message: Message, prefix: str) -> str:
-    """Time, topic without the prefix, agent, type, and what tells most."""
+    """Time, topic without the prefix, agent, type, and the most telling fields."""
     value = decoded(message)
     headers = names.texts(message.headers)
     kind = value.get("type") if isinstance(value, dict) else None
@@ -105,8 +105,7 @@ _TELL: dict[str, Callable[[Value], str]] = {
 
 
 def _time(message: Message) -> str:
-    at = datetime.fromtimestamp(message.timestamp / 1000, UTC)
-    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return rfc3339(message.timestamp / 1000, "milliseconds")
 
 
 def _text(content: bytes) -> str:
