@@ -35,7 +35,7 @@ unit: $(READY) ## the unit tests on every other Python from 3.11 to 3.14 that th
 
 unit-%: .venv-%/.ready
 	@said=$$(.venv-$*/bin/python -m pytest $(PARALLEL) -q -m "not kafka" tests/unit 2>&1) \
-		&& echo "Python $*: $$(echo "$$said" | tail -n 1)" || { echo "$$said"; echo "Python $*: failed"; exit 1; }
+		&& echo "Python $*: $$(printf "%s\n" "$$said" | tail -n 1)" || { printf "%s\n" "$$said"; exit 1; }
 
 chaos: $(READY) ## the bridge among faults, judged (ARGS="--minutes 30 --seed 7"; docs/chaos.md)
 	@$(BIN)/python -m tests.support.chaos.run $(ARGS)
@@ -87,5 +87,6 @@ endef
 $(READY): requirements-dev.txt
 	$(call environment,$(PYTHON),$(VENV))
 
+.PRECIOUS: .venv-%/.ready
 .venv-%/.ready: requirements-dev.txt
 	$(call environment,$(call find,$*),.venv-$*)
