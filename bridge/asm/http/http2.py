@@ -101,11 +101,16 @@ class Http2(asyncio.Protocol):
     Neither they nor an exchange's ``on_response`` may raise; they may call back into the connection.
     """
 
+    idle_timeout: float | None = None
+    """A service does not say in HTTP/2 after which time it closes an unused connection."""
+
     def __init__(self, on_closed: Callable[["Http2"], None], on_capacity: Callable[["Http2"], None]) -> None:
         self._on_closed = on_closed
         self._on_capacity = on_capacity
         self._loop = asyncio.get_running_loop()
-        self.heard_at = time.monotonic()
+        self.heard_at = self.answered_at = time.monotonic()
+        self.pinged_at: float | None = None
+        """Since when a ping is unanswered (monotonic seconds)."""
         self._streams = _ASSUMED_STREAMS
         self._full = self._retired = self._ended = self._paused = False
         self._told = False
@@ -170,9 +175,24 @@ class Http2(asyncio.Protocol):
                 self._settle()
                 return
 
-    def close(self) -> None:
+    @property
+    def allowed(self) -> int:
+        """How many requests the service allows at once."""
+        return self._streams
+
+    @property
+    def settings_read(self) -> bool:
+        return self._told
+
+    def ping(self) -> None:
+        """Ask for a sign of life. Does nothing while one is on its way (``pinged_at``)."""
+        if self.pinged_at is None and not self._ended:
+            self.pinged_at = time.monotonic()
+            self._write(_frame(_PING, 0, 0, bytes(8)))
+
+    def close(self, text: str = "the connection was closed") -> None:
         """At once: what is open fails."""
-        self._end(_Code.NO_ERROR, "the connection was closed")
+        self._end(_Code.NO_ERROR, text)
 
     # What the event loop calls
 
@@ -184,7 +204,14 @@ class Http2(asyncio.Protocol):
         self._ended = True
         self._out.clear()
         self._retire()
-        self._fail_all(f"the connection was lost: {exc}" if exc else "the service closed the connection")
+        text, counts_as_outage = f"the connection was lost: {exc}" if exc else "the service closed the connection", True
+        for stream in [*self._open.values()]:
+            if stream.number in self._open:  # or a callback has cancelled it
+                began = stream.head is not None
+                exchange = self._forget(stream)
+                end = exchange.failed if began else exchange.connection_lost
+                end(text, counts_as_outage=counts_as_outage)
+                counts_as_outage = False
 
     def eof_received(self) -> None:
         self._retire()  # it is closed in a moment: nothing more must be sent
@@ -354,7 +381,9 @@ class Http2(asyncio.Protocol):
             raise _Violation("a ping of a stream")
         if len(content) != 8:
             raise _Violation("a ping of another size", _Code.FRAME_SIZE_ERROR)
-        if not flags & _ACK:
+        if flags & _ACK:
+            self.pinged_at = None
+        else:
             self._write(_frame(_PING, _ACK, 0, content))
 
     def _on_goaway(self, number: int, _flags: int, content: bytes) -> None:
@@ -429,6 +458,7 @@ class Http2(asyncio.Protocol):
         status, retry_after = stream.head
         if stream.rest is not None:  # answered before it has all: it needs no more (section 8.1)
             self._write(_frame(_RST_STREAM, 0, stream.number, _U32.pack(_Code.CANCEL)))
+        self.answered_at = self.heard_at
         self._forget(stream).answered(Response(status, body, retry_after))
 
     def _reset(self, stream: _Stream, code: _Code, why: str) -> None:
