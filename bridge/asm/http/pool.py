@@ -9,7 +9,7 @@ import httpx
 from bridge.asm.http.connector import ConnectError, Connection, Connector
 from bridge.asm.http.http1 import Http1
 from bridge.asm.http.http2 import Http2
-from bridge.asm.http.request import Exchange, OnResponse, PreparedRequest
+from bridge.asm.http.request import BodyBudget, Exchange, OnResponse, PreparedRequest
 
 _IDLE = 45.0
 """Seconds after which an unused connection is closed: before the other side does it while a request is on its way."""
@@ -60,6 +60,7 @@ class Pool:
         self._replacing: dict[Connection, asyncio.Task[None]] = {}
         self._under_way: dict[Exchange, Connection | None] = {}
         self._waiting: dict[Exchange, None] = {}
+        self._body_budget = BodyBudget()
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
         self._exchange_callbacks = self._ended, self._resend
@@ -162,7 +163,7 @@ class Pool:
             if connection.pinged_at is None:
                 connection.ping()
             elif connection.pinged_at <= now - patience:
-                connection.close("the service did not answer a PING")
+                connection.abandon("the service did not answer a PING")
 
     def _sent_at(self, exchange: Exchange, connection: Connection) -> float:
         return max(exchange.deadline - self._request_timeout, self._connections.get(connection, 0.0))
@@ -214,8 +215,9 @@ class Pool:
             del self._replacing[old]
 
     def _new_connection(self, protocol: str | None) -> Connection:
-        kind = Http2 if protocol == "h2" else Http1
-        return kind(self._on_closed, self._on_capacity)
+        if protocol == "h2":
+            return Http2(self._on_closed, self._on_capacity, self._body_budget)
+        return Http1(self._on_closed, self._on_capacity)
 
     def _opened(self, task: asyncio.Task[None]) -> None:
         self._opening.discard(task)

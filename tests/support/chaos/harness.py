@@ -285,6 +285,7 @@ class Lab:
             produced=self.produced,
             agents=await self.sim.agents(),
             taken=await self.sim.get("events"),
+            refused=await self.sim.get("refusals"),
             whole=not self.killed,
         )
 
