@@ -96,7 +96,7 @@ class Bridge:
         )
         self._encoder = Encoder(settings.records.encoding, settings.topics.name("inject"))
         backoff = Backoff()
-        self._client = AsmClient(build_transport(asm), asm.base_url)
+        self._client = AsmClient(build_transport(asm), asm.base_url, asm.max_retry_after)
         report_unreadable_to(UnreadableFields())
         self._tokens = Tokens(settings.secrets_dir, asm.token.get_secret_value() if asm.token else None)
         self._host = CircuitBreaker(backoff)
@@ -211,7 +211,7 @@ class Bridge:
             partitions_total=self._settings.topics.partitions,
             registered=len(self._registry),
             refused=len(self._registry.invalid_entries()),
-            host_down=self._host.is_open,
+            host_down=self._host.is_down,
             token_reloads=self._tokens.reloads,
         )
 
