@@ -59,6 +59,8 @@ def read_response(
     if 200 <= response.status < 300:
         return _read_answer(message, response, token)
     wait = retry_after(response, max_retry_after)
+    if response.status == 407:
+        return Unreachable("the proxy wants a user and a password (HTTP 407): put them into asm.proxy")
     if (refusal := _refusal(response)) is None:
         return _foreign(response, token, wait)
     return _error(response.status, excerpt(refusal.encode(errors="replace"), token), wait)

@@ -6,7 +6,7 @@ import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
-from bridge.check import agents, kafka, vendor
+from bridge.check import agents, kafka, service
 from bridge.check.finding import Finding, Result, failed, ok, problem, skipped, warning
 from bridge.kafka.clients import Clients
 from bridge.kafka.errors import KafkaUnavailableError
@@ -36,16 +36,16 @@ async def examine(
     local = [ok("settings", "valid; `asm-bridge config` shows them"), *file, *ops(settings)]
     if offline:
         reached = [skipped(name, "offline") for name in (*_KAFKA, "service", "clock")]
-        service = False
+        reachable = False
     else:
-        reached, service = await _reached(settings, watched)
+        reached, reachable = await _reached(settings, watched)
     watched.add(settings.topics.name("sessions"), entries)
     tokens, secrets = agents.readable(settings, watched)
     unknown = not watched.entries and any(
         one.check == "registry" and one.result in ("problem", "skipped") for one in reached
     )
     sharing = [skipped("sessions", "the registry could not be read")] if unknown else agents.sharing(watched)
-    if not service:
+    if not reachable:
         trial = [skipped("tokens", "offline" if offline else "the service cannot be reached")]
     else:
         trial = await _within(
@@ -61,7 +61,7 @@ async def _reached(settings: Settings, watched: agents.Watched) -> tuple[list[Fi
     """The findings about Kafka and the service, and whether tokens can be tried with the service."""
     broker, host = await asyncio.gather(
         _within("kafka", _CONNECT, kafka.connection(settings.kafka)),
-        _within("service", _CONNECT, vendor.address(settings.asm)),
+        _within("service", _CONNECT, service.address(settings.asm)),
     )
     if failed(broker):
         rest = [skipped(name, "Kafka cannot be used, see kafka") for name in _KAFKA[1:]]

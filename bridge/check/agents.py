@@ -10,8 +10,8 @@ from asm_bridge_schemas.commands import SessionEntry
 from bridge.asm.client import AsmClient
 from bridge.asm.errors import AsmError, Malformed, Unauthorized
 from bridge.asm.tokens import Tokens
-from bridge.asm.transport import HttpxAdapter
-from bridge.check import vendor
+from bridge.asm.transport import build_transport
+from bridge.check import service
 from bridge.check.finding import Finding, ok, problem, skipped, warning
 from bridge.kafka.errors import KafkaUnavailableError, TopicAuthorizationFailedError
 from bridge.kafka.reading import read_to_end
@@ -122,10 +122,11 @@ def readable(settings: Settings, watched: Watched) -> tuple[dict[str, str], list
     if not lacking:
         return had, [ok("secrets", f"the tokens of {len(had)} agents can be read")]
     groups = _grouped(lacking)
-    faults = [
-        problem("secrets", f"{_named(agents)}: {text}", _ENVIRONMENT if "environment" in text else _FILE)
-        for text, agents in groups[:_SHOWN]
-    ]
+    faults = []
+    for text, agents in groups[:_SHOWN]:
+        found, _, advice = text.partition(": set ")  # it says itself what to do, where it can
+        advice = f"set {advice}" if advice else _ENVIRONMENT if "environment" in text else _FILE
+        faults.append(problem("secrets", f"{_named(agents)}: {found}", advice))
     if rest := [agent for _, agents in groups[_SHOWN:] for agent in agents]:
         faults.append(problem("secrets", f"{_named(rest)}: no token either", "fix the others first, then check again"))
     return had, faults
@@ -138,8 +139,7 @@ async def accepted(
     chosen = dict(list(tokens.items())[: None if all_agents else SAMPLE])
     if not chosen:
         return [skipped("tokens", "there is no token to try")]
-    host = vendor.engine(settings.asm)
-    client = AsmClient(HttpxAdapter(host), settings.asm.base_url)
+    client = AsmClient(build_transport(service.bounded(settings.asm)), settings.asm.base_url)
     try:
         async with asyncio.TaskGroup() as tasks:
             answers = {}
@@ -148,7 +148,7 @@ async def accepted(
                 on_progress(number, len(chosen))
                 await asyncio.sleep(1 / PER_SECOND)
     finally:
-        await host.aclose()
+        await client.aclose()
     return _token_findings(settings, {agent: task.result() for agent, task in answers.items()}, len(tokens))
 
 

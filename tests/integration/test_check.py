@@ -33,7 +33,6 @@ from bridge.testing.brokers.secured import ADMIN, BRIDGE, SecuredBroker
 from bridge.testing.simulator import Options, Simulator, serve
 from bridge.testing.simulator.files import sessions_toml, write_tokens
 
-ROOT = Path(__file__).parents[2]
 NOWHERE = AsmSettings(base_url="http://127.0.0.1:1")
 NO_KAFKA = KafkaSettings(bootstrap_servers="127.0.0.1:1")
 ANY = OpsSettings(listen="127.0.0.1:0")
@@ -158,7 +157,7 @@ async def command(given: dict[str, str], *arguments: str) -> tuple[int | None, s
         *(sys.executable, "-m", "bridge", "check", *arguments),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env=os.environ | {"PYTHONPATH": str(ROOT)} | given,
+        env=os.environ | given,
     )
     out, err = await asyncio.wait_for(process.communicate(), 40)
     return process.returncode, out.decode(), err.decode()
@@ -221,7 +220,7 @@ async def test_what_never_answers_ends_the_check_all_the_same() -> None:
         findings = await examine(settings(kafka=kafka, asm=AsmSettings(base_url=f"http://127.0.0.1:{port}")))
     assert time.monotonic() - begin < 15
     assert "no answer within 5 s" in told(findings, "kafka")
-    assert "no answer in time" in told(findings, "service")
+    assert "no answer within 6 s" in told(findings, "service")
 
 
 async def test_what_is_not_kafka() -> None:
@@ -421,7 +420,7 @@ async def test_a_bad_certificate(authority: Path) -> None:
     async with with_certificate(authority, "good") as base_url:
         assert (await of_service(base_url, **trusted)).startswith("ok: ")
         assert "an authority that is not trusted here -> set asm.ca_file" in await of_service(base_url)
-        assert "closes the connection without an answer" in await of_service(base_url.replace("https", "http"))
+        assert "closed the connection without an answer" in await of_service(base_url.replace("https", "http"))
     async with with_certificate(authority, "other") as base_url:
         assert "use a name that is in the certificate" in await of_service(base_url, **trusted)
     async with with_certificate(authority, "old") as base_url:

@@ -14,7 +14,7 @@ from bridge.kafka.partitioner import partition_for
 from bridge.kafka.reading import read_to_end
 from bridge.testing.brokers import Broker
 from tests.support.chaos.facts import Produced
-from tests.support.chaos.harness import DEADLINE, PARTITIONS, ROOT, TOKENS, Lab, lab
+from tests.support.chaos.harness import DEADLINE, PARTITIONS, TOKENS, Lab, lab
 from tests.support.poison import send_with_header_name
 
 pytestmark = [pytest.mark.kafka, pytest.mark.transactions]
@@ -28,7 +28,7 @@ async def command(the_lab: Lab, *arguments: str) -> tuple[int, str, str]:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("ASM_BRIDGE_")}
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "bridge", *arguments),
-        env={**inherited, **the_lab.settings(), "PYTHONPATH": f"{ROOT}:{ROOT / 'schemas'}"},
+        env={**inherited, **the_lab.settings()},
         cwd=the_lab.directory,
         stdout=PIPE,
         stderr=PIPE,

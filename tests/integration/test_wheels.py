@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.support import ROOT
+
 OWN_SETTINGS = ("ASM_BRIDGE_", "PYTHON", "VIRTUAL_ENV")
 
 pytestmark = pytest.mark.timeout(400)

@@ -5,8 +5,11 @@ import logging
 import os
 import shlex
 import shutil
+import signal
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -84,10 +87,9 @@ def test_the_shell_completes(shell: str) -> None:
 @pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
 def test_completion_can_be_installed(tmp_path: Path) -> None:
     """`--install-completion` writes it for the shell it is called from, `--show-completion` shows it."""
-    root = Path(__file__).parents[2]
     python = f"{shlex.quote(sys.executable)} -m bridge"
     script = f"{python} --install-completion && {python} --show-completion && . .bashrc && complete -p asm-bridge"
-    environment = os.environ | {"HOME": str(tmp_path), "PYTHONPATH": str(root)}
+    environment = os.environ | {"HOME": str(tmp_path)}
     done = subprocess.run(
         ["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
     )
@@ -107,6 +109,8 @@ def test_completion_can_be_installed(tmp_path: Path) -> None:
         (["inject"], "Missing argument"),
         (["tail", "--for", "soon"], "--for: must be a duration"),
         (["sessions", "add", "a", "--label", "x"], "--label: 'x' is not NAME=VALUE"),
+        (["sessions", "add", "a", "--interval", "2h"], "--interval: must be from 50ms to 1h, not '2h'"),
+        (["simulate", "--ended", "x"], "Invalid value for '--ended': 'x' is not one of"),
         (["inject", "a", "--expires-at", "tomorrow"], "--expires-at: must be an RFC 3339 time"),
     ],
 )
@@ -127,8 +131,8 @@ def test_wrong_settings(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.
     head, *lines = capsys.readouterr().err.splitlines()
     assert head == "asm-bridge: wrong settings:"
     assert sorted(lines) == [
-        "  --topics.partitions: must be at least 1, and is '0'",
-        "  ASM_BRIDGE_KAFKA__DELIVERY: must be 'exactly_once' or 'at_least_once', and is 'twice'",
+        "  --topics.partitions: must be at least 1, not '0'",
+        "  ASM_BRIDGE_KAFKA__DELIVERY: must be 'exactly_once' or 'at_least_once', not 'twice'",
     ]
 
 
@@ -162,7 +166,7 @@ def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 HEAVY = {
     "aiokafka", "asyncio", "httptools", "httpx", "importlib.metadata", "msgspec", "opentelemetry", "prometheus_client",
-    "pydantic", "pyreqwest", "rich", "starlette", "structlog", "uvicorn", "uvloop",
+    "pydantic", "rich", "starlette", "structlog", "uvicorn", "uvloop",
 }  # fmt: skip
 
 
@@ -224,6 +228,23 @@ def test_kafka_out_of_reach(capsys: pytest.CaptureFixture[str]) -> None:
     err = capsys.readouterr().err
     assert err.startswith("asm-bridge: Kafka cannot be reached at 127.0.0.1:1: check kafka.bootstrap_servers")
     assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_tail_stops_before_kafka_has_answered(number: signal.Signals) -> None:
+    """A signal ends `tail` at once and with 0, also while a Kafka that accepts connections does not answer."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        servers = f"127.0.0.1:{silent.getsockname()[1]}"
+        environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+        command = [sys.executable, "-m", "bridge", "tail", "--kafka.bootstrap_servers", servers]
+        with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE) as process:
+            silent.settimeout(30)
+            connection, _ = silent.accept()
+            with connection:
+                begin = time.monotonic()
+                process.send_signal(number)
+                assert process.communicate(timeout=30)[1] == b""
+                assert (process.returncode, time.monotonic() - begin < 5) == (0, True)
 
 
 @pytest.mark.parametrize("event", ["", "{}", "[", '{"pause_event": {}, "resume_event": {}}', '{"frob_event": {}}'])

@@ -7,9 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import httpx
-import pyreqwest.exceptions
 import pytest
-from pyreqwest.exceptions import PoolTimeoutError, PyreqwestError
 
 from asm_bridge_schemas.asm import GetStatusRes
 from bridge.asm.answer import UNCHANGED, Answer
@@ -26,7 +24,7 @@ from bridge.asm.errors import (
 )
 from bridge.asm.http.request import PreparedRequest
 from bridge.asm.reading import CODES
-from bridge.asm.transport import HttpxAdapter, TransportForHttpx, build_transport, pyreqwest_transport
+from bridge.asm.transport import HttpxAdapter, TransportForHttpx, build_transport
 from bridge.settings import AsmSettings
 from bridge.testing.simulator import Fault, Faults, Options, Simulator, serve
 
@@ -133,17 +131,14 @@ def raised(cls: type[Exception]) -> Exception:
         return cls("x", request=httpx.Request("POST", BASE), response=httpx.Response(500))
     with contextlib.suppress(TypeError):
         return cls("x")
-    with contextlib.suppress(TypeError):
-        return cls("x", {"causes": None, "doc": "", "pos": 0})
     return cls()
 
 
 HTTPX = {httpx.HTTPError, *exceptions(httpx.HTTPError, httpx.StreamError)}
-PYREQWEST = {*exceptions(PyreqwestError)}
-UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, PoolTimeoutError)
+UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
 
-@pytest.mark.parametrize("cls", sorted(HTTPX | PYREQWEST, key=str), ids=lambda cls: f"{cls.__module__}.{cls.__name__}")
+@pytest.mark.parametrize("cls", sorted(HTTPX, key=str), ids=lambda cls: f"{cls.__module__}.{cls.__name__}")
 async def test_no_exception_of_the_libraries_leaks(cls: type[Exception]) -> None:
     """No usable answer came; whether the request may have arrived is told apart."""
 
@@ -199,24 +194,12 @@ async def test_the_current_session_is_none_where_the_service_refuses() -> None:
     assert found.asm_session_sid == "9007199254740993"
 
 
-# -- over a real socket, by both ways that are used in production
-
-
-@pytest.fixture(params=["pool", "pyreqwest"], autouse=True)
-def way(request: pytest.FixtureRequest) -> str:
-    WAY.append(request.param)
-    return str(request.param)
-
-
-WAY: list[str] = []
+# -- over a real socket
 
 
 @contextlib.asynccontextmanager
 async def against(base_url: str, **options: Any) -> AsyncIterator[AsmClient]:
-    settings = AsmSettings(base_url=base_url, **options)
-    asm = AsmClient(
-        build_transport(settings) if WAY[-1] == "pool" else HttpxAdapter(pyreqwest_transport(settings)), base_url
-    )
+    asm = AsmClient(build_transport(AsmSettings(base_url=base_url, **options)), base_url)
     try:
         yield asm
     finally:
@@ -342,8 +325,7 @@ async def test_a_closed_client_raises_an_error_of_the_bridge() -> None:
 
 
 def test_the_libraries_exceptions_are_all_tried() -> None:
-    """A new release of the engine brings its new errors into the tests above by itself."""
-    assert pyreqwest.exceptions.ReadTimeoutError in PYREQWEST
+    """A new release of httpx brings its new errors into the tests above by itself."""
     assert httpx.RemoteProtocolError in HTTPX
 
 

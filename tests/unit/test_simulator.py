@@ -3,7 +3,6 @@
 import asyncio
 import gzip
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -544,6 +543,38 @@ def test_an_answer_may_be_compressed_unasked() -> None:
     assert (len(service.taken()), service.agent("agent-0")["shown"]) == (2, 2)
 
 
+def test_one_fault_can_be_set_beside_others() -> None:
+    """A fault that is set by its name leaves those in force; its own count and duration start again."""
+    service = Service()
+    service.post("faults/foreign_404", {"duration": 3, "agents": ["agent-1"]})
+    service.clock.now += 2
+    service.post("faults/status_500", {"agents": ["agent-0"], "count": 1})
+    assert [service.poll(f"agent-{number}").status for number in (0, 1, 2)] == [500, 404, 200]
+    service.clock.now += 1
+    assert [service.poll(f"agent-{number}").status for number in (0, 1)] == [200, 200]
+    service.post("faults/status_500", {"count": 1})
+    assert [service.poll().status for _ in range(2)] == [500, 200]
+
+
+def test_what_the_service_refused_and_ended_is_remembered() -> None:
+    """Events in refused requests, alone or not, and how often each session ended: foreign refusals are none of it."""
+    service = Service()
+    bad, sid = activated(1, reference_id="refuse-409"), service.sid()
+    service.poll(events=[bad, activated(2)])
+    service.poll(events=[bad])
+    service.post("faults/foreign_404", {"count": 1})
+    service.poll(events=[activated(3)])
+    assert [(one["status"], one["alone"]) for one in service.get("refusals")] == [
+        (409, False),
+        (409, False),
+        (409, True),
+    ]
+    assert service.agent("agent-0")["ends"] == {}
+    for lever in ("end", "resume", "login", "logout"):
+        service.post(f"agents/agent-0/{lever}", {})
+    assert service.agent("agent-0")["ends"] == {sid: 2, str(int(sid) + 1): 1}
+
+
 def test_a_fault_may_last_for_a_time() -> None:
     """After its duration, counted from when it was set, requests are served again."""
     service = Service()
@@ -784,12 +815,10 @@ def test_a_lever_pulled_wrongly_says_so(path: str, body: dict[str, Any]) -> None
 @pytest.fixture
 def running(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """The command, listening; and its first line."""
-    root = Path(__file__).parents[2]
     files = ["--write-tokens", str(tmp_path / "secrets"), "--write-sessions", str(tmp_path / "sessions.toml")]
     command = [sys.executable, "-m", "bridge", "simulate", "--listen", "127.0.0.1:0"]
     command += ["--sessions", "2", "--fault-500", "1", *files]
-    environment = {**os.environ, "PYTHONPATH": str(root)}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
             yield process, process.stdout.readline()

@@ -12,8 +12,8 @@ from hpack.hpack import encode_integer
 class Response(NamedTuple):
     """A final response as it came.
 
-    ``retry_after`` is the field's text and ``date`` the Date beside it, so that a time of day can be read against the
-    service's own clock; both are None where the head has no Retry-After.
+    ``retry_after`` is the field's text and ``date`` that of Date, so that a time of day can be read against the
+    service's own clock. Of a 2xx the Date is not kept.
     """
 
     status: int
@@ -27,11 +27,13 @@ class Failure(NamedTuple):
 
     ``sent``: the service may have processed the request. ``counts_as_outage``: this says something about the host; not
     of a request that the host broke off (it is there), nor of all but one of those that ended with their connection.
+    ``error``: the ``ConnectError``, where there was no connection.
     """
 
     text: str
     sent: bool
     counts_as_outage: bool = True
+    error: Exception | None = None
 
 
 OnResponse = Callable[[Response | Failure], None]
@@ -59,12 +61,14 @@ class Target(NamedTuple):
 class PreparedRequest:
     """A POST as bytes: for each version of HTTP made when it is first needed, and kept.
 
-    ``headers`` have lower-case names; Host and Content-Length are added.
+    ``headers`` have lower-case names; Host and Content-Length are added. ``repeatable``: it does no harm if the service
+    processes it twice.
     """
 
-    __slots__ = ("_http1", "_http2", "body", "headers", "target")
+    __slots__ = ("_http1", "_http2", "body", "headers", "repeatable", "target")
 
-    def __init__(self, target: Target, headers: Mapping[str, str], body: bytes) -> None:
+    def __init__(self, target: Target, headers: Mapping[str, str], body: bytes, *, repeatable: bool = False) -> None:
+        self.repeatable = repeatable
         self.target = target
         self.headers = {**headers, "content-length": str(len(body))}
         self.body = body
@@ -101,14 +105,28 @@ def _block(target: Target, headers: tuple[tuple[str, str], ...]) -> bytes:
     return block
 
 
+class BodyBudget:
+    """Bytes of unfinished bodies, ``used`` by all connections that share it.
+
+    A response over the ``limit`` fails: without it, each request under way could hold ``MAX_BODY``.
+    """
+
+    __slots__ = ("limit", "used")
+
+    def __init__(self, limit: int = 16 * MAX_BODY) -> None:
+        self.limit = limit
+        self.used = 0
+
+
 class Exchange:
     """One sending of a request, until ``deadline`` (monotonic seconds).
 
     ``sent``: whether any of it may have gone out; ``on_end`` is called before ``on_response``. A connection calls one
-    of the three methods, once.
+    of the four methods, once for each time that it is sent; ``resend(exchange[, most])`` has it sent again, if it was
+    not yet sent again that often (``resends``).
     """
 
-    __slots__ = ("_on_end", "_on_response", "deadline", "request", "sent")
+    __slots__ = ("_on_end", "_on_response", "_resend", "deadline", "request", "resends", "sent")
 
     def __init__(
         self,
@@ -116,22 +134,31 @@ class Exchange:
         on_response: OnResponse,
         deadline: float,
         on_end: "Callable[[Exchange], None]" = lambda _: None,
+        resend: "Callable[..., bool]" = lambda *_: False,
     ) -> None:
         self.request = request
         self.deadline = deadline
         self.sent = False
+        self.resends = 0
         self._on_response = on_response
         self._on_end = on_end
+        self._resend = resend
 
     def answered(self, response: Response) -> None:
         self._on_end(self)
         self._on_response(response)
 
-    def failed(self, text: str, *, counts_as_outage: bool = True) -> None:
+    def failed(self, text: str, *, counts_as_outage: bool = True, error: Exception | None = None) -> None:
         self._on_end(self)
-        self._on_response(Failure(text, self.sent, counts_as_outage))
+        self._on_response(Failure(text, self.sent, counts_as_outage, error))
 
     def not_processed(self, text: str) -> None:
-        """The service has certainly not processed it (RFC 9113, section 8.7): it may be sent again, elsewhere."""
+        """The service has certainly not processed it (RFC 9113, section 8.7): it is sent again."""
         self.sent = False
-        self.failed(text, counts_as_outage=False)
+        if not self._resend(self):
+            self.failed(text, counts_as_outage=False)
+
+    def connection_lost(self, text: str, *, counts_as_outage: bool = True) -> None:
+        """The connection ended without a byte of the response: a ``repeatable`` request is sent again, once."""
+        if not (self.request.repeatable and self._resend(self, 1)):
+            self.failed(text, counts_as_outage=counts_as_outage)

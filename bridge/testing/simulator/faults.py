@@ -66,9 +66,14 @@ class Dice:
 
     def replace(self, faults: Faults) -> None:
         """Put new settings in force; the counts and durations start again."""
-        self._since = self._clock()
+        self._since = dict.fromkeys(faults, self._clock())
         self.faults = {name: faults[name] for name in NAMES if name in faults}
         self.hits = dict.fromkeys(self.faults, 0)
+
+    def put(self, name: FaultName, fault: Fault) -> None:
+        """Put one in force, and leave the others as they are; its count and duration start again."""
+        faults, self.hits[name], self._since[name] = {**self.faults, name: fault}, 0, self._clock()
+        self.faults = {name: faults[name] for name in NAMES if name in faults}
 
     def throw(self, call: str, agent_id: str, carries_events: bool, marked: bool) -> tuple[FaultName | None, float]:
         """The fault that hits this request (None: none), and the delay of `slow` in seconds."""
@@ -89,7 +94,7 @@ class Dice:
     def _concerns(self, name: FaultName, fault: Fault, call: str, agent_id: str, carries_events: bool) -> bool:
         return (
             (fault.count is None or self.hits[name] < fault.count)
-            and (fault.duration is None or self._clock() < self._since + fault.duration)
+            and (fault.duration is None or self._clock() < self._since[name] + fault.duration)
             and (fault.agents is None or agent_id in fault.agents)
             and (call in fault.calls if fault.calls is not None else name not in GETSTATUS_ONLY or call == "getstatus")
             and (carries_events or not fault.only_events)

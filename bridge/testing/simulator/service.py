@@ -59,6 +59,8 @@ class Simulator:
                 return self._faulty(visit, visit.fault, visit.caller, body)
             return self._answered(visit, visit.caller, body)
         except GatewayError as refused:
+            if visit.call == "getstatus":
+                self._note_refusal(visit.caller, body, refused.status)
             return self._error(refused.status, refused.message, code=refused.code)
         except ProtoJSONError as unreadable:
             return self._error(400, f"proto: {unreadable}")
@@ -69,6 +71,9 @@ class Simulator:
         if visit.call == "getstatus":
             gateway.note(self.world, caller)
         return answer
+
+    def _note_refusal(self, caller: Caller, body: bytes, status: int) -> None:
+        self.world.ledger.refuse(caller.life.agent_id, _events(caller, body), status, self.world.clock())
 
     def _error(self, status: int, message: str, *, code: int | None = None, retry_after: int | None = None) -> Answer:
         older = self.world.options.older_errors

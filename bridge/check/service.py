@@ -1,0 +1,111 @@
+"""The vendor's service: its address, certificate and clock. Calls only methods that read."""
+
+import email.utils
+import json
+import time
+
+import httpx
+
+from bridge.asm.client import PATH
+from bridge.asm.http.connector import Cause, ConnectError
+from bridge.asm.http.request import Failure, PreparedRequest, Target
+from bridge.asm.transport import build_transport, fetch
+from bridge.check.finding import Finding, ok, problem, skipped, warning
+from bridge.settings import AsmSettings
+
+CONNECT, REQUEST = 4.0, 6.0
+"""Maximum seconds, whatever the settings allow: a check must end."""
+_SKEW = 5.0
+_JSON = {"content-type": "application/json", "accept": "application/json", "user-agent": "asm-kafka-bridge"}
+
+
+def bounded(asm: AsmSettings) -> AsmSettings:
+    """The settings, with time-outs that let a check end."""
+    bounds = {
+        "connect_timeout": min(asm.connect_timeout, CONNECT),
+        "request_timeout": min(asm.request_timeout, REQUEST),
+    }
+    return asm.model_copy(update=bounds)
+
+
+async def address(asm: AsmSettings) -> list[Finding]:
+    """Whether the ASM service is at asm.base_url: it refuses a call without a token; nothing else knows the call."""
+    transport = build_transport(bounded(asm))
+    try:
+        request = PreparedRequest(Target.of(httpx.URL(f"{asm.base_url}{PATH}getcurrentsession")), _JSON, b"{}")
+        begin = time.time()
+        response = await fetch(transport, request)
+    finally:
+        await transport.aclose()
+    if isinstance(response, Failure):
+        found, advice = explained(response)
+        return [
+            problem("service", f"{asm.base_url}: {found}", advice),
+            skipped("clock", "the service does not answer"),
+        ]
+    return [_answered(asm, response.status, response.body), clock(response.date, begin, time.time())]
+
+
+def _answered(asm: AsmSettings, status: int, body: bytes) -> Finding:
+    """What the answer to a call without a token says."""
+    answer = f"{asm.base_url} answers with HTTP {status}"
+    address = "check that asm.base_url is the address of your region, and that no proxy or gateway answers in its place"
+    if status == 407:
+        return problem(
+            "service", f"the proxy requires a login (HTTP {status})", "add its user and password to asm.proxy"
+        )
+    if status in (401, 403):
+        return ok("service", f"{asm.base_url} is an ASM service: it requires a token")
+    if status == 429 or status >= 500:
+        return warning("service", answer, "the service is in trouble, or refuses this machine: try again, then ask TCN")
+    if status < 300 and _is_object(body):
+        return warning("service", f"{answer} without a token", "it may be a mock: the real service refuses this")
+    if status in (404, 405):
+        return problem("service", f"{answer}: {PATH}getcurrentsession does not exist there", address)
+    return problem("service", f"{answer}, which is not an answer to this call", address)
+
+
+def _is_object(body: bytes) -> bool:
+    try:
+        return isinstance(json.loads(body), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def clock(date: str | None, sent: float, arrived: float) -> Finding:
+    """This machine's clock against the answer's Date, which is in whole seconds (RFC 9110, 6.6.1)."""
+    try:
+        theirs = email.utils.parsedate_to_datetime(date or "").timestamp() + 0.5
+    except (ValueError, OverflowError):
+        return skipped("clock", "the service's answer has no Date to compare this machine's clock with")
+    skew = (sent + arrived) / 2 - theirs
+    if abs(skew) <= _SKEW + (arrived - sent) / 2:
+        return ok("clock", "this machine's clock agrees with the service's, to the second")
+    text = f"this machine's clock is {abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} the service's"
+    return warning("clock", text, "set it with NTP: times in records and expires_at are off by as much")
+
+
+def explained(failure: Failure) -> tuple[str, str]:
+    """What is wrong and what to do, if no answer came."""
+    error = failure.error
+    if not isinstance(error, ConnectError):
+        return failure.text, "check asm.base_url, and whether it requires https or a proxy (asm.proxy)"
+    setting = "asm.proxy" if error.at_proxy else "asm.base_url"
+    return f"{'the proxy: ' if error.at_proxy else ''}{error}", _ADVICE[error.cause].format(setting=setting)
+
+
+_ADVICE: dict[Cause, str] = {
+    "name": "check {setting}, and the resolver of this machine",
+    "refused": "check host and port in {setting}",
+    "timeout": "check {setting}, the firewall, and whether a proxy is needed (asm.proxy)",
+    "closed": "check {setting}, and whether a firewall or a proxy is in between",
+    "no_tls": "if it is plain http, {setting} must begin with http://",
+    "untrusted": "set asm.ca_file to the PEM file of that authority (a company's proxy may have its own)",
+    "wrong_name": "use a name that is in the certificate; check {setting}",
+    "expired": "renew the certificate, or check this machine's clock",
+    "not_yet_valid": "check this machine's clock",
+    "certificate": "check {setting}, asm.ca_file and this machine's clock",
+    "proxy_login": "add its user and password to asm.proxy",
+    "proxy": "check asm.base_url, and what the proxy allows",
+    "other": "check {setting} and the network",
+}
