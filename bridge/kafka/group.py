@@ -91,8 +91,9 @@ class ConsumerGroupMember(ConsumerRebalanceListener):  # type: ignore[misc]
         tp = self._tp(partition)
         return int((await bounded(self._consumer.end_offsets([tp])))[tp])
 
-    async def commit(self, partition: TopicPartition, offset: OffsetAndMetadata) -> None:
-        await self._consumer.commit({partition: offset})
+    async def commit(self, partition: int, offset: int, metadata: str) -> None:
+        """Commit the inbox's offset, outside of any transaction."""
+        await self._consumer.commit({self._tp(partition): OffsetAndMetadata(offset, metadata)})
 
     def holds(self) -> bool:
         """Whether Kafka has confirmed the membership within the session time-out: else somebody else may own by now."""

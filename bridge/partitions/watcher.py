@@ -1,7 +1,7 @@
 """The agents of one owned partition: the registry's wishes, the inbox's entries, the clock's deadlines."""
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -47,9 +47,9 @@ class PartitionAgents:
     a step."""
 
     def __init__(
-        self, partition: Journal, partitions: int, registry: Registry, schedule: Schedule, policy: Policy
+        self, journal: Journal, partitions: int, registry: Registry, schedule: Schedule, policy: Policy
     ) -> None:
-        self._partition = partition
+        self._journal = journal
         self._partitions = partitions
         self._registry = registry
         self._schedule = schedule
@@ -66,13 +66,13 @@ class PartitionAgents:
         """Watch who is to be watched. Entries below ``repeated_below`` may have been sent by the last owner."""
         self._repeated_below = repeated_below
         self.active = True
-        for agent_id in {*self._partition.states, *self._registry.of(self._partition.number, self._partitions)}:
+        for agent_id in {*self._journal.states, *self._registry.of(self._journal.partition, self._partitions)}:
             self.sync(agent_id)
         for bad in self._registry.bad():
             self.dead_letter(bad)
 
-    async def rest(self) -> None:
-        """Ask no more; wait for what is under way."""
+    async def quiesce(self) -> None:
+        """Poll no more, and wait for the requests under way."""
         self.active = False
         while self._flying:
             self._landed.clear()
@@ -82,7 +82,7 @@ class PartitionAgents:
         self.active = True
 
     def end(self) -> None:
-        """The partition is somebody else's, or to be read anew: forget everything."""
+        """The partition has another owner now, or is to be recovered: forget everything."""
         self.active = False
         for agent in self._agents.values():
             self._schedule.remove(agent)
@@ -96,7 +96,7 @@ class PartitionAgents:
     @property
     def clean(self) -> bool:
         """Whether the next owner can be sure that none of the entries that wait has been sent."""
-        unread = self._partition.offsets.position < self._repeated_below  # handed over again before they were read
+        unread = self._journal.offsets.position < self._repeated_below  # handed over again before they were read
         return not unread and not any(
             entry.possibly_processed for agent in self._waiting for entry in agent.pending.entries
         )
@@ -105,7 +105,7 @@ class PartitionAgents:
 
     @property
     def accepting(self) -> bool:
-        return self.active and self._partition.accepting
+        return self.active and self._journal.accepting
 
     def flying(self, agent: Agent) -> None:
         """A request of the agent's is under way."""
@@ -113,7 +113,7 @@ class PartitionAgents:
 
     def append(self, step: Step | None) -> None:
         if step is not None:
-            self._partition.append(step)
+            self._journal.append(step)
 
     def settled(self, agent: Agent) -> None:
         """An agent's request has ended."""
@@ -151,20 +151,20 @@ class PartitionAgents:
 
     def dead_letter(self, bad: InvalidEntry) -> None:
         """A registry entry that cannot be read becomes a dead letter, once, without its value: it may hold a token."""
-        mine = partition_for(bad.key, self._partitions) == self._partition.number
-        if mine and bad.offset > self._partition.bookmark.registry:
-            self._partition.dead_letter(
+        mine = partition_for(bad.key, self._partitions) == self._journal.partition
+        if mine and bad.offset > self._journal.metadata.invalid_entries_up_to:
+            self._journal.dead_letter(
                 DeadLetter(key=bad.key, value=None, code=bad.code, text=bad.text, origin=bad.origin)
             )
-            self._partition.mark(registry=bad.offset)
+            self._journal.advance(invalid_entries_up_to=bad.offset)
 
     # -- the inbox
 
     def deliver(self, messages: Sequence[Message]) -> bool:
         """Take records of the inbox, in order. Returns whether there is room for more."""
         for message in messages:
-            if message.offset >= self._partition.offsets.position:
-                self._partition.offsets.read(message.offset)
+            if message.offset >= self._journal.offsets.position:
+                self._journal.offsets.opened(message.offset)
                 self._take(message)
         return self.has_room
 
@@ -174,14 +174,14 @@ class PartitionAgents:
 
     def _take(self, message: Message) -> None:
         home = None if message.key is None else partition_for(message.key, self._partitions)
-        if message.key is None or (home != self._partition.number and is_utf8(message.key)):
+        if message.key is None or (home != self._journal.partition and is_utf8(message.key)):
             self._put_in_place(message, home)
             return
         entry = read_entry(message, self._policy.limits.ttl, message.offset < self._repeated_below)
         agent = self._agents.get(entry.agent_id) or self._agent(entry.agent_id)
         state = agent.state
         if entry.offset <= state.inbox_offset and entry.offset not in state.inbox_open:
-            self._partition.offsets.finish(entry.offset)
+            self._journal.offsets.completed(entry.offset)
             self._forget(agent)
             return
         tracing.received(entry)
@@ -194,14 +194,14 @@ class PartitionAgents:
 
     def _put_in_place(self, message: Message, home: int | None) -> None:
         """A record without an agent is put away; one in the wrong partition is moved. Both once, and in order."""
-        self._partition.offsets.finish(message.offset)
-        if message.offset <= self._partition.bookmark.in_place:
+        self._journal.offsets.completed(message.offset)
+        if message.offset <= self._journal.metadata.relocated_up_to:
             return
         origin = RecordId(message.topic, message.partition, message.offset)
         if home is None:
             text = "the record has no key; it must be the agent_id"
             value = message.value if len(message.value or b"") <= MAX_BYTES else None
-            self._partition.dead_letter(
+            self._journal.dead_letter(
                 DeadLetter(
                     key=None,
                     value=value,
@@ -214,8 +214,8 @@ class PartitionAgents:
         else:
             headers = [header for header in message.headers if header[0] not in (ORIGIN, RECEIVED_AT)]
             headers += [(ORIGIN, str(origin).encode()), (RECEIVED_AT, rfc3339(message.timestamp / 1000).encode())]
-            self._partition.add(Outgoing("inject", message.key, message.value, headers, None, home))
-        self._partition.mark(in_place=message.offset)
+            self._journal.add(Outgoing("inject", message.key, message.value, headers, None, home))
+        self._journal.advance(relocated_up_to=message.offset)
 
     def sweep(self) -> None:
         """Finish the entries whose time has come."""
@@ -224,20 +224,22 @@ class PartitionAgents:
             self.append(agent.sweep(at))
             self._forget(agent)
 
-    def committed(self, agent_id: str, state: AgentState | None) -> None:
-        agent = self._agents.get(agent_id)
-        if agent is not None and state is not None:
-            agent.committed(state)
+    def committed(self, states: Mapping[str, AgentState | None]) -> None:
+        """The journal has committed these states."""
+        for agent_id, state in states.items():
+            agent = self._agents.get(agent_id)
+            if agent is not None and state is not None:
+                agent.committed(state)
 
     # -- inside
 
     def _agent(self, agent_id: str) -> Agent:
-        state = self._partition.states.get(agent_id) or AgentState(agent_id=agent_id)
+        state = self._journal.states.get(agent_id) or AgentState(agent_id=agent_id)
         agent = self._agents[agent_id] = Agent(state, self._policy.limits, self._policy.backoff, self._policy.clock())
         return agent
 
     def _is_watched(self, agent_id: str) -> bool:
-        state = self._partition.states.get(agent_id)
+        state = self._journal.states.get(agent_id)
         return state is not None and state.stream_id is not None
 
     def _forget(self, agent: Agent) -> None:

@@ -23,10 +23,10 @@ class Remembering:
     """What ``PartitionAgents`` needs of a partition."""
 
     def __init__(self) -> None:
-        self.number = 0
+        self.partition = 0
         self.states: dict[str, AgentState] = {}
         self.offsets = OffsetTracker(0)
-        self.bookmark = CommitMetadata()
+        self.metadata = CommitMetadata()
         self.accepting = True
         self.told: list[records.Published] = []
 
@@ -34,7 +34,7 @@ class Remembering:
         self.states[step.state.agent_id] = step.state
         self.told += step.records
         for offset in step.finished:
-            self.offsets.finish(offset)
+            self.offsets.completed(offset)
 
 
 class Schedule:
@@ -84,7 +84,7 @@ async def test_an_agent_leaves_only_when_what_it_sends_is_told() -> None:
         "AgentWatchEnded",
     ]
     assert all(record.stream_id is not None for record in partition.told)
-    assert partition.offsets.prefix == 1
+    assert partition.offsets.committable == 1
     assert len(agents) == 0
 
 
