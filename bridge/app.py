@@ -9,6 +9,7 @@ from typing import Any
 
 import structlog
 
+from asm_bridge_schemas.protojson import report_unreadable_to
 from bridge.agents.queue import Limits
 from bridge.asm.circuit_breaker import CircuitBreaker
 from bridge.asm.client import AsmClient
@@ -32,6 +33,7 @@ from bridge.registry.registry import InvalidEntry, Registry
 from bridge.settings import KafkaSettings, Settings, TopicsSettings
 from bridge.signals import stop_on_signals
 from bridge.telemetry import tracing
+from bridge.telemetry.unreadable import UnreadableFields
 
 log = structlog.get_logger()
 
@@ -73,6 +75,7 @@ class Bridge:
         kafka, asm, backoff = settings.kafka, settings.asm, Backoff()
         clients = _clients(kafka, settings.topics)
         self._client = AsmClient(build_transport(asm), asm.base_url)
+        report_unreadable_to(UnreadableFields())
         self._tokens = Tokens(settings.secrets_dir, asm.token.get_secret_value() if asm.token else None)
         self._circuit = CircuitBreaker(backoff)
         self._registry = Registry(self._on_entry, self._on_invalid_entry)

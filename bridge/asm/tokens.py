@@ -84,7 +84,7 @@ class _File:
             signature = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
             if signature == self._signature:
                 return
-            self.text = self._path.read_text().strip()
+            self.text = self._path.read_text(encoding="utf-8-sig").strip()
         except (OSError, UnicodeDecodeError):
             signature, self.text = None, None
         self.readings += signature != self._signature

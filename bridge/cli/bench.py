@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from bridge.cli.errors import CliError, UsageError
-from bridge.cli.options import new_app
+from bridge.cli.options import Command, new_app
 from bridge.cli.output import print_json, print_table
 from bridge.kafka import KafkaUnavailableError
 from bridge.testing.bench import runner
@@ -17,7 +17,7 @@ from bridge.testing.brokers import BrokerUnavailableError
 app = new_app()
 
 
-@app.command()
+@app.command(cls=Command)
 def bench(
     broker: Annotated[
         str | None,
@@ -27,10 +27,14 @@ def bench(
         str | None, typer.Option(metavar="N,...", help="Numbers of sessions (default: 500,1000,2000,5000).")
     ] = None,
     seconds: Annotated[
-        float | None, typer.Option(min=1, help="Duration of each measurement (default: 15; with --quick: 3).")
+        float | None,
+        typer.Option(min=1, metavar="SECONDS", help="Duration of each measurement (default: 15; with --quick: 3)."),
     ] = None,
     interval: Annotated[
-        float, typer.Option(min=0.05, help="Seconds between two polls of a session, in load, scale and recovery.")
+        float,
+        typer.Option(
+            min=0.05, metavar="SECONDS", help="Time between two polls of a session, in load, scale and recovery."
+        ),
     ] = 1.0,
     only: Annotated[
         str | None,

@@ -6,7 +6,7 @@ import typer
 
 from bridge.app import StartError
 from bridge.cli.errors import CliError, UsageError
-from bridge.cli.options import new_app, seconds
+from bridge.cli.options import Command, new_app, seconds
 from bridge.cli.running import run_async
 from bridge.testing.brokers import BrokerUnavailableError
 from bridge.testing.demo import Demo
@@ -14,10 +14,10 @@ from bridge.testing.demo import Demo
 app = new_app()
 
 
-@app.command()
+@app.command(cls=Command)
 def demo(
     for_: Annotated[str | None, typer.Option("--for", metavar="DURATION", help="Stop after this time.")] = None,
-    sessions: Annotated[int, typer.Option(min=1, max=2000, help="Number of simulated agents.")] = 10,
+    sessions: Annotated[int, typer.Option(min=1, max=2000, metavar="N", help="Number of simulated agents.")] = 10,
     broker: Annotated[
         str | None,
         typer.Option(

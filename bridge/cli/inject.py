@@ -36,7 +36,7 @@ _HOUR = 3600.0
 @app.command(cls=SettingsCommand)
 def inject(
     ctx: typer.Context,
-    agent_id: Annotated[str, typer.Argument(metavar="AGENT_ID")],
+    agent_id: Annotated[str, typer.Argument(metavar="AGENT_ID", help="The agent's key in the registry.")],
     file: Annotated[
         str,
         typer.Argument(
@@ -45,10 +45,12 @@ def inject(
     ] = "-",
     id_: Annotated[
         str | None,
-        typer.Option("--id", help="The injection's id, by which duplicates are recognized (default: a new one)."),
+        typer.Option(
+            "--id", metavar="ID", help="The injection's id, by which duplicates are recognized (default: a new one)."
+        ),
     ] = None,
     source: Annotated[
-        str | None, typer.Option(help="The sender; a duplicate has the same id and the same source.")
+        str | None, typer.Option(metavar="NAME", help="The sender; a duplicate has the same id and the same source.")
     ] = None,
     expires_at: Annotated[
         str | None,

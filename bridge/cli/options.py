@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from functools import cache
 from inspect import Parameter, Signature
-from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,18 +30,18 @@ class Command(TyperCommand):
     """A command whose help has a section for each panel of options."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        shown = [(_section(parameter), parameter.get_help_record(ctx)) for parameter in self.get_params(ctx)]
-        order = list(dict.fromkeys(section for section, _ in shown))
-        for section, records in groupby(sorted(shown, key=lambda one: order.index(one[0])), key=lambda one: one[0]):
-            if rows := [record for _, record in records if record]:
-                with formatter.section(section):
+        sections: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
+        parameter: Any
+        for parameter in self.get_params(ctx):
+            if record := parameter.get_help_record(ctx):
+                if parameter.param_type_name == "argument":
+                    sections["Arguments"].append((parameter.metavar, record[1]))
+                else:
+                    sections.setdefault(parameter.rich_help_panel or "Options", []).append(record)
+        for title, rows in sections.items():
+            if rows:
+                with formatter.section(title):
                     formatter.write_dl(rows, col_max=36)
-
-
-def _section(parameter: Any) -> str:
-    if parameter.param_type_name == "argument":
-        return "Arguments"
-    return parameter.rich_help_panel or "Options"
 
 
 class SettingsCommand(Command):
@@ -113,7 +112,7 @@ def _parameters() -> Iterator[Parameter]:
     yield _parameter("config", "--config", "FILE", "TOML file of settings (default: asm-bridge.toml, if it exists).")
     for key, field in KEYS.items():
         default = shown_default(key)
-        meaning = f"{field.description} (default: {default})" if default else str(field.description)
+        meaning = f"{field.description}  [default: {default}]" if default else str(field.description)
         yield _parameter(key.replace(".", "__"), f"--{key}", "VALUE", meaning)
 
 

@@ -22,7 +22,9 @@ def run(
     workers: Annotated[
         int,
         typer.Option(
-            min=1, help="Number of processes that share the work, with one ops endpoint; at most topics.partitions."
+            min=1,
+            metavar="N",
+            help="Number of processes that share the work, with one ops endpoint; at most topics.partitions.",
         ),
     ] = 1,
     worker: Annotated[int | None, typer.Option(min=0, hidden=True, help="Set by the supervisor.")] = None,

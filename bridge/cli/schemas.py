@@ -7,12 +7,12 @@ import typer
 
 from asm_bridge_schemas.export import export as write
 from bridge.cli.errors import CliError
-from bridge.cli.options import new_app
+from bridge.cli.options import Command, new_app
 
 app = new_app("Export the records' schemas.")
 
 
-@app.command()
+@app.command(cls=Command)
 def export(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="Created if missing.", file_okay=False)],
 ) -> None:

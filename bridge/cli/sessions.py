@@ -53,7 +53,10 @@ def add(
         str, typer.Argument(metavar="AGENT_ID", help="The agent's key: chosen by you, the same at every login.")
     ],
     token: Annotated[
-        str | None, typer.Option(help="Where the token is: file:NAME, file:NAME#KEY or env:NAME (default: asm.token).")
+        str | None,
+        typer.Option(
+            metavar="REFERENCE", help="Where the token is: file:NAME, file:NAME#KEY or env:NAME (default: asm.token)."
+        ),
     ] = None,
     asm_session_sid: Annotated[
         str | None, typer.Option(metavar="SID", help="Poll this session only, instead of the agent's current one.")
@@ -61,9 +64,11 @@ def add(
     interval: Annotated[
         str | None, typer.Option(metavar="DURATION", help="Time between polls (default: poll.interval).")
     ] = None,
-    skill: Annotated[list[str] | None, typer.Option(help="A skill of the agent; may be repeated.")] = None,
+    skill: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="A skill of the agent; may be repeated.")
+    ] = None,
     agent_pbx_extension: Annotated[
-        list[str] | None, typer.Option(help="A PBX extension of the agent; may be repeated.")
+        list[str] | None, typer.Option(metavar="NUMBER", help="A PBX extension of the agent; may be repeated.")
     ] = None,
     label: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="A label; may be repeated.")] = None,
     queued_calls: Annotated[bool, typer.Option(help="Ask for queued calls.")] = True,
@@ -88,7 +93,9 @@ def add(
 
 
 @app.command(cls=SettingsCommand)
-def remove(ctx: typer.Context, agent_ids: Annotated[list[str], typer.Argument(metavar="AGENT_ID")]) -> None:
+def remove(
+    ctx: typer.Context, agent_ids: Annotated[list[str], typer.Argument(metavar="AGENT_ID", help="The agents' keys.")]
+) -> None:
     """Stop watching agents."""
     settings = settings_of(ctx)
     registry = _registry(settings)

@@ -22,13 +22,13 @@ Ended = Literal["not_found", "failed_precondition"]
 
 def _chance(what: str) -> typer.models.OptionInfo:
     option: typer.models.OptionInfo = typer.Option(
-        min=0, max=1, help=f"Share of requests (0 to 1) that {what}", rich_help_panel="Faults"
+        min=0, max=1, metavar="SHARE", help=f"Share of requests that {what}", rich_help_panel="Faults"
     )
     return option
 
 
-def _measure(what: str) -> typer.models.OptionInfo:
-    option: typer.models.OptionInfo = typer.Option(min=0, help=what, rich_help_panel="Faults")
+def _measure(metavar: str, what: str) -> typer.models.OptionInfo:
+    option: typer.models.OptionInfo = typer.Option(min=0, metavar=metavar, help=what, rich_help_panel="Faults")
     return option
 
 
@@ -37,14 +37,17 @@ def simulate(
     listen: Annotated[
         str, typer.Option(metavar="HOST:PORT", help="Address to listen on; port 0 takes any free port.")
     ] = ("127.0.0.1:8090"),
-    sessions: Annotated[int, typer.Option(min=1, help="Number of agents: agent-0, agent-1, ...")] = 10,
+    sessions: Annotated[int, typer.Option(min=1, metavar="N", help="Number of agents: agent-0, agent-1, ...")] = 10,
     change_rate: Annotated[
-        float, typer.Option(min=0, help="Mean status changes per agent and second; 0: nothing changes by itself.")
+        float,
+        typer.Option(
+            min=0, metavar="R", help="Mean status changes per agent and second; 0: nothing changes by itself."
+        ),
     ] = 0.2,
     latency: Annotated[
         float, typer.Option(min=0, metavar="MS", help="How long every response takes, in milliseconds.")
     ] = 0,
-    seed: Annotated[int, typer.Option(help="The same seed makes the same agents do the same things.")] = 1,
+    seed: Annotated[int, typer.Option(metavar="N", help="The same seed makes the same agents do the same things.")] = 1,
     emit_defaults: Annotated[
         bool, typer.Option("--emit-defaults", help="Include fields that have their default value, as some gateways do.")
     ] = False,
@@ -53,7 +56,10 @@ def simulate(
         Ended, typer.Option(help="The response for a session that has ended: 404, or 400 with code 9.")
     ] = "not_found",
     log_limit: Annotated[
-        int, typer.Option(min=0, help="Entries kept in each list under /sim/ of what was sent and received; 0: all.")
+        int,
+        typer.Option(
+            min=0, metavar="N", help="Entries kept in each list under /sim/ of what was sent and received; 0: all."
+        ),
     ] = 1000,
     write_tokens: Annotated[
         Path | None,
@@ -81,9 +87,9 @@ def simulate(
         float, _chance("are handled, but the connection is closed before the response is complete.")
     ] = 0,
     fault_malformed: Annotated[float, _chance("are answered with 200 and a body that cannot be decoded.")] = 0,
-    retry_after: Annotated[int, _measure("Retry-After of a 429 or 503, in seconds.")] = 1,
-    slow_ms: Annotated[float, _measure("How long a slow response takes, in milliseconds.")] = 1000,
-    hang_seconds: Annotated[float, _measure("How long a hanging response takes, in seconds.")] = 60,
+    retry_after: Annotated[int, _measure("SECONDS", "Retry-After of a 429 or 503, in seconds.")] = 1,
+    slow_ms: Annotated[float, _measure("MS", "How long a slow response takes, in milliseconds.")] = 1000,
+    hang_seconds: Annotated[float, _measure("SECONDS", "How long a hanging response takes, in seconds.")] = 60,
 ) -> None:
     """Stand in for the vendor's service: an HTTP server with simulated agents. A signal stops it.
 

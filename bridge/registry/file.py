@@ -34,8 +34,11 @@ def read_sessions_file(path: Path) -> dict[str, SessionEntry]:
 
 
 def read_sessions(text: str, name: str) -> dict[str, SessionEntry]:
-    """The entries in a file's text; ``name`` is for errors. Raises ``SessionsFileError``."""
-    tables = _tables(text, name)
+    """The entries in a file's text, which may begin with a byte order mark; ``name`` is for errors.
+
+    Raises ``SessionsFileError``.
+    """
+    tables = _tables(text.removeprefix("\ufeff"), name)
     entries: dict[str, SessionEntry] = {}
     problems: list[str] = []
     repeated = {agent for agent, count in Counter(map(_agent_id, tables)).items() if agent and count > 1}

@@ -1,4 +1,4 @@
-"""Reads the sources of settings, in order, and says all that is wrong with them in one go."""
+"""Reads the sources of settings, in order, and reports everything that is wrong with them at once."""
 
 import difflib
 import os
@@ -85,18 +85,18 @@ def _read_toml(reading: _Reading, config: Path | None) -> None:
         return
     if not path.is_file():
         option = "--config" if config else CONFIG
-        reading.problems.append(f"{option if named else path}: there is no file {path}")
+        reading.problems.append(f"{option if named else path}: {path} does not exist or is not a file")
         return
     try:
         values = TomlConfigSettingsSource(Settings, path).toml_data
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        reading.problems.append(f"{path}: cannot be read: {_told(error)}")
+        reading.problems.append(f"{path}: cannot be read: {_text_of(error)}")
         return
     for key, value in _flat(values):
         reading.add(key, SettingValue(value, f"file {path}", f"{key} in {path}"))
 
 
-def _told(error: Exception) -> str:
+def _text_of(error: Exception) -> str:
     return (error.strerror or "") if isinstance(error, OSError) else str(error)
 
 
@@ -115,7 +115,7 @@ def _read_secrets(reading: _Reading, directory: SettingValue | None) -> None:
         try:
             reading.add(key, SettingValue(path.read_text(encoding="utf-8").strip(), "secrets directory", name))
         except (OSError, UnicodeDecodeError) as error:
-            reading.problems.append(f"{name}: cannot be read: {_told(error) or 'it is not text'}")
+            reading.problems.append(f"{name}: cannot be read: {_text_of(error) or 'it is not text'}")
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -132,8 +132,8 @@ def _unknown(key: str) -> str:
         return f"is a section, not a setting: set its keys, such as {example} ({env_name(example)})"
     near = difflib.get_close_matches(key.replace("-", "_"), KEYS, n=1)
     near = near or [known for known in KEYS if known.replace(".", "_") == key]
-    hint = f"did you mean {near[0]} ({env_name(near[0])})?" if near else "`asm-bridge config` lists those there are"
-    return f"there is no such setting; {hint}"
+    hint = f"did you mean {near[0]} ({env_name(near[0])})?" if near else "`asm-bridge config` lists all settings"
+    return f"no such setting; {hint}"
 
 
 def env_name(key: str) -> str:
@@ -166,9 +166,9 @@ def _problems(reading: _Reading, nested: dict[str, Any]) -> Iterator[str]:
 
 
 def _between_keys(nested: dict[str, Any], wrong: set[str]) -> Iterator[tuple[str, str]]:
-    """Faults between the keys of each section, of which those that are wrong by themselves count as not set."""
+    """Faults of combinations of keys in each section; keys that are wrong by themselves count as not set."""
     for name, section in SECTIONS.items():
-        if f"{name}.security_protocol" in wrong:  # all that is between keys there depends on it
+        if f"{name}.security_protocol" in wrong:  # everything between keys there depends on it
             continue
         sound = {key: value for key, value in nested.get(name, {}).items() if f"{name}.{key}" not in wrong}
         yield from ((f"{name}.{key}", text) for key, text in section(**sound).problems())

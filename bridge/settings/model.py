@@ -43,61 +43,75 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     def problems(self) -> Iterator[Problem]:
-        """Faults that only show between several keys; the key is without the section."""
+        """Faults of a combination of keys; the key is without the section."""
         yield from ()
 
 
 class AsmSettings(Section):
-    base_url: BaseUrl = _setting("https://api.cbf.tcn.com", "The address of the region's ASM service.")
-    token: SecretStr | None = _setting(None, "Bearer token of the sessions that name none.")
-    ca_file: File | None = _setting(None, "PEM file of certificate authorities to trust besides the system's.")
-    proxy: Proxy | None = _setting(None, "Proxy on the way to the service, e.g. http://proxy:3128.")
-    connect_timeout: Positive = _setting(5.0, "Longest time to open a connection.")
-    request_timeout: Positive = _setting(10.0, "Longest time for one request.")
-    max_connections: Count = _setting(512, "Most requests under way at once.")
-    http2: bool = _setting(True, "Use HTTP/2 where the service offers it.")
+    base_url: BaseUrl = _setting("https://api.cbf.tcn.com", "Address of the region's ASM service.")
+    token: SecretStr | None = _setting(None, "Bearer token for sessions that name none.")
+    ca_file: File | None = _setting(None, "PEM file of certificate authorities to trust in addition to the system's.")
+    proxy: Proxy | None = _setting(None, "Proxy for requests to the service, e.g. http://proxy:3128.")
+    connect_timeout: Positive = _setting(5.0, "Timeout for opening a connection.")
+    request_timeout: Positive = _setting(10.0, "Timeout for a request.")
+    max_connections: Count = _setting(512, "Maximum number of requests in flight.")
+    http2: bool = _setting(True, "Use HTTP/2 if the service offers it.")
     rate_limit: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = _setting(
-        None, "Most polls a second to the host, over all sessions of a process."
+        None, "Maximum polls per second to the host, over all sessions of a process."
     )
-    allow_http: bool = _setting(False, "Let asm.base_url be plain http to another machine (tokens travel unencrypted).")
+    allow_http: bool = _setting(
+        False, "Allow asm.base_url to be plain http to another machine (tokens are sent unencrypted)."
+    )
 
     def transport_arguments(self) -> dict[str, Any]:
-        """What the connections to the service are opened with."""
+        """The arguments for connections to the service."""
         names = ("ca_file", "connect_timeout", "request_timeout", "max_connections", "http2")
         return {name: getattr(self, name) for name in names}
 
     def problems(self) -> Iterator[Problem]:
         url = urlsplit(self.base_url)
         if url.scheme == "http" and not self.allow_http and not is_loopback(url.hostname or ""):
-            yield "base_url", "is plain http to another machine and would show the tokens: use https, or asm.allow_http"
+            yield (
+                "base_url",
+                "is plain http to another machine, which exposes the tokens: use https, or set asm.allow_http",
+            )
 
 
 class PollSettings(Section):
-    interval: Interval = _setting(1.0, "Time between two polls of a session that sets no interval of its own.")
+    interval: Interval = _setting(1.0, "Time between two polls of a session without an interval of its own.")
 
 
 class KafkaSettings(Section):
-    bootstrap_servers: Servers = _setting("localhost:9092", "Brokers to start from: HOST:PORT, with commas between.")
+    bootstrap_servers: Servers = _setting(
+        "localhost:9092", "Brokers to connect to first: HOST:PORT, separated by commas."
+    )
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = _setting(
-        "PLAINTEXT", "How to talk to the brokers."
+        "PLAINTEXT", "Protocol for connections to the brokers."
     )
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = _setting(
-        None, "How to log in (PLAIN, if security_protocol is SASL_... and this is not set)."
+        None, "SASL mechanism (PLAIN if security_protocol is SASL_... and this is not set)."
     )
-    sasl_username: Text | None = _setting(None, "User name for SASL.")
-    sasl_password: SecretStr | None = _setting(None, "Password for SASL.")
-    ssl_cafile: File | None = _setting(None, "PEM file of the authorities behind the brokers' certificates.")
+    sasl_username: Text | None = _setting(None, "SASL user name.")
+    sasl_password: SecretStr | None = _setting(None, "SASL password.")
+    ssl_cafile: File | None = _setting(
+        None, "PEM file of the certificate authorities that signed the brokers' certificates."
+    )
     ssl_certfile: File | None = _setting(None, "PEM file of the client's certificate.")
-    ssl_keyfile: File | None = _setting(None, "PEM file of its key.")
-    ssl_password: SecretStr | None = _setting(None, "Password of the key.")
+    ssl_keyfile: File | None = _setting(None, "PEM file of the client's key.")
+    ssl_password: SecretStr | None = _setting(None, "Password of the client's key.")
     group_id: Text = _setting("asm-bridge", "Consumer group; also the prefix of the transactional ids.")
     delivery: Literal["exactly_once", "at_least_once"] = _setting(
-        "exactly_once", "exactly_once (transactions), or at_least_once (brokers without them; one process only)."
+        "exactly_once",
+        "exactly_once (with transactions) or at_least_once (for brokers without them; one process only).",
     )
-    session_timeout: Positive = _setting(10.0, "After this long in silence a process is taken for dead.")
-    group_instance_id: Text | None = _setting(None, "Static membership: quick restarts; unique to a process.")
-    commit_interval: CommitInterval = _setting(0.2, "How long steps are gathered into one transaction.")
-    compression: Literal["none", "gzip", "snappy", "lz4", "zstd"] = _setting("lz4", "Compression of what is produced.")
+    session_timeout: Positive = _setting(10.0, "A process without a heartbeat for this long is considered dead.")
+    group_instance_id: Text | None = _setting(
+        None, "Static membership, for quick restarts; must be unique to the process."
+    )
+    commit_interval: CommitInterval = _setting(0.2, "How long steps are collected into one transaction.")
+    compression: Literal["none", "gzip", "snappy", "lz4", "zstd"] = _setting(
+        "lz4", "Compression of the records that are produced."
+    )
 
     @property
     def compression_type(self) -> str | None:
@@ -143,34 +157,37 @@ class KafkaSettings(Section):
         for name in ("sasl_username", "sasl_password"):
             given = getattr(self, name) is not None
             if self.uses_sasl and not given:
-                yield name, f"is missing: kafka.security_protocol {self.security_protocol} needs it"
+                yield name, f"is missing: kafka.security_protocol={self.security_protocol} requires it"
             if given and not self.uses_sasl:
-                yield name, f"is not used with kafka.security_protocol {self.security_protocol}: make that SASL_SSL"
+                yield name, f"is not used with kafka.security_protocol={self.security_protocol}: set that to SASL_SSL"
         if self.sasl_mechanism and not self.uses_sasl:
             yield "sasl_mechanism", "is not used without SASL: set kafka.security_protocol to SASL_SSL"
 
     def _ssl_problems(self) -> Iterator[Problem]:
         for name in ("ssl_cafile", "ssl_certfile", "ssl_keyfile"):
             if getattr(self, name) is not None and not self.uses_ssl:
-                yield name, f"is not used with kafka.security_protocol {self.security_protocol}: set SSL or SASL_SSL"
+                yield (
+                    name,
+                    f"is not used with kafka.security_protocol={self.security_protocol}: set that to SSL or SASL_SSL",
+                )
         if self.ssl_keyfile and not self.ssl_certfile:
-            yield "ssl_certfile", "is missing: kafka.ssl_keyfile is of use only with it"
+            yield "ssl_certfile", "is missing: kafka.ssl_keyfile requires it"
         elif self.uses_ssl:
             try:
                 self._ssl_context()
             except (ssl.SSLError, OSError, ValueError):
                 name = "ssl_certfile" if self.ssl_certfile else "ssl_cafile"
-                yield name, "cannot be loaded: check that the files are PEM, that the key fits, and its password"
+                yield name, "cannot be loaded: check that the files are PEM, that the key matches, and its password"
 
 
 class TopicsSettings(Section):
-    prefix: Prefix = _setting("asm.", "What the names of all topics begin with.")
-    partitions: Count = _setting(8, "Partitions of a new topic; the number never changes under one prefix.")
+    prefix: Prefix = _setting("asm.", "Prefix of the names of all topics.")
+    partitions: Count = _setting(8, "Partitions of a new topic; never changes for the topics of one prefix.")
     replication_factor: Annotated[int, Field(ge=-1)] = _setting(
-        -1, "Replicas of a new topic; -1: the broker's default."
+        -1, "Replicas of a new topic; -1 for the broker's default."
     )
-    retention: Retention = _setting(7 * 86400.0, "How long a new topic keeps records, if not compacted; -1: for ever.")
-    create: bool = _setting(True, "Create missing topics at start.")
+    retention: Retention = _setting(7 * 86400.0, "Retention of a new topic that is not compacted; -1 for no limit.")
+    create: bool = _setting(True, "Create missing topics at startup.")
 
     def name(self, topic: str) -> str:
         """``agent-status`` -> ``asm.agent-status``."""
@@ -186,19 +203,19 @@ class TopicsSettings(Section):
 
 
 class RecordsSettings(Section):
-    encoding: Literal["json", "msgpack"] = _setting("json", "How the values of records are written.")
+    encoding: Literal["json", "msgpack"] = _setting("json", "Encoding of the values of records.")
 
 
 class InjectionSettings(Section):
-    ttl: Positive = _setting(300.0, "How long an entry without expires_at waits for its agent's session.")
-    unknown_agent_grace: Positive = _setting(10.0, "How long an entry for an unknown agent waits.")
-    max_attempts: Count = _setting(10, "How often an entry is tried after failures that are no refusal.")
-    max_events_per_request: Count = _setting(20, "Most entries in one request.")
-    max_pending: Count = _setting(1000, "Most entries that wait for one agent.")
+    ttl: Positive = _setting(300.0, "How long an event without expires_at waits for its agent's session.")
+    unknown_agent_grace: Positive = _setting(10.0, "How long an event for an unknown agent waits.")
+    max_attempts: Count = _setting(10, "How many times an event is tried when the service fails without refusing it.")
+    max_events_per_request: Count = _setting(20, "Maximum number of events in one request.")
+    max_pending: Count = _setting(1000, "Maximum number of events that wait for one agent.")
 
 
 class OpsSettings(Section):
-    listen: Listen = _setting("127.0.0.1:8080", "HOST:PORT of health and metrics.")
+    listen: Listen = _setting("127.0.0.1:8080", "HOST:PORT of the endpoint for health, metrics and the status page.")
 
     @property
     def host(self) -> str:
@@ -210,8 +227,10 @@ class OpsSettings(Section):
 
 
 class LogSettings(Section):
-    format: Literal["auto", "console", "json"] = _setting("auto", "auto is console on a terminal, else json.")
-    level: Literal["debug", "info", "warning", "error"] = _setting("info", "The least grave level that is logged.")
+    format: Literal["auto", "console", "json"] = _setting(
+        "auto", "Log format; auto is console on a terminal, otherwise json."
+    )
+    level: Literal["debug", "info", "warning", "error"] = _setting("info", "Lowest level that is logged.")
 
 
 class Settings(BaseSettings):
@@ -229,9 +248,13 @@ class Settings(BaseSettings):
     injection: InjectionSettings = InjectionSettings()
     ops: OpsSettings = OpsSettings()
     log: LogSettings = LogSettings()
-    sessions_file: File | None = _setting(None, "TOML file of sessions, added to and updated in the registry at start.")
-    drain_timeout: NotNegative = _setting(20.0, "Longest clean stop.")
-    secrets_dir: Directory | None = _setting(None, "Directory of token files, and of settings: asm_bridge_asm__token.")
+    sessions_file: File | None = _setting(
+        None, "TOML file of sessions; they are added to the registry, or updated there, at startup."
+    )
+    drain_timeout: NotNegative = _setting(20.0, "Maximum time for a clean stop.")
+    secrets_dir: Directory | None = _setting(
+        None, "Directory of token files, and of settings such as asm_bridge_asm__token."
+    )
 
     _sources: dict[str, str] = PrivateAttr(default_factory=dict)
 

@@ -43,7 +43,7 @@ def show_duration(seconds: float) -> str:
 
 def _retention(seconds: float) -> float:
     if seconds <= 0 and seconds != FOR_EVER:
-        raise ValueError("must be longer than 0, or -1 to keep records for ever")
+        raise ValueError("must be longer than 0, or -1 to keep records forever")
     return seconds
 
 
@@ -54,7 +54,7 @@ def host_port(value: str) -> tuple[str, int]:
     if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535 or " " in host:
         raise ValueError("must be HOST:PORT, e.g. 127.0.0.1:8080")
     if ":" in host and not value.strip().startswith("["):
-        raise ValueError("an IPv6 address goes in brackets, e.g. [::1]:8080")
+        raise ValueError("must have the IPv6 address in brackets, e.g. [::1]:8080")
     return host, int(port)
 
 
@@ -77,7 +77,7 @@ def _servers(value: str) -> str:
     except ValueError:
         ports = []
     if not servers or 0 in (ports or [0]):
-        raise ValueError("must be HOST:PORT, or several with commas between, e.g. kafka-1:9092,kafka-2:9092")
+        raise ValueError("must be HOST:PORT, or several separated by commas, e.g. kafka-1:9092,kafka-2:9092")
     return ",".join(servers)
 
 
@@ -98,9 +98,9 @@ def _base_url(value: str) -> str:
     if not valid or re.search(r"\s", value.strip()):
         raise ValueError("must be an address such as https://api.cbf.tcn.com")
     if url.username is not None or url.password is not None:
-        raise ValueError("must have no user name or password in it; tokens go into asm.token or the sessions")
+        raise ValueError("must not contain a user name or password; tokens go into asm.token or the sessions")
     if url.query or url.fragment or "?" in value or "#" in value:
-        raise ValueError("must have no ? and no # in it")
+        raise ValueError("must not contain ? or #")
     if "/asm/asmapi" in url.path:
         raise ValueError("must be the address alone, without /api/v1alpha1/asm/asmapi")
     if re.search(r"//|(^|/)\.{1,2}(/|$)|%|\\", url.path.rstrip("/")):
@@ -128,26 +128,26 @@ def proxy_password(proxy: str | None) -> list[str]:
 def _readable_file(path: Path) -> Path:
     path = path.expanduser()
     if not path.is_file():
-        raise ValueError(f"there is no file {path}")
+        raise ValueError(f"{path} does not exist or is not a file")
     if not os.access(path, os.R_OK):
-        raise ValueError(f"the file {path} cannot be read: check its owner and mode")
+        raise ValueError(f"{path} cannot be read: check its owner and mode")
     return path
 
 
 def _readable_directory(path: Path) -> Path:
     path = path.expanduser()
     if not path.is_dir():
-        raise ValueError(f"there is no directory {path}")
+        raise ValueError(f"{path} does not exist or is not a directory")
     if not os.access(path, os.R_OK | os.X_OK):
-        raise ValueError(f"the directory {path} cannot be read: check its owner and mode")
+        raise ValueError(f"{path} cannot be read: check its owner and mode")
     return path
 
 
 def _prefix(value: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9._-]+", value):
-        raise ValueError("may have letters, digits, . _ and - only (Kafka's rule for topic names)")
+        raise ValueError("must contain only letters, digits, . _ and - (Kafka's rule for topic names)")
     if len(value) > 200:
-        raise ValueError("must be at most 200 characters long (Kafka allows 249 in a topic's name)")
+        raise ValueError("must be at most 200 characters long (Kafka allows 249 for a topic's name)")
     return value
 
 

@@ -103,6 +103,7 @@ class Metrics:
         self.inbox_pending = gauge("inbox_pending", "Injections that wait for their agent")
         self.inbox_oldest_seconds = gauge("inbox_oldest_seconds", "Age of the oldest injection that waits")
         self.token_reloads = gauge("token_reloads", "Token files read so far")
+        self.unreadable_fields = counter("unreadable_fields", "Fields of answers that could not be read", "field")
         self.registry_errors = counter("registry_errors", "Registry entries that could not be read")
         self.ready = gauge("ready", "1 if this process does its work, as /readyz has it, else 0")
         self.service_down = gauge("service_down", "1 while the service does not answer at all, else 0")

@@ -33,7 +33,7 @@ from bridge.signals import stop_on_signals
 from bridge.telemetry import logs
 from bridge.telemetry.metrics import METRICS
 from bridge.testing.brokers.embedded import embedded_broker
-from bridge.testing.demo_view import SHOWN, Flow, Places, journey, look_also, picture
+from bridge.testing.demo_view import SHOWN, DemoStats, Endpoints, journey, next_steps, picture
 from bridge.testing.simulator import Options, Simulator, serve
 from bridge.testing.simulator.files import sessions_toml, write_tokens
 
@@ -53,25 +53,25 @@ class Demo:
     def __init__(self, agents: int, broker: str | None) -> None:
         self._simulator = Simulator(Options(agents=agents, change_rate=0.3, seed=secrets.randbelow(1000)))
         self._broker = broker
-        self._flow = Flow(time.time())
+        self._stats = DemoStats(time.time())
         self._console = Console()
         self._live = sys.stdout.isatty() and not self._console.is_dumb_terminal
         self._lines = 0
         self._left_out = 0
 
     async def run(self, duration: float | None) -> list[str]:
-        """Until a signal, or for ``duration`` seconds of records. Returns what should have been seen and was not."""
+        """Until a signal, or for ``duration`` seconds of records. Returns what should have been seen but was not."""
         stop = stop_on_signals()
         logs.setup_logging("console", "warning")
         logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # the embedded broker lacks what aiokafka tries first
         async with AsyncExitStack() as stack:
-            settings, places = await self._start(stack)
-            self._begin(places)
+            settings, endpoints = await self._start(stack)
+            self._begin(endpoints)
             stopping = asyncio.Event()
             bridge = Bridge(settings)
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(bridge.run(stopping))
-                shows = [tasks.create_task(self._look(places))] if self._live else []
+                shows = [tasks.create_task(self._look(endpoints))] if self._live else []
                 try:
                     await self._ready(bridge, stop)
                     shows += [tasks.create_task(self._show(settings)), tasks.create_task(self._inject(settings))]
@@ -82,7 +82,7 @@ class Demo:
                     stopping.set()
         return self._summary()
 
-    async def _start(self, stack: AsyncExitStack) -> tuple[Settings, Places]:
+    async def _start(self, stack: AsyncExitStack) -> tuple[Settings, Endpoints]:
         """Broker and simulator, and the settings of a bridge between them."""
         address = await stack.enter_async_context(nullcontext(self._broker) if self._broker else embedded_broker())
         base_url = await stack.enter_async_context(serve(self._simulator))
@@ -103,33 +103,33 @@ class Demo:
         environment = [f"ASM_BRIDGE_KAFKA__BOOTSTRAP_SERVERS={address}"]
         environment += [f"ASM_BRIDGE_TOPICS__PREFIX={prefix}"] if self._broker else []
         agents = len(self._simulator.world.callers)
-        return settings, Places(address, settings.ops.listen, base_url, agents, tuple(environment))
+        return settings, Endpoints(address, settings.ops.listen, base_url, agents, tuple(environment))
 
     async def _ready(self, bridge: Bridge, stop: asyncio.Event) -> None:
-        self._flow.state = "joining the consumer group (takes 5-10 s)"
-        self._say(self._flow.state)
+        self._stats.state = "joining the consumer group (takes 5-10 s)"
+        self._say(self._stats.state)
         deadline = time.monotonic() + _READY_WITHIN
         while (reason := bridge.readiness.reason()) is not None and not stop.is_set():  # asks as readyz is asked
             if time.monotonic() > deadline:
                 raise StartError(f"the bridge was not ready within {_READY_WITHIN:.0f} s: {reason}")
             await asyncio.sleep(0.1)
-        self._flow.state = "ready"
-        self._say("ready; from here on, what arrives on Kafka:\n")
+        self._stats.state = "ready"
+        self._say("ready; the records that arrive on Kafka from now on:\n")
 
     # -- what is shown
 
-    def _begin(self, places: Places) -> None:
+    def _begin(self, endpoints: Endpoints) -> None:
         kind = "with transactions" if self._broker else "embedded, in memory, without transactions: at_least_once"
-        self._say("\n".join([f"Kafka      {places.kafka}  ({kind})", *look_also(places)]) + "\n")
+        self._say("\n".join([f"Kafka      {endpoints.kafka}  ({kind})", *next_steps(endpoints)]) + "\n")
 
-    async def _look(self, places: Places) -> None:
+    async def _look(self, endpoints: Endpoints) -> None:
         """Keep the picture up to date."""
         # The screen is the terminal's second one: what stood there before is back when the demo ends.
-        with Live(console=self._console, screen=True, auto_refresh=False) as live, _Log(self._flow.lines.append):
+        with Live(console=self._console, screen=True, auto_refresh=False) as live, _Log(self._stats.lines.append):
             while True:
                 now = time.time()
-                self._flow.look(now, int(sample(now, [METRICS.polls]).total("polls_total")))
-                live.update(picture(self._flow, places, now, self._console.size), refresh=True)
+                self._stats.update_rates(now, int(sample(now, [METRICS.polls]).total("polls_total")))
+                live.update(picture(self._stats, endpoints, now, self._console.size), refresh=True)
                 await asyncio.sleep(_LOOK_EVERY)
 
     def _say(self, text: str) -> None:
@@ -146,10 +146,10 @@ class Demo:
                 self._lines = max(0, self._lines - _LINES_PER_SECOND // 5)
 
     def _record(self, message: ConsumerRecord, prefix: str) -> None:
-        """Show a record: all that has to do with injections, and of the others as many as can be read."""
+        """Show a record: every one about an injection, and as many of the others as a person can read."""
         topic, value = message.topic.removeprefix(prefix), decoded(message)
         line = as_line(message, prefix)[_DATE:]
-        injection = self._flow.told(topic, value, line, time.time(), self._taken(value))
+        injection = self._stats.record_read(topic, value, line, time.time(), self._taken(value))
         if injection or self._lines < _LINES_PER_SECOND:
             self._lines += not injection
             self._say(f"{line}\n   {journey(injection)}" if injection and injection.finished else line)
@@ -157,7 +157,7 @@ class Demo:
             self._left_out += 1
 
     def _taken(self, value: object) -> float | None:
-        """When the service took the event that a record tells of."""
+        """When the service received the event that a record is about."""
         if not isinstance(value, dict) or "event" not in value:
             return None
         same = (one.at for one in reversed(self._simulator.world.ledger.events) if one.event == value["event"])
@@ -172,7 +172,7 @@ class Demo:
                 agent_id, injection_id = next(agents), f"demo-{number}"
                 conversation = {"conversation_sid": str(9007199254740993 + number), "channel_type": "CHANNEL_TYPE_CHAT"}
                 event = {"activated_conversation_event": {"conversation": conversation}}
-                self._flow.sent(injection_id, agent_id, time.time())
+                self._stats.injection_sent(injection_id, agent_id, time.time())
                 topic = settings.topics.name("inject")
                 await producer.send_and_wait(
                     topic,
@@ -185,19 +185,19 @@ class Demo:
                 await asyncio.sleep(_INJECT_EVERY)
 
     def _summary(self) -> list[str]:
-        flow, taken = self._flow, self._simulator.world.ledger.events_taken
-        total = ", ".join(f"{topic} {flow.counts[topic]}" for topic in SHOWN if flow.counts[topic])
-        left_out = f" ({self._left_out} of them not shown above)" if self._left_out and not self._live else ""
+        stats, taken = self._stats, self._simulator.world.ledger.events_taken
+        total = ", ".join(f"{topic} {stats.counts[topic]}" for topic in SHOWN if stats.counts[topic])
+        left_out = f" ({self._left_out} of them are not shown above)" if self._left_out and not self._live else ""
         typer.echo(f"{'' if self._live else chr(10)}records seen: {total or 'none'}{left_out}")
-        told = f"{taken} taken by the service, {flow.outcomes['delivered']} told as delivered"
-        typer.echo(f"injections: {flow.produced} produced, {told}")
-        if last := next((one for one in reversed(flow.injections.values()) if one.outcome), None):
+        received = f"{taken} received by the service, {stats.outcomes['delivered']} with the outcome delivered"
+        typer.echo(f"injections: {stats.produced} produced, {received}")
+        if last := next((one for one in reversed(stats.injections.values()) if one.outcome), None):
             typer.echo(f"the last one: {journey(last)}")
-        return flow.missing(taken)
+        return stats.missing(taken)
 
 
 class _Log(io.TextIOBase):
-    """Within the block, the log's lines go to ``say``: written to the terminal they would tear the picture."""
+    """Within the block, log lines go to ``say``: written to the terminal they would tear the picture."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say

@@ -21,7 +21,7 @@ _FOLLOWED = 3
 
 @dataclass(slots=True)
 class Injection:
-    """One on its way: when it was produced, when the service took it, when its outcome was read from Kafka."""
+    """One on its way: when it was produced, when the service received it, when its outcome was read from Kafka."""
 
     injection_id: str
     agent_id: str
@@ -32,13 +32,13 @@ class Injection:
 
     @property
     def finished(self) -> bool:
-        """Whether all was read that is told of it; its two records are in two topics, in no order."""
+        """Whether all of its records have been read; the two are in two topics, so they come in any order."""
         return self.outcome is not None and (self.outcome != "delivered" or self.requested is not None)
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
-    """Where to look: addresses, and the settings that other commands need to find this broker."""
+class Endpoints:
+    """Where to look: addresses, and the settings with which other commands find this broker."""
 
     kafka: str
     page: str
@@ -48,7 +48,7 @@ class Places:
 
 
 @dataclass(slots=True)
-class Flow:
+class DemoStats:
     """Counts, rates, the last records and injections, the newest last."""
 
     began: float
@@ -58,17 +58,17 @@ class Flow:
     produced: int = 0
     lines: deque[str] = field(default_factory=lambda: deque(maxlen=_KEPT))
     injections: dict[str, Injection] = field(default_factory=dict)
-    _looks: deque[tuple[float, Counter[str]]] = field(default_factory=deque)
+    _samples: deque[tuple[float, Counter[str]]] = field(default_factory=deque)
 
-    def sent(self, injection_id: str, agent_id: str, now: float) -> None:
+    def injection_sent(self, injection_id: str, agent_id: str, now: float) -> None:
         """An event was produced to the inbox."""
         self.produced += 1
         self._keep(Injection(injection_id, agent_id, now))
 
-    def told(
+    def record_read(
         self, topic: str, value: dict[str, Any], line: str, now: float, taken: float | None = None
     ) -> Injection | None:
-        """A record arrived. Returns the injection that it tells of, if it does; ``taken``: when the service took it."""
+        """A record arrived. Returns the injection that it is about, if any; ``taken``: when the service received it."""
         self.counts[topic] += 1
         self.lines.append(line)
         if topic not in ("conversations", "inject-outcomes"):
@@ -81,22 +81,22 @@ class Flow:
             self.outcomes[value["outcome"]] += 1
         return one
 
-    def look(self, now: float, polls: int) -> None:
+    def update_rates(self, now: float, polls: int) -> None:
         """Called a few times a second, for the rates."""
         self.counts["polls"] = polls
-        self._looks.append((now, Counter(self.counts)))
-        while now - self._looks[0][0] > _WINDOW:
-            self._looks.popleft()
+        self._samples.append((now, Counter(self.counts)))
+        while now - self._samples[0][0] > _WINDOW:
+            self._samples.popleft()
 
     def rate(self, what: str) -> float:
         """Per second, over the last five."""
-        if len(self._looks) < 2:
+        if len(self._samples) < 2:
             return 0.0
-        (then, before), (now, counts) = self._looks[0], self._looks[-1]
+        (then, before), (now, counts) = self._samples[0], self._samples[-1]
         return (counts[what] - before[what]) / (now - then) if now > then else 0.0
 
     def missing(self, taken: int) -> list[str]:
-        """What should have been seen and was not, by a demo that worked."""
+        """What a working demo should have seen but has not."""
         wanted = {
             "statuses on Kafka": self.counts["agent-status"],
             "queued calls on Kafka": self.counts["queued-calls"],
@@ -107,7 +107,7 @@ class Flow:
         return [what for what, count in wanted.items() if not count]
 
     def _injection(self, value: dict[str, Any], now: float) -> Injection:
-        """The one that a record tells of; somebody else's, if it is not ours."""
+        """The one that a record is about; one of somebody else's, if it is not ours."""
         found = self.injections.get(value["injection_id"])
         if found is None:
             received = value.get("received_at") or value.get("delivered_at")
@@ -135,25 +135,25 @@ def _after(one: Injection, at: float) -> str:
     return f"+{max(0.0, at - one.produced) * 1000:.0f} ms"
 
 
-def look_also(places: Places) -> list[str]:
+def next_steps(endpoints: Endpoints) -> list[str]:
     """Where to look next, a line each."""
     return [
-        f"page       http://{places.page}/",
-        f"service    {places.simulator}/sim/agents",
-        f"commands   export {' '.join(places.environment)}",
+        f"page       http://{endpoints.page}/",
+        f"service    {endpoints.simulator}/sim/agents",
+        f"commands   export {' '.join(endpoints.environment)}",
         "           asm-bridge tail",
         "           echo '{\"pause_event\": {}}' | asm-bridge inject agent-1",
     ]
 
 
-def picture(flow: Flow, places: Places, now: float, size: ConsoleDimensions) -> RenderableType:
+def picture(stats: DemoStats, endpoints: Endpoints, now: float, size: ConsoleDimensions) -> RenderableType:
     """The whole view, never higher than the terminal; a line that is too long for it is cut."""
     height = size.height
-    top = [_title(flow, now), *_out(flow, places), _rule("injections: asm.inject -> bridge -> request -> outcome")]
-    top += [Text(f"  {journey(one)}") for one in list(flow.injections.values())[: -_FOLLOWED - 1 : -1]]
-    bottom = [_rule("look also"), *(Text(f"  {line}") for line in look_also(places))]
+    top = [_title(stats, now), *_out(stats, endpoints), _rule("injections: asm.inject -> bridge -> request -> outcome")]
+    top += [Text(f"  {journey(one)}") for one in list(stats.injections.values())[: -_FOLLOWED - 1 : -1]]
+    bottom = [_rule("see also"), *(Text(f"  {line}") for line in next_steps(endpoints))]
     room = max(0, height - len(top) - len(bottom) - 1)
-    records = [Text("  " + _narrow(line, size.width)) for line in list(flow.lines)[-room:]] if room else []
+    records = [Text("  " + _narrow(line, size.width)) for line in list(stats.lines)[-room:]] if room else []
     records += [Text()] * (room - len(records))
     lines = [*top, _rule("last records"), *records, *bottom][:height]
     for line in lines:
@@ -161,21 +161,21 @@ def picture(flow: Flow, places: Places, now: float, size: ConsoleDimensions) -> 
     return Group(*lines)
 
 
-def _title(flow: Flow, now: float) -> Text:
-    title = Text.assemble(("asm-bridge demo", "bold"), f"  {now - flow.began:.0f} s  ")
-    title.append(flow.state, "green" if flow.state == "ready" else "yellow")
-    return title.append("   Ctrl-C ends it", "dim")
+def _title(stats: DemoStats, now: float) -> Text:
+    title = Text.assemble(("asm-bridge demo", "bold"), f"  {now - stats.began:.0f} s  ")
+    title.append(stats.state, "green" if stats.state == "ready" else "yellow")
+    return title.append("   Ctrl-C stops it", "dim")
 
 
-def _out(flow: Flow, places: Places) -> list[Text]:
+def _out(stats: DemoStats, endpoints: Endpoints) -> list[Text]:
     """From the agents to the topics."""
-    polls = f"{flow.rate('polls'):.1f}/s"
-    lines = [_rule(f"{places.agents} agents -> getstatus {polls} -> bridge -> topics on {places.kafka}")]
+    polls = f"{stats.rate('polls'):.1f}/s"
+    lines = [_rule(f"{endpoints.agents} agents -> getstatus {polls} -> bridge -> topics on {endpoints.kafka}")]
     for topic in SHOWN:
-        if topic != "dead-letters" or flow.counts[topic]:
+        if topic != "dead-letters" or stats.counts[topic]:
             row = Text(f"  {topic:<18}")
-            row.append(f"{flow.rate(topic):6.1f}/s", "bold")
-            lines.append(row.append(f"{flow.counts[topic]:9,d}"))
+            row.append(f"{stats.rate(topic):6.1f}/s", "bold")
+            lines.append(row.append(f"{stats.counts[topic]:9,d}"))
     return lines
 
 

@@ -31,6 +31,12 @@ class Shared(Enum):
     BY_TEXT = "by text"
 
 
+class Needed(Enum):
+    """Marks a field without which an answer says something else: if it cannot be read, neither can the answer."""
+
+    HERE = "here"
+
+
 class Message(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Base of the vendor's messages."""
 
@@ -405,7 +411,7 @@ class VoiceStatus(Message, frozen=True, kw_only=True):
 
 
 class GetStatusRes(Message, frozen=True, kw_only=True):
-    voice_status: VoiceStatus | None = None
+    voice_status: Annotated[VoiceStatus | None, Needed.HERE] = None
 
 
 class GetCurrentSessionReq(Message, frozen=True, kw_only=True):
@@ -419,7 +425,7 @@ class VoiceSession(Message, frozen=True, kw_only=True):
 
 
 class AsmSession(Message, frozen=True, kw_only=True):
-    asm_session_sid: Int64Id = "0"
+    asm_session_sid: Annotated[Int64Id, Needed.HERE] = "0"
     asm_session_start: Timestamp = None
     asm_session_end: Timestamp = None
     voice_session: VoiceSession | None = None
@@ -479,5 +485,5 @@ class ListConversationsReq(Message, frozen=True, kw_only=True):
 
 
 class ListConversationsRes(Message, frozen=True, kw_only=True):
-    conversations: list[OmniConversation] = []
+    conversations: Annotated[list[OmniConversation], Needed.HERE] = []
     next_page_token: str = ""

@@ -81,7 +81,8 @@ def session_entry(value: Any) -> SessionEntry:
 
 
 def read_injection(value: bytes | None, content_type: str | None) -> Injection:
-    """The event in an inbox record, JSON unless ``content_type`` says MessagePack.
+    """The event in an inbox record, JSON unless ``content_type`` says MessagePack; what stands for a time or a number
+    in the sample of the vendor's page is left out.
 
     Raises ``CommandError`` (``malformed_event``), whatever the bytes are.
     """

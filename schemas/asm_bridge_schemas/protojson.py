@@ -1,10 +1,11 @@
 """Protobuf's JSON mapping, in every shape a gateway (or a mock of one) prints.
 
 What a message looks like is compiled once from the annotations of its Struct (``asm_bridge_schemas.asm``) into
-closures: one that reads leniently what was received, one that reads strictly what is to be sent.
+closures: one that reads leniently what was received, one that reads strictly what is to be sent, and one that is
+called where the first has failed, and gives up no more than the fields that cannot be read.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from enum import IntEnum
 from functools import cache
 from inspect import cleandoc
@@ -12,7 +13,8 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from asm_bridge_schemas.asm import OneOf, Shared, Wire
+from asm_bridge_schemas import odd
+from asm_bridge_schemas.asm import Needed, OneOf, Shared, Wire
 from asm_bridge_schemas.scalars import (
     BOOL,
     INT64,
@@ -22,6 +24,7 @@ from asm_bridge_schemas.scalars import (
     Codec,
     ProtoJSONError,
     Reader,
+    TolerantReader,
     enum_codec,
     expected,
     short,
@@ -29,7 +32,7 @@ from asm_bridge_schemas.scalars import (
     timestamp,
 )
 
-__all__ = ["ProtoJSONError", "camel", "decode", "read", "read_strict", "schema", "timestamp"]
+__all__ = ["ProtoJSONError", "camel", "decode", "read", "read_strict", "report_unreadable_to", "schema", "timestamp"]
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -40,17 +43,42 @@ _REMEMBERED = 2 * 1024 * 1024
 def read(cls: type[T], data: bytes | Mapping[str, Any]) -> T:
     """What a service sent, as a Struct: both naming styles, any form of int64 and enum, nulls and unknown fields.
 
-    Raises ``ProtoJSONError``.
+    A field that cannot be read costs that field: it has its default (a time its text), and is reported. Raises
+    ``ProtoJSONError`` for what is not JSON or not an object, where nothing that was given can be read, and where that
+    which is ``Needed`` cannot.
     """
-    value = _partly_decoded(cls, data) if isinstance(data, bytes) else data
-    result: T = _lenient_message(cls)(value)
+    try:
+        value = _partly_decoded(cls, data) if isinstance(data, bytes) else data
+        result: T = _lenient_message(cls)(value)
+    except ProtoJSONError:
+        return _read_tolerantly(cls, data)
+    return result
+
+
+Observer = Callable[[ProtoJSONError], object]
+_observer: Observer = str
+
+
+def report_unreadable_to(observer: Observer) -> None:
+    """From now on ``observer`` is called for each field of an answer that ``read`` could not read."""
+    global _observer  # noqa: PLW0603 - like a handler of the log: what reads answers need not know what counts
+    _observer = observer
+
+
+def _read_tolerantly(cls: type[T], data: bytes | Mapping[str, Any]) -> T:
+    value = _partly_decoded(cls, odd.repaired(data), _decode_tolerantly) if isinstance(data, bytes) else data
+    unreadable: list[ProtoJSONError] = []
+    result: T = _tolerant_message(cls)(value, unreadable)
+    for error in unreadable:
+        _observer(error)
     return result
 
 
 def read_strict(cls: type[msgspec.Struct], data: bytes | Mapping[str, Any]) -> dict[str, Any]:
     """What is to be sent, normalised: the fields given, in snake_case, int64 as digits, enums as names, times in UTC.
 
-    Null fields, and times like the vendor page's ``"1s"``, are left out; an enum number that the list lacks stays one.
+    Null fields, and the vendor page's ``"1s"`` for times and ``"string"`` for numbers, are left out; an enum number
+    that the list lacks stays one.
     Raises ``ProtoJSONError``, also for what the service would refuse: unknown fields, fields given twice, two members
     of a oneof.
     """
@@ -74,14 +102,29 @@ def schema(cls: type[msgspec.Struct]) -> dict[str, Any]:
 
 
 def decode(data: bytes) -> Any:
-    """JSON text with exact integers. Raises ``ProtoJSONError``."""
+    """JSON text with exact integers, with or without a byte order mark. Raises ``ProtoJSONError``."""
+    return _decode(odd.without_byte_order_mark(data))
+
+
+def _decode(data: bytes) -> Any:
     try:
         return msgspec.json.decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ProtoJSONError(f"not readable as JSON: {error}") from None
 
 
-def _partly_decoded(cls: type[msgspec.Struct], data: bytes) -> Any:
+def _decode_tolerantly(data: bytes) -> Any:
+    """Raises ``ProtoJSONError``, in the words of the strict decoder."""
+    try:
+        return _decode(data)
+    except ProtoJSONError as strict:
+        try:
+            return odd.decode(data)
+        except (ValueError, RecursionError):
+            raise strict from None
+
+
+def _partly_decoded(cls: type[msgspec.Struct], data: bytes, decode: Reader = _decode) -> Any:
     """A message's JSON text, but for what is ``Shared``, which stays text."""
     try:
         return _decoder(cls).decode(data)
@@ -141,6 +184,34 @@ def _lenient_message(cls: type[msgspec.Struct]) -> Reader:
 
 
 @cache
+def _tolerant_message(cls: type[msgspec.Struct]) -> TolerantReader:
+    needed = {
+        name for name, hint in get_type_hints(cls, include_extras=True).items() if Needed.HERE in _unwrap(hint)[1]
+    }
+    fields = {key: (name, codec) for key, (name, codec, _) in _fields(cls).items()}
+
+    def tolerant(value: Any, unreadable: list[ProtoJSONError]) -> msgspec.Struct:
+        given: dict[str, Any] = {}
+        error = None
+        for key, item in _items(value):
+            if item is None or key not in fields:
+                continue
+            name, codec = fields[key]
+            result, failed = _tried(name, codec, item, unreadable)
+            if failed is None:
+                given[name] = result
+            elif name in needed:
+                raise failed
+            else:
+                error = failed
+        if error is not None and not given:
+            raise unreadable.pop()
+        return cls(**given)
+
+    return tolerant
+
+
+@cache
 def _strict_message(cls: type[msgspec.Struct]) -> Reader:
     fields = _fields(cls)
 
@@ -184,32 +255,59 @@ def _plain_codec(base: Any, marks: tuple[Any, ...]) -> Codec:
     if base is bool or base is str:
         return BOOL if base is bool else STRING
     return Codec(
-        _lenient_message(base), _strict_message(base), base(), {"$ref": f"#/$defs/{base.__name__}"}, _text(base)
+        _lenient_message(base),
+        _strict_message(base),
+        _tolerant_message(base),
+        base(),
+        {"$ref": f"#/$defs/{base.__name__}"},
+        _text(base),
     )
 
 
 def _by_text(codec: Codec) -> Codec:
     """Of the same text it reads the same object, which nobody may change."""
     known: dict[bytes, Any] = {}
+    in_part: dict[bytes, tuple[Any, list[ProtoJSONError]]] = {}
     size = 0
 
-    def lenient(value: Any) -> Any:
+    def make_room(text: bytes) -> None:
         nonlocal size
+        size += len(text)
+        if size > _REMEMBERED:
+            known.clear()
+            in_part.clear()
+            size = len(text)
+
+    def lenient(value: Any) -> Any:
         if type(value) is not msgspec.Raw:
             return codec.lenient(value)
         text = bytes(value)
         if text in known:
             return known[text]
-        value = decode(text)
+        if text in in_part:
+            raise ProtoJSONError("readable in part")
+        value = _decode(text)
         result = codec.default if value is None else codec.lenient(value)
-        size += len(text)
-        if size > _REMEMBERED:
-            known.clear()
-            size = len(text)
+        make_room(text)
         known[text] = result
         return result
 
-    return codec._replace(lenient=lenient, text=msgspec.Raw)
+    def tolerant(value: Any, unreadable: list[ProtoJSONError]) -> Any:
+        if type(value) is not msgspec.Raw:
+            return codec.tolerant(value, unreadable)
+        text = bytes(value)
+        if text in known:
+            return known[text]
+        if text not in in_part:
+            value, inside = _decode_tolerantly(text), list[ProtoJSONError]()
+            result = codec.default if value is None else codec.tolerant(value, inside)
+            make_room(text)
+            in_part[text] = result, inside
+        result, inside = in_part[text]
+        unreadable += [ProtoJSONError(error.problem, error.path) for error in inside]
+        return result
+
+    return codec._replace(lenient=lenient, tolerant=tolerant, text=msgspec.Raw)
 
 
 def _unwrap(hint: Any) -> tuple[Any, tuple[Any, ...]]:
@@ -237,7 +335,20 @@ def _list(element: Codec) -> Codec:
     def strict(value: Any) -> list[Any]:
         return [_at(f"[{index}]", element.strict, item) for index, item in enumerate(_array(value))]
 
-    return Codec(lenient, strict, [], {"type": "array", "items": element.schema})
+    def tolerant(value: Any, unreadable: list[ProtoJSONError]) -> list[Any]:
+        """One element alone is read as a list of it; an element that cannot be read is left out."""
+        if type(value) is not list:
+            return [element.tolerant(value, unreadable)]
+        result = []
+        for index, item in enumerate(value):
+            read, failed = _tried(f"[{index}]", element, item, unreadable)
+            if failed is None:
+                result.append(read)
+        if value and not result:
+            raise unreadable.pop()
+        return result
+
+    return Codec(lenient, strict, tolerant, [], {"type": "array", "items": element.schema})
 
 
 def _map(element: Codec) -> Codec:
@@ -247,9 +358,32 @@ def _map(element: Codec) -> Codec:
         return {string(key): default if item is None else _at(f"[{short(key)}]", reader, item) for key, item in items}
 
     def strict(value: Any) -> dict[str, Any]:
-        return {string(key): _at(f"[{short(key)}]", element.strict, item) for key, item in _mapping(value).items()}
+        items = {string(key): _at(f"[{short(key)}]", element.strict, item) for key, item in _mapping(value).items()}
+        return {key: item for key, item in items.items() if item is not None}
 
-    return Codec(lenient, strict, {}, {"type": "object", "additionalProperties": element.schema})
+    def tolerant(value: Any, unreadable: list[ProtoJSONError]) -> dict[str, Any]:
+        result = {}
+        for key, item in _mapping(value).items():
+            read, failed = _tried("[]", element, item, unreadable)
+            if failed is None:
+                result[key] = read
+        return result
+
+    return Codec(lenient, strict, tolerant, {}, {"type": "object", "additionalProperties": element.schema})
+
+
+def _tried(step: str, codec: Codec, item: Any, unreadable: list[ProtoJSONError]) -> tuple[Any, ProtoJSONError | None]:
+    """What is read of a part, or the error that it costs; ``step`` is put before the path of all that goes wrong in
+    it."""
+    before, result, failed = len(unreadable), None, None
+    try:
+        result = codec.default if item is None else codec.tolerant(item, unreadable)
+    except ProtoJSONError as error:
+        failed = error
+        unreadable.append(error)
+    for inside in unreadable[before:]:
+        inside.under(step)
+    return result, failed
 
 
 def _at(step: str, reader: Reader, value: Any) -> Any:

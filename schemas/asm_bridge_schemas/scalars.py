@@ -6,27 +6,41 @@ from datetime import UTC, datetime
 from enum import IntEnum
 from typing import Any, NamedTuple
 
+from asm_bridge_schemas import odd
+
 Reader = Callable[[Any], Any]
 """JSON value -> normalised value. Raises ``ProtoJSONError``. Never given None, but in a list or map."""
 
+TolerantReader = Callable[[Any, "list[ProtoJSONError]"], Any]
+"""The same for a form that no gateway should print. What could not be read inside goes into the list, its default into
+the value. Raises ``ProtoJSONError`` where nothing can be read."""
+
 _CLOCK = r"(?:[01]\d|2[0-3]):[0-5]\d"
 _RFC3339 = re.compile(rf"(\d{{4}}-\d\d-\d\d)[Tt]({_CLOCK}:[0-5]\d)(\.\d{{1,9}})?(?:[Zz]|([+-]{_CLOCK}))", re.ASCII)
-_PLACEHOLDER = re.compile(r"[0-9]+s")
+_PLACEHOLDER = re.compile(r"(?:[0-9]+s|string)")
+_NUMBER_PLACEHOLDER = "string"
+"""What stands on the vendor's page for a time, and for a number; both are left out of what is sent."""
 _INTEGER = re.compile(r"-?[0-9]{1,32}")
+_POSITION = re.compile(r"\[\d*\]")
 _EXACT_FLOAT = 2.0**53
 
 
 class ProtoJSONError(ValueError):
     """What is wrong and where (``queued_calls.agent_queue_calls[1].call_sid: ...``), without the value."""
 
-    def __init__(self, problem: str) -> None:
+    def __init__(self, problem: str, path: str = "") -> None:
         super().__init__(problem)
         self.problem = problem
-        self.path = ""
+        self.path = path
 
     def under(self, step: str) -> None:
         """Puts a field's name, or ``[index]``, before the path."""
         self.path = f"{step}{'.' if self.path and self.path[0] != '[' else ''}{self.path}"
+
+    @property
+    def field(self) -> str:
+        """The path without positions: one of as many as the vendor's messages have fields."""
+        return _POSITION.sub("", self.path)
 
     def __str__(self) -> str:
         return f"{self.path}: {self.problem}" if self.path else self.problem
@@ -41,6 +55,7 @@ class Codec(NamedTuple):
 
     lenient: Reader
     strict: Reader
+    tolerant: TolerantReader
     default: Any
     schema: dict[str, Any]
     text: Any = Any
@@ -103,6 +118,10 @@ def _int64_id(value: Any) -> str:
     return str(_int64(value))
 
 
+def _sent_int64(value: Any) -> str | None:
+    return None if value == _NUMBER_PLACEHOLDER else _int64_id(value)
+
+
 def string(value: Any) -> str:
     if type(value) is not str:
         raise expected("a string", value)
@@ -122,15 +141,36 @@ def _time(value: Any) -> str | None:
     return text
 
 
+def _tolerant(lenient: Reader, default: Any, usual: Reader) -> TolerantReader:
+    """Reads what is left of a value when its wrapper and its odd form are taken away."""
+
+    def tolerant(value: Any, unreadable: list[ProtoJSONError]) -> Any:
+        value = odd.unwrapped(value)
+        return default if value is None else lenient(usual(value))
+
+    return tolerant
+
+
+def _tolerant_time(value: Any, unreadable: list[ProtoJSONError]) -> str:
+    """One that cannot be read stays the text that was sent: it stands in the record's ``..._raw``."""
+    text = odd.time(value)
+    if type(text) is str:
+        return text
+    unreadable.append(expected("a time", value))
+    return odd.shown(value)
+
+
 _DIGITS = {"type": "string", "pattern": f"^{_INTEGER.pattern}$"}
-_INT64_SCHEMA = {"anyOf": [{"type": "integer", "minimum": -(2**63), "maximum": 2**63 - 1}, _DIGITS]}
+_INT64_SCHEMA = {
+    "anyOf": [{"type": "integer", "minimum": -(2**63), "maximum": 2**63 - 1}, _DIGITS, {"const": "string"}]
+}
 _TIME_PATTERNS = [{"format": "date-time", "pattern": f"^{_RFC3339.pattern}$"}, {"pattern": f"^{_PLACEHOLDER.pattern}$"}]
 
-INT64 = Codec(_int64, _int64_id, 0, _INT64_SCHEMA)
-INT64_ID = Codec(_int64_id, _int64_id, "0", _INT64_SCHEMA)
-TIMESTAMP = Codec(string, _time, "", {"type": "string", "anyOf": _TIME_PATTERNS})
-BOOL = Codec(_bool, _bool, False, {"type": "boolean"})
-STRING = Codec(string, string, "", {"type": "string"})
+INT64 = Codec(_int64, _sent_int64, _tolerant(_int64, 0, odd.integer), 0, _INT64_SCHEMA)
+INT64_ID = Codec(_int64_id, _sent_int64, _tolerant(_int64_id, "0", odd.integer), "0", _INT64_SCHEMA)
+TIMESTAMP = Codec(string, _time, _tolerant_time, "", {"type": "string", "anyOf": _TIME_PATTERNS})
+BOOL = Codec(_bool, _bool, _tolerant(_bool, False, odd.boolean), False, {"type": "boolean"})
+STRING = Codec(string, string, _tolerant(string, "", odd.text), "", {"type": "string"})
 
 
 def enum_codec(enum: type[IntEnum]) -> Codec:
@@ -154,4 +194,5 @@ def enum_codec(enum: type[IntEnum]) -> Codec:
         return int(name)
 
     number = {"type": "integer", "minimum": -(2**31), "maximum": 2**31 - 1}
-    return Codec(lenient, strict, names[0], {"anyOf": [{"enum": list(names.values())}, number, _DIGITS]})
+    tolerant = _tolerant(lenient, names[0], lambda value: value)
+    return Codec(lenient, strict, tolerant, names[0], {"anyOf": [{"enum": list(names.values())}, number, _DIGITS]})

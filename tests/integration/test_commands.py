@@ -251,6 +251,17 @@ async def test_tail_shows_what_is_there(bridge: Bridge, topics: str) -> None:
     assert f"there is no topic frob or {topics}frob" in err
 
 
+async def test_tail_stops_at_the_end_as_it_was(bridge: Bridge, topics: str) -> None:
+    """`tail --until-end` prints what the topics hold when it starts, in every partition, and exits with 0."""
+    assert await bridge("tail", "--until-end") == (0, "", "")
+    async with bridge.producer() as producer:
+        for number in range(6):
+            await producer.send_and_wait(f"{topics}agent-status", b"%d" % number, key=b"a", partition=number % 4)
+    code, out, err = await bridge("tail", "--until-end", "--from-beginning", "--json")
+    assert (code, err) == (0, "")
+    assert sorted(json.loads(line)["value"] for line in out.splitlines()) == list(range(6))
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 async def test_tail_shows_what_arrives_until_a_signal(bridge: Bridge, topics: str, number: signal.Signals) -> None:
     """Each record is out as soon as it arrives; SIGINT and SIGTERM end `tail` with 0."""

@@ -260,6 +260,8 @@ entries = st.dictionaries(
 def test_what_is_exported_can_be_imported(registry: dict[str, SessionEntry]) -> None:
     """`export`'s TOML reads back as the same registry, whatever is in it."""
     assert read_sessions(as_toml(registry), "export.toml") == registry
+    assert read_sessions("\ufeff" + as_toml(registry), "saved by an editor.toml") == registry
+    assert read_sessions('\ufeff[{"agent_id": "a"}]', "list.json").keys() == {"a"}
 
 
 def test_every_wrong_session_is_named() -> None:

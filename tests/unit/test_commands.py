@@ -17,6 +17,7 @@ from asm_bridge_schemas.commands import (
     read_session_entry,
     session_entry,
 )
+from tests.support.protobuf import parsed
 
 SECRET = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhZ2VudCJ9.c2lnbmF0dXJl"
 
@@ -169,6 +170,97 @@ def test_a_conversation_is_known_by_its_sid(kind: str) -> None:
         conversation_sid="9007199254740993",
     )
     assert read_injection(json.dumps({kind: {"conversation": None}}).encode(), None).conversation_sid is None
+
+
+PAGE_SAMPLE = b"""
+{
+  "state": "STATUS_STATE_UNKNOWN",
+  "event_time": 1,
+  "activated_conversation_event": {
+    "conversation": {
+      "conversation_sid": 1,
+      "channel_type": "CHANNEL_TYPE_EMAIL",
+      "skills": {"skills": {"property1": true, "property2": true}},
+      "date_created": "1s",
+      "date_modified": "1s",
+      "status": "CONVERSATION_STATUS_NEW",
+      "customer_email_address": "string",
+      "customer_phone_number": "string",
+      "customer_name": "string",
+      "campaign_sid": 1,
+      "reference_id": "string",
+      "last_message_time": "1s",
+      "conversation_collected_data": {
+        "items": [
+          {
+            "conversation_collected_data_sid": 1,
+            "conversation_sid": 1,
+            "data_name": "string",
+            "data_value": "string",
+            "collection_time": "1s",
+            "user_id": "string"
+          }
+        ]
+      },
+      "sla_timeouts": {"t1": 1, "t2": 1, "t3": 1, "t10": 1, "t11": 1, "t12": 1},
+      "conversation_assignments": [
+        {
+          "conversation_assignment_sid": 1,
+          "conversation_sid": 1,
+          "is_active": true,
+          "assignment_type": "PRIMARY_AGENT",
+          "date_created": "1s",
+          "date_modified": "1s",
+          "user_id": "string",
+          "metadata": {"user_name": "string"},
+          "asm_session_sid": 1
+        }
+      ],
+      "metadata": {
+        "campaign_name": "string",
+        "support_email": "string",
+        "campaign_shorten_url": true,
+        "payment_portal_ids": ["string"]
+      },
+      "end_time": "1s",
+      "campaign_module_sid": 1,
+      "last_message_group_time": "1s",
+      "last_message_group_type": "OMNI_SENDER_TYPE_AGENT",
+      "result": "NONE",
+      "last_state_changed_time": "1s",
+      "task_sid": "string"
+    }
+  }
+}
+"""
+"""The event in the sample of the vendor's page for getstatus."""
+
+
+def test_the_sample_of_the_vendors_page_is_an_event() -> None:
+    """Its "1s" for times and "string" for a number are left out; its texts and numbers are sent as they stand."""
+    injection = read_injection(PAGE_SAMPLE, "application/json")
+    conversation = injection.event["activated_conversation_event"]["conversation"]
+    assert injection.conversation_sid == "1"
+    assert conversation["customer_name"] == "string"
+    assert conversation["conversation_assignments"][0]["asm_session_sid"] == "1"
+    left_out = {"date_created", "date_modified", "last_message_time", "end_time", "last_message_group_time"}
+    assert not conversation.keys() & {*left_out, "last_state_changed_time", "task_sid"}
+    parsed("Event", injection.event)
+
+
+@pytest.mark.parametrize("name", ["task_sid", "conversation_sid", "date_created"])
+def test_a_placeholder_is_left_out(name: str) -> None:
+    """Any number or time may be the word that generators of samples put there; a text of that word is a text."""
+    conversation = {name: "string", "customer_name": "string"}
+    injection = read_injection(json.dumps({"sent_message_event": {"conversation": conversation}}).encode(), None)
+    assert injection.event == {"sent_message_event": {"conversation": {"customer_name": "string"}}}
+    assert injection.conversation_sid is None
+
+
+def test_a_record_may_begin_with_a_byte_order_mark() -> None:
+    """An event or an entry written by an editor that puts one there is read as any other."""
+    assert read_injection(b'\xef\xbb\xbf{"pause_event": {}}', None).kind == "pause_event"
+    assert read_session_entry(b'\xef\xbb\xbf{"interval": 2}') == SessionEntry(interval=2)
 
 
 @pytest.mark.parametrize("header", ["application/msgpack", "application/x-msgpack; v=1", "APPLICATION/vnd.msgpack"])

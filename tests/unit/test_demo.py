@@ -8,9 +8,11 @@ import pytest
 from rich.console import Console, ConsoleDimensions
 
 from bridge.testing.demo import _Log
-from bridge.testing.demo_view import Flow, Injection, Places, journey, picture
+from bridge.testing.demo_view import DemoStats, Endpoints, Injection, journey, picture
 
-PLACES = Places("127.0.0.1:9092", "127.0.0.1:8080", "http://127.0.0.1:8081", 10, ("ASM_BRIDGE_X=1", "ASM_BRIDGE_Y=2"))
+ENDPOINTS = Endpoints(
+    "127.0.0.1:9092", "127.0.0.1:8080", "http://127.0.0.1:8081", 10, ("ASM_BRIDGE_X=1", "ASM_BRIDGE_Y=2")
+)
 BEGAN = 1_790_000_000.0
 
 
@@ -23,20 +25,20 @@ def delivered(injection_id: str) -> dict[str, Any]:
     return {"injection_id": injection_id, "agent_id": "agent-1", "delivered_at": "2026-09-21T14:13:20.100000Z"}
 
 
-def shown(flow: Flow, width: int, height: int) -> list[str]:
+def shown(stats: DemoStats, width: int, height: int) -> list[str]:
     out = io.StringIO()
     console = Console(file=out, width=width, height=height, force_terminal=False)
-    console.print(picture(flow, PLACES, BEGAN + 7, ConsoleDimensions(width, height)))
+    console.print(picture(stats, ENDPOINTS, BEGAN + 7, ConsoleDimensions(width, height)))
     return out.getvalue().splitlines()
 
 
-def busy() -> Flow:
-    flow = Flow(BEGAN)
+def busy() -> DemoStats:
+    stats = DemoStats(BEGAN)
     for number in range(200):
-        flow.told("agent-status", {}, f"record {number} {'x' * 300}", BEGAN)
-        flow.sent(f"demo-{number}", "agent-1", BEGAN)
-    flow.told("inject-outcomes", outcome("demo-199"), "outcome", BEGAN + 0.5)
-    return flow
+        stats.record_read("agent-status", {}, f"record {number} {'x' * 300}", BEGAN)
+        stats.injection_sent(f"demo-{number}", "agent-1", BEGAN)
+    stats.record_read("inject-outcomes", outcome("demo-199"), "outcome", BEGAN + 0.5)
+    return stats
 
 
 @pytest.mark.parametrize(("width", "height"), [(80, 24), (140, 40), (40, 12), (300, 100), (20, 5)])
@@ -61,31 +63,31 @@ def test_the_picture_tells_both_directions_and_where_to_look() -> None:
 
 def test_dead_letters_appear_with_the_first() -> None:
     """A demo without trouble does not show a topic of troubles."""
-    flow = Flow(BEGAN)
-    assert not any("dead-letters" in line for line in shown(flow, 80, 24))
-    flow.told("dead-letters", {}, "a letter", BEGAN)
-    assert any(line.split() == ["dead-letters", "0.0/s", "1"] for line in shown(flow, 80, 24))
+    stats = DemoStats(BEGAN)
+    assert not any("dead-letters" in line for line in shown(stats, 80, 24))
+    stats.record_read("dead-letters", {}, "a letter", BEGAN)
+    assert any(line.split() == ["dead-letters", "0.0/s", "1"] for line in shown(stats, 80, 24))
 
 
 def test_rates_are_those_of_the_last_five_seconds() -> None:
     """What came long ago no longer counts."""
-    flow = Flow(BEGAN)
-    assert flow.rate("agent-status") == 0.0
+    stats = DemoStats(BEGAN)
+    assert stats.rate("agent-status") == 0.0
     for second in range(20):
         for _ in range(3 if second < 10 else 1):
-            flow.told("agent-status", {}, "", BEGAN)
-        flow.look(BEGAN + second, polls=10 * second)
-    assert flow.rate("agent-status") == pytest.approx(1.0)
-    assert flow.rate("polls") == pytest.approx(10.0)
+            stats.record_read("agent-status", {}, "", BEGAN)
+        stats.update_rates(BEGAN + second, polls=10 * second)
+    assert stats.rate("agent-status") == pytest.approx(1.0)
+    assert stats.rate("polls") == pytest.approx(10.0)
 
 
 @pytest.mark.parametrize("order", [("conversations", "inject-outcomes"), ("inject-outcomes", "conversations")])
 def test_an_injection_is_followed_whichever_record_is_read_first(order: tuple[str, str]) -> None:
     """From topic to request to outcome, with the time since it was produced."""
-    flow = Flow(BEGAN)
-    flow.sent("demo-1", "agent-1", BEGAN)
+    stats = DemoStats(BEGAN)
+    stats.injection_sent("demo-1", "agent-1", BEGAN)
     values = {"conversations": delivered("demo-1"), "inject-outcomes": outcome("demo-1")}
-    first, second = (flow.told(topic, values[topic], "", BEGAN + 0.25, BEGAN + 0.012) for topic in order)
+    first, second = (stats.record_read(topic, values[topic], "", BEGAN + 0.25, BEGAN + 0.012) for topic in order)
     assert first is second
     assert first is not None
     assert first.finished
@@ -94,24 +96,24 @@ def test_an_injection_is_followed_whichever_record_is_read_first(order: tuple[st
 
 def test_an_injection_of_somebody_else_is_followed_too() -> None:
     """What the user sends with `asm-bridge inject` while the demo runs appears like the demo's own."""
-    flow = Flow(BEGAN)
-    one = flow.told("inject-outcomes", outcome("mine", "expired"), "", BEGAN + 2)
+    stats = DemoStats(BEGAN)
+    one = stats.record_read("inject-outcomes", outcome("mine", "expired"), "", BEGAN + 2)
     assert one == Injection("mine", "agent-1", BEGAN, None, "expired", BEGAN + 2)
     assert one.finished
-    assert flow.produced == 0
+    assert stats.produced == 0
 
 
 def test_the_demo_fails_unless_records_flowed_both_ways() -> None:
     """It names each thing that should have been seen and was not."""
-    flow = Flow(BEGAN)
-    assert len(flow.missing(0)) == 5
+    stats = DemoStats(BEGAN)
+    assert len(stats.missing(0)) == 5
     for topic in ("agent-status", "queued-calls"):
-        flow.told(topic, {}, "", BEGAN)
-    flow.told("conversations", delivered("a"), "", BEGAN)
-    flow.told("inject-outcomes", outcome("a", "expired"), "", BEGAN)
-    assert flow.missing(1) == ["its outcome on Kafka"]
-    flow.told("inject-outcomes", outcome("b"), "", BEGAN)
-    assert flow.missing(1) == []
+        stats.record_read(topic, {}, "", BEGAN)
+    stats.record_read("conversations", delivered("a"), "", BEGAN)
+    stats.record_read("inject-outcomes", outcome("a", "expired"), "", BEGAN)
+    assert stats.missing(1) == ["its outcome on Kafka"]
+    stats.record_read("inject-outcomes", outcome("b"), "", BEGAN)
+    assert stats.missing(1) == []
 
 
 def test_the_log_does_not_tear_the_picture(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,10 @@ import structlog
 from aiokafka.errors import ProducerFenced
 
 import bridge
+from asm_bridge_schemas.protojson import ProtoJSONError
 from bridge.telemetry.logs import CONVENTIONS, RepeatFilter, _demote, _Seldom, setup_logging
+from bridge.telemetry.metrics import METRICS
+from bridge.telemetry.unreadable import UnreadableFields
 
 ROOT = Path(bridge.__file__).parent
 
@@ -146,3 +149,17 @@ def test_what_a_fenced_producer_leaves_behind_is_no_error() -> None:
     ours.exc_info = (ValueError, ValueError("x"), None)
     assert not _demote(left)
     assert _demote(ours)
+
+
+def test_a_field_that_cannot_be_read_is_counted_and_logged_once(said: Any) -> None:
+    """Each field of the service's answers has one line, however many calls have it, and a counter of its own."""
+    said("console")
+    count = METRICS.unreadable_fields.labels("voice_status.queued_calls.hqm_calls.call_sid")
+    before, observer = count._value.get(), UnreadableFields()
+    for position in range(3):
+        observer(ProtoJSONError("expected an integer", f"voice_status.queued_calls.hqm_calls[{position}].call_sid"))
+    observer(ProtoJSONError("expected an integer", "voice_status.status"))
+    lines = [line for line in said().splitlines() if "asm.field_unreadable" in line]
+    assert ["hqm_calls[0].call_sid: expected an integer" in lines[0], "voice_status.status" in lines[1]] == [True, True]
+    assert len(lines) == 2
+    assert count._value.get() == before + 3

@@ -51,6 +51,14 @@ def relinked(path: Path, text: str) -> None:
     link.rename(path)
 
 
+def test_a_byte_order_mark_is_no_part_of_a_token(tmp_path: Path) -> None:
+    """A file of tokens saved by an editor that puts a mark at its beginning is read as any other."""
+    (tmp_path / "agent-7").write_text(SECRET, encoding="utf-8-sig")
+    (tmp_path / "all.json").write_text(json.dumps({"a-1": "one"}), encoding="utf-8-sig")
+    found = resolver(tmp_path)
+    assert [found.get("file:agent-7"), found.get("file:all.json#a-1")] == [SECRET, "one"]
+
+
 @pytest.mark.parametrize("replace", [rewritten, renamed, relinked])
 def test_a_file_is_read_again_when_it_changes(tmp_path: Path, replace: Callable[[Path, str], None]) -> None:
     """Also when replaced by renaming, with the same length; reloads are counted, looks are not."""

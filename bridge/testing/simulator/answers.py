@@ -15,8 +15,8 @@ MALFORMED = (
     b'{"voiceStatus":{"statusDesc":"READY","lastStatus',
     b"<html><body>It works!</body></html>",
     b'{"voiceStatus":["READY"]}',
-    b'{"voiceStatus":{"statusDesc":"READY","lastStatusChange":"yesterday"}}',
-    b'{"voiceStatus":{"statusDesc":"READY","queuedCalls":{"agentQueueCalls":[{"callSid":{"high":1}}]}}}',
+    b'{"voiceStatus":{"lastStatusChange":"yesterday"}}',
+    b'{"voiceStatus":{"queuedCalls":{"agentQueueCalls":[{"callSid":{"high":1}}]}}}',
     b"",
 )
 """Bodies of a 200 that cannot be read: cut short, not JSON, wrong types, empty."""
