@@ -4,12 +4,15 @@ ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-PYTHON ?= $(firstword $(foreach name,python3.13 python3.12 python3.11 python3.14 python3 python,$(shell \
-	$(name) -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $(name))))
+# Python $(1) of this machine, pyenv's too; empty if there is none.
+find = $(firstword $(foreach python,python$(1) $(wildcard $(HOME)/.pyenv/versions/$(1).*/bin/python$(1)),$(shell \
+	$(python) -c '' >/dev/null 2>&1 && command -v $(python))))
+PYTHON ?= $(firstword $(foreach version,3.13 3.12 3.11 3.14,$(call find,$(version))) $(foreach name,python3 python,$(shell \
+	$(name) -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && command -v $(name))))
 CODE := bridge schemas tests
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos lint fmt build schemas lock clean
+.PHONY: help demo test unit chaos lint fmt build schemas lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s%s\n", $$1, $$2 }' Makefile
@@ -17,8 +20,22 @@ help: ## list the targets
 demo: $(READY) ## broker, simulated service and bridge, and what flows (ARGS="--for 20")
 	@$(BIN)/asm-bridge demo $(ARGS)
 
-test: lint ## linters, type check, all tests (ARGS="--broker embedded -k changes")
-	@$(BIN)/python -m pytest $(ARGS)
+test: lint ## linters, type check, all tests (ARGS="--broker embedded -k changes"); without ARGS also make unit
+	@$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
+	@$(if $(ARGS),:,$(MAKE) --no-print-directory unit)
+
+# Test files side by side, at most four, as each process that needs a broker starts its own.
+PARALLEL := -n auto --maxprocesses 4 --dist loadfile
+
+unit: $(READY) ## the unit tests on every other Python from 3.11 to 3.14 that this machine has
+	@own=$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
+	for version in $(foreach version,3.11 3.12 3.13 3.14,$(if $(call find,$(version)),$(version))); do \
+		test $$version = $$own || $(MAKE) --no-print-directory unit-$$version || exit 1; \
+	done
+
+unit-%: .venv-%/.ready
+	@said=$$(.venv-$*/bin/python -m pytest $(PARALLEL) -q -m "not kafka" tests/unit 2>&1) \
+		&& echo "Python $*: $$(echo "$$said" | tail -n 1)" || { echo "$$said"; echo "Python $*: failed"; exit 1; }
 
 chaos: $(READY) ## the bridge among faults, judged (ARGS="--minutes 30 --seed 7"; docs/chaos.md)
 	@$(BIN)/python -m tests.support.chaos.run $(ARGS)
@@ -41,7 +58,7 @@ schemas: $(READY) ## generate schemas/json from the records
 	@$(BIN)/asm-bridge schemas export schemas/json
 
 COMPILE := pip compile --quiet --universal --python-version 3.11 --upgrade --generate-hashes --no-emit-index-url \
-	--no-emit-find-links --no-header --no-annotate pyproject.toml
+	--no-emit-find-links --no-emit-package asm-kafka-bridge-schemas --no-header --no-annotate pyproject.toml
 
 lock: $(READY) ## choose the newest allowed versions of all requirements
 	@command -v uv >/dev/null || $(BIN)/python -m pip install -q uv
@@ -49,18 +66,26 @@ lock: $(READY) ## choose the newest allowed versions of all requirements
 		&& uv $(COMPILE) --extra dev --constraint requirements.txt --output-file requirements-dev.txt
 
 clean: ## remove everything that was made, the environment too
-	@rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf $(VENV) .venv-* dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find $(CODE) -name __pycache__ -prune -exec rm -rf {} +
 
-# uv may lack this machine's certificates or settings, which pip has: where it fails, pip does the same.
-$(READY): requirements-dev.txt
-	@test -n "$(PYTHON)" || { echo "make: no Python >= 3.11 found: install one, or say make PYTHON=/path/to/python" >&2; exit 1; }
-	@rm -rf $(VENV)
-	@echo "creating $(VENV) (once)"
-	@if command -v uv >/dev/null && uv venv -q --python "$$(command -v $(PYTHON))" $(VENV) \
-		&& uv pip install -q --python $(BIN)/python --require-hashes -r requirements-dev.txt \
-		&& uv pip install -q --python $(BIN)/python --no-deps --no-build-isolation -e schemas -e .; then :; else \
-		rm -rf $(VENV) && $(PYTHON) -m venv $(VENV) \
-		&& $(BIN)/python -m pip install -q --require-hashes -r requirements-dev.txt \
-		&& $(BIN)/python -m pip install -q --no-deps --no-build-isolation -e schemas -e .; fi
+# An environment at $(2) with Python $(1) and the locked versions. uv may lack this machine's certificates or settings,
+# which pip has: where it fails, pip does the same.
+define environment
+	@test -n "$(1)" || { echo "make: no Python >= 3.11 found: install one, or say make PYTHON=/path/to/python" >&2; exit 1; }
+	@rm -rf $(2)
+	@echo "creating $(2) (once)"
+	@if command -v uv >/dev/null && uv venv -q --python "$(1)" $(2) \
+		&& uv pip install -q --python $(2)/bin/python --require-hashes -r requirements-dev.txt \
+		&& uv pip install -q --python $(2)/bin/python --no-deps --no-build-isolation -e schemas -e .; then :; else \
+		rm -rf $(2) && $(1) -m venv $(2) \
+		&& $(2)/bin/python -m pip install -q --require-hashes -r requirements-dev.txt \
+		&& $(2)/bin/python -m pip install -q --no-deps --no-build-isolation -e schemas -e .; fi
 	@touch $@
+endef
+
+$(READY): requirements-dev.txt
+	$(call environment,$(PYTHON),$(VENV))
+
+.venv-%/.ready: requirements-dev.txt
+	$(call environment,$(call find,$*),.venv-$*)

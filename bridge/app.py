@@ -10,12 +10,12 @@ from typing import Any
 import structlog
 
 from asm_bridge_schemas.protojson import report_unreadable_to
-from bridge.agents.queue import Limits
 from bridge.asm.circuit_breaker import CircuitBreaker
 from bridge.asm.client import AsmClient
 from bridge.asm.tokens import Tokens
 from bridge.asm.transport import build_transport
 from bridge.backoff import Backoff
+from bridge.clock import Clock
 from bridge.kafka.clients import Clients
 from bridge.kafka.encoding import Encoder
 from bridge.kafka.preflight import Preflight, UnsuitableKafkaError
@@ -26,7 +26,7 @@ from bridge.ops.snapshot import Snapshot
 from bridge.partitions.assignment import Assignment
 from bridge.partitions.owner import Shared
 from bridge.partitions.watcher import Policy
-from bridge.polling.poller import Poller, now
+from bridge.polling.poller import Poller
 from bridge.registry.file import SessionsFileError, read_sessions_file
 from bridge.registry.follower import RegistryFollower
 from bridge.registry.registry import InvalidEntry, Registry
@@ -87,8 +87,8 @@ class Bridge:
                 clients=clients,
                 encoder=Encoder(settings.records.encoding, settings.topics.name("inject")),
                 registry=self._registry,
-                schedule=self._poller,
-                policy=Policy(settings.poll.interval, Limits(**settings.injection.model_dump()), backoff, now),
+                reschedule=self._poller.update,
+                policy=Policy(settings.poll.interval, settings.injection, backoff, Clock().now),
             )
         )
         self._preflight = Preflight(clients, settings.topics)
@@ -143,8 +143,8 @@ class Bridge:
             owned=self._assignment.owners,
             partitions_total=self._settings.topics.partitions,
             registered=len(self._registry),
-            refused=len(self._registry.bad()),
-            host_down=self._circuit.down,
+            refused=len(self._registry.invalid_entries()),
+            host_down=self._circuit.is_open,
             token_reloads=self._tokens.reloads,
         )
 

@@ -1,6 +1,24 @@
-"""Times as the records carry them: RFC 3339, UTC, microseconds."""
+"""The two clocks, and times as the records carry them: RFC 3339, UTC, microseconds."""
 
+import time
 from datetime import UTC, datetime
+from typing import NamedTuple
+
+
+class Instant(NamedTuple):
+    """A moment on both clocks: ``monotonic`` to measure with, ``wall`` (seconds since 1970) to publish."""
+
+    monotonic: float
+    wall: float
+
+
+class Clock:
+    """The system's clocks. Tests hand in another one."""
+
+    monotonic = staticmethod(time.monotonic)
+
+    def now(self) -> Instant:
+        return Instant(time.monotonic(), time.time())
 
 
 def rfc3339(seconds: float) -> str:

@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 
 from bridge.testing.brokers import Broker, BrokerNotOursError, BrokerUnavailableError, start_broker
+from tests.support import SOURCES
+
+os.environ["PYTHONPATH"] = SOURCES
 
 RUNNING = pytest.StashKey[Broker]()
 REASONS = pytest.StashKey[list[str]]()

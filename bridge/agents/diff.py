@@ -61,7 +61,7 @@ def observe(step: Step, answer: VoiceStatus, *, sid: str, voice_sid: str | None,
 def start_session(step: Step, sid: str, voice_sid: str | None) -> None:
     voice_sid = voice_sid if voice_sid != "0" else None
     step.set(asm_session_sid=sid, voice_session_sid=voice_sid, status=None, status_observed_at=None)
-    step.tell(AgentSessionStarted, voice_session_sid=voice_sid)
+    step.emit(AgentSessionStarted, voice_session_sid=voice_sid)
 
 
 def end_session(step: Step, reason: str) -> None:
@@ -71,7 +71,7 @@ def end_session(step: Step, reason: str) -> None:
         return
     _calls(step, _NONE, "session_ended")
     _alert(step, None)
-    step.tell(AgentSessionEnded, voice_session_sid=state.voice_session_sid, reason=reason)
+    step.emit(AgentSessionEnded, voice_session_sid=state.voice_session_sid, reason=reason)
     step.set(asm_session_sid=None, voice_session_sid=None, status=None, status_observed_at=None)
 
 
@@ -79,7 +79,7 @@ def _status(step: Step, answer: VoiceStatus) -> None:
     old, new = step.state.status, msgspec.convert(answer, Status, from_attributes=True)
     if new == old:
         return
-    step.tell(
+    step.emit(
         AgentStatusChanged,
         changed=[name for name in STATUS_FIELDS if old is None or getattr(old, name) != getattr(new, name)],
         previous_status_desc=old.status_desc if old else None,
@@ -120,7 +120,7 @@ def _calls(step: Step, seen: _Seen, reason: str) -> None:
         return
     changes = _differences(old, seen, reason)
     for change in changes:
-        step.tell(QueuedCallChanged, **change)
+        step.emit(QueuedCallChanged, **change)
     if changes:
         step.set(calls=seen.views)
 
@@ -183,7 +183,7 @@ def _message(step: Step, answer: VoiceStatus) -> None:
     digest = _digest(text)
     if digest in told:
         return
-    step.tell(AgentMessageReceived, message=text, message_timestamp=at)
+    step.emit(AgentMessageReceived, message=text, message_timestamp=at)
     step.set(message_cursor=at, message_digests=[*told, digest][-_MESSAGES_KEPT:])
 
 
@@ -196,9 +196,9 @@ def _alert(step: Step, alert: AgentAlert | None) -> None:
     if new == old:
         return
     if old is not None:
-        step.tell(AgentAlertCleared, kind=old.kind, alert_id=old.alert_id)
+        step.emit(AgentAlertCleared, kind=old.kind, alert_id=old.alert_id)
     if new is not None:
-        step.tell(AgentAlertRaised, kind=new.kind, alert_id=new.alert_id, **fields)
+        step.emit(AgentAlertRaised, kind=new.kind, alert_id=new.alert_id, **fields)
     step.set(alert=new)
 
 

@@ -1,15 +1,15 @@
-"""A record of the inbox as an entry that waits for its agent: pure."""
+"""A record of the inbox as an injection: an event that waits for its agent. Pure."""
 
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from asm_bridge_schemas.commands import CommandError, Injection, read_injection
+from asm_bridge_schemas.commands import CommandError, InjectedEvent, read_event
 from bridge import headers as names
+from bridge.agents.trace import Trace, read_trace
 from bridge.clock import seconds
 from bridge.record_id import RecordId
-from bridge.telemetry.tracing import Trace, incoming
 
 MAX_BYTES = 512 * 1024
 MAX_AHEAD = 3600.0
@@ -25,25 +25,30 @@ class Message(Protocol):
     timestamp: int
     key: bytes | None
     value: bytes | None
-    headers: Sequence[tuple[str, bytes]]
+
+    @property
+    def headers(self) -> Sequence[tuple[str, bytes | None]]: ...
 
 
 @dataclass(slots=True)
-class Entry:
-    """One injection on its way. Times are seconds since 1970; ``fault`` is (code, text) of one that is no event."""
+class Injection:
+    """One event on its way to its agent's session. Times are seconds since 1970.
+
+    ``fault`` is (code, text) of a record that is not an event; ``attempts`` counts the requests that carried it.
+    """
 
     offset: int
     agent_id: str
     key: bytes
     value: bytes | None
-    headers: Sequence[tuple[str, bytes]]
+    headers: Sequence[tuple[str, bytes | None]]
     injection_id: str
     source: str | None
     identified: bool
     origin: RecordId
     received_at: float
     expires_at: float
-    injection: Injection | None = None
+    event: InjectedEvent | None = None
     fault: tuple[str, str] | None = None
     attempts: int = 0
     possibly_processed: bool = False
@@ -59,13 +64,13 @@ class Entry:
         return len(self.value or b"")
 
 
-def read_entry(message: Message, ttl: float, possibly_processed: bool) -> Entry:
-    """The entry in a record that has a key. One that is no event comes back with its ``fault``."""
+def read_injection(message: Message, ttl: float, possibly_processed: bool) -> Injection:
+    """The injection in a record that has a key. One that is not an event comes back with its ``fault``."""
     assert message.key is not None
     headers = names.texts(message.headers)
     origin, received_at = _first_arrival(message, headers)
     ce_id = headers.get(names.CE_ID)
-    entry = Entry(
+    injection = Injection(
         offset=message.offset,
         agent_id=message.key.decode(errors="backslashreplace"),
         key=message.key,
@@ -78,26 +83,26 @@ def read_entry(message: Message, ttl: float, possibly_processed: bool) -> Entry:
         received_at=received_at,
         expires_at=received_at + ttl,
         possibly_processed=possibly_processed,
-        trace=incoming(message.headers),
+        trace=read_trace(message.headers),
     )
     try:
-        _fill(entry, headers)
+        _fill(injection, headers)
     except CommandError as error:
-        entry.fault = (error.code, str(error))
-    return entry
+        injection.fault = (error.code, str(error))
+    return injection
 
 
-def _fill(entry: Entry, headers: dict[str, str]) -> None:
-    if entry.size > MAX_BYTES:
-        raise CommandError("too_large", f"the value has {entry.size} bytes; at most {MAX_BYTES} are taken")
-    if not is_utf8(entry.key):
+def _fill(injection: Injection, headers: dict[str, str]) -> None:
+    if injection.size > MAX_BYTES:
+        raise CommandError("too_large", f"the value has {injection.size} bytes; at most {MAX_BYTES} are taken")
+    if not is_utf8(injection.key):
         raise CommandError("malformed_event", "the key is not UTF-8; it must be the agent_id")
     if (expires_at := headers.get(names.EXPIRES_AT)) is not None:
         try:
-            entry.expires_at = min(seconds(expires_at), entry.received_at + MAX_AHEAD)
+            injection.expires_at = min(seconds(expires_at), injection.received_at + MAX_AHEAD)
         except ValueError as error:
             raise CommandError("malformed_event", f"the header expires_at is no RFC 3339 time: {error}") from None
-    entry.injection = read_injection(entry.value, headers.get(names.CONTENT_TYPE))
+    injection.event = read_event(injection.value, headers.get(names.CONTENT_TYPE))
 
 
 def _first_arrival(message: Message, headers: dict[str, str]) -> tuple[RecordId, float]:

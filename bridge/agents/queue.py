@@ -1,188 +1,184 @@
 """What waits for one agent, and what becomes of it: pure."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from asm_bridge_schemas.records import AgentState, ConversationEventDelivered, Delivered, InjectionCompleted, Outcome
-from bridge.agents.injection import MAX_BYTES, Entry
+from bridge.agents.injection import MAX_BYTES, Injection
 from bridge.agents.step import DeadLetter, Step
 from bridge.clock import rfc3339
+
+if TYPE_CHECKING:
+    from bridge.settings.model import InjectionSettings
 
 REMEMBERED = 100
 """Delivered injections by which a repeated one is known."""
 _REQUEST_BYTES = 2 * MAX_BYTES
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """The settings of the section ``injection``; times in seconds."""
-
-    ttl: float = 300.0
-    unknown_agent_grace: float = 10.0
-    max_attempts: int = 10
-    max_events_per_request: int = 20
-    max_pending: int = 1000
-
-
 class InjectionQueue:
-    """The entries of one agent that are not finished, in order.
+    """The injections of one agent that are not finished, in order.
 
-    ``solo``: how many of the first are sent one by one, because they were refused together.
+    ``one_at_a_time``: how many of the first are sent one by one, because they were refused together.
     """
 
-    __slots__ = ("_limits", "entries", "solo")
+    __slots__ = ("_settings", "injections", "one_at_a_time")
 
-    def __init__(self, limits: Limits) -> None:
-        self._limits = limits
-        self.entries: list[Entry] = []
-        self.solo = 0
+    def __init__(self, settings: "InjectionSettings") -> None:
+        self._settings = settings
+        self.injections: list[Injection] = []
+        self.one_at_a_time = 0
 
     def __bool__(self) -> bool:
-        return bool(self.entries)
+        return bool(self.injections)
 
-    def add(self, step: Step, entry: Entry) -> None:
-        """Take an entry in, or finish it at once where it cannot be sent."""
-        self.entries.append(entry)
-        if entry.fault:
-            self._undeliverable(step, entry, *entry.fault)
-        elif step.now >= entry.expires_at:
-            self._complete(step, entry, "expired")
-        elif _delivered(entry) in step.state.delivered and entry.identified:
-            self._complete(step, entry, "duplicate")
-        elif len(self.entries) > self._limits.max_pending:
+    def add(self, step: Step, injection: Injection) -> None:
+        """Take an injection in, or finish it at once where it cannot be sent."""
+        self.injections.append(injection)
+        if injection.fault:
+            self._undeliverable(step, injection, *injection.fault)
+        elif step.now >= injection.expires_at:
+            self._complete(step, injection, "expired")
+        elif _delivered(injection) in step.state.delivered and injection.identified:
+            self._complete(step, injection, "duplicate")
+        elif len(self.injections) > self._settings.max_pending:
             self._undeliverable(
-                step, entry, "backlog", f"more than {self._limits.max_pending} events wait for this agent"
+                step, injection, "backlog", f"more than {self._settings.max_pending} events wait for this agent"
             )
 
-    def take(self, now: float) -> list[Entry]:
-        """The entries for the next request; of two with the same id, the second waits."""
-        most = 1 if self.solo else self._limits.max_events_per_request
-        taken: list[Entry] = []
+    def take(self, now: float) -> tuple[Injection, ...]:
+        """The injections for the next request, which count as tried; of two with the same id, the second waits."""
+        most = 1 if self.one_at_a_time else self._settings.max_events_per_request
+        taken: list[Injection] = []
         size, ids = 0, set()
-        for entry in self.entries:
-            size += entry.size
+        for injection in self.injections:
+            size += injection.size
             if (
                 len(taken) == most
                 or (taken and size > _REQUEST_BYTES)
-                or (entry.identified and _delivered(entry) in ids)
+                or (injection.identified and _delivered(injection) in ids)
             ):
                 break
-            if now < entry.expires_at:
-                taken.append(entry)
-                ids.add(_delivered(entry))
-        return taken
+            if now < injection.expires_at:
+                taken.append(injection)
+                ids.add(_delivered(injection))
+        for injection in taken:
+            injection.attempts += 1
+        return tuple(taken)
 
-    def delivered(self, step: Step, taken: Iterable[Entry], sid: str | None, http_status: int) -> None:
+    def delivered(self, step: Step, taken: Iterable[Injection], sid: str | None, http_status: int) -> None:
         """The service took these, in session ``sid``."""
-        for entry in taken:
-            assert entry.injection is not None
-            step.tell(
+        for injection in taken:
+            assert injection.event is not None
+            step.emit(
                 ConversationEventDelivered,
-                trace=entry.trace,
+                trace=injection.trace,
                 asm_session_sid=sid,
-                kind=entry.injection.kind,
-                conversation_sid=entry.injection.conversation_sid,
-                event=entry.injection.event,
-                injection_id=entry.injection_id,
+                kind=injection.event.kind,
+                conversation_sid=injection.event.conversation_sid,
+                event=injection.event.value,
+                injection_id=injection.injection_id,
                 delivered_at=step.at,
             )
-            entry.http_status = http_status
-            self._complete(step, entry, "delivered", sid=sid)
-            if entry.identified:
-                step.set(delivered=[*step.state.delivered, _delivered(entry)][-REMEMBERED:])
-                self._repeated(step, _delivered(entry))
+            injection.http_status = http_status
+            self._complete(step, injection, "delivered", sid=sid)
+            if injection.identified:
+                step.set(delivered=[*step.state.delivered, _delivered(injection)][-REMEMBERED:])
+                self._repeated(step, _delivered(injection))
 
-    def refused(self, step: Step, sent: Sequence[Entry], http_status: int | None) -> None:
+    def refused(self, step: Step, sent: Sequence[Injection], http_status: int | None) -> None:
         """The service refused what was sent: one alone is rejected; of several, those left are tried one by one."""
-        left = [entry for entry in sent if entry in self.entries]
+        left = [injection for injection in sent if injection in self.injections]
         if len(sent) > 1:
-            self.solo = len(left)
+            self.one_at_a_time = len(left)
             return
-        for entry in left:
-            entry.http_status = http_status
+        for injection in left:
+            injection.http_status = http_status
             text = f"the service refused the event with HTTP {http_status}"
-            self._complete(step, entry, "rejected", "refused", text)
+            self._complete(step, injection, "rejected", "refused", text)
 
-    def failed(self, step: Step, taken: Iterable[Entry], http_status: int | None, possibly_processed: bool) -> None:
-        """A try that told nothing about the events themselves."""
-        for entry in taken:
-            entry.http_status = http_status
-            entry.possibly_processed |= possibly_processed
-            if entry.attempts >= self._limits.max_attempts:
-                text = f"{entry.attempts} attempts failed; the last answer was {http_status or 'none'}"
-                self._undeliverable(step, entry, "attempts_exhausted", text)
+    def failed(self, step: Step, taken: Iterable[Injection], http_status: int | None, possibly_processed: bool) -> None:
+        """A failed attempt that says nothing about the events themselves."""
+        for injection in taken:
+            injection.http_status = http_status
+            injection.possibly_processed |= possibly_processed
+            if injection.attempts >= self._settings.max_attempts:
+                text = f"{injection.attempts} attempts failed; the last answer was {http_status or 'none'}"
+                self._undeliverable(step, injection, "attempts_exhausted", text)
 
-    def sweep(self, step: Step, busy: Iterable[Entry], unknown_since: float | None) -> None:
+    def sweep(self, step: Step, busy: Iterable[Injection], unknown_since: float | None) -> None:
         """Finish what has expired, and what waited too long for an agent that is unknown since then."""
-        under_way = {entry.offset for entry in busy}
+        under_way = {injection.offset for injection in busy}
         self._each(lambda e: e.offset not in under_way and step.now >= e.expires_at, step, "expired")
         if unknown_since is None:
             return
-        for entry in list(self.entries):
-            waited = step.now - max(entry.received_at, unknown_since)
-            if waited >= self._limits.unknown_agent_grace and entry.offset not in under_way:
-                text = f"no agent {entry.agent_id!r} is registered in the sessions topic"
-                self._undeliverable(step, entry, "unknown_agent", text)
+        for injection in list(self.injections):
+            waited = step.now - max(injection.received_at, unknown_since)
+            if waited >= self._settings.unknown_agent_grace and injection.offset not in under_way:
+                text = f"no agent {injection.agent_id!r} is registered in the sessions topic"
+                self._undeliverable(step, injection, "unknown_agent", text)
 
     def _repeated(self, step: Step, done: Delivered) -> None:
-        self._each(lambda entry: entry.identified and _delivered(entry) == done, step, "duplicate")
+        self._each(lambda injection: injection.identified and _delivered(injection) == done, step, "duplicate")
 
-    def _each(self, which: Callable[[Entry], bool], step: Step, outcome: Outcome) -> None:
-        for entry in [entry for entry in self.entries if which(entry)]:
-            self._complete(step, entry, outcome)
+    def _each(self, which: Callable[[Injection], bool], step: Step, outcome: Outcome) -> None:
+        for injection in [injection for injection in self.injections if which(injection)]:
+            self._complete(step, injection, outcome)
 
-    def _undeliverable(self, step: Step, entry: Entry, code: str, text: str) -> None:
-        self._complete(step, entry, "undeliverable", code, text)
+    def _undeliverable(self, step: Step, injection: Injection, code: str, text: str) -> None:
+        self._complete(step, injection, "undeliverable", code, text)
 
     def _complete(
         self,
         step: Step,
-        entry: Entry,
+        injection: Injection,
         outcome: Outcome,
         reason: str | None = None,
         text: str | None = None,
         sid: str | None = None,
     ) -> None:
-        """The one place where an entry ends: its outcome, its dead letter, its offset."""
-        position = self.entries.index(entry)
-        del self.entries[position]
-        self.solo = max(0, self.solo - (position < self.solo))
-        step.tell(
+        """The one place where an injection ends: its outcome, its dead letter, its offset."""
+        position = self.injections.index(injection)
+        del self.injections[position]
+        self.one_at_a_time = max(0, self.one_at_a_time - (position < self.one_at_a_time))
+        step.emit(
             InjectionCompleted,
-            trace=entry.trace,
+            trace=injection.trace,
             asm_session_sid=sid or step.state.asm_session_sid,
-            injection_id=entry.injection_id,
-            source=entry.source,
-            entry=entry.entry,
+            injection_id=injection.injection_id,
+            source=injection.source,
+            entry=injection.entry,
             outcome=outcome,
             reason=reason,
-            http_status=entry.http_status,
-            attempts=entry.attempts,
-            possibly_repeated=entry.possibly_processed and entry.fault is None and outcome != "duplicate",
-            received_at=rfc3339(entry.received_at),
+            http_status=injection.http_status,
+            attempts=injection.attempts,
+            possibly_repeated=injection.possibly_processed and injection.fault is None and outcome != "duplicate",
+            received_at=rfc3339(injection.received_at),
             completed_at=step.at,
         )
         if text is not None:
             step.dead_letters.append(
                 DeadLetter(
-                    key=entry.key,
-                    value=entry.value if entry.size <= MAX_BYTES else None,
-                    headers=tuple(entry.headers),
+                    key=injection.key,
+                    value=injection.value if injection.size <= MAX_BYTES else None,
+                    headers=tuple(injection.headers),
                     code=reason or outcome,
                     text=text,
-                    origin=entry.origin,
+                    origin=injection.origin,
                 )
             )
-        step.finished.append(entry.offset)
-        step.set(**self._account(step.state, entry.offset))
+        step.finished.append(injection.offset)
+        step.set(**self._account(step.state, injection.offset))
 
     def _account(self, state: AgentState, finished: int) -> dict[str, Any]:
         """What the state says of the inbox once ``finished`` is; open ones may not have been read again yet."""
         last = max(state.inbox_offset, finished)
-        still_open = {*state.inbox_open, *(entry.offset for entry in self.entries if entry.offset < last)}
+        still_open = {
+            *state.inbox_open,
+            *(injection.offset for injection in self.injections if injection.offset < last),
+        }
         return {"inbox_offset": last, "inbox_open": sorted(still_open - {finished})}
 
 
-def _delivered(entry: Entry) -> Delivered:
-    return Delivered(source=entry.source, injection_id=entry.injection_id)
+def _delivered(injection: Injection) -> Delivered:
+    return Delivered(source=injection.source, injection_id=injection.injection_id)

@@ -1,16 +1,13 @@
 """A step: what one answer, or one decision, adds. It is committed whole or not at all."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from asm_bridge_schemas.records import AgentState, Published
+from bridge.agents.trace import Trace
 from bridge.clock import rfc3339
 from bridge.record_id import RecordId
-from bridge.telemetry.tracing import Trace
-
-if TYPE_CHECKING:
-    from opentelemetry.trace import SpanContext
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,7 +34,8 @@ class Step:
     """Gathers the records of one agent, numbering them, beside the state after them.
 
     ``state`` is replaced, never changed in place. ``finished`` holds the offsets of inbox entries that the step
-    completes, ``traces`` the sender's trace of the records (by position) that tell of an injection, ``span`` the poll.
+    completes, ``traces`` the sender's trace of the records (by position) that are about an injection, ``span`` the
+    context of the poll's span.
     """
 
     __slots__ = ("_at", "dead_letters", "finished", "now", "records", "span", "state", "traces")
@@ -50,11 +48,11 @@ class Step:
         self.dead_letters: list[DeadLetter] = []
         self.finished: list[int] = []
         self.traces: dict[int, Trace] = {}
-        self.span: SpanContext | None = None
+        self.span: Any = None
 
     @property
     def at(self) -> str:
-        """``now`` as records have it. Most steps tell nothing, and never write it."""
+        """``now`` as records have it. Most steps have no record, and never need it."""
         if self._at is None:
             self._at = rfc3339(self.now)
         return self._at
@@ -62,7 +60,7 @@ class Step:
     def set(self, **fields: Any) -> None:
         self.state = msgspec.structs.replace(self.state, **fields)
 
-    def tell(self, record: type[Published], trace: Trace | None = None, **fields: Any) -> None:
+    def emit(self, record: type[Published], trace: Trace | None = None, **fields: Any) -> None:
         """Add a record to the agent's stream; of an agent that is not watched, it belongs to none."""
         state = self.state
         watched = state.stream_id is not None

@@ -19,12 +19,12 @@ class CircuitBreaker:
         self._probes = 0
 
     @property
-    def down(self) -> bool:
+    def is_open(self) -> bool:
         return self._failures >= self._threshold
 
     def may_poll(self, now: float) -> bool:
         """Whether a request may go out; where the host is down, a True is the one probe."""
-        if not self.down:
+        if not self.is_open:
             return True
         if now < self._probe_at:
             return False
@@ -32,14 +32,14 @@ class CircuitBreaker:
         self._probing = True
         return True
 
-    def answered(self) -> None:
+    def record_success(self) -> None:
         self._failures, self._probing = 0, False
 
-    def silent(self, now: float) -> None:
+    def record_failure(self, now: float) -> None:
         """A request had no answer; of those that ended with one connection, only the first is told here."""
-        was_down, probing = self.down, self._probing
+        was_open, probing = self.is_open, self._probing
         self._failures += 1
-        if self.down and (probing or not was_down):  # not for what was under way when it went down
-            self._probes = self._probes + 1 if was_down else 0
+        if self.is_open and (probing or not was_open):  # not for what was under way when it went down
+            self._probes = self._probes + 1 if was_open else 0
             self._probing = False
             self._probe_at = now + self._backoff.delay(self._probes)

@@ -4,16 +4,11 @@ httpx's exceptions become the bridge's own here and nowhere else.
 """
 
 import asyncio
-from datetime import timedelta
 from typing import Protocol
 
 import httpx
-from pyreqwest.client import ClientBuilder
-from pyreqwest.compatibility.httpx import HttpxTransport
-from pyreqwest.exceptions import ConnectError, ConnectTimeoutError, PoolTimeoutError, PyreqwestError
-from pyreqwest.proxy import ProxyBuilder
 
-from bridge.asm.http.pool import Pool
+from bridge.asm.http.pool import ForwardingPool, Pool
 from bridge.asm.http.request import Failure, OnResponse, PreparedRequest, Response, Target
 from bridge.settings import AsmSettings
 
@@ -33,27 +28,9 @@ class Transport(Protocol):
 
 def build_transport(asm: AsmSettings) -> Transport:
     """The transport to ``asm.base_url`` that the settings describe."""
-    if asm.proxy:
-        return HttpxAdapter(pyreqwest_transport(asm))
-    return Pool(httpx.URL(asm.base_url), **asm.transport_arguments())
-
-
-def pyreqwest_transport(asm: AsmSettings) -> httpx.AsyncBaseTransport:
-    builder = (
-        ClientBuilder()
-        .follow_redirects(False)
-        .connect_timeout(timedelta(seconds=asm.connect_timeout))
-        .timeout(timedelta(seconds=asm.request_timeout))
-        .pool_timeout(timedelta(seconds=asm.request_timeout))
-        .max_connections(asm.max_connections)
-        .pool_max_idle_per_host(asm.max_connections)
-        .http2(asm.http2)
-        .user_agent("asm-kafka-bridge")
-    )
-    if asm.ca_file is not None:
-        builder = builder.add_root_certificate_pem(asm.ca_file.read_bytes())
-    builder = builder.proxy(ProxyBuilder.all(asm.proxy)) if asm.proxy else builder.no_proxy()
-    return HttpxTransport(builder.build())
+    url = httpx.URL(asm.base_url)
+    forwarded = url.scheme == "http" and asm.proxy is not None and asm.proxy.startswith("http")
+    return (ForwardingPool if forwarded else Pool)(url, **asm.transport_arguments())
 
 
 async def fetch(transport: Transport, request: PreparedRequest) -> Response | Failure:
@@ -66,6 +43,9 @@ async def fetch(transport: Transport, request: PreparedRequest) -> Response | Fa
 
     transport.send(request, on_response)
     return await response
+
+
+_UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
 
 class HttpxAdapter:
@@ -91,25 +71,13 @@ class HttpxAdapter:
             finally:
                 await response.aclose()
         except Exception as error:  # noqa: BLE001 - an error of any library must reach the caller who waits for it
-            on_response(Failure(f"{type(error).__name__}: {error}", sent=not _unsent(error)))
+            on_response(Failure(f"{type(error).__name__}: {error}", sent=not isinstance(error, _UNSENT)))
         else:
             head = response.headers
             on_response(Response(response.status_code, body, head.get("Retry-After"), head.get("Date")))
 
     async def aclose(self) -> None:
         await self._transport.aclose()
-
-
-def _unsent(error: Exception) -> bool:
-    """Whether the request certainly never left.
-
-    pyreqwest calls any time-out, and a connection that was cut, a failure to connect, too: only its details tell.
-    """
-    error = error.__cause__ if isinstance(error.__cause__, PyreqwestError) else error
-    if isinstance(error, ConnectError | ConnectTimeoutError):
-        causes = error.details.get("causes") or ()
-        return any("(Connect)" in one.get("message", "") for one in causes)
-    return isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout | PoolTimeoutError)
 
 
 class TransportForHttpx(httpx.AsyncBaseTransport):

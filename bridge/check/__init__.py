@@ -1,4 +1,4 @@
-"""Everything that ``run`` needs, tried in half a minute at most; nothing is changed."""
+"""Tries everything that ``run`` needs, in half a minute at most, and changes nothing."""
 
 import asyncio
 import os
@@ -6,12 +6,10 @@ import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
-from aiokafka.errors import KafkaError
-
-from bridge.check import agents, kafka, vendor
+from bridge.check import agents, kafka, service
 from bridge.check.finding import Finding, Result, failed, ok, problem, skipped, warning
-from bridge.kafka import KafkaUnavailableError
 from bridge.kafka.clients import Clients
+from bridge.kafka.errors import KafkaUnavailableError
 from bridge.ops.http import listen
 from bridge.settings import Settings, secret_values
 from bridge.settings.show import MASK
@@ -29,29 +27,29 @@ async def examine(
     *,
     offline: bool = False,
     all_agents: bool = False,
-    asked: Callable[[int, int], None] = lambda number, of: None,
+    on_progress: Callable[[int, int], None] = lambda number, of: None,
 ) -> list[Finding]:
-    """What was found, in the order of the checks. ``offline``: only what needs no network; ``asked`` follows the
-    tokens that are tried. Never raises, and never shows a secret."""
+    """What was found, in the order of the checks. ``offline``: only what needs no network; ``on_progress`` follows
+    the tokens that are tried. Never raises, and never shows a secret."""
     watched = agents.Watched()
     entries, file = agents.sessions_file(settings)
-    local = [ok("settings", "can be used; `asm-bridge config` shows them"), *file, *ops(settings)]
+    local = [ok("settings", "valid; `asm-bridge config` shows them"), *file, *ops(settings)]
     if offline:
         reached = [skipped(name, "offline") for name in (*_KAFKA, "service", "clock")]
-        service = False
+        reachable = False
     else:
-        reached, service = await _reached(settings, watched)
+        reached, reachable = await _reached(settings, watched)
     watched.add(settings.topics.name("sessions"), entries)
     tokens, secrets = agents.readable(settings, watched)
     unknown = not watched.entries and any(
         one.check == "registry" and one.result in ("problem", "skipped") for one in reached
     )
-    sharing = [skipped("sessions", "the registry was not read")] if unknown else agents.sharing(watched)
-    if not service:
-        trial = [skipped("tokens", "offline" if offline else "the service cannot be asked")]
+    sharing = [skipped("sessions", "the registry could not be read")] if unknown else agents.sharing(watched)
+    if not reachable:
+        trial = [skipped("tokens", "offline" if offline else "the service cannot be reached")]
     else:
         trial = await _within(
-            "tokens", None if all_agents else _ASK, agents.accepted(settings, tokens, all_agents, asked)
+            "tokens", None if all_agents else _ASK, agents.accepted(settings, tokens, all_agents, on_progress)
         )
     return _masked(settings, [*local, *reached, *sharing, *secrets, *trial])
 
@@ -60,10 +58,10 @@ _KAFKA = ("kafka", "topics", "rights", "transactions", "group", "registry")
 
 
 async def _reached(settings: Settings, watched: agents.Watched) -> tuple[list[Finding], bool]:
-    """What was found of Kafka and the service, and whether the service can be asked with tokens."""
+    """The findings about Kafka and the service, and whether tokens can be tried with the service."""
     broker, host = await asyncio.gather(
         _within("kafka", _CONNECT, kafka.connection(settings.kafka)),
-        _within("service", _CONNECT, vendor.address(settings.asm)),
+        _within("service", _CONNECT, service.address(settings.asm)),
     )
     if failed(broker):
         rest = [skipped(name, "Kafka cannot be used, see kafka") for name in _KAFKA[1:]]
@@ -83,7 +81,7 @@ async def _looked(settings: Settings, watched: agents.Watched) -> list[Finding]:
         _within("topics", _LOOK, kafka.topics(settings)),
         _within("transactions", _LOOK, kafka.transactions(settings, clients)),
         _within("group", _LOOK, kafka.group(settings)),
-        _within("registry", _LOOK, agents.registry(settings, clients, watched)),
+        _within("registry", _LOOK, agents.registry(settings, watched)),
     )
     return [finding for findings in await asyncio.gather(*stages) for finding in findings]
 
@@ -93,16 +91,16 @@ async def _within(check: str, seconds: float | None, work: Awaitable[list[Findin
         async with asyncio.timeout(seconds):
             return await work
     except TimeoutError:
-        return [problem(check, f"no answer within {seconds:g} s", "is it overloaded, or the network lossy? Try again")]
+        return [problem(check, f"no answer within {seconds:g} s", "check for overload or packet loss, and try again")]
     except KafkaUnavailableError as error:
         found, _, advice = str(error).partition(": ")
         return [problem(check, found, advice or "try again")]
-    except (KafkaError, OSError) as error:
-        return [problem(check, f"failed in the middle of it: {error or type(error).__name__}", "try again")]
+    except Exception as error:  # noqa: BLE001 - whatever a check meets is a finding
+        return [problem(check, f"the check was interrupted: {str(error) or type(error).__name__}", "try again")]
 
 
 def ops(settings: Settings) -> list[Finding]:
-    """Whether ops.listen can be had."""
+    """Whether ops.listen is free."""
     try:
         listen(settings.ops.host, settings.ops.port).close()
     except socket.gaierror:
@@ -113,17 +111,20 @@ def ops(settings: Settings) -> list[Finding]:
     return [ok("ops.listen", f"{settings.ops.listen} is free")]
 
 
-def _taken(settings: Settings, told: str) -> Finding:
-    text, advice = f"{settings.ops.listen} cannot be listened on: {told}", "end who listens there, or set ops.listen"
+def _taken(settings: Settings, reason: str) -> Finding:
+    text, advice = (
+        f"{settings.ops.listen} cannot be listened on: {reason}",
+        "stop the program that listens there, or set ops.listen",
+    )
     if _is_bridge(settings):
         return warning(
-            "ops.listen", f"a bridge runs here already, on {settings.ops.listen}", f"for a second one, {advice}"
+            "ops.listen", f"a bridge is already running here, on {settings.ops.listen}", f"for a second one, {advice}"
         )
     return problem("ops.listen", text, f"{advice} to another address")
 
 
 def _is_bridge(settings: Settings) -> bool:
-    """Whether it is a bridge of ours that has the address."""
+    """Whether a bridge has the address."""
     import httpx
 
     host = f"[{settings.ops.host}]" if ":" in settings.ops.host else settings.ops.host

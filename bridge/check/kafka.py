@@ -1,4 +1,4 @@
-"""Kafka: the connection, topics, rights, transactions, the group. Nothing is written, and nobody joins."""
+"""Kafka: the connection, topics, rights, transactions, the group. Writes nothing and does not join the group."""
 
 import asyncio
 import socket
@@ -7,32 +7,21 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
-from aiokafka.errors import (
+from bridge.check.finding import Finding, ok, problem, skipped, warning
+from bridge.kafka.admin import READ, WRITE, Members, Rights, connection_error, group_members, topic_rights
+from bridge.kafka.clients import ASSIGNOR, Clients, open_admin
+from bridge.kafka.errors import (
     AuthenticationFailedError,
     ClusterAuthorizationFailedError,
     GroupAuthorizationFailedError,
     KafkaError,
+    KafkaUnavailableError,
+    NoTransactionsError,
     SaslAuthenticationFailed,
     TransactionalIdAuthorizationFailed,
     UnsupportedSaslMechanismError,
 )
-
-from bridge.check.finding import Finding, ok, problem, skipped, warning
-from bridge.kafka import KafkaUnavailableError
-from bridge.kafka.admin import (
-    READ,
-    WRITE,
-    Members,
-    Rights,
-    admin_of,
-    advertised,
-    connection_error,
-    group_members,
-    topic_rights,
-)
-from bridge.kafka.clients import Clients, NoTransactionsError
+from bridge.kafka.internals import brokers
 from bridge.kafka.topics import TOPICS, ensure_topics
 from bridge.settings import KafkaSettings, Settings
 from bridge.settings.types import host_port
@@ -40,37 +29,39 @@ from bridge.settings.types import host_port
 _CONNECT = 5.0
 _READ = frozenset({"agent-state", "sessions", "inject"})
 _UNKNOWN_AUTHORITY = frozenset({2, 18, 19, 20, 21})
-"""OpenSSL's X509_V_ERR_... of a chain that ends with nobody who is trusted."""
+"""OpenSSL's X509_V_ERR_... of a chain that does not end with a trusted authority."""
 
 
 async def connection(kafka: KafkaSettings) -> list[Finding]:
-    """Whether any of kafka.bootstrap_servers lets us in, and all that the brokers name as their own addresses."""
+    """Whether one of kafka.bootstrap_servers and all addresses that the brokers advertise accept us."""
     servers = [host_port(server) for server in kafka.bootstrap_servers.split(",")]
     found = await _try_all(kafka, servers, "kafka.bootstrap_servers")
     if len(found) == len(servers):
         return found
     try:
-        async with admin_of(kafka.client_arguments()) as admin:
-            brokers = advertised(admin)
+        async with open_admin(kafka.client_arguments()) as admin:
+            advertised = brokers(admin)
     except KafkaUnavailableError:
-        text = f"{kafka.bootstrap_servers} lets us connect, and then answers nothing"
+        text = f"{kafka.bootstrap_servers} accepts the connection, but does not answer"
         return [problem("kafka", text, _wants_more(kafka))]
-    lost = await _try_all(kafka, [broker for broker in brokers if broker not in servers], "its advertised.listeners")
+    lost = await _try_all(kafka, [broker for broker in advertised if broker not in servers], "its advertised.listeners")
     if lost:
-        return [problem(one.check, f"a broker names itself so: {one.found}", one.advice) for one in lost]
+        return [
+            problem(one.check, f"a broker advertises an address that fails: {one.found}", one.advice) for one in lost
+        ]
     if found:
         return [warning(one.check, one.found, one.advice) for one in found]
-    return [ok("kafka", f"brokers that answer: {', '.join(_name(*broker) for broker in brokers)}")]
+    return [ok("kafka", f"brokers that answer: {', '.join(_name(*broker) for broker in advertised)}")]
 
 
 def _wants_more(kafka: KafkaSettings) -> str:
     if kafka.uses_sasl:
-        return "is it overloaded? See the broker's log"
-    return f"does it want a login? Then set kafka.security_protocol to SASL_{kafka.security_protocol}, and the login"
+        return "check whether it is overloaded, and the broker's log"
+    return f"if it requires a login, set kafka.security_protocol to SASL_{kafka.security_protocol}, and the login"
 
 
 async def _try_all(kafka: KafkaSettings, servers: list[tuple[str, int]], setting: str) -> list[Finding]:
-    """What is wrong, of the servers that are not well."""
+    """What is wrong with the servers that fail."""
     arguments = kafka.client_arguments()
     errors = await asyncio.gather(*(_try(arguments, *server) for server in servers))
     return [
@@ -90,31 +81,37 @@ async def _try(arguments: Mapping[str, Any], host: str, port: int) -> Exception 
 
 
 def _explained(kafka: KafkaSettings, error: Exception, setting: str) -> tuple[str, str]:
-    protocol = f"is kafka.security_protocol {kafka.security_protocol} right for this port"
+    protocol = f"that kafka.security_protocol={kafka.security_protocol} is right for this port"
     if isinstance(error, socket.gaierror):
-        return "this name is not known (DNS)", f"check {setting}, and the resolver of this machine"
+        return "the name cannot be resolved (DNS)", f"check {setting}, and the resolver of this machine"
     if isinstance(error, ConnectionRefusedError) or "Connect call failed" in str(error):
-        return "nobody listens there (connection refused)", f"check host and port in {setting}, and that it runs"
+        return "connection refused", f"check host and port in {setting}, and that the broker is running"
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not accepted: {error.verify_message}", _certificate(error.verify_code)
     if isinstance(error, ssl.SSLError):
-        return f"no TLS is spoken there ({error.reason})", f"{protocol}? Set PLAINTEXT or SASL_PLAINTEXT if it is none"
+        return (
+            f"the port does not use TLS ({error.reason})",
+            f"check {protocol}; without TLS it is PLAINTEXT or SASL_PLAINTEXT",
+        )
     if isinstance(error, AuthenticationFailedError | SaslAuthenticationFailed):
         return f"it refuses the login of {kafka.sasl_username}", "check kafka.sasl_username and kafka.sasl_password"
     if isinstance(error, UnsupportedSaslMechanismError):
-        return f"it does not take SASL {kafka.sasl_mechanism or 'PLAIN'}", "set kafka.sasl_mechanism to one it takes"
+        return (
+            f"it does not support SASL {kafka.sasl_mechanism or 'PLAIN'}",
+            "set kafka.sasl_mechanism to one that it supports",
+        )
     if isinstance(error, TimeoutError):
-        return f"no answer within {_CONNECT:g} s", f"check the firewall, and {setting}; {protocol}?"
-    told = str(error) or type(error).__name__
-    return f"it closes the connection, or answers no Kafka ({told})", f"{protocol}? Is this Kafka's port at all?"
+        return f"no answer within {_CONNECT:g} s", f"check the firewall, {setting}, and {protocol}"
+    reason = str(error) or type(error).__name__
+    return f"it closes the connection, or does not speak Kafka ({reason})", f"check {protocol}, and that it is Kafka's"
 
 
 def _certificate(code: int) -> str:
     if code in _UNKNOWN_AUTHORITY:
         return "set kafka.ssl_cafile to the PEM file of the authority that signed it"
     if code in (62, 64):  # X509_V_ERR_HOSTNAME_MISMATCH, ..._IP_ADDRESS_MISMATCH
-        return "use a name that is in the certificate, or have one made with this name"
-    return "have the certificate renewed, or check this machine's clock"
+        return "use a name that is in the certificate, or get a certificate for this name"
+    return "renew the certificate, or check this machine's clock"
 
 
 def _name(host: str, port: int) -> str:
@@ -122,10 +119,10 @@ def _name(host: str, port: int) -> str:
 
 
 async def topics(settings: Settings) -> list[Finding]:
-    """Whether each topic is there, as it must be, and may be written and read."""
+    """Whether each topic exists, has the right settings, and may be written and read."""
     connection = settings.kafka.client_arguments()
     results = await ensure_topics(connection, settings.topics, create=False)
-    async with admin_of(connection) as admin:
+    async with open_admin(connection) as admin:
         rights = await topic_rights(admin, [result.name for result in results])
     hidden = {name for name, one in (rights or {}).items() if one.refused}
     seen = [result for result in results if result.name not in hidden]
@@ -133,15 +130,15 @@ async def topics(settings: Settings) -> list[Finding]:
     faults = [_missing(settings, missing)] if missing else []
     faults += [_fault(result.name, text) for result in seen if result.name not in missing for text in result.problems]
     untold = max((note for result in results for note in result.notes), key=len, default="")
-    fits = [ok("topics", f"all {len(results)} are there, and as they must be" + (untold and f"; {untold}"))]
+    fits = [ok("topics", f"all {len(results)} exist and have the right settings" + (untold and f"; {untold}"))]
     if hidden and not faults:
-        fits = [skipped("topics", "some may not even be seen, see rights")]
+        fits = [skipped("topics", "some are not visible to this client, see rights")]
     return [*(faults or fits), *_rights(settings, rights)]
 
 
 def _missing(settings: Settings, names: list[str]) -> Finding:
     advice = "run `asm-bridge topics create`, or check topics.prefix"
-    advice += " (`run` would create them, too: topics.create is on)" if settings.topics.create else ""
+    advice += " (`run` would create them, too: topics.create is true)" if settings.topics.create else ""
     return problem("topics", f"missing: {', '.join(names)}", advice)
 
 
@@ -152,13 +149,13 @@ def _fault(name: str, text: str) -> Finding:
 
 def _rights(settings: Settings, rights: dict[str, Rights] | None) -> Iterator[Finding]:
     if rights is None or all(one.operations is None and not one.refused for one in rights.values()):
-        yield skipped("rights", "the broker does not tell the rights to topics, and check writes nothing to find out")
+        yield skipped("rights", "the broker does not report the rights on topics, and check does not write to find out")
         return
     lacking: defaultdict[str, list[str]] = defaultdict(list)
     for name, operations in _lacking(settings, rights):
         lacking[", ".join(operations)].append(name)
     if not lacking:
-        yield ok("rights", "what must be written may be written, what must be read may be read")
+        yield ok("rights", "this client may write and read the topics that it needs")
     for operation, names in lacking.items():
         text = f"{_login(settings.kafka)} lacks {operation} on {', '.join(names)}"
         yield problem("rights", text, f"grant it on topics that begin with {settings.topics.prefix} (kafka-acls.sh)")
@@ -182,59 +179,52 @@ def _login(kafka: KafkaSettings) -> str:
 
 
 async def transactions(settings: Settings, clients: Clients) -> list[Finding]:
-    """Whether a transactional producer may begin: as ``run`` does it at its start, and without a record."""
+    """Whether a transactional producer may start, as in ``run``; no record is written."""
     if not clients.exactly_once:
-        text = "not used: kafka.delivery is at_least_once, which is for one process only"
+        text = "not used: kafka.delivery is at_least_once, which works with one process only"
         return [ok("transactions", text)]
     try:
         await clients.close(await clients.start_producer("check"))
     except NoTransactionsError:
         advice = "use Apache Kafka, or set kafka.delivery to at_least_once (one process only)"
-        text = "the broker has no transactions, which kafka.delivery exactly_once needs"
+        text = "the broker does not support transactions, which kafka.delivery=exactly_once requires"
         return [problem("transactions", text, advice)]
     except (TransactionalIdAuthorizationFailed, ClusterAuthorizationFailedError):
         text = f"{_login(settings.kafka)} may not use transactional ids that begin with {clients.group_id}-"
         return [problem("transactions", text, "grant Write and Describe on these transactional ids (kafka-acls.sh)")]
-    return [ok("transactions", f"may be used, with ids that begin with {clients.group_id}-")]
+    return [ok("transactions", f"allowed, with ids that begin with {clients.group_id}-")]
 
 
 async def group(settings: Settings) -> list[Finding]:
-    """Whether we may join, and would get something to do."""
+    """Whether we may join, and would be assigned partitions."""
     kafka = settings.kafka
     grant = f"grant Read on the group {kafka.group_id} (kafka-acls.sh)"
-    async with admin_of(kafka.client_arguments()) as admin:
+    async with open_admin(kafka.client_arguments()) as admin:
         try:
-            members = await _members(admin, kafka.group_id)
+            members = await group_members(admin, kafka.group_id)
         except GroupAuthorizationFailedError:
             return [problem("group", f"{_login(kafka)} may not see the group {kafka.group_id}", grant)]
+        except KafkaError:  # a broker that is not Apache Kafka's may lack the call
+            members = None
     if members is None:
-        return [skipped("group", "the broker does not tell who is in a group")]
+        return [skipped("group", "the broker does not report the members of a group")]
     if members.rights.refused or members.rights.lacks(READ):
         return [problem("group", f"{_login(kafka)} may not join the group {kafka.group_id}", grant)]
     return [_membership(settings, members)]
 
 
-async def _members(admin: AIOKafkaAdminClient, group_id: str) -> Members | None:
-    try:
-        return await group_members(admin, group_id)
-    except GroupAuthorizationFailedError:
-        raise
-    except KafkaError:  # a broker that is not Apache Kafka's may lack the call
-        return None
-
-
 def _membership(settings: Settings, members: Members) -> Finding:
     name, count, partitions = settings.kafka.group_id, members.count, settings.topics.partitions
-    if count and members.protocol and members.protocol != StickyPartitionAssignor.name:
-        text = f"the group {name} is another program's (its assignor is {members.protocol})"
+    if count and members.protocol and members.protocol != ASSIGNOR:
+        text = f"the group {name} belongs to another program (its assignor is {members.protocol})"
         return problem("group", text, "set kafka.group_id to a name that nothing else uses")
     if count > partitions:
-        text = f"{count} processes are in the group {name}, {count - partitions} of them without any work"
+        text = f"{count} processes are in the group {name}, {count - partitions} of them without work"
         return warning("group", text, f"there are {partitions} partitions: stop those, or use a new topics.prefix")
     if count == partitions:
         text = f"{count} processes are in the group {name}, as many as there are partitions"
-        return warning("group", text, "one more would have nothing to do but to wait")
+        return warning("group", text, "one more would only be a standby")
     if count and settings.kafka.delivery == "at_least_once":
         text = f"{count} processes are in the group {name}, and kafka.delivery is at_least_once"
-        return warning("group", text, "that is for one process: start no other")
-    return ok("group", f"{count} processes are in the group {name}, {partitions} can be")
+        return warning("group", text, "that works with one process only: do not start another")
+    return ok("group", f"{count} processes are in the group {name}, at most {partitions} can be")

@@ -76,7 +76,7 @@ def _run(arguments: list[str]) -> int:
     except typer.TyperException as error:
         context = getattr(error, "ctx", None)
         hint = f" See `{context.command_path} --help`." if context else ""
-        text = error.format_message()
+        text = error.format_message().replace("Value error, ", "")  # pydantic's, of choices
         return _report((text if text.endswith(("?", ".")) else f"{text}.") + hint, error.exit_code)
     except typer.Abort:
         return _report("interrupted", 1)

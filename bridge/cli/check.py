@@ -46,7 +46,7 @@ def _examine(settings: Settings, offline: bool, all_agents: bool) -> list[Findin
     setup_logging("console")
     logging.disable(logging.CRITICAL)
     with progress("trying tokens") as report:
-        return run_async(examine(settings, offline=offline, all_agents=all_agents, asked=report))
+        return run_async(examine(settings, offline=offline, all_agents=all_agents, on_progress=report))
 
 
 def _row(finding: Finding) -> tuple[str, ...]:

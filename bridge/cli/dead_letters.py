@@ -17,7 +17,7 @@ from bridge.cli.running import run_async
 from bridge.clock import rfc3339
 from bridge.kafka.dead_letters import NotResendable, Resend, read
 from bridge.kafka.dead_letters import resend as prepare
-from bridge.kafka.show import printable
+from bridge.printable import printable
 from bridge.settings import Settings
 
 app = new_app("List what could not be handled, and send it again.")

@@ -11,21 +11,20 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
-from aiokafka.structs import TopicPartition
 
-from asm_bridge_schemas.commands import CommandError, read_injection
+from asm_bridge_schemas.commands import CommandError, read_event
 from bridge import clock
 from bridge.cli.errors import CliError, UsageError
 from bridge.cli.options import SettingsCommand, new_app, seconds, settings_of
 from bridge.cli.output import print_json
 from bridge.cli.running import run_async
-from bridge.kafka import connected
-from bridge.kafka.clients import bounded
 from bridge.kafka.partitioner import partition_for
-from bridge.kafka.show import decoded, printable
+from bridge.kafka.reading import Reader, open_reader
+from bridge.kafka.show import decoded
+from bridge.kafka.topics import partitions_of
+from bridge.kafka.writing import Writer, open_writer
+from bridge.printable import printable
 from bridge.registry.file import check_agent_id
-from bridge.registry.topic import partitions_of, reader, writer
 from bridge.settings import Settings
 
 app = new_app()
@@ -105,7 +104,7 @@ def _read(agent_id: str, file: str) -> bytes:
     try:
         value = _bytes(file)
         check_agent_id(agent_id)
-        read_injection(value, "application/json")
+        read_event(value, "application/json")
     except OSError as error:
         raise CliError(f"{file} cannot be read: {error.strerror}") from None
     except CommandError as error:
@@ -154,33 +153,27 @@ class _Sent:
 class Inbox:
     """Takes entries, and yields their outcomes if it was opened for them."""
 
-    def __init__(
-        self, topic: str, partitions: int, producer: AIOKafkaProducer, consumer: AIOKafkaConsumer | None
-    ) -> None:
+    def __init__(self, topic: str, partitions: int, writer: Writer, reader: Reader | None) -> None:
         self._topic = topic
         self._partitions = partitions
-        self._producer = producer
-        self._consumer = consumer
+        self._writer = writer
+        self._reader = reader
 
     async def put(self, agent_id: str, value: bytes, headers: Iterable[tuple[str, bytes]]) -> str:
         """Produce to the agent's partition; returns the entry, ``partition/offset``, once all replicas have it."""
         partition = partition_for(agent_id, self._partitions)
-        sent = await bounded(
-            self._producer.send_and_wait(self._topic, value, agent_id.encode(), partition, headers=list(headers))
-        )
-        return f"{partition}/{sent.offset}"
+        return (await self._writer.put(self._topic, partition, agent_id.encode(), value, headers)).entry
 
     async def outcomes(self, entries: Collection[str], timeout: float) -> AsyncIterator[dict[str, Any]]:
         """The outcomes of these entries as they come, until all have or ``timeout`` seconds are over."""
-        assert self._consumer is not None
+        assert self._reader is not None
         missing = set(entries)
         end = asyncio.get_running_loop().time() + timeout
         while missing and (left := end - asyncio.get_running_loop().time()) > 0:
-            for messages in (await self._consumer.getmany(timeout_ms=int(min(left, 1) * 1000))).values():
-                for value in map(decoded, messages):
-                    if isinstance(value, dict) and value.get("entry") in missing:
-                        missing.discard(value["entry"])
-                        yield value
+            for value in map(decoded, await self._reader.fetch(min(left, 1.0))):
+                if isinstance(value, dict) and value.get("entry") in missing:
+                    missing.discard(value["entry"])
+                    yield value
 
 
 @asynccontextmanager
@@ -189,17 +182,16 @@ async def open_inbox(settings: Settings, agents: Iterable[str], *, wait: bool) -
 
     Raises ``KafkaUnavailableError``.
     """
-    kafka, topic, outcomes = settings.kafka, settings.topics.name("inject"), settings.topics.name("inject-outcomes")
-    count = await partitions_of(kafka, topic)
+    connection, topic = settings.kafka.client_arguments(), settings.topics.name("inject")
+    count = await partitions_of(connection, topic)
     async with AsyncExitStack() as stack:
-        consumer = None
+        reader = None
         if wait:
-            await partitions_of(kafka, outcomes)
-            consumer = await stack.enter_async_context(connected(reader(kafka), kafka.bootstrap_servers))
-            numbers = {partition_for(agent, count) for agent in agents}
-            await _at_end(consumer, [TopicPartition(outcomes, number) for number in numbers])
-        producer = await stack.enter_async_context(connected(writer(kafka), kafka.bootstrap_servers))
-        yield Inbox(topic, count, producer, consumer)
+            outcomes = settings.topics.name("inject-outcomes")
+            await partitions_of(connection, outcomes)
+            partitions = {(outcomes, partition_for(agent, count)) for agent in agents}
+            reader = await stack.enter_async_context(open_reader(connection, partitions, from_end=True))
+        yield Inbox(topic, count, await stack.enter_async_context(open_writer(connection)), reader)
 
 
 async def _send(
@@ -216,11 +208,3 @@ async def _send(
         f"no outcome within {timeout:g} s. The entry {entry} stays in the inbox until it is delivered or expires: "
         "check that a bridge is running with these settings and that the agent is logged in"
     )
-
-
-async def _at_end(consumer: AIOKafkaConsumer, partitions: list[TopicPartition]) -> None:
-    """Reads what is written from here on: call it before the entries are sent."""
-    async with asyncio.timeout(10):
-        consumer.assign(partitions)
-        for partition, end in (await consumer.end_offsets(partitions)).items():
-            consumer.seek(partition, end)

@@ -14,7 +14,7 @@ from rich.progress import MofNCompleteColumn, Progress
 from rich.table import Table
 from rich.text import Text
 
-from bridge.kafka.show import printable
+from bridge.printable import printable
 
 
 def print_json(value: Any) -> None:

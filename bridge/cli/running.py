@@ -5,10 +5,8 @@ import logging
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from aiokafka.errors import KafkaError
-
 from bridge.cli.errors import CliError
-from bridge.kafka import KafkaUnavailableError
+from bridge.kafka.errors import KafkaError, KafkaUnavailableError
 
 T = TypeVar("T")
 

@@ -81,7 +81,7 @@ def add(
     fields = {
         "asm_session_sid": asm_session_sid,
         "token": token,
-        "interval": None if interval is None else seconds("--interval", interval),
+        "interval": None if interval is None else _interval(interval),
         "skills": skill,
         "agent_pbx_extensions": agent_pbx_extension,
         "get_queued_calls": queued_calls,
@@ -123,9 +123,9 @@ def import_(
     try:
         entries = read_sessions(sys.stdin.read(), "standard input") if file == "-" else read_sessions_file(Path(file))
     except SessionsFileError as error:
-        raise CliError("nothing was report:" + "".join(f"\n  {problem}" for problem in error.problems)) from None
+        raise CliError("nothing was written:" + "".join(f"\n  {problem}" for problem in error.problems)) from None
     if prune and not entries:
-        raise CliError("nothing was report: the file has no entries, and --prune would remove every agent")
+        raise CliError("nothing was written: the file has no entries, and --prune would remove every agent")
     _apply(settings_of(ctx), entries, prune=prune, dry_run=dry_run, json=json)
 
 
@@ -192,6 +192,13 @@ def _entry(agent_id: str, fields: dict[str, Any]) -> SessionEntry:
         return session_entry(fields)
     except CommandError as error:
         raise UsageError(str(error)) from None
+
+
+def _interval(text: str) -> float:
+    interval = seconds("--interval", text)
+    if not 0.05 <= interval <= 3600:
+        raise UsageError(f"--interval: must be from 50ms to 1h, not {text!r}")
+    return interval
 
 
 def _labels(pairs: list[str]) -> dict[str, str]:

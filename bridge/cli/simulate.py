@@ -1,5 +1,6 @@
 """`asm-bridge simulate`: a stand-in for the vendor's service, to try the bridge against."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,7 +12,7 @@ from bridge.cli.errors import CliError, UsageError
 from bridge.cli.options import Command, new_app
 from bridge.signals import stop_on_signals
 from bridge.testing.simulator import Fault, Faults, Options, Simulator, serve
-from bridge.testing.simulator.faults import FaultName
+from bridge.testing.simulator.faults import NAMES, FaultName
 from bridge.testing.simulator.files import sessions_toml
 from bridge.testing.simulator.files import write_tokens as write_token_file
 
@@ -25,6 +26,10 @@ def _chance(what: str) -> typer.models.OptionInfo:
         min=0, max=1, metavar="SHARE", help=f"Share of requests that {what}", rich_help_panel="Faults"
     )
     return option
+
+
+def _names() -> str:
+    return f"Names: {', '.join(NAMES)}"
 
 
 def _measure(metavar: str, what: str) -> typer.models.OptionInfo:
@@ -87,6 +92,24 @@ def simulate(
         float, _chance("are handled, but the connection is closed before the response is complete.")
     ] = 0,
     fault_malformed: Annotated[float, _chance("are answered with 200 and a body that cannot be decoded.")] = 0,
+    fault: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME[=SHARE]",
+            help=f"Any fault by its name, for that share of requests (0 to 1; all unless given). {_names()}.",
+            rich_help_panel="Faults",
+        ),
+    ] = None,
+    fault_agent: Annotated[
+        list[str] | None,
+        typer.Option(metavar="AGENT_ID", help="Only these agents have faults.", rich_help_panel="Faults"),
+    ] = None,
+    fault_duration: Annotated[
+        float | None, typer.Option(min=0, help="The faults are over after this many seconds.", rich_help_panel="Faults")
+    ] = None,
+    older_errors: Annotated[
+        bool, typer.Option("--older-errors", help='Refusals also have "error", as those of older gateways.')
+    ] = False,
     retry_after: Annotated[int, _measure("SECONDS", "Retry-After of a 429 or 503, in seconds.")] = 1,
     slow_ms: Annotated[float, _measure("MS", "How long a slow response takes, in milliseconds.")] = 1000,
     hang_seconds: Annotated[float, _measure("SECONDS", "How long a hanging response takes, in seconds.")] = 60,
@@ -107,8 +130,11 @@ def simulate(
         "cut": fault_cut,
         "cut_after": fault_cut_after,
         "malformed": fault_malformed,
+        **_by_name(fault or ()),
     }
-    measures = Fault(retry_after=retry_after, ms=slow_ms, seconds=hang_seconds)
+    measures = Fault(
+        retry_after=retry_after, ms=slow_ms, seconds=hang_seconds, agents=fault_agent or None, duration=fault_duration
+    )
     simulator = Simulator(
         Options(
             agents=sessions,
@@ -116,6 +142,7 @@ def simulate(
             seed=seed,
             emit_defaults=emit_defaults,
             ended=ended,
+            older_errors=older_errors,
             logouts=logouts,
             latency=latency / 1000,
             log_limit=log_limit or None,
@@ -129,6 +156,20 @@ def simulate(
         raise CliError(
             f"cannot listen on {listen}: {error.strerror or error}; give a free address with --listen"
         ) from None
+
+
+def _by_name(given: Iterable[str]) -> dict[FaultName, float]:
+    chances: dict[FaultName, float] = {}
+    for text in given:
+        name, _, share = text.partition("=")
+        try:
+            chance = float(share or 1)
+        except ValueError:
+            chance = -1
+        if name not in NAMES or not 0 <= chance <= 1:
+            raise UsageError(f"--fault: {text!r} is not NAME or NAME=SHARE, e.g. foreign_404=0.1. {_names()}")
+        chances[name] = chance
+    return chances
 
 
 def _faults(chances: dict[FaultName, float], measures: Fault) -> Faults:

@@ -8,7 +8,7 @@ import typer
 from bridge.cli.errors import CliError, UsageError
 from bridge.cli.options import SettingsCommand, new_app, settings_of
 from bridge.cli.output import print_json, print_table
-from bridge.kafka.show import printable
+from bridge.printable import printable
 from bridge.settings import Settings
 
 app = new_app()

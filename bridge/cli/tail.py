@@ -6,21 +6,17 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import typer
-from aiokafka import AIOKafkaConsumer
-from aiokafka.structs import ConsumerRecord, TopicPartition
 
+from bridge.agents.injection import Message
 from bridge.cli.errors import CliError
 from bridge.cli.options import SettingsCommand, new_app, seconds, settings_of
 from bridge.cli.output import ignore_broken_pipe, reader_gone
 from bridge.cli.running import run_async
-from bridge.kafka import connected
+from bridge.kafka.reading import Reader, open_reader
 from bridge.kafka.show import as_json, as_line
 from bridge.kafka.topics import TOPICS, partition_counts
-from bridge.registry.topic import reader
 from bridge.settings import Settings, TopicsSettings
 from bridge.signals import stop_on_signals
-
-_SEEK_DEADLINE = 15.0
 
 app = new_app()
 
@@ -84,12 +80,12 @@ async def _tail(settings: Settings, options: TailOptions) -> None:
     """Raises ``CliError`` if a topic does not exist, ``BrokenPipeError`` if the reader of the output has closed it."""
     stop = stop_on_signals()
     counts = await partition_counts(settings.kafka.client_arguments())
-    partitions = _partitions(_names(settings.topics, options, counts), counts)
+    names = dict.fromkeys(_names(settings.topics, options, counts))
+    partitions = [(name, partition) for name in names for partition in range(counts[name])]
     printed = 0
-    async with connected(reader(settings.kafka), settings.kafka.bootstrap_servers) as consumer:
-        await _seek(consumer, partitions, options.from_beginning)
-        records = _until_end(consumer, partitions) if options.until_end else _following(consumer)
-        async for message in _until(stop, options.duration, records):
+    connection = settings.kafka.client_arguments()
+    async with open_reader(connection, partitions, from_end=not options.from_beginning) as reader:
+        async for message in _records(reader, stop, options):
             if options.agent is not None and message.key != options.agent.encode():
                 continue
             print(as_json(message) if options.json else as_line(message, settings.topics.prefix), flush=True)
@@ -98,43 +94,16 @@ async def _tail(settings: Settings, options: TailOptions) -> None:
                 return
 
 
-Batches = AsyncIterator[list[ConsumerRecord]]
-"""Records that arrived together; an empty list from time to time where none arrive."""
-
-
-async def _until(stop: asyncio.Event, duration: float | None, batches: Batches) -> AsyncIterator[ConsumerRecord]:
-    """By time within a batch, until ``stop``, the end of ``duration``, or the reader of our output closes it."""
+async def _records(reader: Reader, stop: asyncio.Event, options: TailOptions) -> AsyncIterator[Message]:
+    """By time within what arrives together, until ``stop``, the end of the duration or of the partitions, or the
+    reader of our output closes it."""
     loop = asyncio.get_running_loop()
-    end = loop.time() + (float("inf") if duration is None else duration)
-    async for batch in batches:
-        for message in sorted(batch, key=lambda message: message.timestamp):
+    end = loop.time() + (float("inf") if options.duration is None else options.duration)
+    while not (stop.is_set() or loop.time() >= end or reader_gone() or (options.until_end and reader.at_end)):
+        for message in sorted(await reader.fetch(0.2), key=lambda message: message.timestamp):
             if stop.is_set():
                 return
             yield message
-        if stop.is_set() or loop.time() >= end or reader_gone():
-            return
-
-
-async def _following(consumer: AIOKafkaConsumer) -> Batches:
-    while True:
-        batch = await consumer.getmany(timeout_ms=200)
-        yield [message for messages in batch.values() for message in messages]
-
-
-async def _until_end(consumer: AIOKafkaConsumer, partitions: list[TopicPartition]) -> Batches:
-    """Up to the end of each partition as it is now."""
-    async with asyncio.timeout(_SEEK_DEADLINE):
-        ends = await consumer.end_offsets(partitions)
-    unread = {partition: end for partition, end in ends.items() if end > 0}
-    while unread := {part: end for part, end in unread.items() if await consumer.position(part) < end}:
-        batch = await consumer.getmany(*unread, timeout_ms=200)
-        yield [message for part, messages in batch.items() for message in messages if message.offset < unread[part]]
-
-
-async def _seek(consumer: AIOKafkaConsumer, partitions: list[TopicPartition], from_beginning: bool) -> None:
-    async with asyncio.timeout(_SEEK_DEADLINE):
-        consumer.assign(partitions)
-        await (consumer.seek_to_beginning() if from_beginning else consumer.seek_to_end())
 
 
 def _names(topics: TopicsSettings, options: TailOptions, counts: Mapping[str, int]) -> list[str]:
@@ -155,7 +124,3 @@ def _name(topics: TopicsSettings, topic: str, counts: Mapping[str, int]) -> str:
             return name
     known = ", ".join(one.name for one in TOPICS)
     raise CliError(f"there is no topic {topic} or {topics.name(topic)}; the bridge's topics are {known}")
-
-
-def _partitions(names: list[str], counts: Mapping[str, int]) -> list[TopicPartition]:
-    return [TopicPartition(name, partition) for name in dict.fromkeys(names) for partition in range(counts[name])]

@@ -1,10 +1,9 @@
-"""Looks at Kafka that change nothing and say more than the clients do: a connection, rights, a group's members."""
+"""Read-only requests that tell more than aiokafka's clients do: a connection, rights, a group's members."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.conn import create_conn
@@ -12,7 +11,6 @@ from aiokafka.errors import (
     GroupCoordinatorNotAvailableError,
     GroupLoadInProgressError,
     IncompatibleBrokerVersion,
-    KafkaError,
     NotCoordinatorForGroupError,
     for_code,
 )
@@ -20,47 +18,33 @@ from aiokafka.protocol.admin import DescribeGroupsResponse_v3
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.types import Array, Boolean, Int16, Int32, Schema, String
 
-from bridge.kafka import connected
-
-T = TypeVar("T")
+from bridge.kafka.internals import send_request
 
 READ, WRITE = 1 << 3, 1 << 4
 """AclOperation's numbers as bits (KIP-430)."""
-_UNTOLD = -(2**31)
+_NOT_REPORTED = -(2**31)
 _UNAUTHORIZED = (29, 30)
 """TOPIC_AUTHORIZATION_FAILED, GROUP_AUTHORIZATION_FAILED."""
 _RETRY = 0.2
 
 
 async def connection_error(connection: Mapping[str, Any], host: str, port: int) -> Exception | None:
-    """Why this server alone lets nobody in (network, TLS, login), or None: it does.
+    """Why no connection to this one server can be made (network, TLS, login); None if one can.
 
-    A client that starts from several servers says for none of them why it failed.
+    A client that starts from several servers does not say which of them failed, and why.
     """
     arguments = {name: value for name, value in connection.items() if name != "bootstrap_servers"}
     try:
         made = await create_conn(host, port, **arguments)
-    except (OSError, KafkaError, EOFError) as error:
+    except Exception as error:  # noqa: BLE001 - aiokafka raises ValueError and AssertionError, too, at a strange server
         return error
     made.close()
     return None
 
 
-@asynccontextmanager
-async def admin_of(connection: Mapping[str, Any]) -> AsyncIterator[AIOKafkaAdminClient]:
-    """An admin client, started. Raises ``KafkaUnavailableError``."""
-    async with connected(AIOKafkaAdminClient(**connection), ",".join(connection["bootstrap_servers"])) as admin:
-        yield admin
-
-
-def advertised(admin: AIOKafkaAdminClient) -> list[tuple[str, int]]:
-    """Where the brokers say that they are: all that comes after the first contact goes there."""
-    return sorted((broker.host, broker.port) for broker in admin._client.cluster.brokers())
-
-
 @dataclass(frozen=True, slots=True)
 class Rights:
-    """What we may do with a topic or group: bits of operations, None where the broker does not tell.
+    """What we may do with a topic or group: bits of operations, None where the broker does not report them.
 
     ``seen``: we may describe it, and it is there.
     """
@@ -83,20 +67,21 @@ class Members:
 
 
 async def topic_rights(admin: AIOKafkaAdminClient, names: Iterable[str]) -> dict[str, Rights] | None:
-    """By full name; None where the broker is too old to tell (before Kafka 2.3). Raises ``KafkaError``."""
+    """By full name; None where the broker is too old to report them (before Kafka 2.3). Raises ``KafkaError``."""
     try:
-        answer = await admin._send_request(_TopicRights(list(names)))
+        answer = await send_request(admin, _TopicRights(list(names)))
     except (NotImplementedError, IncompatibleBrokerVersion):
         return None
     return {topic[1]: _rights(topic[0], topic[-1]) for topic in answer.topics}
 
 
 async def group_members(admin: AIOKafkaAdminClient, group_id: str) -> Members | None:
-    """None where the broker is too old to tell. Raises ``KafkaError``: ``GroupAuthorizationFailedError`` among them."""
+    """None where the broker is too old to report them. Raises ``KafkaError``; without the right to see the group,
+    ``GroupAuthorizationFailedError``."""
     while True:
         try:
             coordinator = await admin.find_coordinator(group_id)
-            answer = await admin._send_request(_GroupRights(group_id), coordinator)
+            answer = await send_request(admin, _GroupRights(group_id), coordinator)
             code, _, _, _, protocol, members, operations = answer.groups[0]
             if code not in (0, *_UNAUTHORIZED):
                 raise for_code(code)(group_id)
@@ -108,11 +93,11 @@ async def group_members(admin: AIOKafkaAdminClient, group_id: str) -> Members | 
 
 
 def _rights(code: int, operations: int) -> Rights:
-    return Rights(code == 0, code in _UNAUTHORIZED, None if operations == _UNTOLD else operations)
+    return Rights(code == 0, code in _UNAUTHORIZED, None if operations == _NOT_REPORTED else operations)
 
 
-# -- what aiokafka lacks of the protocol: its requests for metadata are older, and it reads a group's description as an
-# older one, without the rights
+# -- what aiokafka lacks of the protocol: its requests for metadata are older, and it reads a group's description as
+# one of an older version, without the rights
 
 _PARTITION = (
     ("error_code", Int16),

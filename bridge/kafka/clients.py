@@ -1,9 +1,10 @@
-"""aiokafka's clients, built one way, with a deadline on each call that could wait for ever."""
+"""aiokafka's clients, built one way, and the producers of partitions."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
@@ -11,76 +12,59 @@ from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitio
 from aiokafka.errors import (
     GroupCoordinatorNotAvailableError,
     IncompatibleBrokerVersion,
-    ProducerClosed,
     UnknownError,
     UnsupportedVersionError,
 )
-from aiokafka.structs import ConsumerRecord, TopicPartition
+from aiokafka.structs import TopicPartition
 
-T = TypeVar("T")
+from bridge.kafka import internals
+from bridge.kafka.errors import NoTransactionsError
+from bridge.kafka.lifecycle import connected, stop_quietly, with_deadline
 
-DEADLINE = 30.0
-"""Seconds after which a call to Kafka counts as failed."""
-_STOP_DEADLINE = 5.0
+ASSIGNOR: str = StickyPartitionAssignor.name
+"""How the group's members agree upon their partitions."""
 _TRANSACTION_TIMEOUT_MS = 20_000
-MAX_REQUEST = 16 * 1024 * 1024
-_WITHOUT = (UnknownError, UnsupportedVersionError, IncompatibleBrokerVersion)
+_MAX_REQUEST = 16 * 1024 * 1024
+_NOT_SUPPORTED = (UnknownError, UnsupportedVersionError, IncompatibleBrokerVersion)
 """What a broker without transactions, or without idempotence, answers."""
 
 
-class NoTransactionsError(Exception):
-    """The broker has no transactions, which ``exactly_once`` needs."""
+def servers_of(connection: Mapping[str, Any]) -> str:
+    """The bootstrap servers as the user set them."""
+    servers = connection["bootstrap_servers"]
+    return servers if isinstance(servers, str) else ",".join(servers)
 
 
-async def ended(call: Coroutine[Any, Any, Any], deadline: float = 10.0) -> None:
-    """Let a client stop, in the time there is, whatever comes of it.
-
-    In a task of its own: in an outage aiokafka's ``stop()`` lets the cancellation of its own parts out, which would
-    look as if we were cancelled.
-    """
-    stopping = asyncio.ensure_future(call)
-    await asyncio.wait([stopping], timeout=deadline)
-    if not stopping.done():
-        stopping.cancel()
-    elif not stopping.cancelled():
-        stopping.exception()
-
-
-async def _stop(producer: AIOKafkaProducer) -> None:
-    """One in a transaction aborts first, or readers would wait for its time-out."""
-    transactions = producer._txn_manager
-    if transactions is not None and transactions.is_in_transaction():
-        await ended(producer.abort_transaction(), _STOP_DEADLINE)
-    await ended(producer.stop(), _STOP_DEADLINE)
-    await ended(_silence(producer), _STOP_DEADLINE)
-    waiter = None if transactions is None else transactions._transaction_waiter
-    if waiter is not None and waiter.done() and not waiter.cancelled():
-        waiter.exception()  # told by what failed; asyncio would log it as never retrieved
-
-
-async def _silence(producer: AIOKafkaProducer) -> None:
-    """A ``stop()`` that was cut off leaves a sender that goes on trying, and those who wait for it."""
-    sender = producer._sender
-    if sender is not None:
-        producer._message_accumulator.fail_all(ProducerClosed())
-        await asyncio.gather(sender.close(), producer.client.close())
-
-
-def reader(connection: dict[str, Any]) -> AIOKafkaConsumer:
-    """A consumer outside any group that sees what is committed, from the beginning where it is not told otherwise."""
+def new_reader(connection: Mapping[str, Any]) -> AIOKafkaConsumer:
+    """A consumer outside any group that sees what is committed, from the beginning unless a position is set."""
     return AIOKafkaConsumer(
         **connection,
         group_id=None,
         enable_auto_commit=False,
         auto_offset_reset="earliest",
         isolation_level="read_committed",
-        max_partition_fetch_bytes=MAX_REQUEST,
+        max_partition_fetch_bytes=_MAX_REQUEST,
     )
 
 
-async def bounded(call: Awaitable[T], deadline: float = DEADLINE) -> T:
-    async with asyncio.timeout(deadline):
-        return await call
+def new_producer(connection: Mapping[str, Any], **kind: Any) -> AIOKafkaProducer:
+    """A producer that waits for all replicas; ``kind``: more of aiokafka's arguments."""
+    return AIOKafkaProducer(**connection, **kind, acks="all", max_request_size=_MAX_REQUEST)
+
+
+@asynccontextmanager
+async def open_admin(connection: Mapping[str, Any]) -> AsyncIterator[AIOKafkaAdminClient]:
+    """An admin client, started. Raises ``KafkaUnavailableError``."""
+    async with connected(AIOKafkaAdminClient(**connection), servers_of(connection)) as admin:
+        yield admin
+
+
+async def _stop(producer: AIOKafkaProducer) -> None:
+    """One in a transaction aborts first, or readers would wait for its time-out."""
+    if internals.is_in_transaction(producer):
+        await stop_quietly(producer.abort_transaction())
+    await stop_quietly(producer.stop())
+    await stop_quietly(internals.abandon(producer))
 
 
 @dataclass(slots=True)
@@ -124,39 +108,29 @@ class Clients:
             return await self._started(
                 transactional_id=transactional_id, transaction_timeout_ms=_TRANSACTION_TIMEOUT_MS
             )
-        except _WITHOUT as error:
+        except _NOT_SUPPORTED as error:
             raise NoTransactionsError(type(error).__name__) from error
 
     async def _start_plain(self) -> AIOKafkaProducer:
         try:
             return await self._started(enable_idempotence=True)
-        except _WITHOUT:
+        except _NOT_SUPPORTED:
             return await self._started()
 
     async def _started(self, **kind: Any) -> AIOKafkaProducer:
-        producer = self._producer(**kind)
+        producer = new_producer(self.connection, **kind, compression_type=self.compression, max_batch_size=1024 * 1024)
         try:
-            await bounded(producer.start())
+            await with_deadline(producer.start())
         except BaseException:
             await _stop(producer)
             raise
         return producer
 
-    def _producer(self, **kind: Any) -> AIOKafkaProducer:
-        return AIOKafkaProducer(
-            **self.connection,
-            **kind,
-            acks="all",
-            compression_type=self.compression,
-            max_batch_size=1024 * 1024,
-            max_request_size=MAX_REQUEST,
-        )
-
     async def close(self, producer: AIOKafkaProducer) -> None:
         """Stop a producer.
 
-        The one that all partitions share is stopped for all of them: who still writes then fails, and opens anew. Were
-        it kept for the others, what a partition gave up could still be written after the partition was read again.
+        The one that all partitions share is stopped for all of them: those that still write fail, and open again. If it
+        were kept for the others, what one partition gave up could still be written after that partition was read again.
         """
         if self.exactly_once:
             await _stop(producer)
@@ -182,51 +156,18 @@ class Clients:
             rebalance_timeout_ms=timeout,
         )
 
-    async def read_whole(self, partition: TopicPartition) -> AsyncIterator[ConsumerRecord]:
-        """Every committed record of a partition, up to its end as it is now."""
-        async for messages, whole in self.follow(partition):
-            for message in messages:
-                yield message
-            if whole:
-                return
-
-    async def follow(self, partition: TopicPartition) -> AsyncIterator[tuple[list[ConsumerRecord], bool]]:
-        """Committed records from the beginning, for ever; with each batch, whether the end (as it was) has been
-        reached."""
-        consumer = reader(self.connection)
-        try:
-            await bounded(consumer.start())
-            consumer.assign([partition])
-            # Before anything that waits for the first fetch to be sent: what comes after it waits until it is answered,
-            # which where there is nothing to read is half a second.
-            end = (await bounded(consumer.end_offsets([partition])))[partition]
-            whole = end == 0 or await bounded(consumer.position(partition)) >= end
-            yield [], whole
-            messages: list[ConsumerRecord] = []
-            while True:
-                # After messages there may be a transaction's end, which only another call reads: one that would wait.
-                wait = 0 if messages else 500
-                messages = (await consumer.getmany(partition, timeout_ms=wait)).get(partition, [])
-                # Tansu's end_offsets is too low, but what a fetch brings along is right.
-                end = max(end, (not whole and consumer.last_stable_offset(partition)) or 0)
-                whole = whole or await bounded(consumer.position(partition)) >= end
-                yield messages, whole
-        finally:
-            await ended(consumer.stop(), _STOP_DEADLINE)
-
-    async def committed(self, partition: TopicPartition) -> tuple[int | None, str]:
+    async def committed(self, topic_partition: tuple[str, int]) -> tuple[int | None, str]:
         """The group's committed offset (None: none) and its metadata, which ``consumer.committed()`` would drop.
+
+        ``topic_partition``: the topic's full name, and the number.
 
         Raises ``KafkaError`` also where the coordinator is not ready: aiokafka overlooks the error of the whole answer
         (KIP-88), and an answer without our partition would look as if nothing had ever been committed.
         """
-        admin = AIOKafkaAdminClient(**self.connection)
-        await bounded(admin.start())
-        try:
-            found = await bounded(admin.list_consumer_group_offsets(self.group_id, partitions=[partition]))
-        finally:
-            await ended(admin.close(), _STOP_DEADLINE)
+        partition = TopicPartition(*topic_partition)
+        async with open_admin(self.connection) as admin:
+            found = await with_deadline(admin.list_consumer_group_offsets(self.group_id, partitions=[partition]))
         if partition not in found:
-            raise GroupCoordinatorNotAvailableError(f"the offset of {partition} was not told")
+            raise GroupCoordinatorNotAvailableError(f"the offset of {partition} is missing in the answer")
         offset, metadata = found[partition]
         return (None, "") if offset < 0 else (offset, metadata)

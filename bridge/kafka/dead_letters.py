@@ -1,20 +1,15 @@
 """Dead letters: reading them, and what to send for those that can be sent again."""
 
-import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from aiokafka import AIOKafkaConsumer
-from aiokafka.structs import ConsumerRecord, TopicPartition
-
-from asm_bridge_schemas.commands import CommandError, read_injection
+from asm_bridge_schemas.commands import CommandError, read_event
 from bridge import clock as times
 from bridge import headers as names
 from bridge.agents.step import DeadLetter
-from bridge.kafka import connected
-from bridge.kafka.clients import DEADLINE, bounded
 from bridge.kafka.encoding import read_dead_letter
-from bridge.registry.topic import partitions_of, reader
+from bridge.kafka.reading import read_to_end
+from bridge.kafka.topics import partitions_of
 from bridge.settings import KafkaSettings
 
 
@@ -34,29 +29,11 @@ class NotResendable(Exception):
 
 
 async def read(kafka: KafkaSettings, topic: str) -> AsyncIterator[DeadLetter]:
-    """Every committed dead letter up to now, those of a partition in order. Raises ``KafkaUnavailableError``,
-    ``KafkaError``, ``TimeoutError``."""
-    partitions = [TopicPartition(topic, number) for number in range(await partitions_of(kafka, topic))]
-    async with connected(reader(kafka), kafka.bootstrap_servers) as consumer:
-        consumer.assign(partitions)
-        ends = await bounded(consumer.end_offsets(partitions))
-        async for message in _up_to(consumer, ends):
-            yield read_dead_letter(message)
-
-
-async def _up_to(consumer: AIOKafkaConsumer, ends: Mapping[TopicPartition, int]) -> AsyncIterator[ConsumerRecord]:
-    clock = asyncio.get_running_loop().time
-    heard, unread, wait = clock(), dict(ends), 500
-    while unread := {part: end for part, end in unread.items() if await bounded(consumer.position(part)) < end}:
-        messages = (await consumer.getmany(*unread, timeout_ms=wait)).items()
-        wait = 0 if messages else 500  # a transaction's end is read by a call of its own
-        for part, found in messages:
-            for message in found:
-                if message.offset < unread[part]:
-                    yield message
-        heard = clock() if messages else heard
-        if clock() - heard > DEADLINE:
-            raise TimeoutError
+    """Every committed dead letter up to now, those of a partition in order. Raises ``KafkaError``, ``TimeoutError``."""
+    connection = kafka.client_arguments()
+    partitions = [(topic, number) for number in range(await partitions_of(connection, topic))]
+    async for message in read_to_end(connection, partitions):
+        yield read_dead_letter(message)
 
 
 def resend(letter: DeadLetter, now: float) -> Resend:
@@ -98,7 +75,7 @@ def _event(letter: DeadLetter) -> bytes:
     if letter.value is None:
         raise NotResendable("it has no value")
     try:
-        read_injection(letter.value, names.texts(letter.headers).get(names.CONTENT_TYPE))
+        read_event(letter.value, names.texts(letter.headers).get(names.CONTENT_TYPE))
     except CommandError as error:
         raise NotResendable(
             f"its value is not an event ({error}); correct it and send it with `asm-bridge inject`"

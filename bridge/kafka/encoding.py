@@ -1,6 +1,6 @@
 """Records as Kafka messages and back: value, CloudEvents headers (binary mode), key, timestamp."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, NamedTuple
 from urllib.parse import quote
 
@@ -11,9 +11,9 @@ from asm_bridge_schemas.records import AgentState, InjectionCompleted, Published
 from bridge import headers as names
 from bridge.agents.injection import Message
 from bridge.agents.step import DeadLetter
+from bridge.agents.trace import Trace
 from bridge.clock import seconds
 from bridge.record_id import RecordId
-from bridge.telemetry.tracing import Trace
 
 CONTENT_TYPES = {"json": b"application/json", "msgpack": b"application/msgpack"}
 _DECODERS: dict[bytes, msgspec.json.Decoder[AgentState] | msgspec.msgpack.Decoder[AgentState]] = {
@@ -103,9 +103,17 @@ def read_dead_letter(message: Message) -> DeadLetter:
     )
 
 
-def read_state(value: bytes, headers: tuple[tuple[str, bytes], ...]) -> AgentState:
-    """An ``AgentState`` as this release or its neighbours wrote it. Raises ``msgspec.DecodeError``."""
+def read_state(key: bytes, value: bytes, headers: Iterable[tuple[str, bytes | None]]) -> AgentState:
+    """An ``AgentState`` as this release or its neighbours wrote it under its agent_id. Raises ``msgspec.DecodeError``
+    for whatever else stands there."""
     content_type = dict(headers).get(names.CONTENT_TYPE, b"application/json")
-    if content_type not in _DECODERS:
-        raise msgspec.DecodeError(f"the content-type {content_type!r} is none that a state has")
-    return _DECODERS[content_type].decode(value)
+    if content_type is None or content_type not in _DECODERS:
+        raise msgspec.DecodeError(f"the content-type {content_type!r} is not one of a state")
+    try:
+        state = _DECODERS[content_type].decode(value)
+        known = state.agent_id.encode() == key
+    except (UnicodeError, RecursionError) as error:
+        raise msgspec.DecodeError(str(error)) from error
+    if not known:
+        raise msgspec.DecodeError(f"the state of agent {state.agent_id!r} stands under another key")
+    return state

@@ -3,10 +3,9 @@
 import asyncio
 
 import structlog
-from aiokafka.errors import KafkaError
 
-from bridge.kafka import KafkaUnavailableError
-from bridge.kafka.clients import Clients, NoTransactionsError
+from bridge.kafka.clients import Clients
+from bridge.kafka.errors import KafkaError, NoTransactionsError
 from bridge.kafka.topics import ensure_topics
 from bridge.settings import TopicsSettings
 from bridge.telemetry.metrics import METRICS
@@ -33,7 +32,7 @@ class Preflight:
         while True:
             try:
                 await self._check()
-            except (KafkaUnavailableError, KafkaError, OSError, TimeoutError) as error:
+            except (KafkaError, OSError, TimeoutError) as error:
                 METRICS.kafka_errors.labels("start").inc()
                 text = str(error) or type(error).__name__
                 if text != self.waiting_for:

@@ -3,26 +3,22 @@
 import base64
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
-if TYPE_CHECKING:
-    from aiokafka.structs import ConsumerRecord
+from bridge import headers as names
+from bridge.agents.injection import Message
+from bridge.printable import printable
 
 Value = dict[str, Any]
 
 
-def printable(text: str) -> str:
-    """Without control characters: what is in Kafka was written by others, and a terminal obeys some of them."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
-
-
-def decoded(message: "ConsumerRecord") -> Any:
+def decoded(message: Message) -> Any:
     """The value, by its content-type header; bytes that are not what that says come back as they are."""
     if message.value is None:
         return None
-    content_type = dict(message.headers).get("content-type", b"").partition(b";")[0].strip().lower()
+    content_type = (dict(message.headers).get(names.CONTENT_TYPE) or b"").partition(b";")[0].strip().lower()
     decode: Callable[[bytes], Any] = msgspec.msgpack.decode if b"msgpack" in content_type else msgspec.json.decode
     try:
         value = decode(message.value)
@@ -32,7 +28,7 @@ def decoded(message: "ConsumerRecord") -> Any:
     return value
 
 
-def as_json(message: "ConsumerRecord") -> str:
+def as_json(message: Message) -> str:
     """One JSON object on one line; a value that cannot be decoded is null, with its bytes in ``value_base64``."""
     value = decoded(message)
     record: Value = {
@@ -41,7 +37,7 @@ def as_json(message: "ConsumerRecord") -> str:
         "offset": message.offset,
         "timestamp": _time(message),
         "key": None if message.key is None else _text(message.key),
-        "headers": {name: _text(content) for name, content in message.headers},
+        "headers": {name: None if content is None else _text(content) for name, content in message.headers},
         "value": None if isinstance(value, bytes) else value,
     }
     if isinstance(value, bytes):
@@ -49,10 +45,10 @@ def as_json(message: "ConsumerRecord") -> str:
     return msgspec.json.encode(record).decode()
 
 
-def as_line(message: "ConsumerRecord", prefix: str) -> str:
-    """Time, topic without the prefix, agent, type, and what tells most."""
+def as_line(message: Message, prefix: str) -> str:
+    """Time, topic without the prefix, agent, type, and the most telling fields."""
     value = decoded(message)
-    headers = {name: _text(content) for name, content in message.headers}
+    headers = names.texts(message.headers)
     kind = value.get("type") if isinstance(value, dict) else None
     summary = _summary(value, headers)
     agent = _text(message.key) if message.key is not None else "-"
@@ -61,8 +57,8 @@ def as_line(message: "ConsumerRecord", prefix: str) -> str:
 
 
 def _summary(value: Any, headers: dict[str, str]) -> str:
-    if "asm_error_code" in headers:
-        return f"{headers['asm_error_code']}: {headers.get('asm_error', '')} ({headers.get('asm_origin', '')})"
+    if names.ERROR_CODE in headers:
+        return f"{headers[names.ERROR_CODE]}: {headers.get(names.ERROR, '')} ({headers.get(names.ORIGIN, '')})"
     if value is None:
         return "(tombstone)"
     if isinstance(value, bytes):
@@ -108,7 +104,7 @@ _TELL: dict[str, Callable[[Value], str]] = {
 }
 
 
-def _time(message: "ConsumerRecord") -> str:
+def _time(message: Message) -> str:
     at = datetime.fromtimestamp(message.timestamp / 1000, UTC)
     return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 

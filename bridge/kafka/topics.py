@@ -9,11 +9,11 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
-from bridge.kafka import KafkaUnavailableError, connected
+from bridge.kafka.clients import open_admin, servers_of
+from bridge.kafka.errors import KafkaUnavailableError
+from bridge.kafka.lifecycle import CALL_DEADLINE, with_deadline
 from bridge.settings import TopicsSettings
 
-_DEADLINE = 15.0
-"""Seconds for one call to the admin interface, and for new topics to be seen."""
 _MIB = 1024 * 1024
 
 
@@ -87,25 +87,35 @@ async def ensure_topics(
     ``connection`` is what every aiokafka client takes. Safe to repeat, and to run in several processes at once. Raises
     ``KafkaUnavailableError``; a topic that cannot be created or does not fit is told in its result.
     """
-    async with connected(AIOKafkaAdminClient(**connection), _servers(connection)) as admin:
+    async with open_admin(connection) as admin:
         try:
             return await _ensure(admin, settings, create)
         except (KafkaError, TimeoutError) as error:
             raise KafkaUnavailableError(
-                f"Kafka at {_servers(connection)} did not answer about topics ({type(error).__name__}): "
+                f"Kafka at {servers_of(connection)} did not answer about topics ({type(error).__name__}): "
                 "check that the brokers run and that this client may describe topics"
             ) from error
 
 
 async def partition_counts(connection: Mapping[str, Any]) -> dict[str, int]:
     """Full name -> number of partitions, of every topic that this client may see. Raises ``KafkaUnavailableError``."""
-    async with connected(AIOKafkaAdminClient(**connection), _servers(connection)) as admin:
+    async with open_admin(connection) as admin:
         try:
             return await _counts(admin)
         except (KafkaError, TimeoutError) as error:
             raise KafkaUnavailableError(
-                f"Kafka at {_servers(connection)} does not tell its topics: {error!r}"
+                f"Kafka at {servers_of(connection)} does not list its topics: {error!r}"
             ) from error
+
+
+async def partitions_of(connection: Mapping[str, Any], topic: str) -> int:
+    """How many partitions a topic has. Raises ``KafkaUnavailableError``, also if it does not exist."""
+    counts = await partition_counts(connection)
+    if topic not in counts:
+        raise KafkaUnavailableError(
+            f"the topic {topic} does not exist: check topics.prefix, or run `asm-bridge topics create`"
+        )
+    return counts[topic]
 
 
 async def _ensure(admin: AIOKafkaAdminClient, settings: TopicsSettings, create: bool) -> list[TopicResult]:
@@ -122,15 +132,14 @@ async def _ensure(admin: AIOKafkaAdminClient, settings: TopicsSettings, create: 
 
 
 async def _counts(admin: AIOKafkaAdminClient) -> dict[str, int]:
-    async with asyncio.timeout(_DEADLINE):
-        # Asked for all: to ask for one by name would create it on brokers that create topics automatically.
-        topics = await admin.describe_topics()
+    # Asked for all: to ask for one by name would create it on brokers that create topics automatically.
+    topics = await with_deadline(admin.describe_topics())
     return {topic["topic"]: len(topic["partitions"]) for topic in topics if topic["error_code"] == 0}
 
 
 async def _visible(admin: AIOKafkaAdminClient, names: Iterable[str]) -> dict[str, int]:
     """The counts, once every named topic is among them: a new topic takes a moment to be known."""
-    async with asyncio.timeout(_DEADLINE):
+    async with asyncio.timeout(CALL_DEADLINE):
         while not set(names) <= (counts := await _counts(admin)).keys():  # noqa: ASYNC110 - Kafka has no event for it
             await asyncio.sleep(0.05)
     return counts
@@ -155,8 +164,7 @@ async def _create(admin: AIOKafkaAdminClient, topic: Topic, settings: TopicsSett
 
 async def _send(admin: AIOKafkaAdminClient, new: NewTopic) -> tuple[str, str] | None:
     """None, or the kind of error and what the broker said."""
-    async with asyncio.timeout(_DEADLINE):
-        response = await admin.create_topics([new], timeout_ms=int(_DEADLINE * 1000))
+    response = await with_deadline(admin.create_topics([new], timeout_ms=int(CALL_DEADLINE * 1000)))
     _, code, message = response.topic_errors[0]
     if code == 0:
         return None
@@ -165,13 +173,12 @@ async def _send(admin: AIOKafkaAdminClient, new: NewTopic) -> tuple[str, str] | 
 
 
 async def _describe(admin: AIOKafkaAdminClient, names: list[str]) -> dict[str, dict[str, str]]:
-    """Configs by topic; of a broker that does not tell them, none."""
+    """Configs by topic; none if the broker does not report them."""
     if not names:
         return {}
     resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in names]
     try:
-        async with asyncio.timeout(_DEADLINE):
-            responses = await admin.describe_configs(resources)
+        responses = await with_deadline(admin.describe_configs(resources))
     except (KafkaError, TimeoutError):
         return {}
     found = [resource for response in responses for resource in response.to_object()["resources"]]
@@ -198,7 +205,7 @@ def _check(
         if key in expected and key in actual and not _fits(key, actual[key], expected[key])
     ]
     untold = [key for key in _CHECKED if key in expected and key not in actual]
-    notes = (f"not checked, because the broker does not tell: {', '.join(untold)}",) if untold else ()
+    notes = (f"not checked, because the broker does not report: {', '.join(untold)}",) if untold else ()
     return TopicResult(name, "differs" if problems else "exists", counts[name], tuple(problems), notes)
 
 
@@ -220,8 +227,3 @@ def _fits(key: str, actual: str, expected: str) -> bool:
 
 def _asked(key: str, expected: str) -> str:
     return f"at least {expected}" if key == "max.message.bytes" else expected
-
-
-def _servers(connection: Mapping[str, Any]) -> str:
-    servers = connection["bootstrap_servers"]
-    return servers if isinstance(servers, str) else ",".join(servers)

@@ -72,7 +72,7 @@ def sessions_page(snapshot: Snapshot, query: Query) -> SessionsPage:
 
 def is_sick(watched: Watched) -> bool:
     agent = watched.agent
-    return agent.entry is not None and (agent.trouble is not None or agent.state.lost is not None)
+    return agent.entry is not None and (agent.problem is not None or agent.state.lost is not None)
 
 
 def _fits(watched: Watched, condition: Condition | None) -> bool:
@@ -93,7 +93,7 @@ def _matches(watched: Watched, search: str) -> bool:
 
 def _view(watched: Watched, now: float) -> SessionView:
     partition, agent = watched
-    state, trouble, asked = agent.state, agent.trouble if is_sick(watched) else None, agent.entry is not None
+    state, trouble, asked = agent.state, agent.problem if is_sick(watched) else None, agent.entry is not None
     reason = trouble.reason if trouble else state.lost.reason if state.lost and asked else None
     return SessionView(
         agent_id=state.agent_id,
@@ -106,6 +106,6 @@ def _view(watched: Watched, now: float) -> SessionView:
         asm_session_sid=state.asm_session_sid,
         status_desc=state.status.status_desc if state.status else None,
         last_answer_seconds=round(max(0.0, now - agent.answered_at), 1) if asked else None,
-        pending=len(agent.pending.entries),
+        pending=len(agent.pending.injections),
         labels=state.labels,
     )

@@ -24,9 +24,9 @@ class Readiness:
         if not self._follower.whole.is_set():
             return "the registry has not been read yet: is Kafka reachable?"
         member, owners = self._assignment.member, self._assignment.owners
-        if member is None or not member.joined:
+        if member is None or not member.is_member:
             return "not in the consumer group yet, or a rebalance is in progress"
-        if not member.holds():
+        if not member.is_current():
             return "Kafka has not answered a heartbeat within the session time-out"
         if not owners:
             return "owns no partition: there are more processes than partitions"

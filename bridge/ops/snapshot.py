@@ -52,7 +52,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
 
     def arrivals(self) -> list[float]:
         """When each of the injections that wait arrived, in seconds since 1970."""
-        return [entry.received_at for one in self.agents() for entry in one.agent.pending.entries]
+        return [injection.received_at for one in self.agents() for injection in one.agent.pending.injections]
 
 
 StatusSource = Callable[[], Snapshot]

@@ -173,7 +173,7 @@ def _agents(snapshot: Snapshot) -> AgentCounts:
     for one in snapshot.agents():
         conditions[one.agent.condition] += 1
         if is_sick(one):
-            trouble, lost = one.agent.trouble, one.agent.state.lost
+            trouble, lost = one.agent.problem, one.agent.state.lost
             reasons[trouble.reason if trouble else lost.reason if lost else "unknown"] += 1
     return AgentCounts(conditions.total(), dict(conditions), reasons.total(), dict(reasons.most_common()))
 

@@ -5,9 +5,9 @@ import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 
 import structlog
-from aiokafka.errors import KafkaError
 
 from bridge.agents.injection import Message
+from bridge.kafka.errors import KafkaError
 from bridge.kafka.group import ConsumerGroupMember
 from bridge.kafka.partitioner import partition_for
 from bridge.partitions.owner import PartitionOwner, Shared
@@ -39,7 +39,7 @@ class Assignment:
 
     def is_current(self) -> bool:
         """Whether this process may act as owner: one that was paused must not send what another one sends by now."""
-        return self.member is not None and self.member.holds()
+        return self.member is not None and self.member.is_current()
 
     async def run(self) -> None:
         """Be a member of the group until drained or cancelled; a member that Kafka excludes for good joins again."""

@@ -11,14 +11,15 @@ from dataclasses import dataclass, field
 
 import msgspec
 import structlog
-from aiokafka.errors import KafkaError
-from aiokafka.structs import TopicPartition
 
 from asm_bridge_schemas.records import AgentState
 from bridge.agents.step import DeadLetter, Step
-from bridge.kafka.clients import Clients, bounded
+from bridge.kafka.clients import Clients
 from bridge.kafka.encoding import Encoder, Outgoing, read_state
+from bridge.kafka.errors import KafkaError
+from bridge.kafka.lifecycle import with_deadline
 from bridge.kafka.producer import PartitionProducer
+from bridge.kafka.reading import read_to_end
 from bridge.partitions.offsets import CommitMetadata, OffsetTracker
 from bridge.telemetry import tracing
 from bridge.telemetry.metrics import METRICS
@@ -89,7 +90,7 @@ class Journal:
         self.states = await self._read_states()
         self._written = set(self.states)
         self._unwatched = {agent_id for agent_id, state in self.states.items() if state.stream_id is None}
-        offset, text = await self._clients.committed(TopicPartition(self._clients.topic("inject"), self.partition))
+        offset, text = await self._clients.committed((self._clients.topic("inject"), self.partition))
         # Without an offset the partition never had an owner, or the group's offsets have expired.
         metadata = CommitMetadata.decode(text) if offset is not None else CommitMetadata(clean=not self.states)
         self.offsets = OffsetTracker(offset or 0)
@@ -189,7 +190,7 @@ class Journal:
         write = self._transaction if self._clients.exactly_once else self._in_turn
         try:
             with METRICS.commit_seconds.time():
-                await bounded(write(messages, states, offset))
+                await with_deadline(write(messages, states, offset))
         except (KafkaError, TimeoutError, AssertionError) as error:
             METRICS.commits.labels("failed").inc()
             METRICS.kafka_errors.labels("commit").inc()
@@ -216,18 +217,20 @@ class Journal:
             await self._commit_offset(self.partition, *offset)
 
     async def _read_states(self) -> dict[str, AgentState]:
-        states: dict[str, AgentState] = {}
+        states: dict[bytes, AgentState] = {}
         logged_at = time.monotonic()
-        topic = TopicPartition(self._clients.topic("agent-state"), self.partition)
-        async for message in self._clients.read_whole(topic):
+        partition = (self._clients.topic("agent-state"), self.partition)
+        async for message in read_to_end(self._clients.connection, [partition]):
             if time.monotonic() - logged_at >= 1:
                 logged_at = time.monotonic()
                 log.info("partition.recovering", partition=self.partition, states=len(states))
-            agent_id = message.key.decode()
-            states.pop(agent_id, None)
+            key = message.key or b""
+            states.pop(key, None)
             if message.value is not None:
                 try:
-                    states[agent_id] = read_state(message.value, message.headers)
+                    states[key] = read_state(key, message.value, message.headers)
                 except msgspec.DecodeError as error:  # another program's: its agent begins a new stream
+                    METRICS.kafka_errors.labels("state").inc()
+                    agent_id = key.decode(errors="backslashreplace")
                     log.error("state.unreadable", agent_id=agent_id, partition=self.partition, error=error)  # noqa: TRY400
-        return states
+        return {state.agent_id: state for state in states.values()}

@@ -2,18 +2,19 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import structlog
-from aiokafka.errors import KafkaError
 
+from bridge.agents.agent import Agent
 from bridge.agents.injection import Message
-from bridge.kafka.clients import Clients, NoTransactionsError
+from bridge.kafka.clients import Clients
 from bridge.kafka.encoding import Encoder
+from bridge.kafka.errors import KafkaError
 from bridge.kafka.group import ConsumerGroupMember
 from bridge.partitions.journal import Journal, PartitionLost
-from bridge.partitions.watcher import PartitionAgents, Policy, Schedule
+from bridge.partitions.watcher import PartitionAgents, Policy
 from bridge.registry.registry import Registry
 from bridge.telemetry.metrics import METRICS
 
@@ -33,7 +34,7 @@ class Shared:
     clients: Clients
     encoder: Encoder
     registry: Registry
-    schedule: Schedule
+    reschedule: Callable[[Agent, PartitionAgents], None]
     policy: Policy
 
 
@@ -61,12 +62,12 @@ class PartitionOwner:
         while True:
             try:
                 await self._own()
-            except (PartitionLost, NoTransactionsError, KafkaError, TimeoutError) as error:
+            except (PartitionLost, KafkaError, TimeoutError) as error:
                 METRICS.partitions_lost.inc()
                 log.warning("partition.lost", partition=self.partition, error=error)
             finally:
                 await self._release()
-            await self._group.confirmed()
+            await self._group.next_heartbeat()
 
     async def _own(self) -> None:
         """Journal and agents are made afresh: what a late answer still appends to the former ones is never written."""
@@ -74,7 +75,7 @@ class PartitionOwner:
         journal = self._journal = Journal(self.partition, shared.clients, shared.encoder, self._group.commit)
         clean = await journal.recover()
         repeated_below = 0 if clean else await self._group.end_offset(self.partition)
-        agents = PartitionAgents(journal, shared.partitions, shared.registry, shared.schedule, shared.policy)
+        agents = PartitionAgents(journal, shared.partitions, shared.registry, shared.reschedule, shared.policy)
         self.agents = agents
         agents.begin(repeated_below)
         self._group.read_from(self.partition, journal.offsets.position)

@@ -1,35 +1,26 @@
-"""The agents of one owned partition: the registry's wishes, the inbox's entries, the clock's deadlines."""
+"""The agents of one owned partition: the registry's wishes, the inbox's events, the clock's deadlines."""
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from asm_bridge_schemas.records import AgentState
-from bridge.agents.agent import Agent, Instant
-from bridge.agents.injection import MAX_BYTES, Message, is_utf8, read_entry
-from bridge.agents.queue import Limits
+from bridge.agents.agent import Agent
+from bridge.agents.injection import MAX_BYTES, Message, is_utf8, read_injection
 from bridge.agents.step import DeadLetter, Step
 from bridge.backoff import Backoff
-from bridge.clock import rfc3339
+from bridge.clock import Instant, rfc3339
 from bridge.headers import ORIGIN, RECEIVED_AT
 from bridge.kafka.encoding import Outgoing
 from bridge.kafka.partitioner import partition_for
 from bridge.partitions.journal import Journal
 from bridge.record_id import RecordId
 from bridge.registry.registry import InvalidEntry, Registry
+from bridge.settings.model import InjectionSettings
 from bridge.telemetry import tracing
 
 _PENDING_BYTES = 64 * 1024 * 1024
 """Events waiting in one partition beyond this stop the reading of its inbox."""
-
-
-class Schedule(Protocol):
-    """Who asks the agents; ``poke`` asks at once one that has something to say."""
-
-    def add(self, agent: Agent, home: "PartitionAgents") -> None: ...
-    def remove(self, agent: Agent) -> None: ...
-    def poke(self, agent: Agent) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,55 +28,66 @@ class Policy:
     """How agents are watched; ``interval`` in seconds, for those whose registry entry names none."""
 
     interval: float
-    limits: Limits
+    injection: InjectionSettings
     backoff: Backoff
     clock: Callable[[], Instant]
 
 
 class PartitionAgents:
-    """Watches the agents whose partition this is, and hands them their entries. Everything it decides is appended as
-    a step."""
+    """Watches the agents of a partition, and hands them their events. Everything it decides is appended as a step.
+
+    ``reschedule(agent, self)`` is called when an agent is to be polled otherwise than before, or at once: see
+    ``watches`` and ``Agent.urgent``.
+    """
 
     def __init__(
-        self, journal: Journal, partitions: int, registry: Registry, schedule: Schedule, policy: Policy
+        self,
+        journal: Journal,
+        partitions: int,
+        registry: Registry,
+        reschedule: Callable[[Agent, "PartitionAgents"], None],
+        policy: Policy,
     ) -> None:
         self._journal = journal
         self._partitions = partitions
         self._registry = registry
-        self._schedule = schedule
+        self._reschedule = reschedule
         self._policy = policy
         self._agents: dict[str, Agent] = {}
         self._waiting: set[Agent] = set()
         self._leaving: set[Agent] = set()
-        self._flying: set[Agent] = set()
-        self._landed = asyncio.Event()
+        self._poll_finished = asyncio.Event()
+        self._ended = False
         self._repeated_below = 0
         self.active = False
 
     def begin(self, repeated_below: int) -> None:
-        """Watch who is to be watched. Entries below ``repeated_below`` may have been sent by the last owner."""
+        """Watch the agents of the registry. Events below ``repeated_below`` may have been sent by the last owner."""
         self._repeated_below = repeated_below
         self.active = True
-        for agent_id in {*self._journal.states, *self._registry.of(self._journal.partition, self._partitions)}:
+        for agent_id in {
+            *self._journal.states,
+            *self._registry.agents_of_partition(self._journal.partition, self._partitions),
+        }:
             self.sync(agent_id)
-        for bad in self._registry.bad():
+        for bad in self._registry.invalid_entries():
             self.dead_letter(bad)
 
     async def quiesce(self) -> None:
-        """Poll no more, and wait for the requests under way."""
+        """Poll no more, and wait for the requests in flight."""
         self.active = False
-        while self._flying:
-            self._landed.clear()
-            await self._landed.wait()
+        while any(agent.in_flight for agent in self._agents.values()):
+            self._poll_finished.clear()
+            await self._poll_finished.wait()
 
     def resume(self) -> None:
         self.active = True
 
     def end(self) -> None:
-        """The partition has another owner now, or is to be recovered: forget everything."""
-        self.active = False
+        """The partition has another owner, or is to be read again: poll no agent any more."""
+        self.active, self._ended = False, True
         for agent in self._agents.values():
-            self._schedule.remove(agent)
+            self._reschedule(agent, self)
 
     def __len__(self) -> int:
         return len(self._agents)
@@ -95,35 +97,37 @@ class PartitionAgents:
 
     @property
     def clean(self) -> bool:
-        """Whether the next owner can be sure that none of the entries that wait has been sent."""
+        """Whether the next owner can be sure that none of the events that wait has been sent."""
         unread = self._journal.offsets.position < self._repeated_below  # handed over again before they were read
         return not unread and not any(
-            entry.possibly_processed for agent in self._waiting for entry in agent.pending.entries
+            injection.possibly_processed for agent in self._waiting for injection in agent.pending.injections
         )
 
-    # -- for the schedule
+    # -- for the poller
 
     @property
     def accepting(self) -> bool:
         return self.active and self._journal.accepting
 
-    def flying(self, agent: Agent) -> None:
-        """A request of the agent's is under way."""
-        self._flying.add(agent)
+    def watches(self, agent: Agent) -> bool:
+        """Whether the agent is to be polled."""
+        return agent.entry is not None and agent not in self._leaving and not self._ended
 
     def append(self, step: Step | None) -> None:
         if step is not None:
             self._journal.append(step)
 
-    def settled(self, agent: Agent) -> None:
-        """An agent's request has ended."""
-        self._flying.discard(agent)
-        if not self._flying:
-            self._landed.set()
-        if agent in self._leaving:
-            self._leaving.discard(agent)
-            self.sync(agent.state.agent_id)
-        self._forget(agent)
+    def poll_finished(self, agent: Agent, step: Step | None) -> None:
+        """A request of the agent has ended, and ``step`` is what came of it."""
+        try:
+            self.append(step)
+        finally:
+            if not self.active:
+                self._poll_finished.set()
+            if agent in self._leaving:
+                self._leaving.discard(agent)
+                self.sync(agent.state.agent_id)
+            self._forget(agent)
 
     # -- the registry
 
@@ -131,23 +135,23 @@ class PartitionAgents:
         """Make an agent what the registry says of it."""
         agent, registered, at = self._agents.get(agent_id), self._registry.get(agent_id), self._policy.clock()
         if registered is None:
-            if agent is not None and agent.in_flight is not None and agent.in_flight.entries:
-                self._leaving.add(agent)  # what it sends now is still told in its stream
-                self._schedule.remove(agent)
+            if agent is not None and agent.in_flight is not None and agent.in_flight.injections:
+                self._leaving.add(agent)  # what becomes of its events still belongs to its stream
+                self._reschedule(agent, self)
                 return
             stale = agent is not None and agent.entry is not None
             if stale or (agent is None and self._is_watched(agent_id)):
                 agent = agent or self._agent(agent_id)
                 self.append(agent.unwatch(at))
-                self._schedule.remove(agent)
+                self._reschedule(agent, self)
                 self._forget(agent)
             return
         agent = agent or self._agent(agent_id)
         if agent.entry != registered.entry:
             self.append(agent.watch(registered.entry, self._policy.interval, at))
-        agent.sick = self._registry.sick(agent_id)
-        self._schedule.add(agent, self)
-        self._schedule.poke(agent)
+        self._leaving.discard(agent)
+        agent.unpollable = self._registry.unpollable(agent_id)
+        self._reschedule(agent, self)
 
     def dead_letter(self, bad: InvalidEntry) -> None:
         """A registry entry that cannot be read becomes a dead letter, once, without its value: it may hold a token."""
@@ -170,30 +174,30 @@ class PartitionAgents:
 
     @property
     def has_room(self) -> bool:
-        return sum(entry.size for agent in self._waiting for entry in agent.pending.entries) < _PENDING_BYTES
+        return sum(injection.size for agent in self._waiting for injection in agent.pending.injections) < _PENDING_BYTES
 
     def _take(self, message: Message) -> None:
         home = None if message.key is None else partition_for(message.key, self._partitions)
         if message.key is None or (home != self._journal.partition and is_utf8(message.key)):
-            self._put_in_place(message, home)
+            self._relocate(message, home)
             return
-        entry = read_entry(message, self._policy.limits.ttl, message.offset < self._repeated_below)
-        agent = self._agents.get(entry.agent_id) or self._agent(entry.agent_id)
+        injection = read_injection(message, self._policy.injection.ttl, message.offset < self._repeated_below)
+        agent = self._agents.get(injection.agent_id) or self._agent(injection.agent_id)
         state = agent.state
-        if entry.offset <= state.inbox_offset and entry.offset not in state.inbox_open:
-            self._journal.offsets.completed(entry.offset)
+        if injection.offset <= state.inbox_offset and injection.offset not in state.inbox_open:
+            self._journal.offsets.completed(injection.offset)
             self._forget(agent)
             return
-        tracing.received(entry)
-        self.append(agent.take(entry, self._policy.clock()))
+        tracing.received(injection)
+        self.append(agent.take(injection, self._policy.clock()))
         if agent.pending:
             self._waiting.add(agent)
-            self._schedule.poke(agent)
+            self._reschedule(agent, self)
         else:
             self._forget(agent)
 
-    def _put_in_place(self, message: Message, home: int | None) -> None:
-        """A record without an agent is put away; one in the wrong partition is moved. Both once, and in order."""
+    def _relocate(self, message: Message, home: int | None) -> None:
+        """A record without an agent becomes a dead letter; one in the wrong partition is moved: once, and in order."""
         self._journal.offsets.completed(message.offset)
         if message.offset <= self._journal.metadata.relocated_up_to:
             return
@@ -218,7 +222,7 @@ class PartitionAgents:
         self._journal.advance(relocated_up_to=message.offset)
 
     def sweep(self) -> None:
-        """Finish the entries whose time has come."""
+        """Finish the injections whose time is over."""
         at = self._policy.clock()
         for agent in list(self._waiting):
             self.append(agent.sweep(at))
@@ -235,7 +239,9 @@ class PartitionAgents:
 
     def _agent(self, agent_id: str) -> Agent:
         state = self._journal.states.get(agent_id) or AgentState(agent_id=agent_id)
-        agent = self._agents[agent_id] = Agent(state, self._policy.limits, self._policy.backoff, self._policy.clock())
+        agent = self._agents[agent_id] = Agent(
+            state, self._policy.injection, self._policy.backoff, self._policy.clock()
+        )
         return agent
 
     def _is_watched(self, agent_id: str) -> bool:

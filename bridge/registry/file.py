@@ -59,7 +59,9 @@ def read_sessions(text: str, name: str) -> dict[str, SessionEntry]:
 def check_agent_id(agent_id: object) -> str:
     """The agent_id, if it is one. Raises ``CommandError``."""
     if not isinstance(agent_id, str) or not agent_id.strip() or not agent_id.isprintable():
-        raise CommandError("malformed_entry", "agent_id is missing: give it a name, as text without control characters")
+        raise CommandError(
+            "malformed_entry", "agent_id is missing or invalid: it must be text without control characters"
+        )
     return agent_id
 
 
@@ -131,7 +133,7 @@ def _agent_id(table: Any) -> str | None:
 
 def _entry(table: Any) -> SessionEntry:
     if not isinstance(table, dict):
-        raise CommandError("malformed_entry", "is no table (TOML) or object (JSON)")
+        raise CommandError("malformed_entry", "is not a table (TOML) or an object (JSON)")
     check_agent_id(table.get("agent_id"))
     return session_entry({name: value for name, value in table.items() if name != "agent_id"})
 

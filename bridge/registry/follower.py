@@ -4,12 +4,11 @@ import asyncio
 from collections.abc import Mapping
 
 import structlog
-from aiokafka.errors import KafkaError
-from aiokafka.structs import TopicPartition
 
 from asm_bridge_schemas.commands import SessionEntry
-from bridge.kafka import KafkaUnavailableError
 from bridge.kafka.clients import Clients
+from bridge.kafka.errors import KafkaError
+from bridge.kafka.reading import open_reader
 from bridge.registry.file import changes
 from bridge.registry.registry import Registry
 from bridge.registry.topic import write_registry
@@ -43,17 +42,18 @@ class RegistryFollower:
         failures = RepeatFilter()
         while True:
             try:
-                async for messages, at_end in self._clients.follow(TopicPartition(self._topic, 0)):
-                    for message in messages:
-                        if message.offset > read:
-                            self._registry.read(message)
-                            read = message.offset
-                    if at_end and read >= written and not self.whole.is_set():
-                        written = await self._register()
-                        if read >= written:
-                            self.whole.set()
-                            log.info("registry.read", agents=len(self._registry))
-            except (KafkaUnavailableError, KafkaError, OSError, TimeoutError) as error:
+                async with open_reader(self._clients.connection, [(self._topic, 0)]) as reader:
+                    while True:
+                        if reader.at_end and read >= written and not self.whole.is_set():
+                            written = await self._register()
+                            if read >= written:
+                                self.whole.set()
+                                log.info("registry.read", agents=len(self._registry))
+                        for message in await reader.fetch():
+                            if message.offset > read:
+                                self._registry.read(message)
+                                read = message.offset
+            except (KafkaError, OSError, TimeoutError) as error:
                 METRICS.kafka_errors.labels("registry").inc()
                 if failures.is_new(error):
                     log.warning("registry.read_failed", error=error)

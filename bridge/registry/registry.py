@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import structlog
-from aiokafka.structs import ConsumerRecord
 
 from asm_bridge_schemas.commands import CommandError, SessionEntry, read_session_entry
-from bridge.agents.agent import Unpollable
+from bridge.agents.health import Unpollable
+from bridge.agents.injection import Message
 from bridge.kafka.partitioner import key_hash
 from bridge.record_id import RecordId
 from bridge.telemetry.metrics import METRICS
@@ -27,7 +27,7 @@ class Registered:
 
 @dataclass(frozen=True, slots=True)
 class InvalidEntry:
-    """The last entry of a key, where it could not be read. Its value is not kept: it may be a token."""
+    """The last entry of a key that could not be read. Its value is not kept: it may be a token."""
 
     offset: int
     key: bytes
@@ -37,14 +37,14 @@ class InvalidEntry:
 
 
 class Registry:
-    """The registry's picture. ``changed(agent_id)`` and ``refused(bad)`` are called as records come in.
+    """The registry as read so far. ``changed(agent_id)`` and ``refused(entry)`` are called as records come in.
 
-    A bad entry leaves the last good one in force.
+    An invalid entry leaves the last good one in force.
     """
 
     def __init__(self, changed: Callable[[str], None], refused: Callable[[InvalidEntry], None]) -> None:
         self._entries: dict[str, Registered] = {}
-        self._bad: dict[bytes, InvalidEntry] = {}
+        self._invalid: dict[bytes, InvalidEntry] = {}
         self._sharing: defaultdict[str | None, dict[str, int]] = defaultdict(dict)
         self._changed = changed
         self._refused = refused
@@ -54,20 +54,20 @@ class Registry:
 
     def entries(self) -> dict[str, SessionEntry]:
         """Those whose last record could be read."""
-        bad = {key.decode(errors="replace") for key in self._bad}
-        return {agent_id: one.entry for agent_id, one in self._entries.items() if agent_id not in bad}
+        invalid = {key.decode(errors="replace") for key in self._invalid}
+        return {agent_id: one.entry for agent_id, one in self._entries.items() if agent_id not in invalid}
 
-    def of(self, partition: int, partitions: int) -> Iterable[str]:
+    def agents_of_partition(self, partition: int, partitions: int) -> Iterable[str]:
         """The agents that belong to a partition."""
         return [agent_id for agent_id, one in self._entries.items() if one.hash % partitions == partition]
 
-    def bad(self) -> list[InvalidEntry]:
-        return sorted(self._bad.values(), key=lambda bad: bad.offset)
+    def invalid_entries(self) -> list[InvalidEntry]:
+        return sorted(self._invalid.values(), key=lambda invalid: invalid.offset)
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    def sick(self, agent_id: str) -> Unpollable | None:
+    def unpollable(self, agent_id: str) -> Unpollable | None:
         """Why an agent must not be polled. Of those that resolve to one session, the one registered first is polled."""
         registered = self._entries[agent_id]
         if registered.entry.asm_session_sid is not None:
@@ -79,20 +79,24 @@ class Registry:
             "session_shared", f"agent {first!r} has the same token: give this one its own, or an asm_session_sid"
         )
 
-    def read(self, message: ConsumerRecord) -> None:
+    def read(self, message: Message) -> None:
         """Take one record of the topic in."""
+        self.put(RecordId(message.topic, message.partition, message.offset), message.key or b"", message.value)
+
+    def put(self, record_id: RecordId, key: bytes, value: bytes | None) -> None:
+        """Take the record of this key and value in."""
         try:
-            agent_id = (message.key or b"").decode()
+            agent_id = key.decode()
             if not agent_id:
                 raise CommandError("malformed_entry", "the key is empty; it must be the agent_id")
-            entry = None if message.value is None else read_session_entry(message.value)
+            entry = None if value is None else read_session_entry(value)
         except UnicodeDecodeError:
-            self._refuse(message, "malformed_entry", "the key is not UTF-8; it must be the agent_id")
+            self._refuse(record_id, key, "malformed_entry", "the key is not UTF-8; it must be the agent_id")
         except CommandError as error:
-            self._refuse(message, error.code, str(error))
+            self._refuse(record_id, key, error.code, str(error))
         else:
-            self._bad.pop(agent_id.encode(), None)
-            self._put(agent_id, None if entry is None else Registered(message.offset, entry, key_hash(agent_id)))
+            self._invalid.pop(key, None)
+            self._put(agent_id, None if entry is None else Registered(record_id.offset, entry, key_hash(agent_id)))
 
     def _put(self, agent_id: str, registered: Registered | None) -> None:
         touched = {agent_id}
@@ -110,13 +114,11 @@ class Registry:
         for name in touched:
             self._changed(name)
 
-    def _refuse(self, message: ConsumerRecord, code: str, text: str) -> None:
+    def _refuse(self, origin: RecordId, key: bytes, code: str, text: str) -> None:
         METRICS.registry_errors.inc()
-        key = message.key or b""
-        origin = RecordId(message.topic, message.partition, message.offset)
-        bad = self._bad[key] = InvalidEntry(message.offset, key, code, text, origin)
+        invalid = self._invalid[key] = InvalidEntry(origin.offset, key, code, text, origin)
         log.warning("registry.entry_refused", key=key.decode(errors="backslashreplace"), code=code, error=text)
-        self._refused(bad)
+        self._refused(invalid)
 
 
 def _first(sharing: dict[str, int]) -> list[str]:

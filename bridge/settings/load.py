@@ -221,4 +221,4 @@ _EXPECTED = {
 def _shown(error: ErrorDetails) -> str:
     value, key = error["input"], _key(error["loc"])
     plain = isinstance(value, str | int | float) and len(str(value)) <= 40
-    return f", and is {value!r}" if plain and key not in SECRETS and key != "asm.proxy" else ""
+    return f", not {value!r}" if plain and key not in SECRETS and key != "asm.proxy" else ""

@@ -65,7 +65,7 @@ class AsmSettings(Section):
 
     def transport_arguments(self) -> dict[str, Any]:
         """The arguments for connections to the service."""
-        names = ("ca_file", "connect_timeout", "request_timeout", "max_connections", "http2")
+        names = ("ca_file", "proxy", "connect_timeout", "request_timeout", "max_connections", "http2")
         return {name: getattr(self, name) for name in names}
 
     def problems(self) -> Iterator[Problem]:

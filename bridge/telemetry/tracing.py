@@ -1,7 +1,7 @@
 """OpenTelemetry traces (extra ``otel``), where the environment asks for them; else nothing of it is imported.
 
 Spans: ``inject``, from an entry's arrival to its outcome, in its sender's trace; ``poll``, for requests that carry
-events or tell something, below the ``inject`` of the first event that it carries; ``commit``, linked to the polls and
+events or report something, below the ``inject`` of the first event that it carries; ``commit``, linked to the polls and
 injections whose records it writes. Attributes are named as in OpenTelemetry's semantic conventions for messaging
 (Kafka) and HTTP; our own begin with ``asm.``.
 
@@ -21,34 +21,22 @@ from typing import TYPE_CHECKING, Any, ParamSpec
 import structlog
 
 from asm_bridge_schemas.records import InjectionCompleted
+from bridge.agents.trace import Trace
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter
     from opentelemetry.trace import Span, SpanContext, Tracer
 
-    from bridge.agents.agent import PollRequest
-    from bridge.agents.injection import Entry
+    from bridge.agents.injection import Injection
+    from bridge.agents.request import PollRequest
     from bridge.agents.step import Step
 
 log = structlog.get_logger()
 
 P = ParamSpec("P")
-Headers = Sequence[tuple[str, bytes | None]]
-
 INSTALL = "pip install 'asm-kafka-bridge[otel]'"
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 _FLUSH_WITHIN = 5.0
-_TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
-"""W3C Trace Context, section 3.2; what does not look like it is dropped, as the standard has it."""
-_LONGEST_STATE = 512
-
-
-@dataclass(slots=True)
-class Trace:
-    """Where an injection stands in its sender's trace: what its outcome's headers say; our span, open until then."""
-
-    headers: tuple[tuple[str, bytes], ...]
-    span: "Span | None" = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,16 +46,6 @@ class _On:
 
 
 _on: _On | None = None
-
-
-def incoming(headers: Headers) -> Trace | None:
-    """What a record of the inbox says of its sender's trace."""
-    found = {name: value for name, value in headers if value is not None and name in ("traceparent", "tracestate")}
-    if not _TRACEPARENT.fullmatch(found.get("traceparent", b"")):
-        return None
-    if len(found.get("tracestate", b"")) > _LONGEST_STATE:
-        del found["tracestate"]
-    return Trace(tuple(found.items()))
 
 
 # -- on and off
@@ -142,30 +120,31 @@ def _switch(tracer: "Tracer | None", group_id: str = "") -> None:
 # -- spans
 
 
-def _harmless(tell: Callable[P, None]) -> Callable[P, None]:
+def _harmless(record: Callable[P, None]) -> Callable[P, None]:
     """Nothing when tracing is off; when it is on, a fault of it costs a span, never a record."""
 
-    @functools.wraps(tell)
-    def told(*args: P.args, **kwargs: P.kwargs) -> None:
+    @functools.wraps(record)
+    def recorded(*args: P.args, **kwargs: P.kwargs) -> None:
         if _on is not None:
             try:
-                tell(*args, **kwargs)
+                record(*args, **kwargs)
             except Exception as error:
                 log.exception("span.lost", error=error)
 
-    return told
+    return recorded
 
 
 @_harmless
-def received(entry: "Entry") -> None:
-    """An entry was taken in: its ``inject`` begins, and is what its outcome refers to."""
+def received(injection: "Injection") -> None:
+    """An injection was taken in: its ``inject`` begins, and is what its outcome refers to."""
     assert _on is not None
     from opentelemetry.trace import SpanKind, set_span_in_context
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
     w3c = TraceContextTextMapPropagator()
-    carrier = {name: value.decode(errors="replace") for name, value in entry.trace.headers} if entry.trace else {}
-    topic, partition, offset = entry.origin
+    headers = injection.trace.headers if injection.trace else ()
+    carrier = {name: value.decode(errors="replace") for name, value in headers}
+    topic, partition, offset = injection.origin
     span = _on.tracer.start_span(
         "inject",
         w3c.extract(carrier),
@@ -174,36 +153,36 @@ def received(entry: "Entry") -> None:
             **_kafka("inject", "process", str(partition)),
             "messaging.destination.name": topic,
             "messaging.kafka.offset": offset,
-            "messaging.kafka.message.key": entry.agent_id,
-            "messaging.message.id": entry.injection_id,
+            "messaging.kafka.message.key": injection.agent_id,
+            "messaging.message.id": injection.injection_id,
         },
-        start_time=int(min(entry.received_at, time.time()) * 1e9),
+        start_time=int(min(injection.received_at, time.time()) * 1e9),
     )
     carrier = {}
     w3c.inject(carrier, set_span_in_context(span))
-    entry.trace = Trace(tuple((name, value.encode()) for name, value in carrier.items()), span)
+    injection.trace = Trace(tuple((name, value.encode()) for name, value in carrier.items()), span)
 
 
 @_harmless
-def polled(ask: "PollRequest", step: "Step | None", sent: float, status: int | None, error: str | None = None) -> None:
-    """A request was answered, or failed with ``error``; ``sent`` is when it went out (monotonic).
+def polled(request: "PollRequest", step: "Step | None", status: int | None, error: str | None = None) -> None:
+    """A request was answered, or failed with ``error``.
 
-    One that carries no event and tells nothing makes no span: of thousands of polls a second, most are such.
+    One that carries no event and reports nothing makes no span: of thousands of polls a second, most are such.
     """
-    if step is None and not ask.entries:
+    if step is None and not request.injections:
         return
     assert _on is not None
     from opentelemetry.trace import Link, SpanKind, set_span_in_context
 
     now = time.time_ns()
-    carried = _spans(entry.trace for entry in ask.entries)
+    carried = _spans(injection.trace for injection in request.injections)
     span = _on.tracer.start_span(
         "poll",
         set_span_in_context(carried[0]) if carried else None,
         SpanKind.CLIENT,
-        {"http.request.method": "POST", "asm.call": ask.call, "asm.events": len(ask.entries)},
+        {"http.request.method": "POST", "asm.call": request.call, "asm.events": len(request.injections)},
         [Link(one.get_span_context()) for one in carried[1:]],
-        start_time=now - int((time.monotonic() - sent) * 1e9),
+        start_time=now - int((time.monotonic() - request.sent_at) * 1e9),
     )
     if step is not None:
         span.set_attributes({"asm.agent_id": step.state.agent_id, "asm.records": len(step.records)})

@@ -23,11 +23,12 @@ from rich.text import Text
 
 from bridge.app import Bridge, StartError
 from bridge.kafka import connected
+from bridge.kafka.clients import new_reader
 from bridge.kafka.partitioner import partition_for
-from bridge.kafka.show import as_line, decoded, printable
+from bridge.kafka.show import as_line, decoded
 from bridge.ops.http import free_port
 from bridge.ops.rates import sample
-from bridge.registry.topic import reader
+from bridge.printable import printable
 from bridge.settings import AsmSettings, KafkaSettings, OpsSettings, Settings, TopicsSettings
 from bridge.signals import stop_on_signals
 from bridge.telemetry import logs
@@ -137,7 +138,8 @@ class Demo:
             typer.echo(text)
 
     async def _show(self, settings: Settings) -> None:
-        async with connected(reader(settings.kafka), settings.kafka.bootstrap_servers) as consumer:
+        reader = new_reader(settings.kafka.client_arguments())
+        async with connected(reader, settings.kafka.bootstrap_servers) as consumer:
             consumer.subscribe([settings.topics.name(topic) for topic in SHOWN])
             while True:
                 for messages in (await consumer.getmany(timeout_ms=200)).values():

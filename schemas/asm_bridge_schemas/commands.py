@@ -44,11 +44,11 @@ class SessionEntry(msgspec.Struct, frozen=True, kw_only=True, gc=False, forbid_u
     labels: dict[str, str] = {}
 
 
-class Injection(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class InjectedEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """An event for the agent's next request, in the vendor's snake_case form."""
 
     kind: EventKind
-    event: dict[str, Any]
+    value: dict[str, Any]
     conversation_sid: str | None = None
 
 
@@ -80,7 +80,7 @@ def session_entry(value: Any) -> SessionEntry:
         raise CommandError("malformed_entry", str(error)) from None
 
 
-def read_injection(value: bytes | None, content_type: str | None) -> Injection:
+def read_event(value: bytes | None, content_type: str | None) -> InjectedEvent:
     """The event in an inbox record, JSON unless ``content_type`` says MessagePack; what stands for a time or a number
     in the sample of the vendor's page is left out.
 
@@ -94,7 +94,7 @@ def read_injection(value: bytes | None, content_type: str | None) -> Injection:
     if not kinds:
         _not_an_event("no event is set")
     conversation = event[kinds[0]].get("conversation", {})
-    return Injection(kind=kinds[0], event=event, conversation_sid=conversation.get("conversation_sid"))
+    return InjectedEvent(kind=kinds[0], value=event, conversation_sid=conversation.get("conversation_sid"))
 
 
 _ENTRY_FIELDS = frozenset(SessionEntry.__struct_fields__)

@@ -113,6 +113,7 @@ def shown() -> Record:
         "truncated": False,
         "shown": 9,
         "asm_session_sid": SID,
+        "ends": {SID: 1},
         "pictures": [{"asm_session_sid": SID, "status_desc": d, "last_status_change": n} for d, n in pictures],
         "messages": [{"message": "Well done", "message_timestamp": 5}],
         "calls": [{"calls": [["agent_queue", "4000000000001000003"]]}, {"calls": []}],
@@ -199,7 +200,18 @@ BROKEN_STREAMS: dict[str, Callable[[], list[Record]]] = {
     "messages: [(5, 'Well done')] were shown, and not published": lambda: _renumbered(_without(7)),
     "the state's sequence is 15, the stream says 14": lambda: _without(15),
     "the session at the end is": lambda: story()[:13],
+    "were in view, and not shown so": lambda: _renumbered([*story()[:4], *_gone_and_back(), *story()[4:]]),
+    f"session {SID} was ended 2 times, and ended 1 times": lambda: _renumbered(
+        [*story()[:14], *story()[12:14], *story()[14:]]
+    ),
 }  # fmt: skip
+
+
+def _gone_and_back() -> list[Record]:
+    """As if an answer without calls had come between two answers with one."""
+    entered = story()[3]
+    gone = {**entered, "change": "left", "reason": "gone", "observed_at": AT.format(30)}
+    return [gone, {**entered, "observed_at": AT.format(31)}]
 
 
 def _loss(kind: str) -> Record:
@@ -306,6 +318,33 @@ def test_a_broken_promise_is_caught(evidence: str) -> None:
     given = BROKEN_FACTS[evidence]()
     found = broken_promises(facts(**given))
     assert any(evidence in problem for problem in found), found
+
+
+def _rejected(http_status: int) -> list[Record]:
+    """The event is rejected, and so a dead letter is due that is not there."""
+    told = _with(6, outcome="rejected", http_status=http_status)
+    return _renumbered(record for record in told if record["type"] != "ConversationEventDelivered")
+
+
+def _refused(status: int, alone: bool = True) -> Record:
+    return {"agent_id": AGENT, "event": EVENT, "status": status, "alone": alone}
+
+
+def test_only_the_service_rejects_an_event() -> None:
+    """It is rejected where the service refused it alone, with that status; or where a firewall dislikes it."""
+    evidence = "is rejected with 404, and the service refused it alone with"
+
+    def problems(**given: Any) -> list[str]:
+        return [one for one in broken_promises(facts(_rejected(404), taken=[], **given)) if evidence in one]
+
+    assert len(problems()) == 1
+    assert len(problems(refused=[_refused(404, alone=False)])) == 1
+    assert len(problems(refused=[_refused(400)])) == 1
+    assert problems(refused=[_refused(404)]) == []
+    conversation = {"conversation_sid": MARKER, "reference_id": "marked"}
+    value = json.dumps({"activated_conversation_event": {"conversation": conversation}}).encode()
+    disliked = [Produced(AGENT, HOME, 0, "i1", AGENT.encode(), value, MARKER), facts().produced[1]]
+    assert problems(produced=disliked) == []
 
 
 def test_an_event_that_is_sent_again_says_so() -> None:

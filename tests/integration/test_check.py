@@ -33,7 +33,6 @@ from bridge.testing.brokers.secured import ADMIN, BRIDGE, SecuredBroker
 from bridge.testing.simulator import Options, Simulator, serve
 from bridge.testing.simulator.files import sessions_toml, write_tokens
 
-ROOT = Path(__file__).parents[2]
 NOWHERE = AsmSettings(base_url="http://127.0.0.1:1")
 NO_KAFKA = KafkaSettings(bootstrap_servers="127.0.0.1:1")
 ANY = OpsSettings(listen="127.0.0.1:0")
@@ -158,7 +157,7 @@ async def command(given: dict[str, str], *arguments: str) -> tuple[int | None, s
         *(sys.executable, "-m", "bridge", "check", *arguments),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env=os.environ | {"PYTHONPATH": str(ROOT)} | given,
+        env=os.environ | given,
     )
     out, err = await asyncio.wait_for(process.communicate(), 40)
     return process.returncode, out.decode(), err.decode()
@@ -198,8 +197,11 @@ async def server(answer: bytes | None, context: ssl.SSLContext | None = None) ->
 @pytest.mark.parametrize(
     ("servers", "found"),
     [
-        ("127.0.0.1:1", "127.0.0.1:1: nobody listens there (connection refused) -> check host and port in kafka.boot"),
-        ("kafka.invalid:9092", "kafka.invalid:9092: this name is not known (DNS) -> check kafka.bootstrap_servers"),
+        ("127.0.0.1:1", "127.0.0.1:1: connection refused -> check host and port in kafka.bootstrap_servers"),
+        (
+            "kafka.invalid:9092",
+            "kafka.invalid:9092: the name cannot be resolved (DNS) -> check kafka.bootstrap_servers",
+        ),
     ],
 )
 async def test_a_wrong_bootstrap_address(servers: str, found: str) -> None:
@@ -218,14 +220,14 @@ async def test_what_never_answers_ends_the_check_all_the_same() -> None:
         findings = await examine(settings(kafka=kafka, asm=AsmSettings(base_url=f"http://127.0.0.1:{port}")))
     assert time.monotonic() - begin < 15
     assert "no answer within 5 s" in told(findings, "kafka")
-    assert "no answer in time" in told(findings, "service")
+    assert "no answer within 6 s" in told(findings, "service")
 
 
 async def test_what_is_not_kafka() -> None:
     """Another program's port."""
     async with server(b"HTTP/1.1 400 Bad Request\r\n\r\n") as port:
         findings = await examine(settings(kafka=KafkaSettings(bootstrap_servers=f"127.0.0.1:{port}")))
-    assert "Is this Kafka's port at all?" in told(findings, "kafka")
+    assert "that it is Kafka's" in told(findings, "kafka")
 
 
 @pytest.mark.kafka
@@ -233,7 +235,7 @@ async def test_one_wrong_server_of_two_is_a_warning(kafka: dict[str, Any], boots
     """What `run` can do without is no problem."""
     both = KafkaSettings(bootstrap_servers=f"127.0.0.1:1,{bootstrap_servers}", group_id=kafka["kafka"].group_id)
     findings = await examine(settings(kafka=both, topics=kafka["topics"]))
-    assert told(findings, "kafka").startswith("warning: 127.0.0.1:1: nobody listens there")
+    assert told(findings, "kafka").startswith("warning: 127.0.0.1:1: connection refused")
 
 
 @pytest.mark.kafka
@@ -305,7 +307,7 @@ async def test_a_broker_without_transactions(topics_prefix: str) -> None:
         findings = await examine(settings(**sections))
         sections["kafka"] = KafkaSettings(bootstrap_servers=servers, delivery="at_least_once")
         well = await examine(settings(**sections))
-    assert told(findings, "transactions").startswith("problem: the broker has no transactions")
+    assert told(findings, "transactions").startswith("problem: the broker does not support transactions")
     assert "set kafka.delivery to at_least_once" in told(findings, "transactions")
     assert problems(well) == {"service"}
 
@@ -339,7 +341,7 @@ async def test_a_wrong_password(secured: SecuredBroker) -> None:
     assert "it refuses the login of bridge -> check kafka.sasl_username and kafka.sasl_p" in told(findings, "kafka")
     assert "wr0ng-s3cret" not in str(findings)
     findings = await examine(settings(kafka=login(secured, BRIDGE, sasl_mechanism="SCRAM-SHA-256")))
-    assert "does not take SASL SCRAM-SHA-256" in told(findings, "kafka")
+    assert "does not support SASL SCRAM-SHA-256" in told(findings, "kafka")
     findings = await examine(settings(kafka=KafkaSettings(bootstrap_servers=secured.bootstrap_servers)))
     assert "set kafka.security_protocol to SASL_PLAINTEXT" in told(findings, "kafka")
 
@@ -357,14 +359,14 @@ async def test_rights_that_lack(secured: SecuredBroker, topics_prefix: str) -> N
     assert f"the login bridge lacks Describe, Read on {topics_prefix}sessions" in told(findings, "rights")
     assert f"grant Read on the group {group}" in told(findings, "group")
     assert f"transactional ids that begin with {group}-" in told(findings, "transactions")
-    assert told(findings, "sessions").startswith("skipped: the registry was not read")
+    assert told(findings, "sessions").startswith("skipped: the registry could not be read")
 
     await asyncio.to_thread(secured.grant, ("TOPIC", topics_prefix, "DESCRIBE"), ("GROUP", group, "DESCRIBE"))
     findings = await examine(ours)
     assert f"lacks Write, Read on {topics_prefix}agent-state, {topics_prefix}inject -> grant" in told(
         findings, "rights"
     )
-    assert "not checked, because the broker does not tell" in told(findings, "topics")
+    assert "not checked, because the broker does not report" in told(findings, "topics")
     assert told(findings, "registry").startswith("skipped")
     assert "may not join" in told(findings, "group")
 
@@ -393,7 +395,7 @@ async def test_a_wrong_address(base_url: str, found: str) -> None:
     """Told with the reason; what hangs on the service is skipped."""
     findings = await examine(settings(asm=AsmSettings(base_url=base_url)))
     assert told(findings, "service").startswith(f"problem: {base_url}: {found}")
-    assert told(findings, "tokens").startswith("skipped: the service cannot be asked")
+    assert told(findings, "tokens").startswith("skipped: the service cannot be reached")
 
 
 async def test_a_proxy_that_is_not_there() -> None:
@@ -418,7 +420,7 @@ async def test_a_bad_certificate(authority: Path) -> None:
     async with with_certificate(authority, "good") as base_url:
         assert (await of_service(base_url, **trusted)).startswith("ok: ")
         assert "an authority that is not trusted here -> set asm.ca_file" in await of_service(base_url)
-        assert "closes the connection without an answer" in await of_service(base_url.replace("https", "http"))
+        assert "closed the connection without an answer" in await of_service(base_url.replace("https", "http"))
     async with with_certificate(authority, "other") as base_url:
         assert "use a name that is in the certificate" in await of_service(base_url, **trusted)
     async with with_certificate(authority, "old") as base_url:
@@ -440,7 +442,7 @@ async def test_a_bad_certificate_of_kafka(authority: Path) -> None:
     for name, host, ca, advice in (
         ("good", "127.0.0.1", None, "set kafka.ssl_cafile"),
         ("other", "127.0.0.1", authority / "ca.pem", "use a name that is in the certificate"),
-        ("old", "127.0.0.1", authority / "ca.pem", "have the certificate renewed"),
+        ("old", "127.0.0.1", authority / "ca.pem", "renew the certificate"),
     ):
         context.load_cert_chain(authority / f"{name}.pem", authority / f"{name}.key")
         async with server(None, context) as port:
@@ -448,7 +450,7 @@ async def test_a_bad_certificate_of_kafka(authority: Path) -> None:
             assert advice in told(await examine(settings(kafka=kafka)), "kafka")
     async with serve(Simulator(Options(agents=1))) as base_url:
         kafka = KafkaSettings(bootstrap_servers=base_url.removeprefix("http://"), security_protocol="SSL")
-        assert "no TLS is spoken there" in told(await examine(settings(kafka=kafka)), "kafka")
+        assert "the port does not use TLS" in told(await examine(settings(kafka=kafka)), "kafka")
 
 
 @pytest.mark.parametrize(("ahead", "result"), [(60, "warning"), (-60, "warning"), (0, "ok")])
@@ -473,7 +475,7 @@ async def test_a_refused_token(tmp_path: Path) -> None:
         tokens.write_text(tokens.read_text().replace("sim-token-agent-1", "str4nge-t0ken"))
         findings = await examine(settings(**sections))
     good, bad = told(findings, "tokens").splitlines()
-    assert good.startswith("ok: 2 taken")
+    assert good.startswith("ok: 2 accepted")
     assert bad.startswith("problem: agent agent-1: the service refuses the token (HTTP 401) -> replace the token")
     assert "str4nge-t0ken" not in str(findings)
 
@@ -485,7 +487,7 @@ async def test_not_all_of_many_are_tried(tmp_path: Path, monkeypatch: pytest.Mon
         assert "4 of 12 tried" in told(await examine(settings(**sections)), "tokens")
         seen: list[tuple[int, int]] = []
         begin = time.monotonic()
-        asked = await examine(settings(**sections), all_agents=True, asked=lambda *how_far: seen.append(how_far))
+        asked = await examine(settings(**sections), all_agents=True, on_progress=lambda *how_far: seen.append(how_far))
         assert time.monotonic() - begin > 1
     assert "12 tried" in told(asked, "tokens")
     assert seen == [(number, 12) for number in range(1, 13)]
@@ -507,7 +509,7 @@ async def test_secrets_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.M
     file.write_text("".join(f'[[sessions]]\nagent_id = "{one}"\ntoken = "{token}"\n' for one, token in entries.items()))
     findings = await examine(settings(sessions_file=file, secrets_dir=tmp_path), offline=True)
     lost, folder, key, variable = told(findings, "secrets").splitlines()
-    assert lost.startswith("problem: agent a: the secrets directory has no readable file lost -> put it there")
+    assert lost.startswith("problem: agent a: the secrets directory has no readable file lost -> create it")
     assert "agent b: the secrets directory has no readable file folder" in folder
     assert "agent c: tokens.json in the secrets directory is no JSON object with the key b" in key
     assert "agent d: the environment has no variable TOKEN_9 -> set it for `run`" in variable
@@ -558,6 +560,6 @@ async def test_an_address_that_is_taken() -> None:
     finally:
         await asyncio.to_thread(running.shutdown)
         running.server_close()
-    assert told(findings, "ops.listen").startswith("warning: a bridge runs here already")
+    assert told(findings, "ops.listen").startswith("warning: a bridge is already running here")
     findings = await examine(settings(ops=OpsSettings(listen="192.0.2.1:80")), offline=True)
     assert told(findings, "ops.listen").startswith("problem: 192.0.2.1:80 cannot be listened on")

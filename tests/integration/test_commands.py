@@ -21,7 +21,6 @@ from bridge.testing.brokers import Broker
 
 pytestmark = pytest.mark.kafka
 DEADLINE = 30.0
-ROOT = Path(__file__).parents[2]
 
 
 class Bridge:
@@ -32,7 +31,6 @@ class Bridge:
 
     async def start(self, *arguments: str, stdout: int = PIPE) -> Process:
         settings = {
-            "PYTHONPATH": str(ROOT),
             "ASM_BRIDGE_KAFKA__BOOTSTRAP_SERVERS": self.broker.bootstrap_servers,
             "ASM_BRIDGE_TOPICS__PREFIX": self.prefix,
             "ASM_BRIDGE_TOPICS__PARTITIONS": "4",

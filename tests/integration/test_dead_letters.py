@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from bridge.testing.brokers import Broker
-from tests.support.chaos.harness import DEADLINE, ROOT, TOKENS, Lab, lab, until
+from tests.support.chaos.harness import DEADLINE, TOKENS, Lab, lab, until
 
 pytestmark = pytest.mark.transactions
 EVENT = b'{"pause_event": {}}'
@@ -31,7 +31,7 @@ async def command(the_lab: Lab, *arguments: str) -> tuple[int, str, str]:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("ASM_BRIDGE_")}
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "bridge", "dead-letters", *arguments),
-        env={**inherited, **the_lab.settings(), "PYTHONPATH": str(ROOT)},
+        env={**inherited, **the_lab.settings()},
         cwd=the_lab.directory,
         stdout=PIPE,
         stderr=PIPE,

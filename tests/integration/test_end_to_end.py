@@ -17,9 +17,10 @@ from jsonschema import Draft202012Validator, FormatChecker
 
 from asm_bridge_schemas import records
 from bridge.testing.brokers import Broker
+from tests.support import ROOT
 from tests.support.chaos.checker import assert_kept
 from tests.support.chaos.facts import Record, read_topics
-from tests.support.chaos.harness import ROOT, TOKENS, Lab, lab, until
+from tests.support.chaos.harness import TOKENS, Lab, lab, until
 
 pytestmark = [pytest.mark.kafka, pytest.mark.transactions]
 

@@ -16,7 +16,7 @@ import pytest
 
 from bridge.ops.http import free_port
 from bridge.testing.brokers import Broker
-from tests.support.chaos.harness import ROOT, until
+from tests.support.chaos.harness import until
 
 pytestmark = pytest.mark.transactions
 
@@ -41,7 +41,7 @@ class Parent:
         with self.log.open("ab") as log:
             return subprocess.Popen(
                 [sys.executable, "-m", "bridge", "run", "--workers", "2"],
-                env={**inherited, "PYTHONPATH": str(ROOT)},
+                env=inherited,
                 cwd=self._directory,
                 stdin=subprocess.DEVNULL,
                 stderr=log,

@@ -12,15 +12,16 @@ import msgspec
 
 from asm_bridge_schemas.commands import SessionEntry
 from asm_bridge_schemas.records import AgentState, Loss, Status
-from bridge.agents.agent import Agent, Instant
-from bridge.agents.queue import Limits
+from bridge.agents.agent import Agent
 from bridge.app import Bridge
 from bridge.asm.errors import AsmError, Unauthorized
 from bridge.backoff import Backoff
+from bridge.clock import Instant
 from bridge.ops.http import free_port, listen
 from bridge.ops.server import serve
 from bridge.ops.snapshot import Snapshot
 from bridge.settings import AsmSettings, KafkaSettings, OpsSettings, Settings, TopicsSettings
+from bridge.settings.model import InjectionSettings
 from bridge.testing.brokers import Broker
 from bridge.testing.simulator import Options, Simulator
 from bridge.testing.simulator import serve as simulate
@@ -50,7 +51,7 @@ class Pictured:
     def add(self, agent_id: str, sid: str | None = "42", **labels: str) -> Agent:
         status = Status(status_desc="READY") if sid else None
         state = AgentState(agent_id=agent_id, stream_id="s", asm_session_sid=sid, status=status, labels=labels)
-        agent = Agent(state, Limits(), Backoff(), Instant(time.monotonic(), time.time()))
+        agent = Agent(state, InjectionSettings(), Backoff(), Instant(time.monotonic(), time.time()))
         agent.entry = SessionEntry(token=TOKEN_REFERENCE)
         self.homes[sum(map(len, self.homes.values())) % PARTITIONS].append(agent)
         return agent
@@ -71,7 +72,7 @@ class Pictured:
 def fail(agent: Agent, error: AsmError | None = None) -> None:
     """Make it one that is not answered, and is said to be lost."""
     error = error or Unauthorized("HTTP 401", http_status=401)
-    agent.hindered(error, Instant(time.monotonic(), time.time()))
+    agent.poll_skipped(error, Instant(time.monotonic(), time.time()))
     loss = Loss(reason=error.reason, since="2026-01-01T00:00:00.000000Z")
     agent.state = msgspec.structs.replace(agent.state, lost=loss)
 

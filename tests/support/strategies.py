@@ -1,22 +1,14 @@
-"""What the vendor may answer, and an agent without clock and network to put it to."""
+"""What the service may answer, and records of the inbox."""
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from hypothesis import strategies as st
 
 from asm_bridge_schemas import asm
-from asm_bridge_schemas.commands import SessionEntry
-from asm_bridge_schemas.records import AgentState, Published
-from bridge.agents.agent import Agent, Instant, PollRequest
-from bridge.agents.injection import Entry, read_entry
-from bridge.agents.queue import Limits
-from bridge.agents.step import DeadLetter, Step
-from bridge.asm.errors import AsmError
-from bridge.backoff import Backoff
-from tests.support.pictures import Picture
+from bridge.agents.injection import Injection, read_injection
 
 EPOCH = 1_790_000_000.0
 TTL = 300.0
@@ -106,12 +98,12 @@ class Message:
     topic: str = "asm.inject"
 
 
-def entry(
+def injection(
     offset: int, now: float = EPOCH, *, possibly_processed: bool = False, ttl: float = TTL, **headers: str
-) -> Entry:
-    """An entry that holds an event, arrived ``now``; ``headers`` as ``ce_id="a"``."""
+) -> Injection:
+    """An injection that arrived ``now``; ``headers`` as ``ce_id="a"``."""
     named = [(name, value.encode()) for name, value in headers.items()]
-    return read_entry(Message(offset, headers=named, timestamp=round(now * 1000)), ttl, possibly_processed)
+    return read_injection(Message(offset, headers=named, timestamp=round(now * 1000)), ttl, possibly_processed)
 
 
 def status_body(desc: str = "READY", **fields: Any) -> bytes:
@@ -120,84 +112,3 @@ def status_body(desc: str = "READY", **fields: Any) -> bytes:
 
 def session_body(sid: str | None, **fields: Any) -> bytes:
     return json.dumps({"asmSessionSid": sid, **fields} if sid else {}).encode()
-
-
-@dataclass
-class Desk:
-    """An agent, a clock that stands until it is moved, and what was told so far."""
-
-    limits: Limits = field(default_factory=Limits)
-    state: AgentState = field(default_factory=lambda: AgentState(agent_id="agent-7"))
-    now: float = 0.0
-    told: list[Published] = field(default_factory=list)
-    letters: list[DeadLetter] = field(default_factory=list)
-    finished: list[int] = field(default_factory=list)
-    picture: Picture = field(default_factory=Picture)
-
-    def __post_init__(self) -> None:
-        self.agent = Agent(self.state, self.limits, Backoff(0.0, 0.0), self.at)
-
-    @property
-    def at(self) -> Instant:
-        return Instant(self.now, EPOCH + self.now)
-
-    def absorb(self, step: Step | None) -> list[Published]:
-        if step is None:
-            return []
-        assert step.state is self.agent.state
-        for record in step.records:
-            self.picture.apply(record)
-        self.told += step.records
-        self.letters += step.dead_letters
-        self.finished += step.finished
-        return step.records
-
-    def watch(self, interval: float = 1.0, **fields: Any) -> list[Published]:
-        return self.absorb(self.agent.watch(SessionEntry(**fields), interval, self.at))
-
-    def unwatch(self) -> list[Published]:
-        return self.absorb(self.agent.unwatch(self.at))
-
-    def take(self, *entries: Entry) -> list[Published]:
-        return [record for one in entries for record in self.absorb(self.agent.take(one, self.at))]
-
-    def inject(self, *offsets: int, **headers: str) -> list[Published]:
-        return self.take(*(entry(offset, EPOCH + self.now, **headers) for offset in offsets))
-
-    def ask(self, token: str = "t") -> PollRequest:
-        assert self.agent.may_poll(token, self.at)
-        assert self.agent.in_flight is None, "a second request while one is under way"
-        self.agent.in_flight = self.agent.ask(token, self.at)
-        return self.agent.in_flight
-
-    def answer(self, ask: PollRequest, body: bytes) -> list[Published]:
-        self.agent.in_flight = None
-        return self.absorb(self.agent.answered(ask, 200, body, self.at))
-
-    def fail(self, ask: PollRequest, error: AsmError) -> list[Published]:
-        self.agent.in_flight = None
-        return self.absorb(self.agent.failed(ask, error, self.at))
-
-    def pass_by(self, seconds: float) -> list[Published]:
-        self.now += seconds
-        return self.absorb(self.agent.sweep(self.at))
-
-    def poll(self, body: bytes | None = None) -> PollRequest:
-        """A request and its answer: that the session is "7", and otherwise the given one."""
-        ask = self.ask()
-        self.answer(ask, session_body("7") if ask.call == "getcurrentsession" else body or status_body())
-        return ask
-
-    def in_session(self, **fields: Any) -> "Desk":
-        """Watched, with session "7" and its first status told."""
-        self.watch(**fields)
-        self.poll()
-        if self.agent.state.asm_session_sid is None:
-            self.poll()
-        assert self.agent.state.asm_session_sid is not None
-        return self
-
-
-def sent(ask: PollRequest) -> list[int]:
-    """The offsets of the entries in a request."""
-    return [one.offset for one in ask.entries]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from bridge import check
-from bridge.check import agents, failed, kafka, vendor
+from bridge.check import agents, failed, kafka, service
 from bridge.check.finding import Finding, ok, problem, skipped, warning
 from bridge.kafka import KafkaUnavailableError
 from bridge.kafka.admin import READ, WRITE, Members, Rights
@@ -22,14 +22,14 @@ from bridge.settings import AsmSettings, KafkaSettings, OpsSettings, Settings, T
 def test_a_clock_that_is_right_is_never_blamed(now: int, skew: float, took: float) -> None:
     """Less than 5 s are no warning, however slow the answer."""
     date = formatdate(int(now - skew + took / 2), usegmt=True)
-    assert vendor.clock(date, now, now + took).result == "ok"
+    assert service.clock(date, now, now + took).result == "ok"
 
 
 @given(st.integers(10**6, 2**32), st.floats(6, 10**5), st.booleans(), st.floats(0, 0.5))
 def test_a_clock_that_is_wrong_is_told(now: int, skew: float, ahead: bool, took: float) -> None:
     """More than 5 s are a warning, with the direction."""
     date = formatdate(int(now - skew if ahead else now + skew + 1), usegmt=True)
-    found = vendor.clock(date, now, now + took)
+    found = service.clock(date, now, now + took)
     assert found.result == "warning"
     assert ("ahead of" if ahead else "behind") in found.found
 
@@ -37,7 +37,7 @@ def test_a_clock_that_is_wrong_is_told(now: int, skew: float, ahead: bool, took:
 @pytest.mark.parametrize("date", [None, "", "yesterday", "Wed, 21 Oct 2015 07:28:00 +99999999999999999"])
 def test_no_date_is_no_fault(date: str | None) -> None:
     """A service that tells no time, or nonsense, is not judged by it."""
-    assert vendor.clock(date, 0, 0).result == "skipped"
+    assert service.clock(date, 0, 0).result == "skipped"
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_no_date_is_no_fault(date: str | None) -> None:
 )
 def test_what_a_call_without_a_token_shows(status: int, body: bytes, result: str) -> None:
     """Only who refuses it is surely an ASM service."""
-    assert vendor._answered(AsmSettings(), status, body).result == result
+    assert service._answered(AsmSettings(), status, body).result == result
 
 
 def members(count: int, protocol: str = "sticky", operations: int | None = READ) -> Members:
@@ -119,7 +119,7 @@ async def test_nothing_raises_and_all_ends() -> None:
     (found,) = await check._within("x", 0.01, hang())
     assert found.found == "no answer within 0.01 s"
     assert check._CONNECT + check._LOOK + check._ASK <= 30
-    assert agents.SAMPLE / agents.PER_SECOND + vendor.REQUEST < check._ASK
+    assert agents.SAMPLE / agents.PER_SECOND + service.REQUEST < check._ASK
 
 
 def test_no_secret_is_shown() -> None:

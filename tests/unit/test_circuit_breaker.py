@@ -19,7 +19,7 @@ def down(threshold: int = 3) -> CircuitBreaker:
     host = CircuitBreaker(Steady(1, 30), threshold)
     for _ in range(threshold):
         assert host.may_poll(0)
-        host.silent(0)
+        host.record_failure(0)
     return host
 
 
@@ -27,10 +27,10 @@ def test_a_few_silences_are_no_outage() -> None:
     """One agent's time-outs stop nobody, and an answer in between starts the count again."""
     host = CircuitBreaker(Steady(), 3)
     for _ in range(5):
-        host.silent(0)
-        host.silent(0)
-        host.answered()
-    assert not host.down
+        host.record_failure(0)
+        host.record_failure(0)
+        host.record_success()
+    assert not host.is_open
     assert host.may_poll(0)
 
 
@@ -43,14 +43,14 @@ def test_a_host_that_is_down_gets_one_probe_at_a_time() -> None:
         False,
         False,
     ]
-    host.silent(11)
+    host.record_failure(11)
     assert [host.may_poll(12.9), host.may_poll(13.0), host.may_poll(13.0)] == [False, True, False]
 
 
 def test_the_first_answer_opens_it_for_all() -> None:
     host = down()
     assert host.may_poll(1)
-    host.answered()
+    host.record_success()
     assert [host.may_poll(1) for _ in range(100)] == [True] * 100
 
 
@@ -65,7 +65,7 @@ def test_what_was_under_way_does_not_put_the_probe_off() -> None:
     """Five hundred requests that were under way when the host went down are no five hundred failed probes."""
     host = down()
     for _ in range(500):
-        host.silent(0.5)
+        host.record_failure(0.5)
     assert [host.may_poll(0.9), host.may_poll(1.0)] == [False, True]
 
 
@@ -76,7 +76,7 @@ def test_an_outage_costs_a_handful_of_probes() -> None:
     for tick, _ in itertools.product(range(6000), range(10)):
         if host.may_poll(tick / 10):
             probes += 1
-            host.silent(tick / 10)
+            host.record_failure(tick / 10)
     assert 20 <= probes <= 30
 
 

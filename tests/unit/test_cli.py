@@ -84,10 +84,9 @@ def test_the_shell_completes(shell: str) -> None:
 @pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
 def test_completion_can_be_installed(tmp_path: Path) -> None:
     """`--install-completion` writes it for the shell it is called from, `--show-completion` shows it."""
-    root = Path(__file__).parents[2]
     python = f"{shlex.quote(sys.executable)} -m bridge"
     script = f"{python} --install-completion && {python} --show-completion && . .bashrc && complete -p asm-bridge"
-    environment = os.environ | {"HOME": str(tmp_path), "PYTHONPATH": str(root)}
+    environment = os.environ | {"HOME": str(tmp_path)}
     done = subprocess.run(
         ["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
     )
@@ -107,6 +106,8 @@ def test_completion_can_be_installed(tmp_path: Path) -> None:
         (["inject"], "Missing argument"),
         (["tail", "--for", "soon"], "--for: must be a duration"),
         (["sessions", "add", "a", "--label", "x"], "--label: 'x' is not NAME=VALUE"),
+        (["sessions", "add", "a", "--interval", "2h"], "--interval: must be from 50ms to 1h, not '2h'"),
+        (["simulate", "--ended", "x"], "Invalid value for '--ended': 'x' is not one of"),
         (["inject", "a", "--expires-at", "tomorrow"], "--expires-at: must be an RFC 3339 time"),
     ],
 )
@@ -127,8 +128,8 @@ def test_wrong_settings(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.
     head, *lines = capsys.readouterr().err.splitlines()
     assert head == "asm-bridge: wrong settings:"
     assert sorted(lines) == [
-        "  --topics.partitions: must be at least 1, and is '0'",
-        "  ASM_BRIDGE_KAFKA__DELIVERY: must be 'exactly_once' or 'at_least_once', and is 'twice'",
+        "  --topics.partitions: must be at least 1, not '0'",
+        "  ASM_BRIDGE_KAFKA__DELIVERY: must be 'exactly_once' or 'at_least_once', not 'twice'",
     ]
 
 
@@ -162,7 +163,7 @@ def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 HEAVY = {
     "aiokafka", "asyncio", "httptools", "httpx", "importlib.metadata", "msgspec", "opentelemetry", "prometheus_client",
-    "pydantic", "pyreqwest", "rich", "starlette", "structlog", "uvicorn", "uvloop",
+    "pydantic", "rich", "starlette", "structlog", "uvicorn", "uvloop",
 }  # fmt: skip
 
 
@@ -177,6 +178,17 @@ def test_the_list_of_commands_needs_nothing_heavy() -> None:
     loaded = set(done.stderr.splitlines())
     assert loaded & HEAVY == set()
     assert {name for name in loaded if name.startswith("bridge")} == {"bridge", "bridge.cli", "bridge.cli.errors"}
+
+
+@pytest.mark.parametrize("command", ["config", "simulate", "schemas"])
+def test_commands_without_kafka_do_not_load_its_client(command: str) -> None:
+    """What `config`, `simulate` and `schemas` do not use, they do not wait for."""
+    script = (
+        f"import sys, bridge.cli.{command}\nprint(*sorted({{'aiokafka', 'httpx', 'structlog'}} & sys.modules.keys()))"
+    )
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True, check=True)
+    assert done.stdout == "\n"
 
 
 @pytest.mark.parametrize("name", COMMANDS)

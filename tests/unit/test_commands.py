@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from asm_bridge_schemas.commands import (
     EVENT_KINDS,
     CommandError,
-    Injection,
+    InjectedEvent,
     SessionEntry,
-    read_injection,
+    read_event,
     read_session_entry,
     session_entry,
 )
@@ -155,8 +155,8 @@ def test_all_six_kinds_of_event_are_taken(kind: str) -> None:
     head, *tail = kind.split("_")
     camel = head + "".join(part.capitalize() for part in tail)
     for name in (kind, camel):
-        injection = read_injection(json.dumps({name: {}, "eventTime": 5, "state": "IDLE"}).encode(), "application/json")
-        assert injection == Injection(kind=kind, event={kind: {}, "event_time": "5", "state": "IDLE"})  # type: ignore[arg-type]
+        event = read_event(json.dumps({name: {}, "eventTime": 5, "state": "IDLE"}).encode(), "application/json")
+        assert event == InjectedEvent(kind=kind, value={kind: {}, "event_time": "5", "state": "IDLE"})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -164,12 +164,12 @@ def test_all_six_kinds_of_event_are_taken(kind: str) -> None:
 )
 def test_a_conversation_is_known_by_its_sid(kind: str) -> None:
     """The sid of the event's conversation is exact, and null where the event names none."""
-    assert read_injection(json.dumps({kind: {"conversation": CONVERSATION}}).encode(), None) == Injection(
+    assert read_event(json.dumps({kind: {"conversation": CONVERSATION}}).encode(), None) == InjectedEvent(
         kind=kind,  # type: ignore[arg-type]
-        event={kind: {"conversation": {"conversation_sid": "9007199254740993", "channel_type": "CHANNEL_TYPE_SMS"}}},
+        value={kind: {"conversation": {"conversation_sid": "9007199254740993", "channel_type": "CHANNEL_TYPE_SMS"}}},
         conversation_sid="9007199254740993",
     )
-    assert read_injection(json.dumps({kind: {"conversation": None}}).encode(), None).conversation_sid is None
+    assert read_event(json.dumps({kind: {"conversation": None}}).encode(), None).conversation_sid is None
 
 
 PAGE_SAMPLE = b"""
@@ -238,28 +238,28 @@ PAGE_SAMPLE = b"""
 
 def test_the_sample_of_the_vendors_page_is_an_event() -> None:
     """Its "1s" for times and "string" for a number are left out; its texts and numbers are sent as they stand."""
-    injection = read_injection(PAGE_SAMPLE, "application/json")
-    conversation = injection.event["activated_conversation_event"]["conversation"]
-    assert injection.conversation_sid == "1"
+    event = read_event(PAGE_SAMPLE, "application/json")
+    conversation = event.value["activated_conversation_event"]["conversation"]
+    assert event.conversation_sid == "1"
     assert conversation["customer_name"] == "string"
     assert conversation["conversation_assignments"][0]["asm_session_sid"] == "1"
     left_out = {"date_created", "date_modified", "last_message_time", "end_time", "last_message_group_time"}
     assert not conversation.keys() & {*left_out, "last_state_changed_time", "task_sid"}
-    parsed("Event", injection.event)
+    parsed("Event", event.value)
 
 
 @pytest.mark.parametrize("name", ["task_sid", "conversation_sid", "date_created"])
 def test_a_placeholder_is_left_out(name: str) -> None:
     """Any number or time may be the word that generators of samples put there; a text of that word is a text."""
     conversation = {name: "string", "customer_name": "string"}
-    injection = read_injection(json.dumps({"sent_message_event": {"conversation": conversation}}).encode(), None)
-    assert injection.event == {"sent_message_event": {"conversation": {"customer_name": "string"}}}
-    assert injection.conversation_sid is None
+    event = read_event(json.dumps({"sent_message_event": {"conversation": conversation}}).encode(), None)
+    assert event.value == {"sent_message_event": {"conversation": {"customer_name": "string"}}}
+    assert event.conversation_sid is None
 
 
 def test_a_record_may_begin_with_a_byte_order_mark() -> None:
     """An event or an entry written by an editor that puts one there is read as any other."""
-    assert read_injection(b'\xef\xbb\xbf{"pause_event": {}}', None).kind == "pause_event"
+    assert read_event(b'\xef\xbb\xbf{"pause_event": {}}', None).kind == "pause_event"
     assert read_session_entry(b'\xef\xbb\xbf{"interval": 2}') == SessionEntry(interval=2)
 
 
@@ -267,8 +267,8 @@ def test_a_record_may_begin_with_a_byte_order_mark() -> None:
 def test_messagepack_is_taken_when_the_header_says_so(header: str) -> None:
     """The same event in MessagePack, named in the content-type, is the same injection."""
     event = {"activated_conversation_event": {"conversation": CONVERSATION}}
-    from_json = read_injection(json.dumps(event).encode(), None)
-    assert read_injection(msgspec.msgpack.encode(event), header) == from_json
+    from_json = read_event(json.dumps(event).encode(), None)
+    assert read_event(msgspec.msgpack.encode(event), header) == from_json
 
 
 @pytest.mark.parametrize(
@@ -298,7 +298,7 @@ def test_messagepack_is_taken_when_the_header_says_so(header: str) -> None:
 def test_what_is_no_event_is_refused_with_what_is_expected(value: bytes | None, problem: str) -> None:
     """The dead letter says what is wrong and what an event looks like."""
     with pytest.raises(CommandError) as error:
-        read_injection(value, None)
+        read_event(value, None)
     assert error.value.code == "malformed_event"
     assert str(error.value).startswith(problem)
     assert "exactly one of activated_conversation_event, deactivated_conversation_event" in str(error.value)
@@ -315,7 +315,7 @@ def test_what_is_no_event_is_refused_with_what_is_expected(value: bytes | None, 
 def test_no_bytes_do_more_than_be_refused(value: bytes) -> None:
     """Whatever stands on the topics, the answer is a command or CommandError: a poison record stops nothing."""
     for content_type in (None, "application/msgpack"):
-        assert_taken_or_refused(read_injection, value, content_type)
+        assert_taken_or_refused(read_event, value, content_type)
     assert_taken_or_refused(read_session_entry, value)
 
 
@@ -324,4 +324,4 @@ def assert_taken_or_refused(reader: Any, *value: Any) -> None:
         taken = reader(*value)
     except CommandError as error:
         taken = error
-    assert isinstance(taken, Injection | SessionEntry | CommandError)
+    assert isinstance(taken, InjectedEvent | SessionEntry | CommandError)

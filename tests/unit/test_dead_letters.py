@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from aiokafka.structs import ConsumerRecord
 
-from bridge.agents.injection import read_entry
+from bridge.agents.injection import read_injection
 from bridge.agents.step import DeadLetter
 from bridge.clock import rfc3339
 from bridge.kafka.dead_letters import NotResendable, Resend, resend
@@ -65,7 +65,7 @@ def test_an_original_without_an_id_keeps_the_one_it_had() -> None:
     """An event without ce_id goes under the id of its first outcome, so that sending it twice delivers it once."""
     sent = resend(dead_letter(headers=(("ce_id", b""),)), NOW)
     assert sent.headers == (("ce_id", b"3/17"),)
-    entry = read_entry(record(b"agent-7", sent.value, sent.headers, topic="asm.inject"), 300, False)
+    entry = read_injection(record(b"agent-7", sent.value, sent.headers, topic="asm.inject"), 300, False)
     assert (entry.injection_id, entry.identified, sent.injection_id) == ("3/17", True, "3/17")
 
 

@@ -254,7 +254,7 @@ def test_times_that_cannot_be_read_come_raw() -> None:
 def test_an_unwatched_agents_record_has_no_number() -> None:
     """What belongs to no stream takes no number of one."""
     step = Step(AgentState(agent_id="a"), EPOCH)
-    step.tell(
+    step.emit(
         records.InjectionCompleted,
         injection_id="i",
         source=None,

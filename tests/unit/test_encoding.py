@@ -55,7 +55,7 @@ def encoder(encoding: Literal["json", "msgpack"] = "json") -> Encoder:
 
 def record(cls: type[Published], agent_id: str = "agent-7", at: float = EPOCH, *, watched: bool = True) -> Published:
     step = Step(AgentState(agent_id=agent_id, stream_id="s" if watched else None, sequence=41), at)
-    step.tell(cls, **FIELDS[cls])
+    step.emit(cls, **FIELDS[cls])
     return step.records[0]
 
 
@@ -144,22 +144,31 @@ STATE = AgentState(
     delivered=[Delivered(source=None, injection_id="i"), Delivered(source="/crm", injection_id="j")],
 )
 
+KEY = STATE.agent_id.encode()
+
 
 @pytest.mark.parametrize("encoding", ["json", "msgpack"])
 def test_a_state_comes_back_as_it_was_written(encoding: Literal["json", "msgpack"]) -> None:
     message = encoder(encoding).state(STATE.agent_id, STATE)
     assert (message.topic, message.key) == ("agent-state", "日本".encode())
-    assert read_state(message.value or b"", tuple(message.headers)) == STATE
+    assert read_state(message.key or b"", message.value or b"", tuple(message.headers)) == STATE
 
 
 def test_a_state_is_read_after_the_encoding_was_changed() -> None:
     """records.encoding may be changed between two runs: each state says how it is written."""
-    for message in (encoder("msgpack").state("a", STATE), encoder("json").state("a", STATE)):
-        assert read_state(message.value or b"", tuple(message.headers)) == STATE
+    for message in (encoder("msgpack").state(STATE.agent_id, STATE), encoder("json").state(STATE.agent_id, STATE)):
+        assert read_state(message.key or b"", message.value or b"", tuple(message.headers)) == STATE
 
 
 def test_a_state_without_headers_is_json() -> None:
-    assert read_state(msgspec.json.encode(STATE), ()) == STATE
+    assert read_state(KEY, msgspec.json.encode(STATE), ()) == STATE
+
+
+@pytest.mark.parametrize("key", [b"", b"\xff\xfe", b"agent-7"])
+def test_a_state_under_another_key_is_not_read(key: bytes) -> None:
+    """A state that another program wrote under a key that is not its agent's, or not UTF-8, is not taken for one."""
+    with pytest.raises(msgspec.DecodeError, match="another key"):
+        read_state(key, msgspec.json.encode(STATE), ())
 
 
 def test_who_is_no_longer_watched_has_a_tombstone() -> None:
@@ -180,14 +189,14 @@ def test_a_newer_releases_state_is_read(pack: Any) -> None:
     newer["labels"].pop("newer_field")
     newer["delivered"] = [[*one, "newer"] for one in newer["delivered"]]
     content_type = b"application/json" if pack is msgspec.json else b"application/msgpack"
-    assert read_state(pack.encode(newer), (("content-type", content_type),)) == STATE
+    assert read_state(KEY, pack.encode(newer), (("content-type", content_type),)) == STATE
 
 
 @pytest.mark.parametrize("name", [name for name in AgentState.__struct_fields__ if name != "agent_id"])
 def test_an_older_releases_state_is_read(name: str) -> None:
     """Each field but agent_id may be missing; it has its default then."""
     older = {key: value for key, value in msgspec.to_builtins(STATE).items() if key != name}
-    state = read_state(msgspec.json.encode(older), ())
+    state = read_state(KEY, msgspec.json.encode(older), ())
     assert getattr(state, name) == getattr(AgentState(agent_id="a"), name)
 
 
@@ -202,7 +211,7 @@ def test_an_older_releases_state_is_read(name: str) -> None:
 def test_a_state_that_cannot_be_read_raises_what_is_said(value: bytes, content_type: bytes) -> None:
     """One class of error for a foreign record in the state topic."""
     with pytest.raises(msgspec.DecodeError):
-        read_state(value, (("content-type", content_type),))
+        read_state(KEY, value, (("content-type", content_type),))
 
 
 def test_a_dead_letter_is_the_original_with_the_reason() -> None:

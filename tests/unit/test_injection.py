@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.agents.injection import MAX_AHEAD, MAX_BYTES, read_entry
+from bridge.agents.injection import MAX_AHEAD, MAX_BYTES, read_injection
 from bridge.clock import rfc3339
 from tests.support.strategies import EPOCH, PAUSE_EVENT, TTL, Message
 
 
 def read(offset: int = 5, **fields: Any) -> Any:
-    return read_entry(Message(offset, **fields), TTL, possibly_processed=False)
+    return read_injection(Message(offset, **fields), TTL, possibly_processed=False)
 
 
 def test_an_entry_without_id_is_known_by_its_place() -> None:
@@ -70,7 +70,7 @@ def test_an_expires_at_that_is_no_time_is_malformed(text: bytes) -> None:
 def test_what_is_no_event_is_malformed(value: bytes | None) -> None:
     """Bad JSON, wrong shape, null value: a fault, and never an exception."""
     entry = read(value=value)
-    assert entry.injection is None
+    assert entry.event is None
     assert entry.fault[0] == "malformed_event"
 
 
@@ -80,8 +80,8 @@ def test_what_is_no_event_is_malformed(value: bytes | None) -> None:
 def test_no_bytes_stop_the_inbox(value: bytes, key: bytes, content_type: bytes) -> None:
     """One bad record never stops another."""
     headers = [("content-type", content_type), ("ce_id", value), ("expires_at", key), ("asm_origin", value)]
-    entry = read_entry(Message(5, value=value, key=key, headers=headers), TTL, possibly_processed=False)
-    assert (entry.injection is None) == (entry.fault is not None)
+    entry = read_injection(Message(5, value=value, key=key, headers=headers), TTL, possibly_processed=False)
+    assert (entry.event is None) == (entry.fault is not None)
     entry.injection_id.encode()
     entry.agent_id.encode()
 
@@ -112,12 +112,12 @@ def test_a_key_that_is_no_text_is_malformed() -> None:
 def test_camel_case_and_message_pack_are_taken() -> None:
     """The vendor's page in either naming style; MessagePack if the content-type says so."""
     camel = read(value=b'{"activatedConversationEvent": {"conversation": {"conversationSid": "9007199254740993"}}}')
-    assert camel.injection.event == {
+    assert camel.event.value == {
         "activated_conversation_event": {"conversation": {"conversation_sid": "9007199254740993"}}
     }
-    assert camel.injection.conversation_sid == "9007199254740993"
+    assert camel.event.conversation_sid == "9007199254740993"
     packed = read(value=b"\x81\xabpause_event\x80", headers=[("content-type", b"application/msgpack")])
-    assert packed.injection.event == {"pause_event": {}}
+    assert packed.event.value == {"pause_event": {}}
 
 
 def moved(*headers: tuple[str, bytes]) -> Any:
@@ -148,4 +148,4 @@ def test_half_an_origin_is_none(headers: list[tuple[str, bytes]]) -> None:
 
 
 def test_an_event_is_sent_as_it_was_given() -> None:
-    assert read(value=PAUSE_EVENT).injection.event == {"pause_event": {}}
+    assert read(value=PAUSE_EVENT).event.value == {"pause_event": {}}

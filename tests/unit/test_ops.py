@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.parser import text_string_to_metric_families
 
 from asm_bridge_schemas.records import AgentObservationLost, AgentState, InjectionCompleted
-from bridge.agents.agent import Unpollable
+from bridge.agents.health import Unpollable
 from bridge.agents.step import Step
 from bridge.asm.errors import Unreachable
 from bridge.ops.events import Health, changes, observed
@@ -135,7 +135,9 @@ async def test_sessions_by_label_and_sid(client: httpx.AsyncClient, pictured: Pi
 async def test_sick_says_why(client: httpx.AsyncClient, pictured: Pictured) -> None:
     """A sick agent comes with the reason, the error and what to do; the healthy ones without."""
     fail(pictured.homes[0][0])
-    pictured.homes[1][0].sick = Unpollable("session_shared", "agent 'x' has the same token: give this one its own")
+    pictured.homes[1][0].unpollable = Unpollable(
+        "session_shared", "agent 'x' has the same token: give this one its own"
+    )
     found = (await client.get("/api/sessions", params={"condition": "sick"})).json()["sessions"]
     assert {one["reason"]: one["why"] for one in found} == {
         "unauthorized": "HTTP 401",
@@ -222,7 +224,7 @@ async def test_events(client: httpx.AsyncClient, pictured: Pictured) -> None:
 
 def lost(agent_id: str, reason: str) -> AgentObservationLost:
     step = Step(AgentState(agent_id=agent_id, stream_id="s"), 0.0)
-    step.tell(AgentObservationLost, reason=reason, since="2026-01-01T00:00:00Z")
+    step.emit(AgentObservationLost, reason=reason, since="2026-01-01T00:00:00Z")
     (record,) = step.records
     assert isinstance(record, AgentObservationLost)
     return record
@@ -241,7 +243,7 @@ def test_fleet_lost_is_one_event() -> None:
 async def test_an_agent_that_is_lost_is_one_event(client: httpx.AsyncClient) -> None:
     """A record that says that an agent is lost becomes an event, once."""
     step = Step(AgentState(agent_id="lost-once", stream_id="s"), 0.0)
-    step.tell(AgentObservationLost, reason="unreachable", since="2026-01-01T00:00:00Z")
+    step.emit(AgentObservationLost, reason="unreachable", since="2026-01-01T00:00:00Z")
     METRICS.record_step(step)
     await until_event(client, "lost-once")
     await until_next(client)
@@ -305,7 +307,7 @@ def test_told_counts_outcomes() -> None:
     """An injection's outcome is counted when it is told."""
     before = METRICS.outcomes.labels("expired")._value.get()
     step = Step(AgentState(agent_id="a", stream_id="s"), 0.0)
-    step.tell(
+    step.emit(
         InjectionCompleted,
         injection_id="i", source=None, entry="0/1", outcome="expired", received_at=step.at, completed_at=step.at,
     )  # fmt: skip

@@ -119,4 +119,4 @@ def test_ci_runs_what_everyone_runs() -> None:
     assert (ROOT / ".ci/run").read_text().rstrip().endswith("exec make test")
     assert (ROOT / ".ci/run").stat().st_mode & 0o111
     targets = set(re.findall(r"^([a-z]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    assert targets == {"help", "demo", "test", "chaos", "lint", "fmt", "build", "schemas", "lock", "clean"}
+    assert targets == {"help", "demo", "test", "unit", "chaos", "lint", "fmt", "build", "schemas", "lock", "clean"}

@@ -1,97 +1,46 @@
 """What waits for one agent, and what becomes of it: the rules of injecting, one by one."""
 
-from collections.abc import Iterable
+from typing import Any
 
 import pytest
 
 from asm_bridge_schemas import records
 from asm_bridge_schemas.records import AgentState, InjectionCompleted
-from bridge.agents.injection import MAX_BYTES, Entry, read_entry
-from bridge.agents.queue import REMEMBERED, InjectionQueue, Limits
-from bridge.agents.step import Step
-from tests.support.strategies import EPOCH, PAUSE_EVENT, TTL, Message, entry
+from bridge.agents.injection import MAX_BYTES, Injection, read_injection
+from bridge.agents.queue import REMEMBERED
+from tests.support.queue_harness import QueueHarness, offsets
+from tests.support.strategies import EPOCH, PAUSE_EVENT, TTL, Message, injection
 
 
-class Tray:
-    """Pending entries, the agent's state beside them, and what was told."""
-
-    def __init__(self, state: AgentState | None = None, **limits: int) -> None:
-        self.pending = InjectionQueue(Limits(**limits))  # type: ignore[arg-type]
-        self.step = Step(state or AgentState(agent_id="agent-7", stream_id="s"), EPOCH)
-
-    def at(self, seconds: float) -> "Tray":
-        self.step.now = EPOCH + seconds
-        return self
-
-    def add(self, *entries: Entry) -> "Tray":
-        for one in entries:
-            self.pending.add(self.step, one)
-        return self
-
-    def inject(self, *offsets: int, **headers: str) -> "Tray":
-        return self.add(*(entry(offset, self.step.now, **headers) for offset in offsets))
-
-    def take(self) -> list[Entry]:
-        taken = self.pending.take(self.step.now)
-        for one in taken:
-            one.attempts += 1
-        return taken
-
-    def deliver(self) -> list[int]:
-        taken = self.take()
-        self.pending.delivered(self.step, taken, "7", 200)
-        return offsets(taken)
-
-    def sweep(self, unknown_since: float | None = None, busy: Iterable[Entry] = ()) -> "Tray":
-        self.pending.sweep(self.step, busy, unknown_since)
-        return self
-
-    @property
-    def completed(self) -> list[InjectionCompleted]:
-        return [record for record in self.step.records if isinstance(record, InjectionCompleted)]
-
-    @property
-    def outcomes(self) -> dict[int, str]:
-        """By offset: outcome, and its reason after a colon."""
-        ends = {
-            int(one.entry.split("/")[1]): ":".join(filter(None, (one.outcome, one.reason))) for one in self.completed
-        }
-        assert len(ends) == len(self.completed)
-        assert sorted(ends) == sorted(self.step.finished)
-        return ends
-
-    @property
-    def waiting(self) -> list[int]:
-        return offsets(self.pending.entries)
-
-
-def offsets(entries: Iterable[Entry]) -> list[int]:
-    return [one.offset for one in entries]
+def read(offset: int, *, possibly_processed: bool = False, **fields: Any) -> Injection:
+    return read_injection(Message(offset, **fields), TTL, possibly_processed)
 
 
 def test_entries_go_out_in_order_and_in_batches() -> None:
     """Entries of one agent keep order; a request carries at most max_events_per_request."""
-    tray = Tray(max_events_per_request=2).inject(1, 2, 3)
-    assert tray.deliver() == [1, 2]
-    assert tray.deliver() == [3]
-    assert tray.outcomes == dict.fromkeys([1, 2, 3], "delivered")
+    queue = QueueHarness(max_events_per_request=2).inject(1, 2, 3)
+    assert queue.deliver() == [1, 2]
+    assert queue.deliver() == [3]
+    assert queue.outcomes == dict.fromkeys([1, 2, 3], "delivered")
 
 
 def test_a_request_stays_within_bounds() -> None:
     """Large events are not gathered into a request of any size; one alone always goes."""
     event = b'{"sent_message_event": {"conversation": {"customer_name": "%s"}}}' % (b"x" * 400_000)
-    large = [read_entry(Message(offset, value=event), TTL, possibly_processed=False) for offset in (1, 2, 3)]
-    tray = Tray().add(*large)
-    assert tray.deliver() == [1, 2]
-    assert tray.deliver() == [3]
+    large = [read_injection(Message(offset, value=event), TTL, possibly_processed=False) for offset in (1, 2, 3)]
+    queue = QueueHarness().add(*large)
+    assert queue.deliver() == [1, 2]
+    assert queue.deliver() == [3]
 
 
 def test_each_delivered_event_is_told_before_its_outcome() -> None:
     """2xx: delivered, and a ConversationEventDelivered with the event as sent."""
     value = b'{"activatedConversationEvent": {"conversation": {"conversationSid": 12}}, "eventTime": 5}'
-    tray = Tray().add(read_entry(Message(1, value=value, headers=[("ce_id", b"x")]), TTL, possibly_processed=False))
-    tray.deliver()
-    event, outcome = tray.step.records
+    queue = QueueHarness().add(
+        read_injection(Message(1, value=value, headers=[("ce_id", b"x")]), TTL, possibly_processed=False)
+    )
+    queue.deliver()
+    event, outcome = queue.step.records
     assert isinstance(event, records.ConversationEventDelivered)
     assert (event.kind, event.conversation_sid, event.injection_id) == ("activated_conversation_event", "12", "x")
     assert event.event == {
@@ -100,39 +49,39 @@ def test_each_delivered_event_is_told_before_its_outcome() -> None:
     }
     assert isinstance(outcome, InjectionCompleted)
     assert (outcome.outcome, outcome.http_status, outcome.attempts) == ("delivered", 200, 1)
-    assert tray.step.dead_letters == []
+    assert queue.step.dead_letters == []
 
 
 def test_a_repeated_id_is_sent_once() -> None:
     """Two records with the same (ce_source, ce_id): the second's outcome is duplicate; it is no dead letter."""
-    tray = Tray().inject(1, ce_id="x", ce_source="/crm")
-    tray.deliver()
-    tray.inject(2, ce_id="x", ce_source="/crm").inject(3, ce_id="x").inject(4, ce_id="x", ce_source="/other")
-    assert tray.outcomes == {1: "delivered", 2: "duplicate"}
-    assert tray.waiting == [3, 4]
-    assert tray.step.dead_letters == []
+    queue = QueueHarness().inject(1, ce_id="x", ce_source="/crm")
+    queue.deliver()
+    queue.inject(2, ce_id="x", ce_source="/crm").inject(3, ce_id="x").inject(4, ce_id="x", ce_source="/other")
+    assert queue.outcomes == {1: "delivered", 2: "duplicate"}
+    assert queue.waiting == [3, 4]
+    assert queue.step.dead_letters == []
 
 
 def test_a_repetition_waits_until_the_first_is_delivered() -> None:
     """Also when both wait at the same time: they never go out in one request."""
-    tray = Tray().inject(1, 2, ce_id="x").inject(3)
-    assert tray.deliver() == [1]
-    assert tray.outcomes == {1: "delivered", 2: "duplicate"}
-    assert tray.deliver() == [3]
+    queue = QueueHarness().inject(1, 2, ce_id="x").inject(3)
+    assert queue.deliver() == [1]
+    assert queue.outcomes == {1: "delivered", 2: "duplicate"}
+    assert queue.deliver() == [3]
 
 
 def test_after_any_other_outcome_of_the_first_the_second_is_sent() -> None:
     """A rejected, expired or given-up first one does not swallow the second."""
-    rejected = Tray().inject(1, 2, ce_id="x")
+    rejected = QueueHarness().inject(1, 2, ce_id="x")
     rejected.pending.refused(rejected.step, rejected.take(), 400)
     assert rejected.deliver() == [2]
     assert rejected.outcomes == {1: "rejected:refused", 2: "delivered"}
 
-    expired = Tray().inject(1, ce_id="x").at(TTL - 1).inject(2, ce_id="x").at(TTL).sweep()
+    expired = QueueHarness().inject(1, ce_id="x").at(TTL - 1).inject(2, ce_id="x").at(TTL).sweep()
     assert expired.deliver() == [2]
     assert expired.outcomes == {1: "expired", 2: "delivered"}
 
-    exhausted = Tray(max_attempts=1).inject(1, 2, ce_id="x")
+    exhausted = QueueHarness(max_attempts=1).inject(1, 2, ce_id="x")
     exhausted.pending.failed(exhausted.step, exhausted.take(), 500, possibly_processed=False)
     assert exhausted.deliver() == [2]
     assert exhausted.outcomes == {1: "undeliverable:attempts_exhausted", 2: "delivered"}
@@ -140,11 +89,11 @@ def test_after_any_other_outcome_of_the_first_the_second_is_sent() -> None:
 
 def test_the_last_hundred_delivered_are_remembered() -> None:
     """A repetition within an agent's last 100 is known, also by the next owner; an older one is sent again."""
-    tray = Tray()
+    queue = QueueHarness()
     for number in range(REMEMBERED + 1):
-        tray.inject(number, ce_id=str(number))
-        tray.deliver()
-    later = Tray(tray.step.state)
+        queue.inject(number, ce_id=str(number))
+        queue.deliver()
+    later = QueueHarness(queue.step.state)
     later.inject(200, ce_id="1").inject(201, ce_id="0")
     assert REMEMBERED == 100
     assert later.outcomes == {200: "duplicate"}
@@ -153,143 +102,145 @@ def test_the_last_hundred_delivered_are_remembered() -> None:
 
 def test_an_entry_without_id_is_no_repetition() -> None:
     """A ce_id that looks like another entry's place does not make that a duplicate."""
-    tray = Tray().inject(1, ce_id="3/2")
-    tray.deliver()
-    tray.inject(2)
-    assert tray.deliver() == [2]
+    queue = QueueHarness().inject(1, ce_id="3/2")
+    queue.deliver()
+    queue.inject(2)
+    assert queue.deliver() == [2]
 
 
 def test_refused_entries_are_tried_one_by_one() -> None:
     """A bad event does not take good ones along; afterwards they go in batches again."""
-    tray = Tray().inject(1, 2, 3)
-    tray.pending.refused(tray.step, tray.take(), 400)
-    assert tray.completed == []
-    tray.inject(4, 5)
-    assert tray.deliver() == [1]
-    tray.pending.refused(tray.step, tray.take(), 422)
-    assert tray.deliver() == [3]
-    assert tray.deliver() == [4, 5]
-    assert tray.outcomes == {2: "rejected:refused"} | dict.fromkeys([1, 3, 4, 5], "delivered")
-    (bad,) = [one for one in tray.completed if one.outcome == "rejected"]
+    queue = QueueHarness().inject(1, 2, 3)
+    queue.pending.refused(queue.step, queue.take(), 400)
+    assert queue.completed == []
+    queue.inject(4, 5)
+    assert queue.deliver() == [1]
+    queue.pending.refused(queue.step, queue.take(), 422)
+    assert queue.deliver() == [3]
+    assert queue.deliver() == [4, 5]
+    assert queue.outcomes == {2: "rejected:refused"} | dict.fromkeys([1, 3, 4, 5], "delivered")
+    (bad,) = [one for one in queue.completed if one.outcome == "rejected"]
     assert (bad.http_status, bad.attempts) == (422, 2)
-    assert [(letter.code, str(letter.origin)) for letter in tray.step.dead_letters] == [("refused", "asm.inject/3/2")]
+    assert [(letter.code, str(letter.origin)) for letter in queue.step.dead_letters] == [("refused", "asm.inject/3/2")]
 
 
 def test_attempts_are_counted_and_end() -> None:
     """After max_attempts failures an entry is undeliverable (attempts_exhausted) and a dead letter."""
-    tray = Tray(max_attempts=3).inject(1)
+    queue = QueueHarness(max_attempts=3).inject(1)
     for _ in range(3):
-        tray.pending.failed(tray.step, tray.take(), 503, possibly_processed=False)
-    (end,) = tray.completed
+        queue.pending.failed(queue.step, queue.take(), 503, possibly_processed=False)
+    (end,) = queue.completed
     assert (end.outcome, end.reason, end.attempts, end.http_status) == ("undeliverable", "attempts_exhausted", 3, 503)
     assert not end.possibly_repeated
-    assert [letter.code for letter in tray.step.dead_letters] == ["attempts_exhausted"]
+    assert [letter.code for letter in queue.step.dead_letters] == ["attempts_exhausted"]
 
 
 @pytest.mark.parametrize("possibly_processed", [True, False])
 def test_the_outcome_says_whether_it_may_have_been_repeated(possibly_processed: bool) -> None:
     """Sent, but no answer came: sent again, and the outcome says possibly_repeated; one failed try is enough."""
-    tray = Tray().inject(1)
-    tray.pending.failed(tray.step, tray.take(), None, possibly_processed)
-    tray.pending.failed(tray.step, tray.take(), 429, possibly_processed=False)
-    tray.deliver()
-    assert [one.possibly_repeated for one in tray.completed] == [possibly_processed]
+    queue = QueueHarness().inject(1)
+    queue.pending.failed(queue.step, queue.take(), None, possibly_processed)
+    queue.pending.failed(queue.step, queue.take(), 429, possibly_processed=False)
+    queue.deliver()
+    assert [one.possibly_repeated for one in queue.completed] == [possibly_processed]
 
 
 def test_what_expires_is_expired() -> None:
     """It waits until expires_at or the time to live, to the moment, and is no dead letter."""
-    tray = Tray().inject(1).inject(2, expires_at="2026-09-21T14:13:50Z")
-    assert tray.at(29.9).sweep().outcomes == {}
-    assert tray.at(30).sweep().outcomes == {2: "expired"}
-    assert tray.at(TTL).sweep().outcomes == {1: "expired", 2: "expired"}
-    assert tray.step.dead_letters == []
+    queue = QueueHarness().inject(1).inject(2, expires_at="2026-09-21T14:13:50Z")
+    assert queue.at(29.9).sweep().outcomes == {}
+    assert queue.at(30).sweep().outcomes == {2: "expired"}
+    assert queue.at(TTL).sweep().outcomes == {1: "expired", 2: "expired"}
+    assert queue.step.dead_letters == []
 
 
 def test_what_has_expired_is_not_sent() -> None:
     """Also before the next look at the deadlines."""
-    tray = Tray().inject(1).at(TTL - 1).inject(2).at(TTL)
-    assert offsets(tray.take()) == [2]
-    assert tray.add(entry(3, EPOCH)).outcomes == {3: "expired"}
+    queue = QueueHarness().inject(1).at(TTL - 1).inject(2).at(TTL)
+    assert offsets(queue.take()) == [2]
+    assert queue.add(injection(3, EPOCH)).outcomes == {3: "expired"}
 
 
 def test_what_is_under_way_does_not_expire() -> None:
     """Its answer decides: it may be delivered."""
-    tray = Tray().inject(1, 2)
-    taken = tray.take()[:1]
-    tray.at(TTL).sweep(unknown_since=0, busy=taken)
-    assert tray.outcomes == {2: "expired"}
-    tray.pending.delivered(tray.step, taken, "7", 200)
-    assert tray.outcomes == {2: "expired", 1: "delivered"}
+    queue = QueueHarness().inject(1, 2)
+    taken = queue.take()[:1]
+    queue.at(TTL).sweep(unknown_since=0, busy=taken)
+    assert queue.outcomes == {2: "expired"}
+    queue.pending.delivered(queue.step, taken, "7", 200)
+    assert queue.outcomes == {2: "expired", 1: "delivered"}
 
 
 def test_an_unknown_agents_entry_waits_a_while() -> None:
     """unknown_agent_grace after its arrival, or after the agent was unregistered: undeliverable (unknown_agent)."""
-    tray = Tray().inject(1)
-    assert tray.at(9.9).sweep(unknown_since=0).outcomes == {}
-    assert tray.at(15).sweep(unknown_since=EPOCH + 5.1).outcomes == {}
-    assert tray.at(15.2).sweep(unknown_since=EPOCH + 5.1).outcomes == {1: "undeliverable:unknown_agent"}
-    assert [letter.code for letter in tray.step.dead_letters] == ["unknown_agent"]
+    queue = QueueHarness().inject(1)
+    assert queue.at(9.9).sweep(unknown_since=0).outcomes == {}
+    assert queue.at(15).sweep(unknown_since=EPOCH + 5.1).outcomes == {}
+    assert queue.at(15.2).sweep(unknown_since=EPOCH + 5.1).outcomes == {1: "undeliverable:unknown_agent"}
+    assert [letter.code for letter in queue.step.dead_letters] == ["unknown_agent"]
 
 
 def test_what_has_expired_is_expired_all_the_same() -> None:
     """An unknown agent's entry whose time is over is expired, and no dead letter."""
-    tray = Tray().inject(1, expires_at="2026-09-21T14:13:21Z").at(60).sweep(unknown_since=0)
-    assert tray.outcomes == {1: "expired"}
-    assert tray.step.dead_letters == []
+    queue = QueueHarness().inject(1, expires_at="2026-09-21T14:13:21Z").at(60).sweep(unknown_since=0)
+    assert queue.outcomes == {1: "expired"}
+    assert queue.step.dead_letters == []
 
 
 def test_more_than_max_pending_is_backlog() -> None:
     """The newest is turned away; those that wait keep their places."""
-    tray = Tray(max_pending=2).inject(1, 2, 3)
-    assert tray.outcomes == {3: "undeliverable:backlog"}
-    assert tray.waiting == [1, 2]
-    assert [letter.code for letter in tray.step.dead_letters] == ["backlog"]
+    queue = QueueHarness(max_pending=2).inject(1, 2, 3)
+    assert queue.outcomes == {3: "undeliverable:backlog"}
+    assert queue.waiting == [1, 2]
+    assert [letter.code for letter in queue.step.dead_letters] == ["backlog"]
 
 
 def test_what_is_no_event_is_a_dead_letter_with_its_value() -> None:
     """Not an event at all: dead letter, and undeliverable."""
-    tray = Tray().add(read_entry(Message(1, value=b"{", headers=[("x", b"y")]), TTL, possibly_processed=True))
-    assert tray.outcomes == {1: "undeliverable:malformed_event"}
-    (letter,) = tray.step.dead_letters
+    queue = QueueHarness().add(
+        read_injection(Message(1, value=b"{", headers=[("x", b"y")]), TTL, possibly_processed=True)
+    )
+    assert queue.outcomes == {1: "undeliverable:malformed_event"}
+    (letter,) = queue.step.dead_letters
     assert (letter.key, letter.value, letter.headers) == (b"agent-7", b"{", (("x", b"y"),))
-    assert not tray.completed[0].possibly_repeated
+    assert not queue.completed[0].possibly_repeated
 
 
 def test_what_is_too_large_is_a_dead_letter_without_its_value() -> None:
     """Over 512 KiB: undeliverable (too_large); its dead letter's value is null."""
-    tray = Tray().add(read_entry(Message(1, value=b"x" * (MAX_BYTES + 1)), TTL, possibly_processed=False))
-    assert tray.outcomes == {1: "undeliverable:too_large"}
-    assert tray.step.dead_letters[0].value is None
+    queue = QueueHarness().add(read(1, value=b"x" * (MAX_BYTES + 1), possibly_processed=False))
+    assert queue.outcomes == {1: "undeliverable:too_large"}
+    assert queue.step.dead_letters[0].value is None
 
 
 def test_the_state_accounts_for_each_entry() -> None:
     """inbox_offset and inbox_open tell which offsets are finished."""
-    tray = Tray().inject(3, 5, 8)
-    assert (tray.step.state.inbox_offset, tray.step.state.inbox_open) == (-1, [])
-    tray.pending.delivered(tray.step, tray.take()[1:2], "7", 200)
-    assert (tray.step.state.inbox_offset, tray.step.state.inbox_open) == (5, [3])
-    tray.deliver()
-    assert (tray.step.state.inbox_offset, tray.step.state.inbox_open) == (8, [])
+    queue = QueueHarness().inject(3, 5, 8)
+    assert (queue.step.state.inbox_offset, queue.step.state.inbox_open) == (-1, [])
+    queue.pending.delivered(queue.step, queue.take()[1:2], "7", 200)
+    assert (queue.step.state.inbox_offset, queue.step.state.inbox_open) == (5, [3])
+    queue.deliver()
+    assert (queue.step.state.inbox_offset, queue.step.state.inbox_open) == (8, [])
 
 
 def test_the_next_owner_forgets_no_open_entry() -> None:
     """Entries 3 and 7 are open when a process dies; the next one finishes 3 before it has read 7: 7 stays open."""
-    tray = Tray(AgentState(agent_id="agent-7", stream_id="s", inbox_offset=10, inbox_open=[3, 7])).at(TTL)
-    tray.add(entry(3, EPOCH))
-    assert tray.outcomes == {3: "expired"}
-    assert (tray.step.state.inbox_offset, tray.step.state.inbox_open) == (10, [7])
+    queue = QueueHarness(AgentState(agent_id="agent-7", stream_id="s", inbox_offset=10, inbox_open=[3, 7])).at(TTL)
+    queue.add(injection(3, EPOCH))
+    assert queue.outcomes == {3: "expired"}
+    assert (queue.step.state.inbox_offset, queue.step.state.inbox_open) == (10, [7])
 
 
 def test_an_unwatched_agents_outcome_belongs_to_no_stream() -> None:
-    tray = Tray(AgentState(agent_id="agent-7")).inject(1).at(10).sweep(unknown_since=0)
-    assert (tray.completed[0].stream_id, tray.completed[0].sequence) == (None, None)
+    queue = QueueHarness(AgentState(agent_id="agent-7")).inject(1).at(10).sweep(unknown_since=0)
+    assert (queue.completed[0].stream_id, queue.completed[0].sequence) == (None, None)
 
 
 def test_an_outcome_says_when_the_entry_came() -> None:
     """received_at is the inbox's own time, completed_at the bridge's."""
-    tray = Tray().add(
-        read_entry(Message(1, value=PAUSE_EVENT, timestamp=int(EPOCH * 1000) - 2000), TTL, possibly_processed=False)
+    queue = QueueHarness().add(
+        read_injection(Message(1, value=PAUSE_EVENT, timestamp=int(EPOCH * 1000) - 2000), TTL, possibly_processed=False)
     )
-    tray.deliver()
-    assert tray.completed[0].received_at == "2026-09-21T14:13:18.000000Z"
-    assert tray.completed[0].completed_at == tray.step.at
+    queue.deliver()
+    assert queue.completed[0].received_at == "2026-09-21T14:13:18.000000Z"
+    assert queue.completed[0].completed_at == queue.step.at

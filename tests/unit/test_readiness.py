@@ -12,7 +12,7 @@ class Parts:
     def __init__(self) -> None:
         self.preflight = SimpleNamespace(waiting_for=None)
         self.follower = SimpleNamespace(whole=SimpleNamespace(is_set=lambda: True))
-        self.member = SimpleNamespace(joined=True, holds=lambda: True)
+        self.member = SimpleNamespace(is_member=True, is_current=lambda: True)
         self.assignment = SimpleNamespace(member=self.member, owners={0: SimpleNamespace(ready=True)})
 
     def reason(self) -> str | None:
@@ -33,9 +33,9 @@ def test_each_step_of_the_start_has_a_reason() -> None:
     assert parts.reason() == "partitions are recovering, or cannot commit: [1, 2]"
     parts.assignment.owners = {}
     assert parts.reason() == "owns no partition: there are more processes than partitions"
-    parts.member.holds = lambda: False
+    parts.member.is_current = lambda: False
     assert parts.reason() == "Kafka has not answered a heartbeat within the session time-out"
-    parts.member.joined = False
+    parts.member.is_member = False
     assert parts.reason() == "not in the consumer group yet, or a rebalance is in progress"
     parts.assignment.member = None
     assert parts.reason() == "not in the consumer group yet, or a rebalance is in progress"

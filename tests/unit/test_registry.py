@@ -32,7 +32,7 @@ class Book:
         self.registry.read(message)
 
     def sick(self, *agents: str) -> list[str | None]:
-        return [getattr(self.registry.sick(agent), "reason", None) for agent in agents]
+        return [getattr(self.registry.unpollable(agent), "reason", None) for agent in agents]
 
 
 def test_an_entry_is_registered_updated_and_removed() -> None:
@@ -67,7 +67,7 @@ def test_a_bad_entry_leaves_the_last_good_one_in_force(value: Any) -> None:
     assert (bad.offset, bad.key, str(bad.origin)) == (2, b"a", "asm.sessions/0/2")
     assert bad.code == ("literal_token" if value == {"token": SECRET} else "malformed_entry")
     assert SECRET not in f"{bad}"
-    assert book.registry.bad() == [bad]
+    assert book.registry.invalid_entries() == [bad]
     assert book.registry.entries() == {}  # what the topic has of it is to be written anew
 
 
@@ -78,9 +78,9 @@ def test_a_good_entry_clears_a_bad_one() -> None:
     book.put("b", b"{")
     book.put("a", {})
     assert book.registry.entries().keys() == {"a"}
-    assert [bad.key for bad in book.registry.bad()] == [b"b"]
+    assert [bad.key for bad in book.registry.invalid_entries()] == [b"b"]
     book.put("b", None)
-    assert book.registry.bad() == []
+    assert book.registry.invalid_entries() == []
 
 
 @pytest.mark.parametrize("key", [b"", b"\xff", None])
@@ -143,6 +143,6 @@ def test_agents_belong_to_partitions_by_murmur2() -> None:
     names = [f"agent-{number}" for number in range(50)] + ["日本"]
     for name in names:
         book.put(name, {"asm_session_sid": "1"})
-    found = [sorted(book.registry.of(partition, 8)) for partition in range(8)]
+    found = [sorted(book.registry.agents_of_partition(partition, 8)) for partition in range(8)]
     assert sorted(name for part in found for name in part) == sorted(names)
     assert all(partition_for(name, 8) == partition for partition, part in enumerate(found) for name in part)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 import asm_bridge_schemas
 from asm_bridge_schemas import asm, records
-from asm_bridge_schemas.commands import EVENT_KINDS, CommandError, read_injection, read_session_entry
+from asm_bridge_schemas.commands import EVENT_KINDS, CommandError, read_event, read_session_entry
 from asm_bridge_schemas.export import export
 from asm_bridge_schemas.export import schemas as generated
 from tests.support.protobuf import ENUMS, MESSAGES, SHAPES, Shape, messages, printed
@@ -193,7 +193,7 @@ def test_cloudevents_types_are_the_contracts() -> None:
 def test_the_event_schema_takes_what_the_bridge_takes(message: Message, shape: Shape) -> None:
     """Any valid event in any shape validates if the bridge takes it; one without an event is refused by both."""
     value = printed(message, shape)
-    assert validator("Event").is_valid(value) == accepted(read_injection, json.dumps(value).encode(), None)
+    assert validator("Event").is_valid(value) == accepted(read_event, json.dumps(value).encode(), None)
 
 
 def accepted(reader: Any, *value: Any) -> bool:
@@ -226,7 +226,7 @@ def accepted(reader: Any, *value: Any) -> bool:
 )
 def test_the_event_schema_refuses_what_the_bridge_refuses(value: Any) -> None:
     """A producer that validates its events learns before sending what the bridge would say after."""
-    assert validator("Event").is_valid(value) == accepted(read_injection, json.dumps(value).encode(), None)
+    assert validator("Event").is_valid(value) == accepted(read_event, json.dumps(value).encode(), None)
 
 
 @pytest.mark.parametrize(

@@ -159,8 +159,8 @@ def test_all_that_is_wrong_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> N
         "topics.partitions in asm-bridge.toml",
         "--ops.listen",
     }
-    assert told["kafka.delivery in asm-bridge.toml"] == "must be 'exactly_once' or 'at_least_once', and is 'twice'"
-    assert told["topics.partitions in asm-bridge.toml"] == "must be at least 1, and is 0"
+    assert told["kafka.delivery in asm-bridge.toml"] == "must be 'exactly_once' or 'at_least_once', not 'twice'"
+    assert told["topics.partitions in asm-bridge.toml"] == "must be at least 1, not 0"
     assert told["--ops.listen"] == "must be HOST:PORT, e.g. 127.0.0.1:8080"
 
 

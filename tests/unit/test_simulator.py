@@ -1,13 +1,14 @@
 """The vendor's stand-in: what it shows, what it takes, and how it fails when told to."""
 
 import asyncio
+import gzip
 import json
-import os
 import signal
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from asm_bridge_schemas import asm, protojson
 from bridge.cli import main
 from bridge.testing.simulator import Fault, Faults, Options, Simulator, serve
 from bridge.testing.simulator.agents import advance, born
-from bridge.testing.simulator.answers import MALFORMED, Answer
+from bridge.testing.simulator.answers import CODES, MALFORMED, Answer
 from bridge.testing.simulator.control import answer as pull
 from bridge.testing.simulator.pictures import ALERT_KINDS, Agent
 from tests.support.protobuf import parsed
@@ -431,6 +432,160 @@ def test_a_fault_answers_with_its_status_and_takes_nothing(fault: str, expected:
     assert service.poll().status == 200
 
 
+def head(answer: Answer) -> dict[bytes, bytes]:
+    return dict(answer.headers)
+
+
+def is_the_services_own(answer: Answer) -> bool:
+    """Whether it is what the vendor's gateway prints for that status."""
+    try:
+        body = json.loads(answer.body)
+    except ValueError:
+        return False
+    if answer.status == 200:
+        return isinstance(body, dict) and "voiceStatus" in body
+    code = CODES.get(answer.status)
+    return isinstance(body, dict) and (body.get("code"), type(body.get("message"))) == (code, str)
+
+
+FOREIGN = {
+    "foreign_400": {400}, "foreign_401": {401}, "foreign_403": {403}, "foreign_404": {404}, "no_route": {404},
+    "foreign_json": {400, 404, 409}, "envelope": {200}, "html_200": {200}, "empty_200": {200},
+    "redirect": {302, 307, 308},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", FOREIGN)
+def test_a_foreign_answer_is_not_the_services_and_takes_nothing(fault: str) -> None:
+    """What stands between answers in its own form; the service has seen nothing, and shown nothing."""
+    service = Service(faults={fault: Fault()})
+    got = [service.poll(events=[activated(1)]) for _ in range(12)]
+    assert {one.status for one in got} == FOREIGN[fault]
+    assert not any(map(is_the_services_own, got))
+    assert all(head(one)[b"content-length"] == b"%d" % len(one.body) for one in got)
+    assert (service.taken(), service.agent("agent-0")["pictures"]) == ([], [])
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_refusals_of_the_service_are_what_its_gateway_prints(older: bool) -> None:
+    """Each has the code that belongs to its status, a text, and details; "error", too, from an older gateway."""
+    service = Service(older_errors=older)
+    refused = [
+        service.poll(asm_session_sid="5"),
+        service.poll(no_such_field=1),
+        service.call("getstatus", "agent-0", b"{}", token="wrong"),
+        *(service.poll(events=[activated(1, reference_id=f"refuse-{status}")]) for status in (400, 404, 409, 412, 422)),
+    ]
+    for fault in ("status_401", "status_429", "status_500", "status_503", "hang", "unauthorized_burst"):
+        service.post("faults", {fault: {}})
+        refused += [service.poll(), service.poll()]
+    assert all(map(is_the_services_own, refused))
+    assert all(json.loads(one.body)["details"] == [] for one in refused)
+    assert {"error" in json.loads(one.body) for one in refused} == {older}
+
+
+@pytest.mark.parametrize(
+    ("fault", "retry_after"),
+    [
+        ("retry_after_0", b"0"),
+        ("retry_after_3600", b"3600"),
+        ("retry_after_date_past", b"Mon, 21 Sep 2026 14:13:15 GMT"),
+    ],
+)
+def test_a_retry_after_may_be_of_any_length(fault: str, retry_after: bytes) -> None:
+    """None at all, an hour, or a date that is past when it comes; the answer has its own Date, and takes nothing."""
+    service = Service(faults={fault: Fault()})
+    answer = service.poll(events=[activated(1)])
+    assert (answer.status, head(answer)[b"retry-after"]) == (503, retry_after)
+    assert head(answer)[b"date"] == b"Mon, 21 Sep 2026 14:13:20 GMT"
+    assert is_the_services_own(answer)
+    service.post("faults", {fault: {"status": 429}})
+    assert refusal(service.poll()) == (429, 8)
+    assert service.taken() == []
+
+
+def test_an_error_may_come_after_the_service_took_the_request() -> None:
+    """502, 503, 504, 408 and 499, of which some are the service's own; the events are taken, nothing is shown."""
+    service = Service(faults={"error_after_taken": Fault()})
+    got = [service.poll(events=[activated(sid)]) for sid in range(20)]
+    assert {one.status for one in got} == {502, 503, 504, 408, 499}
+    assert {is_the_services_own(one) for one in got} == {True, False}
+    assert (len(service.taken()), service.agent("agent-0")["pictures"]) == (20, [])
+    service.post("faults", {"error_after_taken": {"status": 503}})
+    assert {service.poll().status for _ in range(4)} == {503}
+
+
+@pytest.mark.parametrize(
+    ("fault", "result"),
+    [("event_403", "403"), ("event_413", "413"), ("event_500", "500"), ("event_cut", "cut"), ("event_silence", "504")],
+)
+def test_a_marked_event_is_disliked_wherever_it_is(fault: str, result: str) -> None:
+    """Each request with it fails, and takes nothing; requests without it are served."""
+    service = Service(faults={fault: Fault()})
+    marked, good = activated(1, reference_id="marked"), activated(2, reference_id="fine")
+    assert [service.poll(events=events).result for events in ([marked], [good, marked])] == [result, result]
+    assert service.taken() == []
+    assert [service.poll(events=events).result for events in ([], [good])] == ["200", "200"]
+    body = json.dumps({"asm_session_sid": service.sid(), "events": [marked]}).encode()
+    delay = service.simulator.begin("getstatus", b"Bearer sim-token-agent-0", body).delay
+    assert delay == (60.0 if fault == "event_silence" else 0.0)
+
+
+def test_an_answer_may_be_compressed_unasked() -> None:
+    """gzip and deflate in turn; the events are taken, and what it shows counts as shown."""
+    service = Service(faults={"gzip": Fault()})
+    decoders: dict[bytes, Callable[[bytes], bytes]] = {b"gzip": gzip.decompress, b"deflate": zlib.decompress}
+    for sid in (1, 2):
+        answer = service.poll(events=[activated(sid)])
+        body = decoders.pop(head(answer)[b"content-encoding"])(answer.body)
+        assert "voiceStatus" in json.loads(body)
+        assert head(answer)[b"content-length"] == b"%d" % len(answer.body)
+    assert (len(service.taken()), service.agent("agent-0")["shown"]) == (2, 2)
+
+
+def test_one_fault_can_be_set_beside_others() -> None:
+    """A fault that is set by its name leaves those in force; its own count and duration start again."""
+    service = Service()
+    service.post("faults/foreign_404", {"duration": 3, "agents": ["agent-1"]})
+    service.clock.now += 2
+    service.post("faults/status_500", {"agents": ["agent-0"], "count": 1})
+    assert [service.poll(f"agent-{number}").status for number in (0, 1, 2)] == [500, 404, 200]
+    service.clock.now += 1
+    assert [service.poll(f"agent-{number}").status for number in (0, 1)] == [200, 200]
+    service.post("faults/status_500", {"count": 1})
+    assert [service.poll().status for _ in range(2)] == [500, 200]
+
+
+def test_what_the_service_refused_and_ended_is_remembered() -> None:
+    """Events in refused requests, alone or not, and how often each session ended: foreign refusals are none of it."""
+    service = Service()
+    bad, sid = activated(1, reference_id="refuse-409"), service.sid()
+    service.poll(events=[bad, activated(2)])
+    service.poll(events=[bad])
+    service.post("faults/foreign_404", {"count": 1})
+    service.poll(events=[activated(3)])
+    assert [(one["status"], one["alone"]) for one in service.get("refusals")] == [
+        (409, False),
+        (409, False),
+        (409, True),
+    ]
+    assert service.agent("agent-0")["ends"] == {}
+    for lever in ("end", "resume", "login", "logout"):
+        service.post(f"agents/agent-0/{lever}", {})
+    assert service.agent("agent-0")["ends"] == {sid: 2, str(int(sid) + 1): 1}
+
+
+def test_a_fault_may_last_for_a_time() -> None:
+    """After its duration, counted from when it was set, requests are served again."""
+    service = Service()
+    service.post("faults", {"foreign_404": {"duration": 3, "agents": ["agent-1"]}})
+    assert [service.poll("agent-0").status, service.poll("agent-1").status] == [200, 404]
+    service.clock.now += 3
+    assert service.poll("agent-1").status == 200
+    service.post("faults", {"foreign_404": {"duration": 3}})
+    assert service.poll().status == 404
+
+
 @pytest.mark.parametrize("fault", ["status_429", "status_503"])
 def test_coming_back_before_retry_after_is_counted(fault: str) -> None:
     """Retry-After is sent; a request that comes before it has passed is counted against the client."""
@@ -660,12 +815,10 @@ def test_a_lever_pulled_wrongly_says_so(path: str, body: dict[str, Any]) -> None
 @pytest.fixture
 def running(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """The command, listening; and its first line."""
-    root = Path(__file__).parents[2]
     files = ["--write-tokens", str(tmp_path / "secrets"), "--write-sessions", str(tmp_path / "sessions.toml")]
     command = [sys.executable, "-m", "bridge", "simulate", "--listen", "127.0.0.1:0"]
     command += ["--sessions", "2", "--fault-500", "1", *files]
-    environment = {**os.environ, "PYTHONPATH": str(root)}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
             yield process, process.stdout.readline()
@@ -707,6 +860,18 @@ def test_a_taken_address_is_a_failure(capsys: pytest.CaptureFixture[str]) -> Non
         main(["simulate", "--listen", f"127.0.0.1:{taken.getsockname()[1]}"])
     assert exit_.value.code == 1
     assert "--listen" in capsys.readouterr().err
+
+
+def test_any_fault_can_be_given_by_its_name(capsys: pytest.CaptureFixture[str]) -> None:
+    """--fault NAME[=SHARE] gives those that have no flag of their own; a wrong one is named, with all there are."""
+    from bridge.cli.simulate import _by_name
+
+    assert _by_name(["foreign_404", "gzip=0.25"]) == {"foreign_404": 1.0, "gzip": 0.25}
+    for wrong in ("explode", "gzip=2", "gzip=much"):
+        with pytest.raises(SystemExit) as exit_:
+            main(["simulate", "--fault", wrong])
+        assert exit_.value.code == 2
+        assert "foreign_404" in capsys.readouterr().err
 
 
 def test_faults_by_flag_are_faults_by_name() -> None:

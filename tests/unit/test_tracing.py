@@ -10,15 +10,22 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from asm_bridge_schemas.asm import GetStatusRes
 from asm_bridge_schemas.commands import SessionEntry
 from asm_bridge_schemas.records import AgentState
-from bridge.agents.agent import Agent, Instant, PollRequest
-from bridge.agents.injection import Entry, read_entry
-from bridge.agents.queue import Limits
+from bridge.agents.agent import Agent
+from bridge.agents.injection import Injection, read_injection
+from bridge.agents.request import PollRequest
 from bridge.agents.step import Step
+from bridge.agents.trace import read_trace
+from bridge.asm.answer import Answer
+from bridge.asm.client import read_response
 from bridge.asm.errors import Unavailable
+from bridge.asm.http.request import Response
 from bridge.backoff import Backoff
+from bridge.clock import Instant
 from bridge.kafka.encoding import Encoder
+from bridge.settings.model import InjectionSettings
 from bridge.telemetry import tracing
 from tests.support.strategies import EPOCH, Message, status_body
 
@@ -26,6 +33,8 @@ TRACE_ID, SPAN_ID = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 PARENT = f"00-{TRACE_ID}-{SPAN_ID}-01".encode()
 EVENT = b'{"pause_event": {}}'
 AT = Instant(1000.0, EPOCH)
+ANSWER = read_response(GetStatusRes, Response(200, status_body()))
+assert isinstance(ANSWER, Answer)
 
 
 def message(offset: int = 7, *, headers: tuple[tuple[str, bytes], ...] = (("traceparent", PARENT),)) -> Message:
@@ -33,17 +42,17 @@ def message(offset: int = 7, *, headers: tuple[tuple[str, bytes], ...] = (("trac
 
 
 def agent() -> Agent:
-    made = Agent(AgentState(agent_id="a"), Limits(max_attempts=1), Backoff(), AT)
+    made = Agent(AgentState(agent_id="a"), InjectionSettings(max_attempts=1), Backoff(), AT)
     made.watch(SessionEntry(asm_session_sid="42"), 1.0, AT)
     return made
 
 
-def taken_in(asked: Agent, *entries: Entry) -> PollRequest:
+def taken_in(asked: Agent, *entries: Injection) -> PollRequest:
     """The request that carries these entries."""
     for one in entries:
         tracing.received(one)
         asked.take(one, AT)
-    return asked.ask("t", AT)
+    return asked.next_request("t", AT)
 
 
 def told(step: Step | None) -> list[tuple[str, dict[str, bytes]]]:
@@ -61,8 +70,8 @@ def test_a_senders_trace_reaches_the_outcome_without_opentelemetry() -> None:
     """traceparent and tracestate of an entry are headers of its outcome and of the delivered event, of no other."""
     headers = (("traceparent", PARENT), ("tracestate", b"x=1"))
     asked = agent()
-    ask = taken_in(asked, read_entry(message(headers=headers), 300, False))
-    found = dict(told(asked.answered(ask, 200, status_body(), AT)))
+    request = taken_in(asked, read_injection(message(headers=headers), 300, False))
+    found = dict(told(asked.answered(request, ANSWER, AT)))
     for topic in ("conversations", "inject-outcomes"):
         assert (found[topic]["traceparent"], found[topic]["tracestate"]) == (PARENT, b"x=1")
     assert "traceparent" not in found["agent-status"]
@@ -71,12 +80,12 @@ def test_a_senders_trace_reaches_the_outcome_without_opentelemetry() -> None:
 @pytest.mark.parametrize("wrong", [b"", b"00-1-2-01", PARENT.upper(), PARENT + b"\n", b"\xff" * 55])
 def test_what_is_no_traceparent_is_not_passed_on(wrong: bytes) -> None:
     """A header that W3C Trace Context does not allow is dropped; so is a tracestate without a traceparent."""
-    assert tracing.incoming((("traceparent", wrong), ("tracestate", b"x=1"))) is None
+    assert read_trace((("traceparent", wrong), ("tracestate", b"x=1"))) is None
 
 
 def test_a_tracestate_too_long_is_left_out() -> None:
     """No sender makes the outcomes long: beyond 512 bytes its tracestate is dropped, as W3C allows."""
-    trace = tracing.incoming((("traceparent", PARENT), ("tracestate", b"x" * 513)))
+    trace = read_trace((("traceparent", PARENT), ("tracestate", b"x" * 513)))
     assert trace is not None
     assert dict(trace.headers) == {"traceparent": PARENT}
 
@@ -149,9 +158,9 @@ def spans(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 def test_an_injection_is_one_trace_from_its_sender_to_its_outcome(spans: Any) -> None:
     """inject continues the sender's trace, poll is below it, and the outcome's traceparent names inject."""
     asked = agent()
-    ask = taken_in(asked, read_entry(message(), 300, False))
-    step = asked.answered(ask, 200, status_body(), AT)
-    tracing.polled(ask, step, AT.mono, 200)
+    request = taken_in(asked, read_injection(message(), 300, False))
+    step = asked.answered(request, ANSWER, AT)
+    tracing.polled(request, step, 200)
     assert step is not None
     with tracing.commit([step], 3, 9):
         assert [span.name for span in spans()] == ["poll"]
@@ -169,9 +178,9 @@ def test_an_injection_is_one_trace_from_its_sender_to_its_outcome(spans: Any) ->
 def test_attributes_have_the_conventions_names(spans: Any) -> None:
     """Whoever knows OpenTelemetry's messaging and HTTP conventions finds partition, offset, group and status."""
     asked = agent()
-    ask = taken_in(asked, read_entry(message(), 300, False))
-    step = asked.answered(ask, 200, status_body(), AT)
-    tracing.polled(ask, step, AT.mono, 200)
+    request = taken_in(asked, read_injection(message(), 300, False))
+    step = asked.answered(request, ANSWER, AT)
+    tracing.polled(request, step, 200)
     assert step is not None
     with tracing.commit([step], 3, 9):
         pass
@@ -190,17 +199,17 @@ def test_a_poll_that_tells_nothing_makes_no_span(spans: Any) -> None:
     """Thousands of unchanged polls a second leave no trace; the first one, which told the status, does."""
     asked = agent()
     for _ in range(3):
-        ask = asked.ask("t", AT)
-        tracing.polled(ask, asked.answered(ask, 200, status_body(), AT), AT.mono, 200)
+        request = asked.next_request("t", AT)
+        tracing.polled(request, asked.answered(request, ANSWER, AT), 200)
     assert [span.name for span in spans()] == ["poll"]
 
 
 def test_a_failure_is_an_error_in_its_span(spans: Any) -> None:
     """A refused request, an event given up and a commit that failed say so in error.type."""
     asked = agent()
-    ask = taken_in(asked, read_entry(message(), 300, False))
-    step = asked.failed(ask, Unavailable("HTTP 500", http_status=500), AT)
-    tracing.polled(ask, step, AT.mono, 500, "unavailable")
+    request = taken_in(asked, read_injection(message(), 300, False))
+    step = asked.failed(request, Unavailable("HTTP 500", http_status=500), AT)
+    tracing.polled(request, step, 500, "unavailable")
     assert step is not None
     with tracing.commit([step], 0, 1):
         pass
@@ -215,9 +224,9 @@ def test_a_failure_is_an_error_in_its_span(spans: Any) -> None:
 def test_events_sent_together_are_all_linked(spans: Any) -> None:
     """One request carries three senders' events: it is below the first's span, and linked to the others'."""
     asked = agent()
-    ask = taken_in(asked, *(read_entry(message(n, headers=()), 300, False) for n in range(3)))
-    step = asked.answered(ask, 200, status_body(), AT)
-    tracing.polled(ask, step, AT.mono, 200)
+    request = taken_in(asked, *(read_injection(message(n, headers=()), 300, False) for n in range(3)))
+    step = asked.answered(request, ANSWER, AT)
+    tracing.polled(request, step, 200)
     assert step is not None
     with tracing.commit([step], 0, 1):
         pass

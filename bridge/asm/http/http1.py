@@ -28,6 +28,7 @@ class Http1(asyncio.Protocol):
         self._chunks: list[bytes] = []
         self._size = 0
         self._retry_after: str | None = None
+        self._date: bytes | None = None
         self._head_read = self._bounded = self._whole = self._keep = False
 
     @property
@@ -80,7 +81,10 @@ class Http1(asyncio.Protocol):
             self._answered(keep=False)  # what has no length ends with its connection (RFC 9112, section 6.3)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._end(f"the connection was lost{f': {exc}' if exc else ''}")
+        lost = (
+            "the service closed the connection without an answer" if exc is None else f"the connection was lost: {exc}"
+        )
+        self._end(lost)
 
     # -- called by the parser
 
@@ -90,6 +94,8 @@ class Http1(asyncio.Protocol):
             self._bounded = True
         elif name == b"retry-after":
             self._retry_after = value.decode("latin-1")
+        elif name == b"date":
+            self._date = value
 
     def on_message_begin(self) -> None:
         self._keep = not self._whole
@@ -121,7 +127,8 @@ class Http1(asyncio.Protocol):
         assert exchange is not None
         chunks = self._chunks
         body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        response = Response(self._status, body, self._retry_after)
+        date = None if self._date is None or self._status < 300 else self._date.decode("latin-1")
+        response = Response(self._status, body, self._retry_after, date)
         self._begin()
         if keep:
             self.capacity, self.heard_at = 1, time.monotonic()

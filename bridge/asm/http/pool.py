@@ -1,15 +1,12 @@
 """The connections to one service, and the requests that are sent over them."""
 
 import asyncio
-import ssl
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import cast
 
-import certifi
 import httpx
 
+from bridge.asm.http.connector import ConnectError, Connection, Connector
 from bridge.asm.http.http1 import Http1
 from bridge.asm.http.http2 import Http2
 from bridge.asm.http.request import Exchange, OnResponse, PreparedRequest
@@ -18,22 +15,6 @@ _IDLE = 45.0
 """Seconds after which an unused connection is closed: before the other side does it while a request is on its way."""
 _PRECISION = 20
 """A time-out comes at most this part of it too late."""
-
-Connection = Http1 | Http2
-
-
-def tls(ca_file: Path | None, http2: bool) -> ssl.SSLContext:
-    """Trusts whom the system trusts (where that is nobody: whom Mozilla does), and ``ca_file``; offers HTTP/2 first, if
-    it may."""
-    context = ssl.create_default_context()
-    system = ssl.get_default_verify_paths()
-    if not (system.cafile or system.capath):  # python.org's Python for macOS, or an image without any
-        context.load_verify_locations(certifi.where())
-    context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # from Python 3.13 on it refuses many a company's own authority
-    if ca_file is not None:
-        context.load_verify_locations(ca_file)
-    context.set_alpn_protocols(["h2", "http/1.1"] if http2 else ["http/1.1"])
-    return context
 
 
 class Pool:
@@ -48,17 +29,16 @@ class Pool:
         url: httpx.URL,
         *,
         ca_file: Path | None,
+        proxy: str | None,
         connect_timeout: float,
         request_timeout: float,
         max_connections: int,
         http2: bool,
     ) -> None:
-        secure = url.scheme == "https"
-        self._host, self._port = url.host, url.port or (443 if secure else 80)
-        self._tls = tls(ca_file, http2) if secure else None
-        self._connect_timeout, self._request_timeout = connect_timeout, request_timeout
-        self._most = max_connections
-        self._many: bool | None = None if secure and http2 else False
+        self._connector = Connector(url, ca_file=ca_file, proxy=proxy, http2=http2, timeout=connect_timeout)
+        self._request_timeout = request_timeout
+        self._max_connections = max_connections
+        self._multiplexed: bool | None = None if url.scheme == "https" and http2 else False
         """Whether a connection carries many requests at once; None: not known yet."""
         self._connections: dict[Connection, None] = {}
         self._free: dict[Connection, None] = {}
@@ -86,7 +66,7 @@ class Pool:
                 return
         self._under_way[exchange] = None
         self._waiting[exchange] = None
-        self._grow()
+        self._open_more()
 
     async def aclose(self) -> None:
         """What is under way fails."""
@@ -96,6 +76,7 @@ class Pool:
         opening = [*self._opening]
         for task in opening:
             task.cancel()
+        self._connector.close()
         await asyncio.gather(*opening, return_exceptions=True)
         for connection in {*self._connections, *self._under_way.values()}:  # also those that finish what they began
             if connection is not None:
@@ -133,43 +114,34 @@ class Pool:
 
     # -- connections
 
-    def _grow(self) -> None:
+    def _open_more(self) -> None:
         """Open what those who wait need: a connection each, or one for all where one carries many."""
-        wanted = len(self._waiting) if self._many is False else min(1, len(self._waiting))
-        while len(self._opening) < wanted and len(self._connections) + len(self._opening) < self._most:
+        wanted = len(self._waiting) if self._multiplexed is False else min(1, len(self._waiting))
+        while len(self._opening) < wanted and len(self._connections) + len(self._opening) < self._max_connections:
             task = asyncio.get_running_loop().create_task(self._open())
             self._opening.add(task)
             task.add_done_callback(self._opened)
 
     async def _open(self) -> None:
-        loop = asyncio.get_running_loop()
-        try:
-            async with asyncio.timeout(self._connect_timeout):
-                hello = _Hello(self._speak)
-                await loop.create_connection(lambda: hello, self._host, self._port, ssl=self._tls)
-        except TimeoutError:
-            raise TimeoutError(f"no connection within {self._connect_timeout:g} s") from None
-        assert hello.connection is not None
-        self._many = isinstance(hello.connection, Http2)
-        if hello.connection.closed:
-            raise ConnectionError("the service closed the connection at once")
-        self._connections[hello.connection] = None
-        self._on_capacity(hello.connection)
+        connection = await self._connector.open(self._new_connection)
+        self._multiplexed = isinstance(connection, Http2)
+        self._connections[connection] = None
+        self._on_capacity(connection)
 
-    def _speak(self, protocol: str | None) -> Connection:
-        return (
-            Http2(self._on_closed, self._on_capacity) if protocol == "h2" else Http1(self._on_closed, self._on_capacity)
-        )
+    def _new_connection(self, protocol: str | None) -> Connection:
+        kind = Http2 if protocol == "h2" else Http1
+        return kind(self._on_closed, self._on_capacity)
 
     def _opened(self, task: asyncio.Task[None]) -> None:
         self._opening.discard(task)
         if self._closed or task.cancelled():
             return
         if error := task.exception():
+            text = self._connector.describe(error) if isinstance(error, ConnectError) else repr(error)
             left_out = max(0, len(self._waiting) - len(self._opening))
             for exchange in [*self._waiting][: min(1, left_out) if self._connections else left_out]:
-                exchange.failed(f"cannot connect to {self._host}:{self._port}: {str(error) or type(error).__name__}")
-        self._grow()
+                exchange.failed(text, error=error if isinstance(error, ConnectError) else None)
+        self._open_more()
 
     def _on_capacity(self, connection: Connection) -> None:
         while self._waiting and connection.capacity:
@@ -184,18 +156,12 @@ class Pool:
         self._connections.pop(connection, None)
         self._free.pop(connection, None)
         if not self._closed:
-            self._grow()
+            self._open_more()
 
 
-class _Hello(asyncio.Protocol):
-    """Hands a new connection to who speaks the protocol that was agreed upon in its TLS."""
+class ForwardingPool(Pool):
+    """Sends requests without TLS to an HTTP proxy, which sends them on."""
 
-    def __init__(self, speak: Callable[[str | None], Connection]) -> None:
-        self._speak = speak
-        self.connection: Connection | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        secured = transport.get_extra_info("ssl_object")
-        self.connection = self._speak(secured.selected_alpn_protocol() if secured else None)
-        cast("asyncio.Transport", transport).set_protocol(self.connection)
-        self.connection.connection_made(transport)
+    def send(self, request: PreparedRequest, on_response: OnResponse) -> None:
+        assert self._connector.proxy is not None
+        super().send(self._connector.proxy.forwarded(request), on_response)

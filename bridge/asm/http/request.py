@@ -12,8 +12,8 @@ from hpack.hpack import encode_integer
 class Response(NamedTuple):
     """A final response as it came.
 
-    ``retry_after`` is the field's text and ``date`` the Date beside it, so that a time of day can be read against the
-    service's own clock; both are None where the head has no Retry-After.
+    ``retry_after`` is the field's text and ``date`` that of Date, so that a time of day can be read against the
+    service's own clock. Of a 2xx the Date is not kept.
     """
 
     status: int
@@ -27,11 +27,13 @@ class Failure(NamedTuple):
 
     ``sent``: the service may have processed the request. ``counts_as_outage``: this says something about the host; not
     of a request that the host broke off (it is there), nor of all but one of those that ended with their connection.
+    ``error``: the ``ConnectError``, where there was no connection.
     """
 
     text: str
     sent: bool
     counts_as_outage: bool = True
+    error: Exception | None = None
 
 
 OnResponse = Callable[[Response | Failure], None]
@@ -127,9 +129,9 @@ class Exchange:
         self._on_end(self)
         self._on_response(response)
 
-    def failed(self, text: str, *, counts_as_outage: bool = True) -> None:
+    def failed(self, text: str, *, counts_as_outage: bool = True, error: Exception | None = None) -> None:
         self._on_end(self)
-        self._on_response(Failure(text, self.sent, counts_as_outage))
+        self._on_response(Failure(text, self.sent, counts_as_outage, error))
 
     def not_processed(self, text: str) -> None:
         """The service has certainly not processed it (RFC 9113, section 8.7): it may be sent again, elsewhere."""

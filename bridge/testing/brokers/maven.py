@@ -1,5 +1,6 @@
 """Real Apache Kafka: its jars fetched by ``mvn``, one KRaft node run by ``java``."""
 
+import fcntl
 import functools
 import os
 import re
@@ -92,15 +93,21 @@ def libs() -> Path:
 
 def classpath() -> str:
     """The jars, fetched once. They get their final name when complete, so that an interrupted fetch is never used."""
+    with (cache() / "kafka-libs.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # several test processes may begin at one time
+        _fetch()
+    return f"{libs()}/*"
+
+
+def _fetch() -> None:
     if not libs().is_dir():
-        partial = cache() / f"kafka-libs-{os.getpid()}.partial"
+        partial = cache() / "kafka-libs.partial"
         shutil.rmtree(partial, ignore_errors=True)
         mvn = ["mvn", "-B", "-q", "-f", str(POM), "dependency:copy-dependencies", "-DincludeScope=runtime"]
         done = _run([*mvn, f"-DoutputDirectory={partial}"], FETCH_DEADLINE)
         if done.returncode:
             raise BrokerUnavailableError(f"mvn could not fetch Kafka's jars:\n{tail(done.stdout)}")
         partial.rename(libs())
-    return f"{libs()}/*"
 
 
 def _run(command: list[str], deadline: float, folder: Path | None = None) -> subprocess.CompletedProcess[bytes]:

@@ -47,6 +47,7 @@ def advance(agent: Agent, now: float) -> None:
 
 def login(agent: Agent, now: float, desc: str = "IDLE") -> Session:
     """Begin a new session; the one before is gone."""
+    _end(agent)
     agent.logins += 1
     number = agent.index * 100_000 + agent.logins
     session = agent.session = Session(ASM_SIDS + number, VOICE_SIDS + number, agent.epoch + now)
@@ -60,6 +61,7 @@ def login(agent: Agent, now: float, desc: str = "IDLE") -> Session:
 def logout(agent: Agent) -> None:
     """End the session; the agent stays away until `login` or `resume`."""
     if agent.session is not None:
+        _end(agent)
         agent.ended, agent.session = agent.session, None
     agent.desc, agent.status, agent.on_hold = OUT, None, ()
     agent.next_status = inf
@@ -119,6 +121,11 @@ def clear_alert(agent: Agent) -> None:
     _clear_alert(agent)
     agent.version += 1
     _reschedule(agent)
+
+
+def _end(agent: Agent) -> None:
+    if agent.session is not None:
+        agent.ends[str(agent.session.asm_sid)] += 1
 
 
 def _live_one(agent: Agent, now: float) -> None:

@@ -8,7 +8,9 @@ Headers = list[tuple[bytes, bytes]]
 Cut = Literal["before", "during"]
 """The connection is closed before anything of the answer was sent, or in the middle of it."""
 
-CODES = {400: 3, 401: 16, 403: 7, 404: 5, 405: 12, 409: 10, 412: 9, 422: 3, 429: 8, 500: 13, 503: 14, 504: 4}
+CODES = {
+    400: 3, 401: 16, 403: 7, 404: 5, 405: 12, 409: 10, 412: 9, 422: 3, 429: 8, 499: 1, 500: 13, 501: 12, 503: 14, 504: 4
+}  # fmt: skip
 """HTTP status -> the gRPC code that stands in the body."""
 
 MALFORMED = (
@@ -51,9 +53,13 @@ def ok(body: bytes) -> Answer:
     return Answer(200, body, _headers(body))
 
 
-def error(status: int, message: str, *, code: int | None = None, retry_after: int | None = None) -> Answer:
-    """``{"code", "message", "details"}``; ``retry_after`` in seconds."""
-    body = msgspec.json.encode({"code": CODES[status] if code is None else code, "message": message, "details": []})
+def error(
+    status: int, message: str, *, code: int | None = None, retry_after: int | None = None, older: bool = False
+) -> Answer:
+    """``{"code", "message", "details"}``; ``retry_after`` in seconds; ``older``: with ``"error"``, as older gateways
+    print."""
+    refusal = {"code": CODES[status] if code is None else code, "message": message, "details": []}
+    body = msgspec.json.encode({"error": message, **refusal} if older else refusal)
     extra = [] if retry_after is None else [(b"retry-after", b"%d" % retry_after)]
     return Answer(status, body, _headers(body) + extra)
 

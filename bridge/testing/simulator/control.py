@@ -3,8 +3,11 @@
 GET  /sim/agents                     [{agent_id, token, asm_session_sid, voice_session_sid, status_desc, ...}]
 GET  /sim/agents/ID                  all that this agent was shown and asked
 GET  /sim/events[?since=N]           events taken, in order, from index N
+GET  /sim/refusals                   events in requests that the service refused
 GET  /sim/stats                      counts by call and result, connections, CPU seconds
 POST /sim/faults                     {"status_429": {"probability": 0.1, "retry_after": 2}, ...} replaces; {} clears
+                                     (names and measures: faults.py; `agents` and `duration` say for whom, how long)
+POST /sim/faults/NAME                {"probability": 0.1, ...}: sets one and leaves the others as they are
 POST /sim/freeze, /sim/thaw          lives stop, and go on
 POST /sim/queue                      {"add": {"skills": [...], "hqm": false, "agent_id": null, ...}} or {"remove": SID}
 POST /sim/agents/ID/login            a new session; /logout: none; /end, then /resume: the same one ends and is back
@@ -21,7 +24,7 @@ from typing import Any
 import msgspec
 
 from bridge.testing.simulator import agents, calls
-from bridge.testing.simulator.faults import Faults
+from bridge.testing.simulator.faults import NAMES, Fault, Faults
 from bridge.testing.simulator.pictures import ALERT_KINDS
 from bridge.testing.simulator.service import Simulator
 from bridge.testing.simulator.wire import FIELDS
@@ -57,10 +60,15 @@ def _route(simulator: Simulator, method: str, path: str, query: bytes, body: byt
             return _everything(simulator, _caller(simulator, agent_id))
         case "GET", ["events"]:
             return events(simulator, query)
+        case "GET", ["refusals"]:
+            return simulator.world.ledger.refused
         case "GET", ["stats"]:
             return stats(simulator)
         case "POST", ["faults"]:
             simulator.dice.replace(msgspec.json.decode(body or b"{}", type=Faults))
+            return simulator.dice.faults
+        case "POST", ["faults", name] if name in NAMES:
+            simulator.dice.put(name, msgspec.json.decode(body or b"{}", type=Fault))
             return simulator.dice.faults
         case "POST", [("freeze" | "thaw") as lever]:
             getattr(simulator.world.life_time, lever)(simulator.world.clock())
@@ -197,7 +205,13 @@ def _summary(simulator: Simulator, caller: Caller) -> Body:
 def _everything(simulator: Simulator, caller: Caller) -> Body:
     conduct = {name: getattr(caller.conduct, name) for name in caller.conduct.__struct_fields__}
     status = caller.life.status
-    return {**_summary(simulator, caller), "status": status, "messages_left": caller.life.messages, **conduct}
+    return {
+        **_summary(simulator, caller),
+        "status": status,
+        "messages_left": caller.life.messages,
+        "ends": caller.life.ends,
+        **conduct,
+    }
 
 
 def _caller(simulator: Simulator, agent_id: str) -> Caller:

@@ -1,6 +1,6 @@
 """What the service showed each agent and took from it, for tests and people to compare with what came out of Kafka."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -53,6 +53,16 @@ class TakenEvent(msgspec.Struct, frozen=True, kw_only=True):
     request: int
 
 
+class RefusedEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """An event in a request that the service refused; ``alone``: it had no other event."""
+
+    agent_id: str
+    event: dict[str, Any]
+    status: int
+    alone: bool
+    at: float
+
+
 class Conduct(msgspec.Struct, kw_only=True):
     """All that one agent was shown and asked. ``truncated``: a list reached its limit and lost its oldest entries."""
 
@@ -87,6 +97,7 @@ class Ledger:
         self.limit = limit
         self.events: list[TakenEvent] = []
         self.events_taken = 0
+        self.refused: list[RefusedEvent] = []
         self.truncated = False
 
     def polled(self, conduct: Conduct, now: float) -> None:
@@ -144,6 +155,12 @@ class Ledger:
             )
             self.truncated |= self._append(self.events, taken)
             self.events_taken += 1
+
+    def refuse(self, agent_id: str, events: Sequence[Value], status: int, now: float) -> None:
+        """Remembers that the request with these events was refused."""
+        for event in events:
+            refused = RefusedEvent(agent_id=agent_id, event=event, status=status, alone=len(events) == 1, at=now)
+            self.truncated |= self._append(self.refused, refused)
 
     def _keep(self, conduct: Conduct, entries: list[T], entry: T) -> None:
         conduct.truncated |= self._append(entries, entry)

@@ -3,7 +3,8 @@
 Times are virtual seconds since the simulator's start unless a name says otherwise.
 """
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from math import inf
 from random import Random
 
@@ -63,6 +64,8 @@ class Agent:
     next_alert: float = inf
     alert_until: float = inf
     next_due: float = inf
+    ends: Counter[str] = field(default_factory=Counter)
+    """How often each session, by its asm_session_sid, has ended or was replaced."""
 
 
 def newest_message(agent: Agent, since: int) -> tuple[int, str] | None:

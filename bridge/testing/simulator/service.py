@@ -9,9 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from asm_bridge_schemas.protojson import ProtoJSONError
-from bridge.testing.simulator import answers, gateway
+from bridge.testing.simulator import answers, gateway, middle
 from bridge.testing.simulator.answers import Answer, GatewayError
 from bridge.testing.simulator.faults import Dice, FaultName
+from bridge.testing.simulator.wire import Value
 from bridge.testing.simulator.world import Caller, Options, World
 
 
@@ -31,7 +32,7 @@ class Simulator:
 
     def __init__(self, options: Options | None = None, *, clock: Callable[[], float] = time.time) -> None:
         self.world = World(options or Options(), clock)
-        self.dice = Dice(self.world.options.seed, self.world.options.faults)
+        self.dice = Dice(self.world.options.seed, self.world.options.faults, clock)
         self.requests = 0
         self.results: Counter[str] = Counter()
         self.by_call: Counter[str] = Counter()
@@ -52,18 +53,31 @@ class Simulator:
     def process(self, visit: Visit, body: bytes) -> Answer:
         """Does what the request asks for; the answer says whether and how the connection is to be cut."""
         if visit.caller is None:
-            return answers.error(401, "the bearer token is missing or unknown")
+            return self._error(401, "the bearer token is missing or unknown")
         try:
             if visit.fault is not None:
                 return self._faulty(visit, visit.fault, visit.caller, body)
-            answer = gateway.CALLS[visit.call](self.world, visit.caller, body, visit.number)
+            return self._answered(visit, visit.caller, body)
         except GatewayError as refused:
-            return answers.error(refused.status, refused.message, code=refused.code)
+            if visit.call == "getstatus":
+                self._note_refusal(visit.caller, body, refused.status)
+            return self._error(refused.status, refused.message, code=refused.code)
         except ProtoJSONError as unreadable:
-            return answers.error(400, f"proto: {unreadable}")
+            return self._error(400, f"proto: {unreadable}")
+
+    def _answered(self, visit: Visit, caller: Caller, body: bytes) -> Answer:
+        """The service's own answer, which is shown."""
+        answer = gateway.CALLS[visit.call](self.world, caller, body, visit.number)
         if visit.call == "getstatus":
-            gateway.note(self.world, visit.caller)
+            gateway.note(self.world, caller)
         return answer
+
+    def _note_refusal(self, caller: Caller, body: bytes, status: int) -> None:
+        self.world.ledger.refuse(caller.life.agent_id, _events(caller, body), status, self.world.clock())
+
+    def _error(self, status: int, message: str, *, code: int | None = None, retry_after: int | None = None) -> Answer:
+        older = self.world.options.older_errors
+        return answers.error(status, message, code=code, retry_after=retry_after, older=older)
 
     def finish(self, visit: Visit, result: str) -> None:
         """The request is over: answered with a status, ``cut``, or ``gone`` (the client left during the delay)."""
@@ -83,39 +97,72 @@ class Simulator:
             self.world.ledger.polled(conduct, now)
 
     def _throw(self, visit: Visit, caller: Caller, body: bytes) -> None:
-        carries_events = visit.call == "getstatus" and _carries_events(caller, body)
-        visit.fault, slow = self.dice.throw(visit.call, caller.life.agent_id, carries_events)
-        visit.delay += slow + (self.dice.faults["hang"].seconds if visit.fault == "hang" else 0.0)
+        events = _events(caller, body) if visit.call == "getstatus" else ()
+        marked = any(_is_marked(event) for event in events)
+        visit.fault, slow = self.dice.throw(visit.call, caller.life.agent_id, bool(events), marked)
+        silence = self.dice.faults[visit.fault].seconds if visit.fault in ("hang", "event_silence") else 0.0
+        visit.delay += slow + silence
 
     def _faulty(self, visit: Visit, fault: FaultName, caller: Caller, body: bytes) -> Answer:
-        if fault.startswith("status_"):
-            return self._refusal(fault, caller)
-        if fault == "ended":
-            raise gateway.ended(self.world)
-        if fault == "hang":
-            return answers.error(504, "simulated fault: hang")
-        if fault == "cut":
-            return Answer(0, b"", [], cut="before")
-        return self._spoilt(visit, fault, caller, body)
+        if fault in middle.ANSWERS:
+            return middle.ANSWERS[fault](visit.number)
+        match fault:
+            case "ended":
+                raise gateway.ended(self.world)
+            case "hang":
+                return self._error(504, "simulated fault: hang")
+            case "cut" | "event_cut":
+                return Answer(0, b"", [], cut="before")
+            case "event_413":
+                return middle.page(self._status(fault, 413))
+            case "retry_after_0" | "retry_after_3600" | "retry_after_date_past":
+                return self._throttled(fault)
+            case "unauthorized_burst":
+                return self._error(self._status(fault, (401, 403)[visit.number % 2]), f"simulated fault: {fault}")
+            case "gzip":
+                return middle.compressed(self._answered(visit, caller, body), visit.number)
+            case "cut_after" | "malformed" | "error_after_taken":
+                return self._spoilt(visit, fault, caller, body)
+        return self._refusal(fault, caller)
+
+    def _throttled(self, fault: FaultName) -> Answer:
+        now, after = self.world.clock(), fault.removeprefix("retry_after_")
+        retry_after = middle.http_date(now - 5) if after == "date_past" else after.encode()
+        return middle.throttled(self._status(fault, 503), retry_after, now)
+
+    def _status(self, fault: FaultName, otherwise: int) -> int:
+        settings = self.dice.faults.get(fault)
+        return otherwise if settings is None or settings.status is None else settings.status
 
     def _refusal(self, fault: FaultName, caller: Caller) -> Answer:
-        status = int(fault.removeprefix("status_"))
+        status = int(fault[-3:])
         settings = self.dice.faults.get(fault)
         retry_after = settings.retry_after if settings is not None and status in (429, 503) else None
         if retry_after is not None:
             caller.retry_at[fault] = self.world.clock() + retry_after
-        return answers.error(status, f"simulated fault: {fault}", retry_after=retry_after)
+        return self._error(status, f"simulated fault: {fault}", retry_after=retry_after)
 
     def _spoilt(self, visit: Visit, fault: FaultName, caller: Caller, body: bytes) -> Answer:
         """Does what was asked, so events are taken, and lets the answer come to grief: nothing counts as shown."""
         answer = gateway.CALLS[visit.call](self.world, caller, body, visit.number)
         if fault == "malformed":
             return answers.malformed(visit.number)
+        if fault == "error_after_taken":
+            status = self._status(fault, (502, 503, 504, 408, 499)[visit.number % 5])
+            by_the_service = status in answers.CODES and visit.number % 2
+            return self._error(status, f"simulated fault: {fault}") if by_the_service else middle.page(status)
         return answer._replace(cut="before" if visit.number % 2 else "during")
 
 
-def _carries_events(caller: Caller, body: bytes) -> bool:
+def _events(caller: Caller, body: bytes) -> tuple[Value, ...]:
     try:
-        return bool(gateway.read_poll(caller, body).events)
+        return gateway.read_poll(caller, body).events
     except ProtoJSONError:
-        return False
+        return ()
+
+
+def _is_marked(event: Value) -> bool:
+    return any(
+        isinstance(kind, dict) and (kind.get("conversation") or {}).get("reference_id") == middle.MARK
+        for kind in event.values()
+    )

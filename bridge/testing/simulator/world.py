@@ -26,6 +26,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """Print fields at their default, as gateways with emit_unpopulated do."""
     ended: Literal["not_found", "failed_precondition"] = "not_found"
     """What a session that has ended is answered: 404 (5) or 400 (9)."""
+    older_errors: bool = False
+    """Refusals have ``"error"``, too, as older gateways print them."""
     logouts: bool = True
     """Agents log out and in again now and then."""
     latency: float = 0.0

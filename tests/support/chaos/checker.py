@@ -4,7 +4,9 @@
 showed beside what was published, and the state beside the records.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 from typing import Any
 
 import msgspec
@@ -35,8 +37,10 @@ def pictures(facts: Facts) -> Iterator[str]:
     for agent_id, shown in facts.agents.items():
         if shown["truncated"]:
             yield f"{agent_id}: the simulator forgot what it had shown; give it no log limit"
-        views = [_view(stream) for stream in _streams_of(facts, agent_id)]
-        checks = [*_statuses(views, shown, facts.whole), *_messages(views, shown, facts.whole), *_calls(views, shown)]
+        own = _streams_of(facts, agent_id)
+        views = [_view(stream) for stream in own]
+        checks = [*_statuses(views, shown, facts.whole), *_messages(views, shown, facts.whole)]
+        checks += [*_calls(own, views, shown), *_sessions(own, shown)]
         if agent_id in current:
             checks += _at_the_end(_view(current[agent_id]), shown)
         elif shown["shown"] and not views:
@@ -99,7 +103,38 @@ def _compared(what: str, published: list[Any], shown: list[Any], whole: bool) ->
         yield f"{what}: {missing} were shown, and not published"
 
 
-def _calls(views: list[View], shown: Record) -> Iterator[str]:
+def _sessions(streams: list[list[Told]], shown: Record) -> Iterator[str]:
+    """No session ends more often than it did: what is not the service's answer ends none."""
+    ended = Counter(
+        record["asm_session_sid"]
+        for stream in streams
+        for _, record in stream
+        if record["type"] == "AgentSessionEnded" and record["reason"] != "unwatched"
+    )
+    for sid, times in ended.items():
+        if times > shown["ends"].get(sid, 0):
+            yield f"session {sid} was ended {times} times, and ended {shown['ends'].get(sid, 0)} times"
+
+
+def _call_pictures(stream: list[Told]) -> Iterator[frozenset[tuple[str, str]]]:
+    """The calls in view after each answer that changed them, but for the ends of sessions."""
+    view = View()
+    for (_, record), following in zip(stream, [*stream[1:], None], strict=True):
+        for _ in view.follow([record]):
+            """What contradicts is told by ``streams``."""
+        seen = record["type"] == "QueuedCallChanged" and record["reason"] in (None, "gone")
+        more = following is not None and following.record["type"] == "QueuedCallChanged"
+        if seen and not (more and following and following.record["observed_at"] == record["observed_at"]):
+            yield frozenset(view.calls)
+
+
+def _calls(streams: list[list[Told]], views: list[View], shown: Record) -> Iterator[str]:
+    pictures = [frozenset((name, sid) for name, sid in picture["calls"]) for picture in shown["calls"]]
+    for stream in streams:
+        published = [key for key, _ in groupby(_call_pictures(stream))]
+        stray = _not_within(published, [frozenset(), *(key for key, _ in groupby(pictures))])
+        if stray is not None:
+            yield f"calls {sorted(stray)} were in view, and not shown so; shown {[sorted(one) for one in pictures]}"
     ever = {tuple(call) for picture in shown["calls"] for call in picture["calls"]}
     for view in views:
         if view.calls - ever:

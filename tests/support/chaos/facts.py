@@ -63,8 +63,10 @@ class Produced(NamedTuple):
 
 @dataclass(frozen=True)
 class Facts:
-    """``agents`` and ``taken`` are the simulator's (its lives frozen before the end); ``whole``: no process was killed,
-    so that everything shown must have been published."""
+    """``agents``, ``taken`` and ``refused`` are the simulator's (its lives frozen before the end).
+
+    ``whole``: no process was killed, so that everything shown must have been published.
+    """
 
     messages: list[Message]
     inbox: str = "asm.inject"
@@ -72,6 +74,7 @@ class Facts:
     produced: list[Produced] = field(default_factory=list)
     agents: dict[str, Record] = field(default_factory=dict)
     taken: list[Record] = field(default_factory=list)
+    refused: list[Record] = field(default_factory=list)
     whole: bool = False
 
     @cached_property

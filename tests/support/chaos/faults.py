@@ -155,18 +155,20 @@ async def answers_spoilt(trial: Trial, rng: Random, *, name: str, **measures: An
     fault = {"probability": rng.choice((0.2, 0.6, 1.0)), **measures}
     if rng.random() < 0.5:
         fault["agents"] = rng.sample(trial.agents, max(1, len(trial.agents) // 4))
-    await trial.lab.sim.post("faults", **{name: fault})
-    await asyncio.sleep(rng.uniform(1, 3 if trial.quick else 6))
-    await trial.lab.sim.post("faults")
+    await _for_a_while(trial, name, rng.uniform(1, 3 if trial.quick else 6), **fault)
 
 
 async def unauthorized(trial: Trial, rng: Random) -> None:
     """401 for some; as no one asks again for a minute with a refused token, each then has a new one."""
     agents = rng.sample(trial.agents, 3)
-    await trial.lab.sim.post("faults", status_401={"agents": agents})
-    await asyncio.sleep(rng.uniform(1, 3))
-    await trial.lab.sim.post("faults")
+    await _for_a_while(trial, "status_401", rng.uniform(1, 3), agents=agents)
     await new_tokens(trial, agents)
+
+
+async def _for_a_while(trial: Trial, name: str, seconds: float, **fault: Any) -> None:
+    """Beside the faults of other lanes, of which it ends none."""
+    await trial.lab.sim.post(f"faults/{name}", duration=seconds, **fault)
+    await asyncio.sleep(seconds)
 
 
 async def new_tokens(trial: Trial, agents: list[str]) -> None:
@@ -224,6 +226,26 @@ _SPOILT: dict[str, dict[str, Any]] = {
 VENDOR: dict[str, Fault] = {
     **{name: partial(answers_spoilt, **measures) for name, measures in _SPOILT.items()},
     **{f.__name__: f for f in (unauthorized, vendor_paused, login_elsewhere, logout_and_login, session_ended_and_back)},
+}
+
+
+# -- what stands between
+
+
+async def short_burst(trial: Trial, rng: Random, *, name: str) -> None:
+    """Everybody's good token is refused, or everybody is throttled, for a moment."""
+    await _for_a_while(trial, name, rng.uniform(0.5, 1.5 if trial.quick else 2.5))
+
+
+_FOREIGN = (
+    "foreign_400", "foreign_401", "foreign_403", "foreign_404", "foreign_json", "no_route", "envelope", "html_200",
+    "empty_200", "redirect", "error_after_taken", "gzip",
+    "event_403", "event_413", "event_500", "event_cut", "event_silence",
+)  # fmt: skip
+_BURSTS = ("retry_after_0", "retry_after_date_past", "retry_after_3600", "unauthorized_burst")
+GATEWAY: dict[str, Fault] = {
+    **{name: partial(answers_spoilt, name=name) for name in _FOREIGN},
+    **{name: partial(short_burst, name=name) for name in _BURSTS},
 }
 
 

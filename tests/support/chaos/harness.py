@@ -18,9 +18,9 @@ from aiokafka import AIOKafkaProducer
 from bridge.kafka.partitioner import partition_for
 from bridge.ops.http import free_port
 from bridge.testing.brokers.process import ends_with_us
+from tests.support import SOURCES
 from tests.support.chaos.facts import OUTPUT, Facts, Produced, Record, read_topics
 
-ROOT = Path(__file__).parents[3]
 DEADLINE = 30.0
 PARTITIONS = 8
 TOKENS = "sim-tokens.json"
@@ -50,7 +50,7 @@ class Child:
         self.log = directory / f"{name}.log"
         self._command = [sys.executable, "-m", *program, *arguments]
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("ASM_BRIDGE_")}
-        self._environment = {**inherited, **settings, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+        self._environment = {**inherited, **settings, "PYTHONPATH": SOURCES, "PYTHONUNBUFFERED": "1"}
         self._directory = directory
         self._guard = ExitStack()
         self.process: subprocess.Popen[bytes] | None = None
@@ -285,6 +285,7 @@ class Lab:
             produced=self.produced,
             agents=await self.sim.agents(),
             taken=await self.sim.get("events"),
+            refused=await self.sim.get("refusals"),
             whole=not self.killed,
         )
 

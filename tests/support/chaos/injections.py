@@ -6,6 +6,7 @@ from typing import Any
 
 from aiokafka.partitioner import murmur2
 
+from bridge.testing.simulator.middle import MARK
 from tests.support.chaos.facts import Facts, Message, Produced, Record
 
 MAX_BYTES = 512 * 1024
@@ -15,12 +16,17 @@ def broken(facts: Facts) -> Iterator[str]:
     """The promises that were broken, each with its evidence."""
     outcomes = _outcomes(facts)
     arrivals = _arrivals(facts)
+    refusals = _refusals(facts)
     for produced in facts.produced:
         found = outcomes.get(produced.entry, [])
         for problem in [*one_outcome(produced, found), *one_dead_letter(produced, found, facts)]:
             yield f"entry {produced.entry} ({produced.injection_id} for {produced.agent_id}): {problem}"
         if len(found) == 1 and produced.marker is not None:
-            for problem in arrived(found[0], arrivals.get(produced.marker, [])):
+            refused = refusals.get(produced.marker, [])
+            for problem in [
+                *arrived(found[0], arrivals.get(produced.marker, [])),
+                *rejected(produced, found[0], refused),
+            ]:
                 yield f"entry {produced.entry} ({produced.injection_id} for {produced.agent_id}): {problem}"
     entries = {produced.entry for produced in facts.produced}
     yield from (f"an outcome for the entry {entry}, which nobody produced" for entry in outcomes.keys() - entries)
@@ -79,6 +85,14 @@ def arrived(outcome: Record, arrivals: list[Record]) -> Iterator[str]:
             yield f"was taken in session {sorted(sids)}, and its outcome says {outcome['asm_session_sid']}"
     if any(arrival["agent_id"] != outcome["agent_id"] for arrival in arrivals):
         yield f"reached {sorted({a['agent_id'] for a in arrivals})}, and is {outcome['agent_id']}'s"
+
+
+def rejected(produced: Produced, outcome: Record, refusals: list[Record]) -> Iterator[str]:
+    """``rejected``: the service refused it alone, with that status, or a firewall that dislikes it did."""
+    disliked = MARK.encode() in (produced.value or b"")
+    statuses = {refusal["status"] for refusal in refusals if refusal["alone"]}
+    if outcome["outcome"] == "rejected" and not disliked and outcome["http_status"] not in statuses:
+        yield f"is rejected with {outcome['http_status']}, and the service refused it alone with {sorted(statuses)}"
 
 
 def delivered_once(facts: Facts) -> Iterator[str]:
@@ -188,6 +202,13 @@ def _outcomes(facts: Facts) -> dict[str, list[Record]]:
         if record["type"] == "InjectionCompleted":
             outcomes[record["entry"]].append(record)
     return dict(outcomes)
+
+
+def _refusals(facts: Facts) -> dict[str, list[Record]]:
+    refusals: defaultdict[str, list[Record]] = defaultdict(list)
+    for refusal in facts.refused:
+        refusals[marker_of(refusal["event"]) or ""].append(refusal)
+    return dict(refusals)
 
 
 def _arrivals(facts: Facts) -> dict[str, list[Record]]:

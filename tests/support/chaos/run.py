@@ -121,6 +121,7 @@ async def _break(trial: Trial, plan: Plan) -> None:
         "pauses": (faults.PAUSES, (2, 6)),
         "kafka": (faults.KAFKA, (8, 25)),
         "vendor": (faults.VENDOR, (0.5, 3)),
+        "gateway": (faults.GATEWAY, (1, 5)),
         "registry": (faults.REGISTRY, (1, 6)),
     }
     async with asyncio.TaskGroup() as running:

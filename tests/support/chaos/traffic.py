@@ -7,6 +7,7 @@ from itertools import count
 from random import Random
 
 from bridge.kafka.partitioner import partition_for
+from bridge.testing.simulator.middle import MARK
 from tests.support.chaos.faults import Trial
 from tests.support.chaos.harness import PARTITIONS, Lab
 
@@ -53,7 +54,9 @@ async def _one(trial: Trial, rng: Random) -> None:
         await lab.inject(agent_id, marker, conversation={"reference_id": "refuse"})
     elif drawn < 0.88:
         await lab.inject(f"nobody-{rng.randrange(10)}", marker)
-    elif drawn < 0.92:
+    elif drawn < 0.94:
+        await lab.inject(agent_id, marker, conversation={"reference_id": MARK})
+    elif drawn < 0.97:
         await lab.inject(agent_id, marker, headers=[("expires_at", _soon(rng))])
     else:
         await _bad(trial, rng, key)

@@ -5,44 +5,45 @@ import json
 import time
 
 import httpx
-from pyreqwest.exceptions import PyreqwestError
 
 from bridge.asm.client import PATH
-from bridge.asm.transport import pyreqwest_transport
+from bridge.asm.http.connector import Cause, ConnectError
+from bridge.asm.http.request import Failure, PreparedRequest, Target
+from bridge.asm.transport import build_transport, fetch
 from bridge.check.finding import Finding, ok, problem, skipped, warning
 from bridge.settings import AsmSettings
 
 CONNECT, REQUEST = 4.0, 6.0
 """Seconds at most, whatever the settings allow: a check is to end."""
 _SKEW = 5.0
-_JSON = {"Content-Type": "application/json", "Accept": "application/json"}
+_JSON = {"content-type": "application/json", "accept": "application/json", "user-agent": "asm-kafka-bridge"}
 
 
-def engine(asm: AsmSettings) -> httpx.AsyncBaseTransport:
+def bounded(asm: AsmSettings) -> AsmSettings:
+    """The settings, with time-outs that let a check end."""
     bounds = {
         "connect_timeout": min(asm.connect_timeout, CONNECT),
         "request_timeout": min(asm.request_timeout, REQUEST),
     }
-    return pyreqwest_transport(asm.model_copy(update=bounds))
+    return asm.model_copy(update=bounds)
 
 
 async def address(asm: AsmSettings) -> list[Finding]:
     """Whether the ASM service is at asm.base_url: it refuses a call without a token, anything else does not know it."""
-    host = engine(asm)
+    transport = build_transport(bounded(asm))
     try:
-        request = httpx.Request("POST", f"{asm.base_url}{PATH}getcurrentsession", headers=_JSON, content=b"{}")
+        request = PreparedRequest(Target.of(httpx.URL(f"{asm.base_url}{PATH}getcurrentsession")), _JSON, b"{}")
         begin = time.time()
-        response = await host.handle_async_request(request)
-        body = await response.aread()
-        return [_answered(asm, response.status_code, body), clock(response.headers.get("Date"), begin, time.time())]
-    except (httpx.HTTPError, PyreqwestError) as error:
-        found, advice = explained(asm, error)
+        response = await fetch(transport, request)
+    finally:
+        await transport.aclose()
+    if isinstance(response, Failure):
+        found, advice = explained(response)
         return [
             problem("service", f"{asm.base_url}: {found}", advice),
             skipped("clock", "the service does not answer"),
         ]
-    finally:
-        await host.aclose()
+    return [_answered(asm, response.status, response.body), clock(response.date, begin, time.time())]
 
 
 def _answered(asm: AsmSettings, status: int, body: bytes) -> Finding:
@@ -82,42 +83,27 @@ def clock(date: str | None, sent: float, arrived: float) -> Finding:
     return warning("clock", text, "set it by NTP: times in records and expires_at are wrong by as much")
 
 
-def explained(asm: AsmSettings, error: BaseException) -> tuple[str, str]:
+def explained(failure: Failure) -> tuple[str, str]:
     """What is wrong and what to do, where no answer came."""
-    causes = " / ".join(_causes(error))
-    way = "asm.proxy" if asm.proxy else "asm.base_url"
-    for word, (found, advice) in _WORDS.items():
-        if word in causes:
-            return found.format(causes=causes.rsplit(" / ", 1)[-1]), advice.format(way=way)
-    if isinstance(error, httpx.TimeoutException) or "timed out" in causes:
-        return "no answer in time", f"check {way}, the firewall, and whether a proxy is needed (asm.proxy)"
-    return f"no answer ({causes or type(error).__name__})", f"check {way} and the network"
+    error = failure.error
+    if not isinstance(error, ConnectError):
+        return failure.text, "is asm.base_url right? Does it want https, or a proxy (asm.proxy)?"
+    setting = "asm.proxy" if error.at_proxy else "asm.base_url"
+    return f"{'the proxy: ' if error.at_proxy else ''}{error}", _ADVICE[error.cause].format(setting=setting)
 
 
-_WORDS = {
-    "dns error": ("its name is not known (DNS)", "check {way}, and the resolver of this machine"),
-    "Connection refused": ("nobody listens there (connection refused)", "check host and port in {way}"),
-    "UnknownIssuer": (
-        "its certificate is by an authority that is not trusted here",
-        "set asm.ca_file to the PEM file of that authority (a company's proxy may have its own)",
-    ),
-    "not valid for name": ("{causes}", "use a name that is in the certificate; check {way}"),
-    "NotValidForName": ("its certificate is for another name", "use a name that is in it; check {way}"),
-    "xpired": ("its certificate has expired", "have it renewed; is this machine's clock right?"),
-    "NotValidYet": ("its certificate is not valid yet", "is this machine's clock right?"),
-    "not valid yet": ("its certificate is not valid yet", "is this machine's clock right?"),
-    "invalid peer certificate": ("{causes}", "check {way}, asm.ca_file and this machine's clock"),
-    "corrupt message": ("no TLS is spoken there", "is it plain http? Then asm.base_url must begin with http://"),
-    "(SendRequest)": ("it closes the connection without an answer", "is {way} right? Does it want https?"),
+_ADVICE: dict[Cause, str] = {
+    "name": "check {setting}, and the resolver of this machine",
+    "refused": "check host and port in {setting}",
+    "timeout": "check {setting}, the firewall, and whether a proxy is needed (asm.proxy)",
+    "closed": "is {setting} right? A firewall or a proxy in between?",
+    "no_tls": "is it plain http? Then {setting} must begin with http://",
+    "untrusted": "set asm.ca_file to the PEM file of that authority (a company's proxy may have its own)",
+    "wrong_name": "use a name that is in the certificate; check {setting}",
+    "expired": "have it renewed; is this machine's clock right?",
+    "not_yet_valid": "is this machine's clock right?",
+    "certificate": "check {setting}, asm.ca_file and this machine's clock",
+    "proxy_login": "put its user and password into asm.proxy",
+    "proxy": "check asm.base_url, and what the proxy allows",
+    "other": "check {setting} and the network",
 }
-"""By what the engine says of the causes, outermost first."""
-
-
-def _causes(error: BaseException) -> list[str]:
-    seen: BaseException | None = error
-    while seen is not None:
-        details = getattr(seen, "details", None) or {}
-        if causes := details.get("causes"):
-            return [str(cause.get("message", "")) for cause in causes]
-        seen = seen.__cause__
-    return [str(error)] if str(error) else []

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from bridge.kafka.clients import ended
+from bridge.kafka.lifecycle import stop_quietly
 
 
 async def test_a_client_that_lets_its_own_cancellation_out_cancels_nobody() -> None:
@@ -13,7 +13,7 @@ async def test_a_client_that_lets_its_own_cancellation_out_cancels_nobody() -> N
     async def stop() -> None:
         raise asyncio.CancelledError
 
-    await ended(stop())
+    await stop_quietly(stop())
 
 
 @pytest.mark.parametrize("error", [RuntimeError("x"), TimeoutError()])
@@ -21,7 +21,7 @@ async def test_a_client_that_fails_to_stop_is_left_alone(error: Exception) -> No
     async def stop() -> None:
         raise error
 
-    await ended(stop())
+    await stop_quietly(stop())
 
 
 async def test_a_client_that_does_not_stop_is_waited_for_so_long() -> None:
@@ -34,5 +34,5 @@ async def test_a_client_that_does_not_stop_is_waited_for_so_long() -> None:
         finally:
             cancelled.set()
 
-    await ended(stop(), 0.01)
+    await stop_quietly(stop(), 0.01)
     await asyncio.wait_for(cancelled.wait(), 1)

@@ -1,0 +1,101 @@
+"""The requests of one agent: pure. One without events is built once, and sent again as long as it stays the same."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from asm_bridge_schemas.commands import SessionEntry
+from bridge.agents.injection import Injection
+
+
+@dataclass(slots=True)
+class PollRequest:
+    """A request to make.
+
+    ``call`` is the service's; ``sid`` the session that it is about (None: whichever there is); ``calls`` and
+    ``messages``: whether it asks for these; ``known``: the body of the answer whose content is in the agent's state.
+    ``prepared`` and ``sent_at`` (monotonic seconds) belong to whoever sends it.
+    """
+
+    call: str
+    body: bytes
+    stream_id: str | None
+    sid: str | None = None
+    injections: tuple[Injection, ...] = ()
+    calls: bool = False
+    messages: bool = False
+    known: bytes | None = None
+    token: str = ""
+    prepared: Any = None
+    sent_at: float = 0.0
+
+
+class RequestBuilder:
+    """Builds an agent's requests, and keeps the one without events.
+
+    ``cursor``: messages are asked for from this timestamp. ``known``: the body of the last answer that was taken in;
+    None makes sure that the next answer is read.
+    """
+
+    __slots__ = ("_plain", "cursor", "known")
+
+    def __init__(self, cursor: int) -> None:
+        self.cursor = cursor
+        self.known: bytes | None = None
+        self._plain: PollRequest | None = None
+
+    def forget(self) -> None:
+        """What is asked for, or of which session, has changed: build the request anew, read its answer."""
+        self._plain = self.known = None
+
+    def move_cursor(self, cursor: int) -> None:
+        if cursor != self.cursor:
+            self.cursor, self._plain = cursor, None
+
+    def session(self, token: str, stream_id: str | None, sid: str | None) -> PollRequest:
+        """Asks which session there is; ``sid`` is the one known so far."""
+        return PollRequest("getcurrentsession", b"{}", stream_id, sid, token=token)
+
+    def status(
+        self,
+        token: str,
+        stream_id: str | None,
+        sid: str,
+        entry: SessionEntry,
+        injections: tuple[Injection, ...] = (),
+    ) -> PollRequest:
+        """Asks for the status of session ``sid``; ``injections`` go along."""
+        if injections:
+            return self._status(token, stream_id, sid, entry, injections)
+        plain = self._plain
+        if plain is None:
+            plain = self._plain = self._status(token, stream_id, sid, entry, ())
+        if plain.token != token:
+            plain.token, plain.prepared = token, None
+        plain.known = self.known
+        return plain
+
+    def _status(
+        self, token: str, stream_id: str | None, sid: str, entry: SessionEntry, injections: tuple[Injection, ...]
+    ) -> PollRequest:
+        body = {
+            "asm_session_sid": sid,
+            "perform_keep_alive": entry.keep_alive,
+            "perform_get_queued_calls": entry.get_queued_calls,
+            "perform_get_message": entry.get_messages,
+            "minimum_message_timestamp": str(self.cursor),
+            "skills": entry.skills,
+            "events": [injection.event.value for injection in injections if injection.event],
+            "agent_pbx_extensions": entry.agent_pbx_extensions,
+        }
+        return PollRequest(
+            call="getstatus",
+            body=msgspec.json.encode(body),
+            stream_id=stream_id,
+            sid=sid,
+            injections=injections,
+            calls=entry.get_queued_calls,
+            messages=entry.get_messages,
+            token=token,
+        )

@@ -1,0 +1,19 @@
+"""An answer of the ASM service, as the client hands it on."""
+
+from typing import NamedTuple
+
+from asm_bridge_schemas.asm import AsmSession, GetStatusRes
+
+
+class Answer(NamedTuple):
+    """A 2xx answer that was read; ``body`` is what it was read from.
+
+    ``message`` is None for an answer that is byte for byte the one that the caller knows already (``UNCHANGED``).
+    """
+
+    status: int
+    message: GetStatusRes | AsmSession | None
+    body: bytes = b""
+
+
+UNCHANGED = Answer(200, None)

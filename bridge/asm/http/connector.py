@@ -1,0 +1,303 @@
+"""Opens connections to one service: looks its name up, tries its addresses, passes a proxy, speaks TLS; and says in
+words what is wrong."""
+
+import asyncio
+import contextlib
+import socket
+import ssl
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import takewhile
+from pathlib import Path
+from typing import Literal, cast
+
+import certifi
+import httpx
+
+from bridge.asm.http.http1 import Http1
+from bridge.asm.http.http2 import Http2
+from bridge.asm.http.proxy import Proxy, ProxyRefusal
+
+STAGGER = 0.25
+"""Seconds after which the next address is tried beside the last one (RFC 8305, section 5)."""
+_BAD_FOR = 300.0
+"""Seconds for which an address that failed is tried after the others."""
+_RETRIES = (0.1, 0.2)
+"""Seconds before a connection that was refused or cut is tried again: a service that restarts is back by then."""
+
+Connection = Http1 | Http2
+NewConnection = Callable[[str | None], Connection]
+"""By the protocol that was agreed on in TLS, such as ``h2``; None: no TLS, or no agreement."""
+Address = tuple[socket.AddressFamily, tuple[str, int]]
+Cause = Literal[
+    "name", "refused", "timeout", "closed", "no_tls", "untrusted", "wrong_name", "expired", "not_yet_valid",
+    "certificate", "proxy_login", "proxy", "other",
+]  # fmt: skip
+
+_CERTIFICATES: dict[int, tuple[Cause, str]] = {
+    9: ("not_yet_valid", "its certificate is not valid yet"),
+    10: ("expired", "its certificate has expired"),
+    **dict.fromkeys((2, 18, 19, 20, 21), ("untrusted", "its certificate is by an authority that is not trusted here")),
+    **dict.fromkeys((62, 64), ("wrong_name", "its certificate is for another name")),
+}
+"""By OpenSSL's X509_V_ERR_... (openssl-verification-options(1))."""
+
+
+class ConnectError(Exception):
+    """There is no connection; nothing was sent. The text says what is wrong, with the service or ``at_proxy``."""
+
+    def __init__(self, cause: Cause, text: str, *, at_proxy: bool = False) -> None:
+        super().__init__(text)
+        self.cause = cause
+        self.at_proxy = at_proxy
+
+
+def tls(ca_file: Path | None, protocols: list[str]) -> ssl.SSLContext:
+    """Trusts the system's authorities (where there are none: Mozilla's), and those of ``ca_file``."""
+    context = ssl.create_default_context()
+    system = ssl.get_default_verify_paths()
+    if not (system.cafile or system.capath):  # python.org's Python for macOS, or an image without any
+        context.load_verify_locations(certifi.where())
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # from Python 3.13 on it refuses many a company's own authority
+    if ca_file is not None:
+        context.load_verify_locations(ca_file)
+    context.set_alpn_protocols(protocols)
+    return context
+
+
+class Connector:
+    """``timeout``: seconds for looking the name up, and again for the connection, the proxy and TLS together."""
+
+    def __init__(self, url: httpx.URL, *, ca_file: Path | None, proxy: str | None, http2: bool, timeout: float) -> None:
+        secure = url.scheme == "https"
+        self.host, self.port = url.host, url.port or (443 if secure else 80)
+        self._tls = tls(ca_file, ["h2", "http/1.1"] if http2 else ["http/1.1"]) if secure else None
+        self.proxy = Proxy.parse(proxy) if proxy else None
+        self._proxy_tls = tls(ca_file, ["http/1.1"]) if self.proxy and self.proxy.scheme == "https" else None
+        self.forwards = not secure and self.proxy is not None and not self.proxy.is_socks
+        """Whether requests go to the proxy as they are, for it to send on; as proxies want it without TLS."""
+        self._timeout = timeout
+        self._lookups: dict[tuple[str, int], asyncio.Task[list[Address]]] = {}
+        self._bad: dict[Address, float] = {}
+        """Addresses that failed, and until when (monotonic) the others are tried before them."""
+
+    def describe(self, error: ConnectError) -> str:
+        """Whom the connection failed with, and why."""
+        proxy = f"the proxy {self.proxy.host}:{self.proxy.port}" if self.proxy else ""
+        where = f": {proxy}: " if error.at_proxy else f" through {proxy}: " if proxy else ": "
+        return f"cannot connect to {self.host}:{self.port}{where}{error}"
+
+    def close(self) -> None:
+        for task in self._lookups.values():
+            task.cancel()
+
+    async def open(self, new_connection: NewConnection) -> Connection:
+        """A connection that is ready for its first request. Raises ``ConnectError``."""
+        begin = time.monotonic()
+        for pause in (*_RETRIES, None):
+            try:
+                return await self._open(new_connection)
+            except ConnectError as error:
+                spent = time.monotonic() - begin
+                if pause is None or error.cause not in ("refused", "closed") or spent + pause > self._timeout:
+                    raise
+                await asyncio.sleep(pause)
+        raise AssertionError
+
+    async def _open(self, new_connection: NewConnection) -> Connection:
+        place, target = self.proxy or self, self.host
+        too_late = "its name was not looked up within {:g} s"
+        with _explained(self.proxy is not None, self._timeout, too_late):
+            addresses = await self._look_up(place.host, place.port)
+        if self.proxy is not None and self.proxy.scheme == "socks5":
+            with _explained(False, self._timeout, too_late):
+                (_, (target, *_)), *_ = await self._look_up(self.host, self.port)
+        with _explained(self.proxy is not None, self._timeout, "no connection within {:g} s"):
+            async with asyncio.timeout(self._timeout):
+                while True:
+                    sock, used = await self._first(addresses)
+                    try:
+                        connection = await self._greet(sock, target, new_connection)
+                    except BaseException as error:
+                        self._mark(used)
+                        addresses.remove(used)
+                        if not (addresses and isinstance(error, OSError | EOFError | ConnectError)):
+                            raise
+                    else:
+                        self._bad.pop(used, None)
+                        return connection
+
+    # -- names and addresses
+
+    async def _look_up(self, host: str, port: int) -> list[Address]:
+        """Its addresses, of both families by turns (RFC 8305, section 4), the bad ones last."""
+        task = self._lookups.get((host, port))
+        if task is None:  # all connections that are opened at one time share it
+            task = self._lookups[host, port] = asyncio.ensure_future(_addresses(host, port))
+            task.add_done_callback(partial(self._looked_up, (host, port)))
+        async with asyncio.timeout(self._timeout):
+            found = await asyncio.shield(task)
+        now = time.monotonic()
+        return sorted(found, key=lambda address: self._bad.get(address, 0) > now)
+
+    def _looked_up(self, place: tuple[str, int], task: asyncio.Task[list[Address]]) -> None:
+        del self._lookups[place]
+        if not task.cancelled():
+            task.exception()  # nobody may be waiting any longer
+
+    def _mark(self, *bad: Address) -> None:
+        self._bad |= dict.fromkeys(bad, time.monotonic() + _BAD_FOR)
+
+    async def _first(self, addresses: list[Address]) -> tuple[socket.socket, Address]:
+        """A socket to the first address that answers. Those that fail are taken out of ``addresses``, and count as bad;
+        so do those that were tried before and are slower."""
+        tasks: dict[asyncio.Task[socket.socket], Address] = {}
+        untried, error = [*addresses], None
+        try:
+            while untried or tasks:
+                if untried:
+                    address = untried.pop(0)
+                    tasks[asyncio.ensure_future(_connect(address))] = address
+                wait = STAGGER if untried else None
+                done, _ = await asyncio.wait(tasks, timeout=wait, return_when=asyncio.FIRST_COMPLETED)
+                for task in [task for task in tasks if task in done]:
+                    if task.exception() is None:
+                        self._mark(*takewhile(tasks[task].__ne__, tasks.values()))
+                        return task.result(), tasks.pop(task)
+                    error = error or task.exception()
+                    self._mark(tasks[task])
+                    addresses.remove(tasks.pop(task))
+        except asyncio.CancelledError:  # it took too long
+            self._mark(*tasks.values())
+            raise
+        finally:
+            for task in tasks:
+                task.add_done_callback(_discard)
+                task.cancel()
+        assert error is not None
+        raise error
+
+    # -- proxy and TLS
+
+    async def _greet(self, sock: socket.socket, target: str, new_connection: NewConnection) -> Connection:
+        loop, starting = asyncio.get_running_loop(), Starting(new_connection)
+        if self.proxy is None:
+            await loop.create_connection(
+                lambda: starting, sock=sock, ssl=self._tls, server_hostname=self.host if self._tls else None
+            )
+            if starting.connection.closed:
+                raise ConnectionResetError("closed at once")
+            return starting.connection
+        transport, reader = await self._to_proxy(sock)
+        try:
+            if not self.forwards:
+                await self._through_proxy(target, reader, transport)
+            if self._tls is not None:
+                with _explained(False, self._timeout):
+                    secured = await loop.start_tls(transport, starting, self._tls, server_hostname=self.host)
+                assert secured is not None
+                transport = secured
+            starting.connection_made(transport)
+        except BaseException:
+            transport.abort()
+            raise
+        return starting.connection
+
+    async def _to_proxy(self, sock: socket.socket) -> tuple[asyncio.Transport, asyncio.StreamReader]:
+        assert self.proxy is not None
+        reader = asyncio.StreamReader()
+        transport, _ = await asyncio.get_running_loop().create_connection(
+            lambda: asyncio.StreamReaderProtocol(reader),
+            sock=sock,
+            ssl=self._proxy_tls,
+            server_hostname=self.proxy.host if self._proxy_tls else None,
+        )
+        return transport, reader
+
+    async def _through_proxy(self, target: str, reader: asyncio.StreamReader, transport: asyncio.Transport) -> None:
+        assert self.proxy is not None
+        try:
+            await self.proxy.ask(target, self.port, reader, transport)
+        except ProxyRefusal as error:
+            raise ConnectError("proxy_login" if error.login else "proxy", str(error), at_proxy=True) from error
+
+
+class Starting(asyncio.Protocol):
+    """Stands in for a connection until its protocol is known; what arrives before is kept for it."""
+
+    connection: Connection
+
+    def __init__(self, new_connection: NewConnection) -> None:
+        self._new_connection = new_connection
+        self._early: list[bytes] = []
+
+    def data_received(self, data: bytes) -> None:
+        self._early.append(data)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        secured = transport.get_extra_info("ssl_object")
+        self.connection = self._new_connection(secured.selected_alpn_protocol() if secured else None)
+        cast("asyncio.Transport", transport).set_protocol(self.connection)
+        self.connection.connection_made(transport)
+        for data in self._early:
+            self.connection.data_received(data)
+
+
+async def _addresses(host: str, port: int) -> list[Address]:
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    families: dict[int, list[Address]] = {}
+    for family, _, _, _, address in found:
+        families.setdefault(family, []).append((family, cast("tuple[str, int]", address)))
+    turns = [(turn, address) for same in families.values() for turn, address in enumerate(same)]
+    return [address for _, address in sorted(turns, key=lambda one: one[0])]
+
+
+async def _connect(address: Address) -> socket.socket:
+    family, place = address
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        await asyncio.get_running_loop().sock_connect(sock, place)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _discard(task: asyncio.Task[socket.socket]) -> None:
+    if not task.cancelled() and task.exception() is None:
+        task.result().close()
+
+
+@contextlib.contextmanager
+def _explained(at_proxy: bool, timeout: float, too_late: str = "") -> Iterator[None]:
+    """What the operating system and OpenSSL raise, as ``ConnectError``."""
+    try:
+        yield
+    except TimeoutError as error:
+        if not too_late:
+            raise
+        raise ConnectError("timeout", too_late.format(timeout), at_proxy=at_proxy) from error
+    except (OSError, EOFError) as error:
+        cause, text = explain(error)
+        raise ConnectError(cause, text, at_proxy=at_proxy) from error
+
+
+def explain(error: Exception) -> tuple[Cause, str]:
+    """What is wrong, in words."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        general: tuple[Cause, str] = "certificate", f"its certificate is not valid: {error.verify_message}"
+        return _CERTIFICATES.get(error.verify_code, general)
+    if isinstance(error, socket.gaierror):
+        return "name", "its name is not known (DNS)"
+    if isinstance(error, ConnectionRefusedError):
+        return "refused", "nobody listens there (connection refused)"
+    if isinstance(error, EOFError | ConnectionError | ssl.SSLEOFError | ssl.SSLZeroReturnError):
+        return "closed", "it closes the connection at once"
+    if isinstance(error, ssl.SSLError):
+        if error.reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG"):
+            return "no_tls", "no TLS is spoken there"
+        return "other", f"TLS fails: {(error.reason or str(error)).lower().replace('_', ' ')}"
+    return "other", str(error) or type(error).__name__

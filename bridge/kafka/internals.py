@@ -1,0 +1,192 @@
+"""aiokafka's private parts, as read in aiokafka 0.14.0: what its public ones cannot say or do.
+
+No other module touches an attribute of aiokafka's that begins with an underscore. pyproject.toml admits 0.14 only;
+tests/unit/test_internals.py fails and names the part when one of ``PARTS`` is gone.
+"""
+
+import struct
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from itertools import islice
+from typing import Any
+
+import structlog
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.consumer import fetcher
+from aiokafka.errors import CorruptRecordException, ProducerClosed
+from aiokafka.record.default_records import _DefaultRecordBatchPy
+from aiokafka.record.memory_records import MemoryRecords
+from aiokafka.structs import TopicPartition
+
+from bridge.telemetry.logs import RepeatFilter
+from bridge.telemetry.metrics import METRICS
+
+log = structlog.get_logger()
+
+READ_IN = "0.14"
+"""The release whose private parts these are."""
+
+PARTS = {
+    "aiokafka.producer.producer.AIOKafkaProducer": ("_txn_manager", "_sender", "_message_accumulator", "client"),
+    "aiokafka.producer.transaction_manager.TransactionManager": ("_transaction_waiter", "is_in_transaction"),
+    "aiokafka.producer.message_accumulator.MessageAccumulator": ("fail_all",),
+    "aiokafka.producer.sender.Sender": ("close",),
+    "aiokafka.admin.client.AIOKafkaAdminClient": ("_client", "_send_request"),
+    "aiokafka.client.AIOKafkaClient": ("cluster", "close"),
+    "aiokafka.consumer.consumer.AIOKafkaConsumer": ("_coordinator",),
+    "aiokafka.consumer.group_coordinator.GroupCoordinator": (
+        "_coordination_task", "_do_heartbeat", "_rejoin_needed_fut", "generation",
+    ),
+    "aiokafka.record.default_records._DefaultRecordBatchPy": ("_maybe_uncompress", "_buffer"),
+    "aiokafka.consumer.fetcher.Fetcher": ("MemoryRecords(", "PartitionRecords("),
+    "aiokafka.consumer.fetcher.PartitionRecords": ("has_next()", "next_batch()", "for record in next_batch"),
+}  # fmt: skip
+"""By class: the names that its source must contain for this module to work."""
+
+
+# -- producers
+
+
+def is_in_transaction(producer: AIOKafkaProducer) -> bool:
+    return producer._txn_manager is not None and bool(producer._txn_manager.is_in_transaction())
+
+
+async def abandon(producer: AIOKafkaProducer) -> None:
+    """End what a ``stop()`` that was cut off leaves behind: a sender that keeps trying, and its waiters."""
+    transactions = producer._txn_manager
+    waiter = None if transactions is None else transactions._transaction_waiter
+    if waiter is not None and waiter.done() and not waiter.cancelled():
+        waiter.exception()  # reported by the call that failed; asyncio would log it as never retrieved
+    if producer._sender is not None:
+        producer._message_accumulator.fail_all(ProducerClosed())
+        await producer._sender.close()
+        await producer.client.close()
+
+
+# -- admin clients
+
+
+def brokers(admin: AIOKafkaAdminClient) -> list[tuple[str, int]]:
+    """Host and port of every broker, as the brokers advertise them."""
+    return sorted((broker.host, broker.port) for broker in admin._client.cluster.brokers())
+
+
+async def send_request(admin: AIOKafkaAdminClient, request: Any, node: int | None = None) -> Any:
+    """Send a request to a broker (any one for None) and return its response. Raises ``KafkaError``."""
+    return await admin._send_request(request, node)
+
+
+# -- members of a group
+
+
+def has_left_for_good(consumer: AIOKafkaConsumer) -> bool:
+    """Whether the consumer's coordination has ended with an error: it will not join again."""
+    return bool(consumer._coordinator._coordination_task.done())
+
+
+def generation(consumer: AIOKafkaConsumer) -> int:
+    """The group's generation that the consumer is a member of."""
+    return int(consumer._coordinator.generation)
+
+
+def on_heartbeat(consumer: AIOKafkaConsumer, confirm: Callable[[float], Awaitable[None]]) -> None:
+    """Await ``confirm(sent_at)`` (monotonic seconds) for each heartbeat that Kafka answers and that asks for no rejoin.
+
+    The consumer must have been started.
+    """
+    coordinator = consumer._coordinator
+    heartbeat = coordinator._do_heartbeat
+
+    async def confirming() -> bool:
+        sent_at = time.monotonic()
+        answered: bool = await heartbeat()
+        if answered and not coordinator._rejoin_needed_fut.done():
+            await confirm(sent_at)
+        return answered
+
+    coordinator._do_heartbeat = confirming
+
+
+# -- records: a header's name that is not UTF-8 must not cost more than that name. aiokafka's reader in C raises
+# UnicodeDecodeError in the middle of a batch, drops the records before it, and does the same at each new attempt.
+
+
+class _LenientBytes(bytearray):
+    """Bytes whose parts can always be decoded; of a record, aiokafka's Python reader decodes the header names only."""
+
+    def __getitem__(self, index: Any) -> Any:
+        found = super().__getitem__(index)
+        return _LenientBytes(found) if isinstance(index, slice) else found
+
+    def decode(self, encoding: str = "utf-8", errors: str = "") -> str:
+        return super().decode(encoding, "backslashreplace")
+
+
+class _Batch:
+    """A batch of records, read by aiokafka's fast reader for as long as that can, and then by its slow one."""
+
+    __slots__ = ("_batch", "_partition", "_raw")
+
+    def __init__(self, batch: Any, raw: bytes, partition: Any) -> None:
+        self._batch = batch
+        self._raw = raw
+        self._partition = partition
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._batch, name)
+
+    def __next__(self) -> Any:
+        return next(self._batch)
+
+    def __iter__(self) -> Iterator[Any]:
+        count = 0
+        try:
+            for record in self._batch:
+                yield record
+                count += 1
+        except (UnicodeDecodeError, CorruptRecordException) as error:
+            slow = _DefaultRecordBatchPy(self._raw)
+            slow._maybe_uncompress()
+            slow._buffer = _LenientBytes(slow._buffer)
+            yield from islice(slow, count, None)
+            METRICS.kafka_errors.labels("header_name").inc()
+            if _unreadable_names.is_new(error):
+                log.warning("record.header_name_unreadable", partition=self._partition, error=error)
+
+
+class _Records:
+    """What a fetch brought of one partition, batch by batch."""
+
+    def __init__(self, raw: bytes) -> None:
+        self._records = MemoryRecords(raw)
+        self._raw = raw
+        self._position = 0
+        self.partition = ""
+
+    def has_next(self) -> bool:
+        return bool(self._records.has_next())
+
+    def size_in_bytes(self) -> int:
+        return int(self._records.size_in_bytes())
+
+    def next_batch(self) -> Any:
+        batch, begin = self._records.next_batch(), self._position
+        _, length, _, magic = _BATCH_HEAD.unpack_from(self._raw, begin)
+        self._position += _LENGTH_COUNTS_FROM + length
+        return batch if magic < 2 else _Batch(batch, self._raw[begin : self._position], self.partition)
+
+
+class _PartitionRecords(fetcher.PartitionRecords):  # type: ignore[misc]
+    def __init__(self, partition: TopicPartition, records: _Records, *rest: Any) -> None:
+        records.partition = f"{partition.topic}/{partition.partition}"
+        super().__init__(partition, records, *rest)
+
+
+_BATCH_HEAD = struct.Struct(">qiib")
+"""A batch's first offset, its length from after that field, its leader's epoch and its format (KIP-98)."""
+_LENGTH_COUNTS_FROM = 12
+_unreadable_names = RepeatFilter()
+
+fetcher.MemoryRecords = _Records
+fetcher.PartitionRecords = _PartitionRecords

@@ -1,0 +1,113 @@
+"""Reading topics outside of any group: from their beginning to their end, or what comes from now on."""
+
+import time
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer
+from aiokafka.errors import ConsumerStoppedError
+from aiokafka.structs import ConsumerRecord, TopicPartition
+
+from bridge.kafka.clients import new_reader, servers_of
+from bridge.kafka.errors import KafkaError, UnreadableRecordsError
+from bridge.kafka.lifecycle import CALL_DEADLINE, connected, with_deadline
+
+
+async def fetch_records(consumer: AIOKafkaConsumer, timeout_ms: int) -> dict[TopicPartition, list[ConsumerRecord]]:
+    """A consumer's next records by partition; none if none comes within the time. Raises ``KafkaError`` only, and
+    ``ConsumerStoppedError``."""
+    try:
+        records: dict[TopicPartition, list[ConsumerRecord]] = await consumer.getmany(timeout_ms=timeout_ms)
+    except (KafkaError, ConsumerStoppedError):
+        raise
+    except Exception as error:  # whatever bytes of a record aiokafka stumbles over must not end a process
+        raise UnreadableRecordsError(repr(error)) from error
+    return records
+
+
+class Reader:
+    """Reads the committed records of some partitions."""
+
+    def __init__(self, consumer: AIOKafkaConsumer, ends: Mapping[TopicPartition, int]) -> None:
+        self._consumer = consumer
+        self._unread = {partition: end for partition, end in ends.items() if end > 0}
+        self._positions: dict[TopicPartition, int] = {}
+        self._fetched = False
+        self._silent_for = 0.0
+
+    @property
+    def at_end(self) -> bool:
+        """Whether every record that was there when the reader was opened has been fetched."""
+        return not self._unread
+
+    async def fetch(self, timeout: float = 0.5) -> list[ConsumerRecord]:
+        """The next records, those of each partition in order; none if none comes within ``timeout`` seconds.
+
+        Raises ``KafkaError``, and ``TimeoutError`` where the end has not been reached and nothing comes for 30 s.
+        """
+        # After records there may be the end of a transaction, which only another call reads: one that would wait.
+        wait = 0 if self._fetched else int(timeout * 1000)
+        begin = time.monotonic()
+        found = await fetch_records(self._consumer, wait)
+        self._fetched = bool(found)
+        await self.look_for_end(time.monotonic() - begin)
+        return [record for records in found.values() for record in records]
+
+    async def look_for_end(self, waited: float = 0.0) -> None:
+        """Bring ``at_end`` up to date, after a fetch that took ``waited`` seconds. Raises as ``fetch`` does."""
+        if not self._unread:
+            return
+        positions = {partition: await with_deadline(self._consumer.position(partition)) for partition in self._unread}
+        self._silent_for = self._silent_for + waited if positions == self._positions else 0.0
+        self._positions = positions
+        if self._silent_for > CALL_DEADLINE:
+            raise TimeoutError(f"no record of {', '.join(map(_name, self._unread))} came within {CALL_DEADLINE:g} s")
+        for partition, position in positions.items():
+            # Tansu's end_offsets is too low, but what a fetch brings along is right.
+            end = max(self._unread[partition], self._consumer.last_stable_offset(partition) or 0)
+            self._unread[partition] = end
+            if position >= end:
+                del self._unread[partition]
+
+
+@asynccontextmanager
+async def open_reader(
+    connection: Mapping[str, Any], partitions: Iterable[tuple[str, int]], *, from_end: bool = False
+) -> AsyncIterator[Reader]:
+    """A reader of these partitions (topic's full name and number), from their beginning or, with ``from_end``, of what
+    is written from now on.
+
+    ``connection``: what every aiokafka client takes. Raises ``KafkaUnavailableError``, ``KafkaError``,
+    ``TimeoutError``.
+    """
+    consumer = new_reader(connection)
+    async with connected(consumer, servers_of(connection)):
+        assigned = [TopicPartition(*partition) for partition in partitions]
+        consumer.assign(assigned)
+        # Before anything that waits for the first fetch to be sent: what comes after it waits until it is answered,
+        # which where there is nothing to read is half a second.
+        ends = await with_deadline(consumer.end_offsets(assigned))
+        if from_end:
+            for partition, end in ends.items():
+                consumer.seek(partition, end)
+        reader = Reader(consumer, {} if from_end else ends)
+        await reader.look_for_end()
+        yield reader
+
+
+async def read_to_end(
+    connection: Mapping[str, Any], partitions: Iterable[tuple[str, int]]
+) -> AsyncIterator[ConsumerRecord]:
+    """Every committed record of these partitions up to their end as it is now; those of a partition in order.
+
+    Raises as ``open_reader`` and ``Reader.fetch`` do.
+    """
+    async with open_reader(connection, partitions) as reader:
+        while not reader.at_end:
+            for record in await reader.fetch():
+                yield record
+
+
+def _name(partition: TopicPartition) -> str:
+    return f"{partition.topic}/{partition.partition}"

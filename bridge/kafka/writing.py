@@ -1,0 +1,42 @@
+"""Writing single records outside of any transaction: the registry, and what the commands send."""
+
+from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.structs import RecordMetadata
+
+from bridge.kafka.clients import new_producer, servers_of
+from bridge.kafka.lifecycle import connected, with_deadline
+from bridge.record_id import RecordId
+
+
+class Writer:
+    """Writes records that count once all replicas have them."""
+
+    def __init__(self, producer: AIOKafkaProducer) -> None:
+        self._producer = producer
+
+    async def send(
+        self, topic: str, partition: int, key: bytes, value: bytes | None, headers: Iterable[tuple[str, bytes]] = ()
+    ) -> Awaitable[RecordMetadata]:
+        """Begin to write a record; await what is returned for its offset. Both raise ``KafkaError``."""
+        acknowledged: Awaitable[RecordMetadata] = await self._producer.send(
+            topic, value, key, partition, headers=list(headers)
+        )
+        return acknowledged
+
+    async def put(
+        self, topic: str, partition: int, key: bytes, value: bytes | None, headers: Iterable[tuple[str, bytes]] = ()
+    ) -> RecordId:
+        """Write a record and wait until all replicas have it. Raises ``KafkaError``, ``TimeoutError``."""
+        sent = await with_deadline(self._producer.send_and_wait(topic, value, key, partition, headers=list(headers)))
+        return RecordId(topic, partition, sent.offset)
+
+
+@asynccontextmanager
+async def open_writer(connection: Mapping[str, Any]) -> AsyncIterator[Writer]:
+    """A writer. ``connection``: what every aiokafka client takes. Raises ``KafkaUnavailableError``."""
+    async with connected(new_producer(connection), servers_of(connection)) as producer:
+        yield Writer(producer)

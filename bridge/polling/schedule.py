@@ -1,0 +1,132 @@
+"""When each agent is polled, and how many at a time: pure, in slots of time that is passed in (monotonic seconds)."""
+
+from collections import defaultdict
+from collections.abc import Callable
+from math import floor
+from typing import TYPE_CHECKING
+
+from bridge.agents.agent import Agent
+from bridge.asm.answer import Answer
+from bridge.asm.errors import AsmError
+
+if TYPE_CHECKING:
+    from bridge.partitions.watcher import PartitionAgents
+
+SLOT = 0.05
+"""Seconds: polls that are due within one slot go out together, because waking up costs more than polling."""
+
+
+class Scheduled:
+    """An agent in the schedule: ``due`` is its next tick; ``on_answer`` takes the answers to its requests."""
+
+    __slots__ = ("agent", "due", "interval", "on_answer", "partition", "waking")
+
+    def __init__(self, agent: Agent, partition: "PartitionAgents") -> None:
+        self.agent = agent
+        self.partition = partition
+        self.interval = agent.interval
+        self.due = 0.0
+        self.waking = False
+        self.on_answer: Callable[[Answer | AsmError], None]
+
+
+class Schedule:
+    """The ticks of all agents of a process: each one's last tick plus its interval, so that nothing drifts.
+
+    Phases are spread by a hash of the agent_id.
+    """
+
+    def __init__(self) -> None:
+        self._scheduled: dict[Agent, Scheduled] = {}
+        self._ticks: defaultdict[int, list[Scheduled]] = defaultdict(list)
+        self._wakes: defaultdict[int, list[Scheduled]] = defaultdict(list)
+        self._slot = 0
+
+    def __len__(self) -> int:
+        return len(self._scheduled)
+
+    def get(self, agent: Agent) -> Scheduled | None:
+        return self._scheduled.get(agent)
+
+    def holds(self, scheduled: Scheduled) -> bool:
+        """Whether the agent was neither removed nor put into another rhythm since."""
+        return self._scheduled.get(scheduled.agent) is scheduled
+
+    def add(self, agent: Agent, partition: "PartitionAgents", at: float) -> Scheduled:
+        """Tick in the agent's own phase from now on; if the first tick is more than a second away, once before it."""
+        known = self._scheduled.get(agent)
+        if known is not None and known.interval == agent.interval:
+            known.partition = partition
+            return known
+        scheduled = self._scheduled[agent] = Scheduled(agent, partition)
+        due = _next_due(agent, at - agent.interval / 2)
+        self._put(scheduled, due if due <= at + 1 else at + agent.share)
+        return scheduled
+
+    def remove(self, agent: Agent) -> None:
+        self._scheduled.pop(agent, None)
+
+    def wake(self, scheduled: Scheduled, at: float) -> None:
+        """Hand the agent out in ``advance`` once more, soon after ``at``."""
+        if not scheduled.waking:
+            scheduled.waking = True
+            self._wakes[self._slot_after(at)].append(scheduled)
+
+    def start(self, at: float) -> None:
+        """Begin with the first slot that holds anything, or with now."""
+        self._slot = min(self._ticks, default=int(at / SLOT)) - 1
+
+    @property
+    def next_slot(self) -> float:
+        """When the next slot begins."""
+        return (self._slot + 1) * SLOT
+
+    def advance(self) -> tuple[list[Scheduled], list[Scheduled]]:
+        """Enter the next slot. Returns the agents whose tick is due, and those that wanted to be woken."""
+        self._slot += 1
+        woken = self._wakes.pop(self._slot, [])
+        for scheduled in woken:
+            scheduled.waking = False
+        return [one for one in self._ticks.pop(self._slot, ()) if self.holds(one)], woken
+
+    def tick(self, scheduled: Scheduled, at: float) -> tuple[float, int]:
+        """Take the tick that is due, and schedule the next one. Returns how late it is, and how many were missed."""
+        due, interval = scheduled.due, scheduled.interval
+        late = at - due
+        missed = int(late / interval) if late >= interval else 0
+        self._put(scheduled, _next_due(scheduled.agent, due + missed * interval))
+        return late, missed
+
+    def _put(self, scheduled: Scheduled, due: float) -> None:
+        scheduled.due = due
+        self._ticks[self._slot_after(due)].append(scheduled)
+
+    def _slot_after(self, at: float) -> int:
+        return max(int(at / SLOT), self._slot) + 1
+
+
+class RateLimit:
+    """At most ``per_second`` requests over all agents; None: no limit."""
+
+    def __init__(self, per_second: float | None) -> None:
+        self._per_slot = None if per_second is None else per_second * SLOT
+        self._allowance = 0.0
+
+    def refill(self) -> None:
+        """A slot begins."""
+        if self._per_slot is not None:
+            self._allowance = min(max(1.0, self._per_slot), self._allowance + self._per_slot)
+
+    @property
+    def allows(self) -> bool:
+        return self._per_slot is None or self._allowance >= 1
+
+    def take(self) -> None:
+        self._allowance -= 1
+
+
+def _next_due(agent: Agent, due: float) -> float:
+    """The next time of the agent's phase that is at least half an interval after ``due``: a whole interval from one to
+    the next."""
+    phase = agent.share * agent.interval
+    return phase + (floor((due - phase) / agent.interval + 0.5) + 1) * agent.interval

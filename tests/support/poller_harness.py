@@ -1,0 +1,174 @@
+"""A poller in a time of its own: hours pass in a moment, and the time of each request is known."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+
+from asm_bridge_schemas.commands import SessionEntry
+from asm_bridge_schemas.records import AgentState, InjectionCompleted
+from bridge.agents.agent import Agent
+from bridge.agents.step import Step
+from bridge.asm.circuit_breaker import CircuitBreaker
+from bridge.asm.client import AsmClient
+from bridge.asm.transport import HttpxAdapter
+from bridge.backoff import Backoff
+from bridge.clock import Clock, Instant
+from bridge.polling.poller import Poller
+from bridge.settings.model import InjectionSettings
+from tests.support.strategies import EPOCH, injection, status_body
+
+Answer = Callable[["PollerHarness", str], Awaitable[httpx.Response]]
+
+_RUNNING: list[asyncio.Task[None]] = []
+
+
+async def stop_pollers() -> None:
+    """Stop what still runs at a test's end."""
+    for task in _RUNNING:
+        task.cancel()
+    await asyncio.gather(*_RUNNING, return_exceptions=True)
+    _RUNNING.clear()
+
+
+async def ready(_: "PollerHarness", __: str) -> httpx.Response:
+    return httpx.Response(200, content=status_body())
+
+
+def after(seconds: float) -> Answer:
+    async def answer(harness: "PollerHarness", _: str) -> httpx.Response:
+        until = harness.clock.time + seconds
+        while harness.clock.time < until:
+            await asyncio.sleep(0)
+        return httpx.Response(200, content=status_body())
+
+    return answer
+
+
+async def settle() -> None:
+    """Let everything happen that can happen without time passing."""
+    for _ in range(30):
+        await asyncio.sleep(0)
+
+
+class FakeClock(Clock):
+    """A clock that moves only when somebody sleeps; it stops at ``end``, until ``advance``."""
+
+    def __init__(self) -> None:
+        self.time = self.end = 1000.0
+        self.stopped, self.going = asyncio.Event(), asyncio.Event()
+
+    def monotonic(self) -> float:  # type: ignore[override]
+        return self.time
+
+    def now(self) -> Instant:
+        return Instant(self.time, EPOCH + self.time)
+
+    async def sleep(self, seconds: float) -> None:
+        await settle()
+        self.time += seconds
+        if self.time >= self.end:
+            await settle()
+            self.stopped.set()
+            self.going.clear()
+            await self.going.wait()
+
+
+class FakePartition:
+    """What a poller needs of a partition."""
+
+    def __init__(self) -> None:
+        self.records: list[Any] = []
+        self.accepting = True
+        self.removed: set[Agent] = set()
+
+    def watches(self, agent: Agent) -> bool:
+        return agent not in self.removed
+
+    def append(self, step: Step | None) -> None:
+        if step is not None:
+            self.records += step.records
+
+    def poll_finished(self, _: Agent, step: Step | None) -> None:
+        self.append(step)
+
+
+class PollerHarness:
+    """A poller over a service of the test's own. ``requests`` are (time, agent_id)."""
+
+    def __init__(self, answer: Answer = ready, **options: Any) -> None:
+        self.clock = FakeClock()
+        self.partition: Any = FakePartition()
+        self.requests: list[tuple[float, str]] = []
+        self.bodies: list[bytes] = []
+        self.in_flight: Counter[str] = Counter()
+        self.answer = answer
+        self.agents: dict[str, Agent] = {}
+        self.client = AsmClient(HttpxAdapter(httpx.MockTransport(self._handle)), "https://asm.test")
+        self.circuit_breaker = CircuitBreaker(Backoff())
+        tokens: Any = SimpleNamespace(get=lambda reference: reference)
+        options = {"clock": self.clock, "sleep": self.clock.sleep, **options}
+        self.poller = Poller(self.client, tokens, self.circuit_breaker, **options)
+        self._running: asyncio.Task[None] | None = None
+
+    async def advance(self, seconds: float) -> None:
+        """Run the poller for so long."""
+        self.clock.end = self.clock.time + seconds
+        self.clock.stopped.clear()
+        self.clock.going.set()
+        if self._running is None:
+            self._running = asyncio.create_task(self.poller.run())
+            _RUNNING.append(self._running)
+        stopped = asyncio.create_task(self.clock.stopped.wait())
+        await asyncio.wait({self._running, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        assert stopped.done(), self._running
+
+    async def _handle(self, request: httpx.Request) -> httpx.Response:
+        agent_id = request.headers["authorization"].removeprefix("Bearer ")
+        self.requests.append((self.clock.time, agent_id))
+        self.bodies.append(request.content)
+        self.in_flight[agent_id] += 1
+        assert self.in_flight[agent_id] == 1, f"two requests of {agent_id} are in flight"
+        try:
+            return await self.answer(self, agent_id)
+        finally:
+            self.in_flight[agent_id] -= 1
+
+    def watch(self, agent_id: str, interval: float = 1.0) -> Agent:
+        agent, at = self.agents.get(agent_id), self.clock.now()
+        if agent is None:
+            agent = Agent(AgentState(agent_id=agent_id), InjectionSettings(), Backoff(), at)
+            self.agents[agent_id] = agent
+        entry = SessionEntry(asm_session_sid="7", token=agent_id, interval=interval)
+        self.partition.append(agent.watch(entry, 1.0, at))
+        self.partition.removed.discard(agent)
+        self.poller.update(agent, self.partition)
+        return agent
+
+    def remove(self, agent: Agent) -> None:
+        self.partition.removed.add(agent)
+        self.poller.update(agent, self.partition)
+
+    def inject(self, agent: Agent, *offsets: int) -> None:
+        for offset in offsets:
+            at = self.clock.now()
+            self.partition.append(agent.take(injection(offset, at.wall), at))
+            self.poller.poll_now(agent)
+
+    def times(self, agent_id: str = "a") -> list[float]:
+        return [time for time, name in self.requests if name == agent_id]
+
+    @property
+    def records(self) -> list[Any]:
+        return list(self.partition.records)
+
+    @property
+    def completed(self) -> list[InjectionCompleted]:
+        return [record for record in self.records if isinstance(record, InjectionCompleted)]
+
+    @property
+    def outcomes(self) -> list[str]:
+        return [record.outcome for record in self.completed]

@@ -1,0 +1,117 @@
+"""aiokafka's private parts: that they are there, that one module alone uses them, and how records are read."""
+
+import ast
+import inspect
+import re
+import struct
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiokafka.codec import gzip_encode
+from aiokafka.consumer import fetcher
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
+from aiokafka.structs import TopicPartition
+from structlog.testing import capture_logs
+
+from bridge.kafka import internals
+from bridge.telemetry.metrics import METRICS
+from tests.support.poison import checked
+
+ROOT = Path(__file__).parents[2]
+NAME = b"gr\xf6sse"
+"""A header's name in Latin-1: it is not UTF-8."""
+
+
+def test_the_private_parts_were_read_in_the_installed_aiokafka() -> None:
+    """Whoever lets another release of aiokafka in reads kafka/internals.py again, and says so in READ_IN."""
+    assert version("aiokafka").startswith(f"{internals.READ_IN}.")
+
+
+@pytest.mark.parametrize(("cls", "part"), [(cls, part) for cls, parts in internals.PARTS.items() for part in parts])
+def test_each_private_part_is_there(cls: str, part: str) -> None:
+    """A private part of aiokafka that is renamed or gone is named by the test that fails."""
+    module, name = cls.rsplit(".", 1)
+    found = getattr(import_module(module), name, None)
+    found = next((one for one in getattr(found, "__mro__", ()) if one.__module__ == module), None)
+    assert found is not None, f"aiokafka has no {cls} any more, which bridge/kafka/internals.py needs"
+    pattern = re.escape(part) + (r"\b" if part[-1].isidentifier() else "")
+    assert re.search(pattern, inspect.getsource(found)), f"{cls} has no {part} any more: mend bridge/kafka/internals.py"
+
+
+def private_attributes(path: Path) -> list[str]:
+    """The accesses to a private attribute of anything but ``self`` and ``cls``."""
+    return [
+        f"{path.relative_to(ROOT)}:{node.lineno}: {ast.unparse(node)}"
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute) and node.attr.startswith("_") and not node.attr.startswith("__")
+        if not (isinstance(node.value, ast.Name) and node.value.id in ("self", "cls"))
+    ]
+
+
+@pytest.mark.parametrize("package", ["kafka", "registry", "check", "partitions"])
+def test_no_other_module_touches_a_private_part(package: str) -> None:
+    """What reads aiokafka's private attributes is bridge/kafka/internals.py alone."""
+    modules = sorted((ROOT / "bridge" / package).glob("*.py"))
+    assert modules
+    found = [line for path in modules if path.name != "internals.py" for line in private_attributes(path)]
+    assert found == []
+
+
+def batch(codec: int, names: list[bytes], first: int = 0) -> bytes:
+    """A record batch with one record for each header name; a name is put in without a look at its bytes."""
+    builder = DefaultRecordBatchBuilder(2, 0, 0, -1, -1, -1, 1 << 20)
+    for number, name in enumerate(names):
+        headers: list[tuple[str, bytes | None]] = [("sound", b"1"), ("?" * len(name), b"2"), ("empty", None)]
+        builder.append(number, 1000 + number, b"key-%d" % number, b"value", headers)
+    raw = bytearray(builder.build())
+    for name in names:
+        raw[:] = raw.replace(b"?" * len(name), name, 1)
+    raw[:8] = struct.pack(">q", first)
+    if codec:
+        raw = compressed(raw)
+    return checked(raw)
+
+
+def compressed(raw: bytearray) -> bytearray:
+    """The batch with its records in gzip."""
+    packed = bytearray(raw[:61]) + gzip_encode(bytes(raw[61:]))
+    packed[21:23] = struct.pack(">h", 1)
+    packed[8:12] = struct.pack(">i", len(packed) - 12)
+    return packed
+
+
+def fetched(raw: bytes, position: int = 0) -> list[Any]:
+    """What the consumer hands out of a fetched partition."""
+    partition = TopicPartition("asm.inject", 3)
+    return list(fetcher.PartitionRecords(partition, fetcher.MemoryRecords(raw), [], position, None, None, True, 1))
+
+
+@pytest.mark.parametrize("codec", [0, 1], ids=["plain", "gzip"])
+def test_a_header_name_that_is_not_utf8_costs_that_name_only(codec: int) -> None:
+    """The record keeps its place, key, value and other headers; the name is shown with its bytes escaped."""
+    records = fetched(batch(codec, [b"a", NAME, b"b", NAME]) + batch(codec, [b"c"], first=4))
+    assert [(one.offset, one.key, one.value, one.timestamp) for one in records[:4]] == [
+        (number, b"key-%d" % number, b"value", 1000 + number) for number in range(4)
+    ]
+    names = ["a", "gr\\xf6sse", "b", "gr\\xf6sse", "c"]
+    assert [one.headers for one in records] == [(("sound", b"1"), (name, b"2"), ("empty", None)) for name in names]
+
+
+def test_records_before_the_position_are_left_out() -> None:
+    """A batch that is fetched again from its middle, behind an unreadable name, goes on where it was left."""
+    assert [one.offset for one in fetched(batch(0, [b"a", NAME, b"b"]), 2)] == [2]
+
+
+def test_an_unreadable_name_is_counted_and_logged_once() -> None:
+    """Each batch with an unreadable name counts; the log names the partition, once for the same name."""
+    counter = METRICS.kafka_errors.labels("header_name")
+    before = counter._value.get()
+    with capture_logs() as logged:
+        for _ in range(2):
+            fetched(batch(0, [b"b\xe4ume"]))
+    (line,) = logged
+    assert (line["event"], line["partition"]) == ("record.header_name_unreadable", "asm.inject/3")
+    assert counter._value.get() == before + 2

@@ -1,0 +1,183 @@
+"""The way through a proxy, of each kind, to a service with and without TLS; and what is said where it fails."""
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from h2.events import RequestReceived
+
+from bridge.asm.client import AsmClient
+from bridge.asm.errors import AsmError, Unreachable
+from bridge.asm.http.http1 import Http1
+from bridge.asm.http.http2 import Http2
+from bridge.asm.http.pool import Pool
+from bridge.asm.http.proxy import Proxy
+from bridge.asm.transport import build_transport, fetch
+from bridge.settings import AsmSettings
+from bridge.testing.simulator import Options, Simulator, serve
+from tests.support.http2 import Server, at_request
+from tests.support.proxy import LOGIN, proxy
+
+TOKEN = "sim-token-agent-0"
+
+
+@contextlib.asynccontextmanager
+async def service(authority: Path, secure: bool) -> AsyncIterator[str]:
+    """A simulated service; its address has the name that its certificate has."""
+    files = {"ssl_certfile": str(authority / "good.pem"), "ssl_keyfile": str(authority / "good.key")} if secure else {}
+    async with serve(Simulator(Options(agents=1, change_rate=0.0, logouts=False)), **files) as base_url:
+        yield base_url
+
+
+def server_context(authority: Path, name: str = "good") -> ssl.SSLContext:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(authority / f"{name}.pem", authority / f"{name}.key")
+    return context
+
+
+@contextlib.asynccontextmanager
+async def client(base_url: str, address: str, authority: Path, **options: Any) -> AsyncIterator[tuple[AsmClient, Pool]]:
+    settings = AsmSettings(base_url=base_url, proxy=address, ca_file=authority / "ca.pem", **options)
+    transport = build_transport(settings)
+    assert isinstance(transport, Pool)
+    asm = AsmClient(transport, base_url)
+    try:
+        yield asm, transport
+    finally:
+        await asm.aclose()
+
+
+async def error_of(base_url: str, address: str, authority: Path) -> AsmError:
+    async with client(base_url, address, authority) as (asm, _):
+        with pytest.raises(AsmError) as caught:
+            await asm.current_session(TOKEN)
+    assert "p/w" not in str(caught.value)
+    assert "p%2Fw" not in str(caught.value)
+    return caught.value
+
+
+@pytest.mark.parametrize("login", [False, True])
+@pytest.mark.parametrize("scheme", ["http", "https", "socks5", "socks5h"])
+@pytest.mark.parametrize("secure", [True, False])
+async def test_answers_come_through_every_kind_of_proxy(
+    authority: Path, scheme: str, login: bool, secure: bool
+) -> None:
+    """Polls through a proxy are answered, with TLS and without it, with a user and password and without them."""
+    context = server_context(authority) if scheme == "https" else None
+    async with (
+        service(authority, secure) as base_url,
+        proxy(context, socks=scheme.startswith("socks"), login=login) as (server, place),
+        client(base_url, f"{scheme}://{f'{LOGIN}@' if login else ''}{place}", authority) as (asm, _),
+    ):
+        for _ in range(3):
+            assert (await asm.current_session(TOKEN)).asm_session_sid != "0"
+    target = base_url.partition("//")[2]
+    absolute = not secure and scheme.startswith("http")
+    assert server.asked == [f"{base_url}/api/v1alpha1/asm/asmapi/getcurrentsession" if absolute else target]
+
+
+@pytest.mark.parametrize("http2", [True, False])
+async def test_the_service_chooses_the_version_of_http_behind_a_proxy(authority: Path, http2: bool) -> None:
+    """HTTP/2 is spoken through a proxy with a service that offers it, and HTTP/1.1 where a setting says so."""
+    context = server_context(authority)
+    context.set_alpn_protocols(["h2"])
+    script = at_request(lambda server, stream: server.answer(stream))
+    loop, seen = asyncio.get_running_loop(), list[Server]()
+
+    def accept() -> asyncio.Protocol:
+        seen.append(Server(script))
+        return seen[-1]
+
+    async with service(authority, secure=True) as base_url, proxy() as (_, place):
+        if http2:
+            listening = await loop.create_server(accept, "127.0.0.1", 0, ssl=context)
+            base_url = f"https://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+        async with client(base_url, f"http://{place}", authority, http2=http2) as (asm, pool):
+            for _ in range(3):
+                assert (await fetch(pool, asm.request("getcurrentsession", TOKEN, b"{}"))).status == 200  # type: ignore[union-attr]
+            assert {type(one) for one in pool._connections} == {Http2 if http2 else Http1}
+    assert sum(len(server.saw(RequestReceived)) for server in seen) == (3 if http2 else 0)
+
+
+async def test_socks5h_leaves_the_name_to_the_proxy() -> None:
+    """The proxy is given a name that only it can look up; with socks5, the name is looked up here."""
+    async with serve(Simulator(Options(agents=1, change_rate=0.0, logouts=False))) as base_url:
+        port = base_url.rpartition(":")[2]
+        async with proxy(socks=True) as (server, place):
+            for scheme, host, found in (("socks5h", "asm.invalid", True), ("socks5", "localhost", True)):
+                settings = AsmSettings(base_url=f"http://{host}:{port}", allow_http=True, proxy=f"{scheme}://{place}")
+                asm = AsmClient(build_transport(settings), settings.base_url)
+                assert ((await asm.current_session(TOKEN)).asm_session_sid != "0") is found
+                await asm.aclose()
+    assert server.asked[0] == f"asm.invalid:{port}"
+    assert "localhost" not in server.asked[1]
+
+
+@pytest.mark.parametrize(
+    ("address", "options", "found"),
+    [
+        ("http://{place}", {"login": True}, "it wants a user and a password, or others (HTTP 407)"),
+        ("http://u:p%2Fw@{place}", {"login": True}, "it wants a user and a password, or others (HTTP 407)"),
+        ("http://{place}", {"refusal": 403}, "it does not connect to 127.0.0.1:{port} (HTTP 403): have it allow that"),
+        ("http://{place}", {"refusal": 502}, "it cannot reach 127.0.0.1:{port} (HTTP 502)"),
+        ("socks5://{place}", {"socks": True, "login": True}, "it wants a user and a password"),
+        ("socks5://u:p%2Fw@{place}", {"socks": True, "login": True}, "it refuses the user and the password"),
+        (
+            "socks5://{place}",
+            {"socks": True, "refusal": 2},
+            ": its rules forbid it",
+        ),
+        ("socks5://{place}", {"socks": False}, "it does not speak SOCKS5"),
+        ("https://{place}", {}, "no TLS is spoken there"),
+        ("http://proxy.invalid:3128", {}, "its name is not known (DNS)"),
+        ("http://127.0.0.1:1", {}, "nobody listens there (connection refused)"),
+    ],
+)
+async def test_what_is_wrong_with_a_proxy_is_told(
+    authority: Path, address: str, options: dict[str, Any], found: str
+) -> None:
+    """The error names the proxy, says what to do, and never shows the password; nothing was sent."""
+    async with service(authority, secure=True) as base_url, proxy(**options) as (_, place):
+        address = address.format(place=place)
+        error = await error_of(base_url, address, authority)
+    assert isinstance(error, Unreachable)
+    assert not error.possibly_processed
+    port = base_url.rpartition(":")[2]
+    server = address.rpartition("@")[2].rpartition("/")[2]
+    assert f"cannot connect to 127.0.0.1:{port}: the proxy {server}: " in str(error)
+    assert found.format(port=port) in str(error)
+
+
+async def test_the_services_fault_is_not_the_proxys(authority: Path) -> None:
+    """A certificate that is not trusted is told apart: the service's through a proxy, and that of the proxy itself."""
+    async with serve(
+        Simulator(Options(agents=1)),
+        ssl_certfile=str(authority / "old.pem"),
+        ssl_keyfile=str(authority / "old.key"),
+    ) as base_url:
+        async with proxy() as (_, place):
+            text = str(await error_of(base_url, f"http://{place}", authority))
+            assert f"through the proxy {place}: its certificate has expired" in text
+        async with proxy(server_context(authority, "other")) as (_, place):
+            text = str(await error_of(base_url, f"https://{place}", authority))
+            assert f": the proxy {place}: its certificate is for another name" in text
+
+
+async def test_a_proxy_that_wants_a_login_for_plain_http_is_told(authority: Path) -> None:
+    """Without TLS the proxy answers the request itself: 407 is the proxy's, and nothing was sent to the service."""
+    async with service(authority, secure=False) as base_url, proxy(login=True) as (_, place):
+        error = await error_of(base_url, f"http://{place}", authority)
+    assert isinstance(error, Unreachable)
+    assert not error.possibly_processed
+    assert "the proxy wants a user and a password (HTTP 407)" in str(error)
+
+
+def test_a_proxys_address_hides_its_password() -> None:
+    """User and password may have any characters, in percent code; the password is not in the proxy's text."""
+    parsed = Proxy.parse(f"socks5h://{LOGIN}@[::1]")
+    assert (parsed.host, parsed.port, parsed.user, parsed.password) == ("::1", 1080, "us@er", "p/w")
+    assert "p/w" not in repr(parsed)
