@@ -4,6 +4,7 @@ No other module touches an attribute of aiokafka's that begins with an underscor
 tests/unit/test_internals.py fails and names the part when one of ``PARTS`` is gone.
 """
 
+import asyncio
 import struct
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -54,14 +55,13 @@ def is_in_transaction(producer: AIOKafkaProducer) -> bool:
 
 async def abandon(producer: AIOKafkaProducer) -> None:
     """End what a ``stop()`` that was cut off leaves behind: a sender that keeps trying, and its waiters."""
+    if producer._sender is not None:
+        producer._message_accumulator.fail_all(ProducerClosed())
+        await asyncio.gather(producer._sender.close(), producer.client.close())
     transactions = producer._txn_manager
     waiter = None if transactions is None else transactions._transaction_waiter
     if waiter is not None and waiter.done() and not waiter.cancelled():
         waiter.exception()  # reported by the call that failed; asyncio would log it as never retrieved
-    if producer._sender is not None:
-        producer._message_accumulator.fail_all(ProducerClosed())
-        await producer._sender.close()
-        await producer.client.close()
 
 
 # -- admin clients
