@@ -30,7 +30,7 @@ LONGEST = 400
 
 UPWARD: set[str] = set()
 """Imports that still run upward. This set and the two below only ever shrink."""
-TOO_LONG = {"bridge/asm/http/http2.py"}
+TOO_LONG: set[str] = set()
 
 KAFKA = ("bridge/kafka/", "bridge/testing/")
 """Who may import aiokafka. The programs in ``testing`` watch the bridge from outside: a demo, a benchmark or a broker's
