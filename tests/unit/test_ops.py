@@ -352,4 +352,4 @@ async def test_status_command_without_a_bridge() -> None:
     async with served(Pictured()) as url:
         code, _, err = await status_command("--url", f"{url}/elsewhere")
     assert code == 1
-    assert "is no bridge of this release" in err
+    assert "is not a bridge of this release" in err
