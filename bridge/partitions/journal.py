@@ -177,7 +177,7 @@ class Journal:
         changed: States = {}
         for agent_id in agents | self._unwatched:
             state = self.states[agent_id]
-            if state.stream_id is None and state.inbox_offset < committable:
+            if state.stream_id is None and state.bridge.inbox_offset < committable:
                 changed[agent_id] = None
                 del self.states[agent_id]
             elif agent_id in agents:
