@@ -55,6 +55,11 @@ class Http2(asyncio.Protocol):
         return self._protocol.allowed
 
     @property
+    def settings_read(self) -> bool:
+        """Whether the service has said how many it allows; until then only a few requests leave."""
+        return self._protocol.settings_read
+
+    @property
     def idle(self) -> bool:
         """Whether it has nothing to do; ``heard_at``: since when (monotonic seconds), or later."""
         return not self._protocol.open
@@ -87,9 +92,9 @@ class Http2(asyncio.Protocol):
             self._protocol.ping()
             self._schedule_flush()
 
-    def close(self) -> None:
+    def close(self, text: str = "the connection was closed") -> None:
         """At once: what is open fails."""
-        self._settle(self._protocol.close("the connection was closed"))
+        self._settle(self._protocol.close(text))
 
     # What the event loop calls
 
