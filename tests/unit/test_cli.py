@@ -5,8 +5,11 @@ import logging
 import os
 import shlex
 import shutil
+import signal
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -227,6 +230,23 @@ def test_kafka_out_of_reach(capsys: pytest.CaptureFixture[str]) -> None:
     assert len(err.splitlines()) == 1
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_tail_stops_before_kafka_has_answered(number: signal.Signals) -> None:
+    """A signal ends `tail` at once and with 0, also while a Kafka that accepts connections does not answer."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        servers = f"127.0.0.1:{silent.getsockname()[1]}"
+        environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+        command = [sys.executable, "-m", "bridge", "tail", "--kafka.bootstrap_servers", servers]
+        with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE) as process:
+            silent.settimeout(30)
+            connection, _ = silent.accept()
+            with connection:
+                begin = time.monotonic()
+                process.send_signal(number)
+                assert process.communicate(timeout=30)[1] == b""
+                assert (process.returncode, time.monotonic() - begin < 5) == (0, True)
+
+
 @pytest.mark.parametrize("event", ["", "{}", "[", '{"pause_event": {}, "resume_event": {}}', '{"frob_event": {}}'])
 def test_a_bad_event_is_not_sent(event: str, capsys: pytest.CaptureFixture[str]) -> None:
     """`inject` looks at the event before anything is sent: here there is not even a Kafka."""
@@ -244,11 +264,13 @@ def test_a_literal_token_is_refused_unseen(capsys: pytest.CaptureFixture[str]) -
 
 
 def test_schemas_are_exported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """`schemas export DIR` writes JSON Schemas into a directory that it makes."""
+    """`schemas export DIR` writes JSON Schemas and the AsyncAPI document into a directory that it makes."""
     assert code("schemas", "export", str(tmp_path / "new")) == 0
-    files = list((tmp_path / "new").iterdir())
-    assert f"{len(files)} schemas written" in capsys.readouterr().out
-    assert all(json.loads(file.read_text())["$schema"].endswith("2020-12/schema") for file in files)
+    files = {file.name: json.loads(file.read_text()) for file in (tmp_path / "new").iterdir()}
+    assert f"{len(files)} files written" in capsys.readouterr().out
+    assert files.pop("asyncapi.json")["asyncapi"].startswith("3.")
+    assert files.pop("status-groups.json")
+    assert all(schema["$schema"].endswith("2020-12/schema") for schema in files.values())
 
 
 texts = st.text(max_size=20)

@@ -19,7 +19,7 @@ class Http1(asyncio.Protocol):
         budget: BodyBudget | None = None,
     ) -> None:
         self.capacity = 0
-        self.heard_at = self.answered_at = time.monotonic()
+        self.heard_at = time.monotonic()
         self._on_closed: Callable[[Http1], None] | None = on_closed
         self._on_capacity = on_capacity
         self._exchange: Exchange | None = None
@@ -32,6 +32,10 @@ class Http1(asyncio.Protocol):
     def idle(self) -> bool:
         """Whether it has nothing to do; ``heard_at``: since when (monotonic seconds), or later."""
         return self._exchange is None
+
+    @property
+    def answered_at(self) -> float:
+        return self.heard_at
 
     @property
     def idle_timeout(self) -> float | None:
@@ -87,10 +91,8 @@ class Http1(asyncio.Protocol):
                 self._end("the service closes the connection")
 
     def connection_lost(self, exc: Exception | None) -> None:
-        lost = (
-            "the service closed the connection without an answer" if exc is None else f"the connection was lost: {exc}"
-        )
-        self._end(lost)
+        closed = "the service closed the connection without an answer"
+        self._end(closed if exc is None else f"the connection was lost: {exc}", lost=True)
 
     # Inside
 
@@ -99,20 +101,26 @@ class Http1(asyncio.Protocol):
         assert exchange is not None
         if keep:
             self.capacity = 1
-            self.heard_at = self.answered_at = time.monotonic()
+            self.heard_at = time.monotonic()
             self._on_capacity(self)
         else:
             self._end("the service closes the connection")
         exchange.answered(response)
 
-    def _end(self, text: str) -> None:
+    def _end(self, text: str, *, lost: bool = False) -> None:
+        """``lost``: by the service, not by us."""
         on_closed, self._on_closed = self._on_closed, None
         if on_closed is None:
             return
         self.capacity = 0
+        begun = self._protocol.begun
         self._protocol.forget()
         self._transport.abort()
         on_closed(self)
         exchange, self._exchange = self._exchange, None
-        if exchange is not None:
+        if exchange is None:
+            return
+        if lost and not begun:  # not a byte of the response has come
+            exchange.connection_lost(text)
+        else:
             exchange.failed(text)

@@ -15,7 +15,7 @@ MAX_HEAD = 65536
 """Bytes in a row that bring none of a body; up to what one read brought more."""
 _LENGTHS = frozenset({b"content-length", b"transfer-encoding"})
 _RELEVANT_NAMES = _LENGTHS | {b"retry-after", b"date", b"content-encoding", b"keep-alive"}
-_TIMEOUT = re.compile(rb"(?:^|[,;])\s*timeout\s*=\s*(\d{1,9})", re.IGNORECASE)
+_TIMEOUT = re.compile(rb"(?:^|[\s,;])timeout=(\d{1,6})(?!\d)", re.IGNORECASE)
 
 
 class InvalidResponse(Exception):
@@ -43,6 +43,11 @@ class Http1Protocol:
         self._body: bytes | bytearray = b""
         self._without_body = 0
         self._head_read = self._complete = self._keep = False
+
+    @property
+    def begun(self) -> bool:
+        """Whether any of the response has come."""
+        return self._without_body + self._held > 0
 
     def forget(self) -> None:
         """Give back the memory of a body that nobody waits for."""
