@@ -144,7 +144,7 @@ class Bridge:
             partitions_total=self._settings.topics.partitions,
             registered=len(self._registry),
             refused=len(self._registry.invalid_entries()),
-            host_down=self._circuit.is_open,
+            service_down=self._circuit.is_open,
             token_reloads=self._tokens.reloads,
         )
 

@@ -37,7 +37,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     partitions_total: int
     registered: int
     refused: int
-    host_down: bool
+    service_down: bool
     token_reloads: int = 0
 
     @property

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import structlog
 
-from bridge.agents.injection import Message
+from bridge.agents.injection import KafkaRecord
 from bridge.kafka.errors import KafkaError
 from bridge.kafka.group import ConsumerGroupMember
 from bridge.kafka.partitioner import partition_for
@@ -111,7 +111,7 @@ class Assignment:
             self._tasks[number] = self._running.create_task(owner.run())
         log.info("partitions.assigned", partitions=sorted(partitions), kept=len(partitions) if kept else 0)
 
-    def _deliver(self, partition: int, messages: Sequence[Message]) -> None:
+    def _deliver(self, partition: int, messages: Sequence[KafkaRecord]) -> None:
         if partition in self._owners:
             self._owners[partition].deliver(messages)
 

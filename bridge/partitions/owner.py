@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import structlog
 
 from bridge.agents.agent import Agent
-from bridge.agents.injection import Message
+from bridge.agents.injection import KafkaRecord
 from bridge.kafka.clients import Clients
 from bridge.kafka.encoding import Encoder
 from bridge.kafka.errors import KafkaError
@@ -106,7 +106,7 @@ class PartitionOwner:
         agents.resume()
         self._group.read_from(self.partition, journal.offsets.position)
 
-    def deliver(self, messages: Sequence[Message]) -> None:
+    def deliver(self, messages: Sequence[KafkaRecord]) -> None:
         if self.agents is not None and not self.agents.deliver(messages):
             self._inbox_paused = True
             self._group.pause(self.partition)

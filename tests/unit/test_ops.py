@@ -210,14 +210,14 @@ async def test_events(client: httpx.AsyncClient, pictured: Pictured) -> None:
     """What changed is told: partitions that come and go, dead letters, the service, readiness."""
     await client.get("/api/status")
     del pictured.homes[7], pictured.homes[5]
-    pictured.host_down, pictured.reason = True, "no heartbeat"
+    pictured.service_down, pictured.reason = True, "no heartbeat"
     METRICS.dead_letters.labels("refused").inc(2)
     status = await until_event(client, "not ready: no heartbeat")
     texts = {event["kind"]: event["text"] for event in status["events"]}
     assert texts["partitions_gone"] == "gave up 2 partitions: 5, 7"
     assert texts["dead_letters"] == "2 dead letters: refused"
     assert "service_down" in texts
-    pictured.host_down, pictured.reason = False, None
+    pictured.service_down, pictured.reason = False, None
     kinds = [event["kind"] for event in (await until_event(client, "answers again"))["events"]]
     assert kinds[0] == "ready"
 
