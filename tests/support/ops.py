@@ -107,7 +107,7 @@ async def running(broker: Broker, prefix: str, directory: Path, agents: int) -> 
         task = asyncio.create_task(bridge.run(stop))
         try:
             async with asyncio.timeout(40):
-                while bridge.not_ready() is not None:
+                while bridge.readiness.reason() is not None:
                     assert not task.done(), task.result()
                     await asyncio.sleep(0.05)
             yield f"http://127.0.0.1:{port}", simulator

@@ -348,8 +348,8 @@ async def test_status_command_without_a_bridge() -> None:
     """`asm-bridge status` exits with 1 where nobody answers, or something else does, and says what to do."""
     code, _, err = await status_command("--ops.listen", f"127.0.0.1:{free_port()}")
     assert code == 1
-    assert "is `asm-bridge run` running" in err
+    assert "check that `asm-bridge run` is running" in err
     async with served(Pictured()) as url:
         code, _, err = await status_command("--url", f"{url}/elsewhere")
     assert code == 1
-    assert "is no bridge of this release" in err
+    assert "is not a bridge of this release" in err
