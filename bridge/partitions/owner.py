@@ -11,11 +11,12 @@ from bridge.agents.agent import Agent
 from bridge.agents.injection import KafkaRecord
 from bridge.kafka.clients import Clients
 from bridge.kafka.encoding import Encoder
-from bridge.kafka.errors import KafkaError
+from bridge.kafka.errors import EXPECTED_ERRORS
 from bridge.kafka.group import ConsumerGroupMember
 from bridge.partitions.journal import Journal, PartitionLost
 from bridge.partitions.watcher import PartitionAgents, Policy
 from bridge.registry.registry import Registry
+from bridge.telemetry.logs import RepeatFilter
 from bridge.telemetry.metrics import METRICS
 
 log = structlog.get_logger()
@@ -59,12 +60,15 @@ class PartitionOwner:
         return self.agents is not None and self.agents.accepting
 
     async def run(self) -> None:
+        failures = RepeatFilter()
         while True:
             try:
                 await self._own()
-            except (PartitionLost, KafkaError, TimeoutError) as error:
+            except Exception as error:  # whatever it was: the one way back, and no other partition notices
                 METRICS.partitions_lost.inc()
-                log.warning("partition.lost", partition=self.partition, error=error)
+                expected = isinstance(error, (PartitionLost, *EXPECTED_ERRORS))
+                stack = error if not expected and failures.is_new(error) else None
+                log.warning("partition.lost", partition=self.partition, error=error, exc_info=stack)
             finally:
                 await self._release()
             await self._group.next_heartbeat()

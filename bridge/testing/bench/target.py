@@ -11,7 +11,7 @@ import random
 import re
 import time
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import cast
 from urllib.parse import parse_qs, urlsplit
 
@@ -74,7 +74,8 @@ class AgentAnswer:
 class Service:
     """The agents, and what was seen since the last reset. Times are ns of the monotonic clock."""
 
-    def __init__(self, change: float, queue: int) -> None:
+    def __init__(self, change: float, queue: int, clock: Callable[[], int] = time.monotonic_ns) -> None:
+        self._clock = clock
         self._change = change
         self._shared = queue
         self._queue = (0, "")
@@ -91,7 +92,7 @@ class Service:
 
     def poll(self, number: int, body: bytes) -> bytes:
         """The whole HTTP answer to a getstatus."""
-        now = time.monotonic_ns()
+        now = self._clock()
         agent = self._agents.get(number) or self._agents.setdefault(number, AgentAnswer(number, self._shared))
         self._polls += 1
         if agent.last:
@@ -122,7 +123,7 @@ class Service:
 
     def _silences(self) -> Iterator[float]:
         """Gaps that have not ended and are longer than any that has: a client that stalls must not look punctual."""
-        longest, now = max(self._gaps, default=0.0), time.monotonic_ns()
+        longest, now = max(self._gaps, default=0.0), self._clock()
         silences = ((now - agent.last) / 1e9 for agent in self._agents.values())
         return (silence for silence in silences if silence > longest)
 
