@@ -34,7 +34,7 @@ unit: $(READY) ## the unit tests on every other Python from 3.11 to 3.14 that th
 	done
 
 unit-%: .venv-%/.ready
-	@said=$$(.venv-$*/bin/python -m pytest $(PARALLEL) -q -m "not kafka" tests/unit 2>&1) \
+	@said=$$(.venv-$*/bin/python -m pytest $(PARALLEL) -q tests/unit 2>&1) \
 		&& echo "Python $*: $$(printf "%s\n" "$$said" | tail -n 1)" || { printf "%s\n" "$$said"; exit 1; }
 
 chaos: $(READY) ## the bridge among faults, judged (ARGS="--minutes 30 --seed 7"; docs/chaos.md)

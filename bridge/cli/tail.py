@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from bridge.agents.injection import Message
+from bridge.agents.injection import KafkaRecord
 from bridge.cli.errors import CliError
+from bridge.cli.event_loop import run_async, until_signal
 from bridge.cli.options import SettingsCommand, new_app, seconds, settings_of
 from bridge.cli.output import ignore_broken_pipe, reader_gone
-from bridge.cli.running import run_async, until_signal
 from bridge.kafka.reading import Reader, open_reader
 from bridge.kafka.show import as_json, as_line
 from bridge.kafka.topics import TOPICS, partition_counts
@@ -92,7 +92,7 @@ async def _tail(settings: Settings, options: TailOptions) -> None:
                 return
 
 
-async def _records(reader: Reader, options: TailOptions) -> AsyncIterator[Message]:
+async def _records(reader: Reader, options: TailOptions) -> AsyncIterator[KafkaRecord]:
     """By time within what arrives together, until the duration is over, the end has been reached, or the reader of our
     output has closed it."""
     loop = asyncio.get_running_loop()

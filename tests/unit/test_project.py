@@ -107,6 +107,13 @@ def test_tests_import_only_the_helpers_of_tests() -> None:
     assert wrong == {}
 
 
+def test_unit_tests_need_no_broker() -> None:
+    """They run on every Python of the machine, and in seconds: what needs Kafka is in tests/integration."""
+    asked = re.compile(r"mark\.(kafka|transactions)\b|\bbroker: Broker\b|\bbootstrap_servers: str\b")
+    unit = (ROOT / "tests/unit").glob("*.py")
+    assert [path.name for path in unit if path.name != Path(__file__).name and asked.search(path.read_text())] == []
+
+
 def test_what_is_installed_imports_no_tests() -> None:
     """No wheel contains the tests, nor pytest."""
     code = [*(ROOT / "bridge").rglob("*.py"), *(ROOT / "schemas").rglob("*.py")]
