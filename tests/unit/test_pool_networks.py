@@ -372,14 +372,14 @@ async def test_an_http2_connection_is_replaced_without_a_gap(authority: Path) ->
 def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
     """Addresses by name, as this machine's resolver has them."""
     known: dict[str, list[str]] = {}
-    original = asyncio.BaseEventLoop.getaddrinfo
+    original = connector._addresses
 
-    async def getaddrinfo(self: Any, host: str, port: int, **options: Any) -> Any:
+    async def addresses(host: str, port: int) -> list[connector.Address]:
         if host not in known:
-            return await original(self, host, port, **options)
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in known[host]]
+            return await original(host, port)
+        return [(socket.AF_INET, (address, port)) for address in known[host]]
 
-    monkeypatch.setattr(asyncio.BaseEventLoop, "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr(connector, "_addresses", addresses)
     return known
 
 
@@ -473,7 +473,7 @@ async def test_a_name_look_up_has_a_deadline_of_its_own(monkeypatch: pytest.Monk
     async def never(*_: Any, **__: Any) -> Any:
         await asyncio.sleep(3600)
 
-    monkeypatch.setattr(asyncio.BaseEventLoop, "getaddrinfo", never)
+    monkeypatch.setattr(connector, "_addresses", never)
     pool = pool_to("http://asm.test", connect_timeout=0.2)
     results = await asyncio.gather(*(ask(pool) for _ in range(5)))
     assert {one.text for one in results if isinstance(one, Failure)} == {
