@@ -57,8 +57,9 @@ build: $(READY) ## sdist and wheel, into dist/
 	@$(BIN)/python -m hatchling build
 	@cd schemas && ../$(BIN)/python -m hatchling build -d ../dist
 
-schemas: $(READY) ## generate schemas/json from the records
+schemas: $(READY) ## generate schemas/json and schemas/asyncapi.json from the records
 	@$(BIN)/asm-bridge schemas export schemas/json
+	@mv schemas/json/asyncapi.json schemas/
 
 COMPILE := pip compile --quiet --universal --python-version 3.11 --upgrade --generate-hashes --no-emit-index-url \
 	--no-emit-find-links --no-emit-package asm-kafka-bridge-schemas --no-header --no-annotate pyproject.toml

@@ -21,9 +21,19 @@ class Clock:
         return Instant(time.monotonic(), time.time())
 
 
-def rfc3339(seconds: float) -> str:
-    """Seconds since 1970 as text, e.g. ``2026-11-23T09:30:00.000250Z``."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+_FIRST, _LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+
+
+def rfc3339(seconds: float, timespec: str = "microseconds") -> str:
+    """Seconds since 1970 as text, e.g. ``2026-11-23T09:30:00.000250Z``.
+
+    A time outside the years 1 to 9999, which another program's record may have, becomes the first or the last of them.
+    """
+    try:
+        at = datetime.fromtimestamp(seconds, UTC)
+    except (ValueError, OverflowError, OSError):
+        at = _LAST if seconds > 0 else _FIRST
+    return at.isoformat(timespec=timespec).replace("+00:00", "Z")
 
 
 def seconds(text: str) -> float:

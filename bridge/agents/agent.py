@@ -5,14 +5,14 @@ agent's partition.
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 from zlib import crc32
 
 from asm_bridge_schemas.asm import AsmSession, GetStatusRes, VoiceStatus
 from asm_bridge_schemas.commands import SessionEntry
 from asm_bridge_schemas.protojson import timestamp
-from asm_bridge_schemas.records import AgentState, AgentWatchEnded, AgentWatchStarted
+from asm_bridge_schemas.records import AgentProfileChanged, AgentState, AgentWatchEnded, AgentWatchStarted, Books
 from bridge.agents.diff import end_session, observe
 from bridge.agents.health import Health, Unpollable
 from bridge.agents.injection import Injection
@@ -68,7 +68,7 @@ class Agent:
         """Its phase, as a share of its interval from 0 to 1: a fleet that starts together must not poll together."""
         self.in_flight: PollRequest | None = None
         self.sid = state.asm_session_sid
-        self._requests = RequestBuilder(state.message_cursor)
+        self._requests = RequestBuilder(state.bridge.message_cursor)
         self._again = False
         self._refusal: UnexplainedRefusal | None = None
         self._ended = False
@@ -99,9 +99,13 @@ class Agent:
     def watch(self, entry: SessionEntry, interval: float, at: Instant) -> Step | None:
         """Watch from now on, or as ``entry`` now says. The first time begins a stream."""
         step = Step(self.state, at.wall)
+        profile: dict[str, Any] = {"labels": entry.labels, "skills": entry.skills}
         if self.state.stream_id is None:
-            step.set(stream_id=uuid4().hex, sequence=0, labels=entry.labels)
-            step.emit(AgentWatchStarted, labels=entry.labels, reason="registered", asm_session_sid=None)
+            step.set(stream_id=uuid4().hex, sequence=0, **profile)
+            step.emit(AgentWatchStarted, **profile, reason="registered", asm_session_sid=None)
+        elif (self.state.labels, self.state.skills) != (entry.labels, entry.skills):
+            step.set(**profile)
+            step.emit(AgentProfileChanged, **profile)
         if self.entry is None or self.entry.asm_session_sid != entry.asm_session_sid:
             self.sid = entry.asm_session_sid or self.state.asm_session_sid
             self.health.answered, self._refusal, self._ended = at, None, False
@@ -109,8 +113,6 @@ class Agent:
             self.health.forget_token()
         self.entry, self.interval, self.unknown_since = entry, entry.interval or interval, None
         self._requests.forget()
-        if step.state.labels != entry.labels:
-            step.set(labels=entry.labels)
         return self._done(step)
 
     def unwatch(self, at: Instant) -> Step | None:
@@ -120,14 +122,11 @@ class Agent:
         self._requests.forget()
         if self.state.stream_id is not None:
             end_session(step, "unwatched")
-            step.emit(AgentWatchEnded, labels=self.state.labels, reason="unregistered", asm_session_sid=None)
-            accounts = step.state
-            step.state = AgentState(
-                agent_id=accounts.agent_id,
-                inbox_offset=accounts.inbox_offset,
-                inbox_open=accounts.inbox_open,
-                delivered=accounts.delivered,
-            )
+            profile: dict[str, Any] = {"labels": self.state.labels, "skills": self.state.skills}
+            step.emit(AgentWatchEnded, **profile, reason="unregistered", asm_session_sid=None)
+            books = step.state.bridge
+            inbox = Books(inbox_offset=books.inbox_offset, inbox_open=books.inbox_open, delivered=books.delivered)
+            step.state = AgentState(agent_id=step.state.agent_id, bridge=inbox)
         return self._done(step)
 
     # -- what to ask
@@ -182,7 +181,7 @@ class Agent:
             if request.call == "getcurrentsession":
                 self._session_read(step, request, AsmSession(), at)
             elif self._ended and not request.injections:
-                self._succeeded(step, at)
+                self._succeeded(step, None, at)
             else:
                 self._refusal = UnexplainedRefusal(request.sid, request.injections, error.http_status)
                 self._again = True
@@ -216,7 +215,7 @@ class Agent:
 
     def committed(self, state: AgentState) -> None:
         """What was published up to ``state`` is durable: messages are asked for from there."""
-        self._requests.move_cursor(state.message_cursor)
+        self._requests.move_cursor(state.bridge.message_cursor)
 
     # -- inside
 
@@ -232,13 +231,13 @@ class Agent:
         elif isinstance(message, GetStatusRes):
             self._status_read(step, request, message.voice_status or VoiceStatus(), answer.body, at)
         else:
-            self._succeeded(step, at)
+            self._succeeded(step, self.state.status.status_desc if self.state.status else None, at)
 
     def _status_read(self, step: Step, request: PollRequest, status: VoiceStatus, body: bytes, at: Instant) -> None:
         if len(body) > _MAX_TEXT and (longest := _longest_text(status)) > _MAX_TEXT:
             raise Malformed(f"a text of {longest} characters does not fit into a record", http_status=200)
         assert request.sid is not None
-        self._succeeded(step, at)
+        self._succeeded(step, status.status_desc, at)
         observe(
             step, status, sid=request.sid, voice_sid=self._voice_sid, calls=request.calls, messages=request.messages
         )
@@ -251,9 +250,12 @@ class Agent:
         if refusal is not None and now == refusal.sid:
             self._request_refused(step, request, refusal, at)
             return
-        self._succeeded(step, at)
         fixed = self.entry.asm_session_sid if self.entry else None
         self._ended = fixed is not None and now != fixed
+        if now is None or self._ended:
+            self._succeeded(step, None, at)
+        else:
+            self.health.record_success(at)  # what the agent resumes with, the session's status says
         if self.state.asm_session_sid != (None if self._ended else now):
             end_session(step, "ended" if now is None else "replaced")
         self._voice_sid = session.voice_session.voice_session_sid if session.voice_session else None
@@ -274,9 +276,10 @@ class Agent:
         """Whether a request was about something that is not watched any more."""
         return self.entry is None or request.stream_id != self.state.stream_id or request.sid != self.sid
 
-    def _succeeded(self, step: Step, at: Instant) -> None:
+    def _succeeded(self, step: Step, status_desc: str | None, at: Instant) -> None:
+        """The agent was answered; ``status_desc`` is its status now, None without a session."""
         self.health.record_success(at)
-        self.health.resume(step)
+        self.health.resume(step, status_desc)
 
     def _failed(self, step: Step, request: PollRequest, error: AsmError, at: Instant) -> None:
         self.health.record_failure(error, request.token, at)

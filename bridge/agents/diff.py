@@ -27,7 +27,9 @@ from asm_bridge_schemas.records import (
     QueuedCallChanged,
     Status,
 )
+from asm_bridge_schemas.statuses import status_group
 from bridge.agents.step import Step
+from bridge.clock import seconds
 
 STATUS_FIELDS = Status.__struct_fields__
 T = TypeVar("T")
@@ -60,7 +62,8 @@ def observe(step: Step, answer: VoiceStatus, *, sid: str, voice_sid: str | None,
 
 def start_session(step: Step, sid: str, voice_sid: str | None) -> None:
     voice_sid = voice_sid if voice_sid != "0" else None
-    step.set(asm_session_sid=sid, voice_session_sid=voice_sid, status=None, status_observed_at=None)
+    step.set(asm_session_sid=sid, voice_session_sid=voice_sid)
+    _forget_status(step)
     step.emit(AgentSessionStarted, voice_session_sid=voice_sid)
 
 
@@ -72,31 +75,53 @@ def end_session(step: Step, reason: str) -> None:
     _calls(step, _NONE, "session_ended")
     _alert(step, None)
     step.emit(AgentSessionEnded, voice_session_sid=state.voice_session_sid, reason=reason)
-    step.set(asm_session_sid=None, voice_session_sid=None, status=None, status_observed_at=None)
+    step.set(asm_session_sid=None, voice_session_sid=None)
+    _forget_status(step)
+
+
+def _forget_status(step: Step) -> None:
+    step.set(status=None, status_group=None, status_since=None)
+    step.book(status_observed_at=None, status_interrupted=False)
 
 
 def _status(step: Step, answer: VoiceStatus) -> None:
-    old, new = step.state.status, msgspec.convert(answer, Status, from_attributes=True)
+    state, new = step.state, msgspec.convert(answer, Status, from_attributes=True)
+    old = state.status
     if new == old:
         return
+    lasts = old is not None and old.status_desc == new.status_desc
+    group, since = status_group(new.status_desc), state.status_since if lasts else step.at
+    duration = None
+    if old is not None and not lasts and state.status_since is not None and not state.bridge.status_interrupted:
+        duration = _milliseconds(state.status_since, step.now)
     step.emit(
         AgentStatusChanged,
         changed=[name for name in STATUS_FIELDS if old is None or getattr(old, name) != getattr(new, name)],
+        status_group=group,
+        status_since=since,
         previous_status_desc=old.status_desc if old else None,
-        previous_observed_at=step.state.status_observed_at,
+        previous_observed_at=state.bridge.status_observed_at,
+        previous_duration_ms=duration,
         **{name: getattr(new, name) for name in STATUS_FIELDS},
     )
-    step.set(status=new, status_observed_at=step.at)
+    step.set(status=new, status_group=group, status_since=since)
+    step.book(status_observed_at=step.at, status_interrupted=lasts and state.bridge.status_interrupted)
+
+
+def _milliseconds(since: str, now: float) -> int:
+    """From a time until ``now`` (seconds since 1970); never negative, although two clocks may be involved."""
+    return max(0, round((now - seconds(since)) * 1000))
 
 
 class _Seen(NamedTuple):
-    """Calls by (list, call_sid), and as the state has them."""
+    """Calls by (list, call_sid), as the state has them, and the digest of each."""
 
     calls: dict[tuple[CallList, str], QueuedCallData]
     views: list[CallInView]
+    digests: list[str]
 
 
-_NONE = _Seen({}, [])
+_NONE = _Seen({}, [], [])
 
 
 def _by_identity(function: Callable[..., T]) -> Callable[..., T]:
@@ -115,14 +140,16 @@ def _by_identity(function: Callable[..., T]) -> Callable[..., T]:
 
 
 def _calls(step: Step, seen: _Seen, reason: str) -> None:
-    old = step.state.calls
-    if seen.views == old:
+    old, digests = step.state.calls, step.state.bridge.call_digests
+    if seen.digests == digests and seen.views == old:
         return
-    changes = _differences(old, seen, reason)
+    changes = _differences(old, digests, seen, reason)
     for change in changes:
-        step.emit(QueuedCallChanged, **change)
+        waited = change["start_date"] if change["change"] == "left" else None
+        step.emit(QueuedCallChanged, waited_ms=waited and _milliseconds(waited, step.now), **change)
     if changes:
         step.set(calls=seen.views)
+        step.book(call_digests=seen.digests)
 
 
 def _seen(queued: QueuedCalls | None) -> _Seen:
@@ -135,27 +162,38 @@ def _seen(queued: QueuedCalls | None) -> _Seen:
 @_by_identity
 def _listed(name: CallList, calls: list[QueuedCallData]) -> _Seen:
     known = {(name, call.call_sid): call for call in calls}
-    return _Seen(known, [CallInView(list=name, call_sid=sid, digest=_digest(call)) for (_, sid), call in known.items()])
+    views = [
+        CallInView(
+            list=name,
+            call_sid=sid,
+            start_date=timestamp(call.start_date),
+            call_type=call.call_type,
+            skills=list(call.skills),
+        )
+        for (_, sid), call in known.items()
+    ]
+    return _Seen(known, views, [_digest(call) for call in known.values()])
 
 
 @_by_identity
 def _together(*lists: _Seen) -> _Seen:
     calls = {key: call for one in lists for key, call in one.calls.items()}
-    return _Seen(calls, [view for one in lists for view in one.views])
+    views = [view for one in lists for view in one.views]
+    return _Seen(calls, views, [digest for one in lists for digest in one.digests])
 
 
 @_by_identity
-def _differences(old: list[CallInView], seen: _Seen, reason: str) -> list[dict[str, Any]]:
-    """The fields of the record of each call that has changed. Where in its list a call stands is no change."""
-    before = {(view.list, view.call_sid): view for view in old}
+def _differences(old: list[CallInView], digests: list[str], seen: _Seen, reason: str) -> list[dict[str, Any]]:
+    """The fields of the record of each call that has changed. Where in its list a call stands is not a change."""
+    before = {(view.list, view.call_sid): digest for view, digest in zip(old, digests, strict=True)}
     changes: list[dict[str, Any]] = [
-        {"change": "left", "list": name, "call_sid": sid, "reason": reason}
-        for name, sid in before
-        if (name, sid) not in seen.calls
+        {"change": "left", "reason": reason, **msgspec.structs.asdict(view)}
+        for view in old
+        if (view.list, view.call_sid) not in seen.calls
     ]
-    for view in seen.views:
+    for view, digest in zip(seen.views, seen.digests, strict=True):
         key = view.list, view.call_sid
-        if before.get(key) != view:
+        if before.get(key) != digest:
             change = "updated" if key in before else "entered"
             fields = _call_fields(seen.calls[key])
             changes.append({"change": change, "list": view.list, "call_sid": view.call_sid, **fields})
@@ -177,14 +215,14 @@ def _call_fields(call: QueuedCallData) -> dict[str, Any]:
 
 def _message(step: Step, answer: VoiceStatus) -> None:
     state, text, at = step.state, answer.message, answer.message_timestamp
-    if not text or at < state.message_cursor:
+    if not text or at < state.bridge.message_cursor:
         return
-    told = state.message_digests if at == state.message_cursor else []
+    published = state.bridge.message_digests if at == state.bridge.message_cursor else []
     digest = _digest(text)
-    if digest in told:
+    if digest in published:
         return
     step.emit(AgentMessageReceived, message=text, message_timestamp=at)
-    step.set(message_cursor=at, message_digests=[*told, digest][-_MESSAGES_KEPT:])
+    step.book(message_cursor=at, message_digests=[*published, digest][-_MESSAGES_KEPT:])
 
 
 def _alert(step: Step, alert: AgentAlert | None) -> None:

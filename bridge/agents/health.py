@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from asm_bridge_schemas.records import AgentObservationLost, AgentObservationResumed, Loss
+from asm_bridge_schemas.statuses import status_group
 from bridge.agents.step import Step
 from bridge.asm.errors import AsmError, Throttled, Unauthorized
 from bridge.backoff import Backoff
@@ -59,10 +60,17 @@ class Health:
         self._failures += 1
         self._refused_token = token if isinstance(error, Unauthorized) else None
 
-    def resume(self, step: Step) -> None:
-        """The agent was answered: it is observed again, if it was lost."""
+    def resume(self, step: Step, status_desc: str | None) -> None:
+        """The agent was answered: it is observed again, if it was lost, with this status (None without a session)."""
         if (lost := step.state.lost) is not None:
-            step.emit(AgentObservationResumed, reason=lost.reason, since=lost.since)
+            group = None if status_desc is None else status_group(status_desc)
+            step.emit(
+                AgentObservationResumed,
+                reason=lost.reason,
+                since=lost.since,
+                status_desc=status_desc,
+                status_group=group,
+            )
             step.set(lost=None)
 
     def check_lost(self, step: Step, interval: float, at: Instant) -> None:
@@ -73,6 +81,7 @@ class Health:
             loss = Loss(reason=self.problem.reason, since=rfc3339(self.answered.wall))
             step.emit(AgentObservationLost, reason=loss.reason, since=loss.since)
             step.set(lost=loss)
+            step.book(status_interrupted=step.state.status is not None)
 
     def _wait(self, error: AsmError) -> float:
         if isinstance(error, Unauthorized):

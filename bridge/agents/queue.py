@@ -1,9 +1,9 @@
 """What waits for one agent, and what becomes of it: pure."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from asm_bridge_schemas.records import AgentState, ConversationEventDelivered, Delivered, InjectionCompleted, Outcome
+from asm_bridge_schemas.records import ConversationEventDelivered, Delivered, InjectionCompleted, Outcome
 from bridge.agents.injection import MAX_BYTES, Injection
 from bridge.agents.step import DeadLetter, Step
 from bridge.clock import rfc3339
@@ -39,7 +39,7 @@ class InjectionQueue:
             self._undeliverable(step, injection, *injection.fault)
         elif step.now >= injection.expires_at:
             self._complete(step, injection, "expired")
-        elif _delivered(injection) in step.state.delivered and injection.identified:
+        elif _delivered(injection) in step.state.bridge.delivered and injection.identified:
             self._complete(step, injection, "duplicate")
         elif len(self.injections) > self._settings.max_pending:
             self._undeliverable(
@@ -83,7 +83,7 @@ class InjectionQueue:
             injection.http_status = http_status
             self._complete(step, injection, "delivered", sid=sid)
             if injection.identified:
-                step.set(delivered=[*step.state.delivered, _delivered(injection)][-REMEMBERED:])
+                step.book(delivered=[*step.state.bridge.delivered, _delivered(injection)][-REMEMBERED:])
                 self._repeated(step, _delivered(injection))
 
     def refused(self, step: Step, sent: Sequence[Injection], http_status: int | None) -> None:
@@ -168,16 +168,15 @@ class InjectionQueue:
                 )
             )
         step.finished.append(injection.offset)
-        step.set(**self._account(step.state, injection.offset))
+        self._book(step, injection.offset)
 
-    def _account(self, state: AgentState, finished: int) -> dict[str, Any]:
-        """What the state says of the inbox once ``finished`` is; open ones may not have been read again yet."""
-        last = max(state.inbox_offset, finished)
-        still_open = {
-            *state.inbox_open,
-            *(injection.offset for injection in self.injections if injection.offset < last),
-        }
-        return {"inbox_offset": last, "inbox_open": sorted(still_open - {finished})}
+    def _book(self, step: Step, finished: int) -> None:
+        """What the books say of the inbox once ``finished`` is; open ones may not have been read again yet."""
+        books = step.state.bridge
+        last = max(books.inbox_offset, finished)
+        waiting = {injection.offset for injection in self.injections if injection.offset < last}
+        still_open = {*books.inbox_open, *waiting} - {finished}
+        step.book(inbox_offset=last, inbox_open=sorted(still_open))
 
 
 def _delivered(injection: Injection) -> Delivered:

@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from asm_bridge_schemas.records import AgentState, Published
+from asm_bridge_schemas.records import TOPICS, AgentState, Published
 from bridge.agents.trace import Trace
 from bridge.clock import rfc3339
 from bridge.record_id import RecordId
@@ -58,21 +58,30 @@ class Step:
         return self._at
 
     def set(self, **fields: Any) -> None:
+        """Replace fields of the state: what a reader of the state sees."""
         self.state = msgspec.structs.replace(self.state, **fields)
+
+    def book(self, **fields: Any) -> None:
+        """Replace fields of the bridge's own books in the state."""
+        self.set(bridge=msgspec.structs.replace(self.state.bridge, **fields))
 
     def emit(self, record: type[Published], trace: Trace | None = None, **fields: Any) -> None:
         """Add a record to the agent's stream; of an agent that is not watched, it belongs to none."""
         state = self.state
-        watched = state.stream_id is not None
+        sequence = topic_sequence = None
         if trace is not None:
             self.traces[len(self.records)] = trace
-        if watched:
-            self.set(sequence=state.sequence + 1)
+        if state.stream_id is not None:
+            sequence, numbers = state.sequence + 1, state.bridge.topic_sequences
+            topic_sequence = numbers.get(TOPICS[record], 0) + 1
+            self.set(sequence=sequence, observed_at=self.at)
+            self.book(topic_sequences={**numbers, TOPICS[record]: topic_sequence})
         self.records.append(
             record(
                 agent_id=state.agent_id,
                 stream_id=state.stream_id,
-                sequence=state.sequence + 1 if watched else None,
+                sequence=sequence,
+                topic_sequence=topic_sequence,
                 asm_session_sid=fields.pop("asm_session_sid", state.asm_session_sid),
                 observed_at=self.at,
                 **fields,

@@ -122,10 +122,11 @@ def readable(settings: Settings, watched: Watched) -> tuple[dict[str, str], list
     if not lacking:
         return had, [ok("secrets", f"the tokens of {len(had)} agents can be read")]
     groups = _grouped(lacking)
-    faults = [
-        problem("secrets", f"{_named(agents)}: {text}", _ENVIRONMENT if "environment" in text else _FILE)
-        for text, agents in groups[:_SHOWN]
-    ]
+    faults = []
+    for text, agents in groups[:_SHOWN]:
+        found, _, advice = text.partition(": set ")  # it says itself what to do, where it can
+        advice = f"set {advice}" if advice else _ENVIRONMENT if "environment" in text else _FILE
+        faults.append(problem("secrets", f"{_named(agents)}: {found}", advice))
     if rest := [agent for _, agents in groups[_SHOWN:] for agent in agents]:
         faults.append(problem("secrets", f"{_named(rest)}: no token either", "fix the others first, then check again"))
     return had, faults

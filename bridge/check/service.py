@@ -1,4 +1,4 @@
-"""The vendor's service: its address, certificate and clock, and whether it takes a token. Only what reads is called."""
+"""The vendor's service: its address, certificate and clock. Calls only methods that read."""
 
 import email.utils
 import json
@@ -14,7 +14,7 @@ from bridge.check.finding import Finding, ok, problem, skipped, warning
 from bridge.settings import AsmSettings
 
 CONNECT, REQUEST = 4.0, 6.0
-"""Seconds at most, whatever the settings allow: a check is to end."""
+"""Maximum seconds, whatever the settings allow: a check must end."""
 _SKEW = 5.0
 _JSON = {"content-type": "application/json", "accept": "application/json", "user-agent": "asm-kafka-bridge"}
 
@@ -29,7 +29,7 @@ def bounded(asm: AsmSettings) -> AsmSettings:
 
 
 async def address(asm: AsmSettings) -> list[Finding]:
-    """Whether the ASM service is at asm.base_url: it refuses a call without a token, anything else does not know it."""
+    """Whether the ASM service is at asm.base_url: it refuses a call without a token; nothing else knows the call."""
     transport = build_transport(bounded(asm))
     try:
         request = PreparedRequest(Target.of(httpx.URL(f"{asm.base_url}{PATH}getcurrentsession")), _JSON, b"{}")
@@ -47,20 +47,22 @@ async def address(asm: AsmSettings) -> list[Finding]:
 
 
 def _answered(asm: AsmSettings, status: int, body: bytes) -> Finding:
-    """What a call without a token was answered with."""
-    told = f"{asm.base_url} answers with HTTP {status}"
-    address = "is asm.base_url the address of your region, and nothing in between that answers in its place?"
+    """What the answer to a call without a token says."""
+    answer = f"{asm.base_url} answers with HTTP {status}"
+    address = "check that asm.base_url is the address of your region, and that no proxy or gateway answers in its place"
     if status == 407:
-        return problem("service", f"the proxy wants a login (HTTP {status})", "put its user and password in asm.proxy")
+        return problem(
+            "service", f"the proxy requires a login (HTTP {status})", "add its user and password to asm.proxy"
+        )
     if status in (401, 403):
-        return ok("service", f"{asm.base_url} is an ASM service: it wants a token")
+        return ok("service", f"{asm.base_url} is an ASM service: it requires a token")
     if status == 429 or status >= 500:
-        return warning("service", told, "the service has trouble, or refuses this machine: try again, then ask TCN")
+        return warning("service", answer, "the service is in trouble, or refuses this machine: try again, then ask TCN")
     if status < 300 and _is_object(body):
-        return warning("service", f"{told} without a token", "is it a mock? The real one refuses this")
+        return warning("service", f"{answer} without a token", "it may be a mock: the real service refuses this")
     if status in (404, 405):
-        return problem("service", f"{told}: it knows no {PATH}getcurrentsession", address)
-    return problem("service", f"{told}, which is no answer to this call", address)
+        return problem("service", f"{answer}: {PATH}getcurrentsession does not exist there", address)
+    return problem("service", f"{answer}, which is not an answer to this call", address)
 
 
 def _is_object(body: bytes) -> bool:
@@ -78,16 +80,16 @@ def clock(date: str | None, sent: float, arrived: float) -> Finding:
         return skipped("clock", "the service's answer has no Date to compare this machine's clock with")
     skew = (sent + arrived) / 2 - theirs
     if abs(skew) <= _SKEW + (arrived - sent) / 2:
-        return ok("clock", "this machine's clock and the service's agree, as far as whole seconds tell")
+        return ok("clock", "this machine's clock agrees with the service's, to the second")
     text = f"this machine's clock is {abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} the service's"
-    return warning("clock", text, "set it by NTP: times in records and expires_at are wrong by as much")
+    return warning("clock", text, "set it with NTP: times in records and expires_at are off by as much")
 
 
 def explained(failure: Failure) -> tuple[str, str]:
-    """What is wrong and what to do, where no answer came."""
+    """What is wrong and what to do, if no answer came."""
     error = failure.error
     if not isinstance(error, ConnectError):
-        return failure.text, "is asm.base_url right? Does it want https, or a proxy (asm.proxy)?"
+        return failure.text, "check asm.base_url, and whether it requires https or a proxy (asm.proxy)"
     setting = "asm.proxy" if error.at_proxy else "asm.base_url"
     return f"{'the proxy: ' if error.at_proxy else ''}{error}", _ADVICE[error.cause].format(setting=setting)
 
@@ -96,14 +98,14 @@ _ADVICE: dict[Cause, str] = {
     "name": "check {setting}, and the resolver of this machine",
     "refused": "check host and port in {setting}",
     "timeout": "check {setting}, the firewall, and whether a proxy is needed (asm.proxy)",
-    "closed": "is {setting} right? A firewall or a proxy in between?",
-    "no_tls": "is it plain http? Then {setting} must begin with http://",
+    "closed": "check {setting}, and whether a firewall or a proxy is in between",
+    "no_tls": "if it is plain http, {setting} must begin with http://",
     "untrusted": "set asm.ca_file to the PEM file of that authority (a company's proxy may have its own)",
     "wrong_name": "use a name that is in the certificate; check {setting}",
-    "expired": "have it renewed; is this machine's clock right?",
-    "not_yet_valid": "is this machine's clock right?",
+    "expired": "renew the certificate, or check this machine's clock",
+    "not_yet_valid": "check this machine's clock",
     "certificate": "check {setting}, asm.ca_file and this machine's clock",
-    "proxy_login": "put its user and password into asm.proxy",
+    "proxy_login": "add its user and password to asm.proxy",
     "proxy": "check asm.base_url, and what the proxy allows",
     "other": "check {setting} and the network",
 }

@@ -1,12 +1,14 @@
 """Running what is asynchronous and talks to Kafka."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from bridge.cli.errors import CliError
 from bridge.kafka.errors import KafkaError, KafkaUnavailableError
+from bridge.signals import stop_on_signals
 
 T = TypeVar("T")
 
@@ -23,3 +25,16 @@ def run_async(main: Coroutine[Any, Any, T]) -> T:
         raise CliError(
             f"Kafka failed before the command was done ({error or 'no answer in time'}): try again"
         ) from None
+
+
+async def until_signal(main: Coroutine[Any, Any, T]) -> T | None:
+    """The coroutine's result; None if SIGINT or SIGTERM came first, which cancels it. A second one ends the process."""
+    working, stopping = asyncio.ensure_future(main), asyncio.ensure_future(stop_on_signals().wait())
+    await asyncio.wait((working, stopping), return_when=asyncio.FIRST_COMPLETED)
+    if not stopping.done():
+        stopping.cancel()
+        return await working
+    working.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        return await working
+    return None

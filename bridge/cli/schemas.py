@@ -16,9 +16,9 @@ app = new_app("Export the records' schemas.")
 def export(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="Created if missing.", file_okay=False)],
 ) -> None:
-    """Write a JSON Schema (2020-12) for each record and input to a directory."""
+    """Write the JSON Schemas (2020-12) of all records and inputs, and the AsyncAPI document, to a directory."""
     try:
         files = write(directory)
     except OSError as error:
         raise CliError(f"{error.filename or directory} cannot be written: {error.strerror}") from None
-    typer.echo(f"{len(files)} schemas written to {directory}")
+    typer.echo(f"{len(files)} files written to {directory}")

@@ -11,12 +11,11 @@ from bridge.agents.injection import Message
 from bridge.cli.errors import CliError
 from bridge.cli.options import SettingsCommand, new_app, seconds, settings_of
 from bridge.cli.output import ignore_broken_pipe, reader_gone
-from bridge.cli.running import run_async
+from bridge.cli.running import run_async, until_signal
 from bridge.kafka.reading import Reader, open_reader
 from bridge.kafka.show import as_json, as_line
 from bridge.kafka.topics import TOPICS, partition_counts
 from bridge.settings import Settings, TopicsSettings
-from bridge.signals import stop_on_signals
 
 app = new_app()
 
@@ -71,21 +70,20 @@ def tail(
         json=json,
     )
     try:
-        run_async(_tail(settings_of(ctx), options))
+        run_async(until_signal(_tail(settings_of(ctx), options)))
     except BrokenPipeError:
         ignore_broken_pipe()
 
 
 async def _tail(settings: Settings, options: TailOptions) -> None:
     """Raises ``CliError`` if a topic does not exist, ``BrokenPipeError`` if the reader of the output has closed it."""
-    stop = stop_on_signals()
     counts = await partition_counts(settings.kafka.client_arguments())
     names = dict.fromkeys(_names(settings.topics, options, counts))
     partitions = [(name, partition) for name in names for partition in range(counts[name])]
     printed = 0
     connection = settings.kafka.client_arguments()
     async with open_reader(connection, partitions, from_end=not options.from_beginning) as reader:
-        async for message in _records(reader, stop, options):
+        async for message in _records(reader, options):
             if options.agent is not None and message.key != options.agent.encode():
                 continue
             print(as_json(message) if options.json else as_line(message, settings.topics.prefix), flush=True)
@@ -94,15 +92,13 @@ async def _tail(settings: Settings, options: TailOptions) -> None:
                 return
 
 
-async def _records(reader: Reader, stop: asyncio.Event, options: TailOptions) -> AsyncIterator[Message]:
-    """By time within what arrives together, until ``stop``, the end of the duration or of the partitions, or the
-    reader of our output closes it."""
+async def _records(reader: Reader, options: TailOptions) -> AsyncIterator[Message]:
+    """By time within what arrives together, until the duration is over, the end has been reached, or the reader of our
+    output has closed it."""
     loop = asyncio.get_running_loop()
     end = loop.time() + (float("inf") if options.duration is None else options.duration)
-    while not (stop.is_set() or loop.time() >= end or reader_gone() or (options.until_end and reader.at_end)):
+    while not (loop.time() >= end or reader_gone() or (options.until_end and reader.at_end)):
         for message in sorted(await reader.fetch(0.2), key=lambda message: message.timestamp):
-            if stop.is_set():
-                return
             yield message
 
 

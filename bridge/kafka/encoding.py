@@ -7,7 +7,15 @@ from urllib.parse import quote
 import msgspec
 
 from asm_bridge_schemas import records
-from asm_bridge_schemas.records import AgentState, InjectionCompleted, Published
+from asm_bridge_schemas.records import (
+    AgentState,
+    Books,
+    Delivered,
+    InjectionCompleted,
+    PartitionHeartbeat,
+    Published,
+)
+from asm_bridge_schemas.statuses import status_group
 from bridge import headers as names
 from bridge.agents.injection import Message
 from bridge.agents.step import DeadLetter
@@ -34,30 +42,36 @@ class Outgoing(NamedTuple):
 
 
 class Encoder:
-    def __init__(self, encoding: Literal["json", "msgpack"], inbox: str) -> None:
+    """``inbox``: the full name of its topic; ``source``: what goes before each ce_source."""
+
+    def __init__(self, encoding: Literal["json", "msgpack"], inbox: str, source: str = "") -> None:
         self._encode = (msgspec.json if encoding == "json" else msgspec.msgpack).Encoder().encode
         self._content_type = (names.CONTENT_TYPE, CONTENT_TYPES[encoding])
         self._inbox = inbox
+        self._source = source
         self._types = {cls: self._type_headers(cls) for cls in records.TOPICS}
 
     def record(self, record: Published, trace: Trace | None = None) -> Outgoing:
         cls = type(record)
-        source = f"/asm/agents/{quote(record.agent_id, safe='')}"
-        headers = [
-            *self._types[cls],
-            (names.CE_ID, self._id(record).encode()),
-            (names.CE_SOURCE, source.encode()),
-            (names.CE_SUBJECT, record.agent_id.encode()),
-            (names.CE_TIME, record.observed_at.encode()),
-        ]
+        headers = self._headers(cls, "agents", record.agent_id, self._id(record), record.observed_at)
         if trace is not None:
             headers += trace.headers
-        at = round(seconds(record.observed_at) * 1000)
+        at = _milliseconds(record.observed_at)
         return Outgoing(records.TOPICS[cls], record.agent_id.encode(), self._encode(record), headers, at)
 
     def state(self, agent_id: str, state: AgentState | None) -> Outgoing:
-        value = None if state is None else self._encode(state)
-        return Outgoing("agent-state", agent_id.encode(), value, [self._content_type])
+        """Its id differs from that of the stream's record with the same number."""
+        if state is None:
+            return Outgoing("agent-state", agent_id.encode(), None, [])
+        stream = state.stream_id or agent_id
+        number = state.sequence if state.stream_id else state.bridge.inbox_offset
+        headers = self._headers(AgentState, "agents", agent_id, f"state:{stream}:{number}", state.observed_at)
+        return Outgoing("agent-state", agent_id.encode(), self._encode(state), headers)
+
+    def heartbeat(self, heartbeat: PartitionHeartbeat) -> Outgoing:
+        key, until = str(heartbeat.partition), heartbeat.observed_until
+        headers = self._headers(PartitionHeartbeat, "partitions", key, f"{key}:{until}", until)
+        return Outgoing("heartbeats", key.encode(), self._encode(heartbeat), headers, _milliseconds(until))
 
     def dead_letter(self, letter: DeadLetter) -> Outgoing:
         headers = [header for header in letter.headers if header[0] not in names.OWN]
@@ -74,6 +88,18 @@ class Encoder:
         if record.stream_id is None and isinstance(record, InjectionCompleted):
             return f"{self._inbox}/{record.entry}"
         return f"{record.stream_id}:{record.sequence}"
+
+    def _headers(
+        self, cls: type[Any], kind: str, subject: str, event_id: str, time: str | None
+    ) -> list[tuple[str, bytes]]:
+        """CloudEvents' attributes; ``kind``: what the subject is, for its source."""
+        headers = [
+            *self._types[cls],
+            (names.CE_ID, event_id.encode()),
+            (names.CE_SOURCE, f"{self._source}/asm/{kind}/{quote(subject, safe='')}".encode()),
+            (names.CE_SUBJECT, subject.encode()),
+        ]
+        return headers if time is None else [*headers, (names.CE_TIME, time.encode())]
 
     def _type_headers(self, cls: type[Any]) -> list[tuple[str, bytes]]:
         return [
@@ -116,4 +142,28 @@ def read_state(key: bytes, value: bytes, headers: Iterable[tuple[str, bytes | No
         raise msgspec.DecodeError(str(error)) from error
     if not known:
         raise msgspec.DecodeError(f"the state of agent {state.agent_id!r} stands under another key")
-    return state
+    return state if state.version > 1 else _upgraded(state, value, content_type)
+
+
+class _Books1(msgspec.Struct):
+    """Where version 1 of a state had the bridge's books: among its other fields."""
+
+    status_observed_at: str | None = None
+    message_cursor: int = 0
+    message_digests: list[str] = []
+    inbox_offset: int = -1
+    inbox_open: list[int] = []
+    delivered: list[Delivered] = []
+
+
+def _upgraded(state: AgentState, value: bytes, content_type: bytes) -> AgentState:
+    """A state of version 1 as one of today's. Its calls have no digests, so each of them is ``updated`` once."""
+    decode = msgspec.json.decode if content_type == CONTENT_TYPES["json"] else msgspec.msgpack.decode
+    old = msgspec.structs.asdict(decode(value, type=_Books1))
+    books = Books(**old, call_digests=[""] * len(state.calls))
+    group = None if state.status is None else status_group(state.status.status_desc)
+    return msgspec.structs.replace(state, version=2, bridge=books, status_group=group)
+
+
+def _milliseconds(time: str) -> int:
+    return round(seconds(time) * 1000)

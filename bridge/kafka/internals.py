@@ -4,10 +4,10 @@ No other module touches an attribute of aiokafka's that begins with an underscor
 tests/unit/test_internals.py fails and names the part when one of ``PARTS`` is gone.
 """
 
+import asyncio
 import struct
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from itertools import islice
 from typing import Any
 
 import structlog
@@ -40,7 +40,9 @@ PARTS = {
     ),
     "aiokafka.record.default_records._DefaultRecordBatchPy": ("_maybe_uncompress", "_buffer"),
     "aiokafka.consumer.fetcher.Fetcher": ("MemoryRecords(", "PartitionRecords("),
-    "aiokafka.consumer.fetcher.PartitionRecords": ("has_next()", "next_batch()", "for record in next_batch"),
+    "aiokafka.consumer.fetcher.PartitionRecords": (
+        "has_next()", "next_batch()", "for record in next_batch", "if record.offset < self.next_fetch_offset:",
+    ),
 }  # fmt: skip
 """By class: the names that its source must contain for this module to work."""
 
@@ -54,14 +56,13 @@ def is_in_transaction(producer: AIOKafkaProducer) -> bool:
 
 async def abandon(producer: AIOKafkaProducer) -> None:
     """End what a ``stop()`` that was cut off leaves behind: a sender that keeps trying, and its waiters."""
+    if producer._sender is not None:
+        producer._message_accumulator.fail_all(ProducerClosed())
+        await asyncio.gather(producer._sender.close(), producer.client.close())
     transactions = producer._txn_manager
     waiter = None if transactions is None else transactions._transaction_waiter
     if waiter is not None and waiter.done() and not waiter.cancelled():
         waiter.exception()  # reported by the call that failed; asyncio would log it as never retrieved
-    if producer._sender is not None:
-        producer._message_accumulator.fail_all(ProducerClosed())
-        await producer._sender.close()
-        await producer.client.close()
 
 
 # -- admin clients
@@ -140,16 +141,13 @@ class _Batch:
         return next(self._batch)
 
     def __iter__(self) -> Iterator[Any]:
-        count = 0
         try:
-            for record in self._batch:
-                yield record
-                count += 1
+            yield from self._batch
         except (UnicodeDecodeError, CorruptRecordException) as error:
             slow = _DefaultRecordBatchPy(self._raw)
             slow._maybe_uncompress()
             slow._buffer = _LenientBytes(slow._buffer)
-            yield from islice(slow, count, None)
+            yield from slow  # from its beginning: the fetcher leaves out what it has had
             METRICS.kafka_errors.labels("header_name").inc()
             if _unreadable_names.is_new(error):
                 log.warning("record.header_name_unreadable", partition=self._partition, error=error)

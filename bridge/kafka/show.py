@@ -2,13 +2,13 @@
 
 import base64
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
 from bridge import headers as names
 from bridge.agents.injection import Message
+from bridge.clock import rfc3339
 from bridge.printable import printable
 
 Value = dict[str, Any]
@@ -105,8 +105,7 @@ _TELL: dict[str, Callable[[Value], str]] = {
 
 
 def _time(message: Message) -> str:
-    at = datetime.fromtimestamp(message.timestamp / 1000, UTC)
-    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return rfc3339(message.timestamp / 1000, "milliseconds")
 
 
 def _text(content: bytes) -> str:

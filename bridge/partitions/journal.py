@@ -175,7 +175,7 @@ class Journal:
         settled: dict[str, AgentState | None] = {}
         for agent_id in agents | self._unwatched:
             state = self.states[agent_id]
-            if state.stream_id is None and state.inbox_offset < prefix:
+            if state.stream_id is None and state.bridge.inbox_offset < prefix:
                 settled[agent_id] = None
                 del self.states[agent_id]
             elif agent_id in agents:

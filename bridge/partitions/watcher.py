@@ -184,7 +184,7 @@ class PartitionAgents:
         injection = read_injection(message, self._policy.injection.ttl, message.offset < self._repeated_below)
         agent = self._agents.get(injection.agent_id) or self._agent(injection.agent_id)
         state = agent.state
-        if injection.offset <= state.inbox_offset and injection.offset not in state.inbox_open:
+        if injection.offset <= state.bridge.inbox_offset and injection.offset not in state.bridge.inbox_open:
             self._partition.offsets.finish(injection.offset)
             self._forget(agent)
             return

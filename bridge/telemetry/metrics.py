@@ -5,7 +5,6 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from itertools import accumulate
-from typing import get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
 from prometheus_client.metrics_core import HistogramMetricFamily, Metric
@@ -19,6 +18,7 @@ from asm_bridge_schemas.records import (
     AgentState,
     InjectionCompleted,
     Outcome,
+    values_of,
 )
 from bridge.agents.step import Step
 from bridge.asm.errors import Malformed, Refused, Throttled, Unauthorized, Unavailable, Unreachable
@@ -92,7 +92,7 @@ class Metrics:
         )
         self.records = counter("records", "Records appended, by topic", "topic", _RECORD_TOPICS)
         self.changes = counter("changes", "Steps that added a record")
-        self.outcomes = counter("injection_outcomes", "Injections completed, by outcome", "outcome", get_args(Outcome))
+        self.outcomes = counter("injection_outcomes", "Injections completed, by outcome", "outcome", values_of(Outcome))
         self.dead_letters = counter("dead_letters", "Dead letters, by error code", "code", _DEAD_LETTERS)
         self.commits = counter("commits", "Transactions by result", "result", ("ok", "failed"))
         self.commit_seconds = histogram("commit_seconds", "Time a transaction takes")

@@ -2,16 +2,16 @@
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, NoReturn, get_args
+from typing import Annotated, Any, NoReturn
 
 import msgspec
 from msgspec import Meta
 
 from asm_bridge_schemas import asm, protojson
-from asm_bridge_schemas.records import EventKind, Sid
+from asm_bridge_schemas.records import EventKind, Sid, values_of
 from asm_bridge_schemas.scalars import INT64_ID
 
-EVENT_KINDS: tuple[EventKind, ...] = get_args(EventKind)
+EVENT_KINDS: tuple[EventKind, ...] = values_of(EventKind)
 
 _PATTERN = r"^(env:[A-Za-z_][A-Za-z0-9_]*|file:[^./\\#\x00-\x1f\x7f][^/\\#\x00-\x1f\x7f]*(#[^\x00-\x1f\x7f]+)?)$"
 _REFERENCE = re.compile(_PATTERN[1:-1])

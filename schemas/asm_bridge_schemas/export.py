@@ -1,55 +1,159 @@
-"""JSON Schemas (2020-12) of what the bridge publishes and takes: ``python -m asm_bridge_schemas.export DIRECTORY``.
+"""JSON Schemas (2020-12) of what the bridge publishes and takes, and its AsyncAPI document.
 
-Those in ``schemas/json`` are made so. Each stands alone: what it refers to is in its ``$defs``.
+``python -m asm_bridge_schemas.export DIRECTORY`` writes them. Each schema stands alone: what it refers to is in its
+``$defs``. There is one for each record, one for each topic (``agent-status.json``, ...: ``oneOf``, told apart by
+``type``), one for all records (``Published.json``), and those of what the bridge takes: ``SessionEntry.json``,
+``Event.json`` (every form that is accepted) and ``CanonicalEvent.json`` (the one form for producers).
 """
 
 import inspect
 import json
 import re
 import sys
+from enum import IntEnum
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_origin, get_type_hints
 
 import msgspec
 
 from asm_bridge_schemas import asm, protojson
 from asm_bridge_schemas.commands import EVENT_KINDS, SessionEntry
-from asm_bridge_schemas.records import AgentState, Published, dataschema
+from asm_bridge_schemas.records import TOPICS, Books, Published
+from asm_bridge_schemas.statuses import STATUS_GROUPS
 
 Schema = dict[str, Any]
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
+_REFERENCE = re.compile(r'"#/\$defs/(\w+)"')
+_OPAQUE = {
+    "title": Books.__name__,
+    "description": inspect.cleandoc(Books.__doc__ or ""),
+    "type": "object",
+    "additionalProperties": True,
+}
 
 
 def schemas() -> dict[str, Schema]:
-    """File name -> JSON Schema, of every record and input."""
-    records = (*get_args(Published), AgentState)
-    made = [_record(cls) for cls in records] + [_session_entry(), _event()]
+    """File name -> JSON Schema."""
+    definitions = record_definitions()
+    made = [_document(name, definitions, _urn(name)) for name in (cls.__name__ for cls in TOPICS)]
+    made += [_union(topic, names, definitions) for topic, names in records_by_topic().items()]
+    made += [_union("Published", [cls.__name__ for cls in get_args(Published)], definitions)]
+    made += [_document("SessionEntry", session_entry(), _urn("SessionEntry"))]
+    made += [_document("Event", _event(), _urn("Event"))]
+    made += [_document("CanonicalEvent", canonical_event(), _urn("CanonicalEvent"))]
     return {f"{schema['title']}.json": schema for schema in made}
 
 
 def export(directory: Path) -> list[Path]:
-    """Writes the schemas into ``directory``, which is made if missing; the files written."""
+    """Writes the schemas, the AsyncAPI document and the table of status groups; the files written.
+
+    The directory is made if it is missing.
+    """
+    from asm_bridge_schemas.asyncapi import document  # it needs the schemas of this module
+
     directory.mkdir(parents=True, exist_ok=True)
+    documents = {**schemas(), "asyncapi.json": document(), "status-groups.json": STATUS_GROUPS}
     paths = []
-    for name, schema in schemas().items():
+    for name, content in documents.items():
         paths.append(directory / name)
-        paths[-1].write_text(json.dumps(schema, indent=2) + "\n", encoding="utf-8")
+        paths[-1].write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     return paths
 
 
-def _record(cls: type[msgspec.Struct]) -> Schema:
-    return _document(cls, msgspec.json.schema(cls)["$defs"])
+def records_by_topic() -> dict[str, list[str]]:
+    """Topic, without the prefix -> the names of its records."""
+    topics: dict[str, list[str]] = {}
+    for cls, topic in TOPICS.items():
+        topics.setdefault(topic, []).append(cls.__name__)
+    return topics
 
 
-def _session_entry() -> Schema:
+def record_definitions() -> dict[str, Schema]:
+    """Name -> schema of every record, of the objects in them, and of the enums, which refer to each other."""
+    definitions: dict[str, Schema] = {}
+    for cls in TOPICS:
+        definitions |= msgspec.json.schema(cls)["$defs"]
+    definitions[Books.__name__] = _OPAQUE
+    records = {cls.__name__ for cls in TOPICS}
+    enums: dict[str, Schema] = {}
+    for name, definition in definitions.items():
+        _describe(definition)
+        if "properties" in definition:
+            definition["required"] = list(definition["properties"])  # msgspec writes every field
+            for field, schema in definition["properties"].items():
+                schema.pop("default", None)  # so that nobody takes it for one that may be left out
+                definition["properties"][field] = _name_enums(schema, enums)
+            if name in records:
+                definition["properties"]["type"] = {
+                    "description": "The record's name.",
+                    "type": "string",
+                    "const": name,
+                }
+    return {**definitions, **enums}
+
+
+def canonical_event() -> dict[str, Schema]:
+    """An event in the one form that the docs name: snake_case, identifiers as digits, enums by name, RFC 3339 times."""
+    definitions: dict[str, Schema] = {}
+    _define_canonically(asm.Event, definitions)
+    event = definitions.pop("Event")
+    event["title"] = "CanonicalEvent"
+    event["oneOf"] = [{"required": [kind]} for kind in EVENT_KINDS]
+    return {"CanonicalEvent": event, **definitions}
+
+
+def _union(title: str, names: list[str], definitions: dict[str, Schema]) -> Schema:
+    description = "Every record." if title == "Published" else f"A record of the topic {title} (without its prefix)."
+    top = {"title": title, "description": description, "oneOf": [{"$ref": f"#/$defs/{name}"} for name in names]}
+    return _document(title, {title: top, **definitions}, _urn(title))
+
+
+def _document(title: str, definitions: dict[str, Schema], identifier: str) -> Schema:
+    """The schema ``title`` on top, and the definitions that it refers to, directly or not, below."""
+    top = definitions[title]
+    needed: dict[str, Schema] = {}
+    pending = [top]
+    while pending:
+        for name in sorted(set(_REFERENCE.findall(json.dumps(pending.pop()))) - needed.keys()):
+            needed[name] = definitions[name]
+            pending.append(definitions[name])
+    below = {"$defs": dict(sorted(needed.items()))} if needed else {}
+    return {"$schema": _DIALECT, "$id": identifier, **top, **below}
+
+
+def _urn(name: str) -> str:
+    return f"urn:asm-kafka-bridge:schema:{name}:v1"
+
+
+def _describe(definition: Schema) -> None:
+    """A docstring as prose: before Python 3.13 it has the indentation of the code."""
+    if "description" in definition:
+        definition["description"] = inspect.cleandoc(definition["description"]).replace("``", "`")
+
+
+def _name_enums(schema: Any, enums: dict[str, Schema]) -> Any:
+    """The schema with each enum that has a name (``title``) as a reference to it."""
+    if isinstance(schema, list):
+        return [_name_enums(item, enums) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if "title" in schema:
+        enums[schema["title"]] = {"type": "string", **schema}
+        return {"$ref": f"#/$defs/{schema['title']}"}
+    return {key: value if key == "examples" else _name_enums(value, enums) for key, value in schema.items()}
+
+
+def session_entry() -> dict[str, Schema]:
     """Nulls stand for defaults, and a sid may be a number."""
-    definitions = msgspec.json.schema(SessionEntry)["$defs"]
-    properties = definitions["SessionEntry"]["properties"]
+    definitions: dict[str, Schema] = msgspec.json.schema(SessionEntry)["$defs"]
+    entry = definitions["SessionEntry"]
+    _describe(entry)
+    properties = entry["properties"]
     for name, schema in properties.items():
         properties[name] = schema if "anyOf" in schema else _nullable(schema)
     properties["asm_session_sid"]["anyOf"].append({"type": "integer", "minimum": -(2**63), "maximum": 2**63 - 1})
-    return _document(SessionEntry, definitions)
+    return definitions
 
 
 def _nullable(schema: Schema) -> Schema:
@@ -57,30 +161,61 @@ def _nullable(schema: Schema) -> Schema:
     return {"anyOf": [schema, {"type": "null"}], "default": default}
 
 
-def _event() -> Schema:
+def _event() -> dict[str, Schema]:
     """An entry of the inbox: exactly one kind of event, under either of its names, that is not null."""
     definitions: dict[str, Schema] = {}
     _define(asm.Event, definitions)
     names = [name for kind in EVENT_KINDS for name in (kind, protojson.camel(kind))]
     definitions["Event"]["oneOf"] = [{"required": [name], "properties": {name: {"type": "object"}}} for name in names]
-    return _document(asm.Event, definitions)
+    return definitions
 
 
 def _define(cls: type[msgspec.Struct], definitions: dict[str, Schema]) -> None:
     """Adds the schemas of a message and of the messages in it."""
     schema = definitions[cls.__name__] = protojson.schema(cls)
-    for name in sorted(set(re.findall(r"#/\$defs/(\w+)", json.dumps(schema))) - definitions.keys()):
+    _describe(schema)
+    for name in sorted(set(_REFERENCE.findall(json.dumps(schema))) - definitions.keys()):
         _define(getattr(asm, name), definitions)
 
 
-def _document(cls: type[msgspec.Struct], definitions: dict[str, Schema]) -> Schema:
-    """The schema of ``cls`` on top, and the definitions that it refers to below."""
-    for definition in definitions.values():
-        if "description" in definition:  # a docstring: before Python 3.13 with the indentation of the code
-            definition["description"] = inspect.cleandoc(definition["description"])
-    top = definitions.pop(cls.__name__)
-    below = {"$defs": definitions} if definitions else {}
-    return {"$schema": _DIALECT, "$id": dataschema(cls), **top, **below}
+def _define_canonically(cls: type[msgspec.Struct], definitions: dict[str, Schema]) -> None:
+    properties = {
+        name: _canonical(hint, definitions) for name, hint in get_type_hints(cls, include_extras=True).items()
+    }
+    definitions[cls.__name__] = {
+        "title": cls.__name__,
+        "description": f"The vendor's `{cls.__name__}`. What is left out is at its default.",
+        "type": "object",
+        "properties": properties,
+        "additionalProperties": False,
+    }
+
+
+def _canonical(hint: Any, definitions: dict[str, Schema]) -> Schema:
+    base, marks = protojson.unwrap(hint)
+    for mark in marks:
+        if mark is asm.Wire.INT64:
+            return {"type": "string", "pattern": "^-?[0-9]{1,19}$"} if base is str else {"type": "integer"}
+        if mark is asm.Wire.TIMESTAMP:
+            return {"type": "string", "format": "date-time"}
+        if isinstance(mark, type) and issubclass(mark, IntEnum):
+            definitions[mark.__name__] = {
+                "title": mark.__name__,
+                "description": f"The vendor's `{mark.__name__}`.",
+                "type": "string",
+                "enum": [member.name for member in mark],
+            }
+            return {"$ref": f"#/$defs/{mark.__name__}"}
+    if get_origin(base) is list:
+        return {"type": "array", "items": _canonical(get_args(base)[0], definitions)}
+    if get_origin(base) is dict:
+        return {"type": "object", "additionalProperties": _canonical(get_args(base)[1], definitions)}
+    if base is bool or base is str:
+        return {"type": "boolean" if base is bool else "string"}
+    if base.__name__ not in definitions:
+        definitions[base.__name__] = {}
+        _define_canonically(base, definitions)
+    return {"$ref": f"#/$defs/{base.__name__}"}
 
 
 if __name__ == "__main__":

@@ -158,7 +158,7 @@ def _fields(cls: type[msgspec.Struct]) -> dict[str, tuple[str, Codec, str | None
     """By either name of a field: its name, how it is read, its oneof."""
     fields = {}
     for name, hint in get_type_hints(cls, include_extras=True).items():
-        oneof = next((mark.name for mark in _unwrap(hint)[1] if isinstance(mark, OneOf)), None)
+        oneof = next((mark.name for mark in unwrap(hint)[1] if isinstance(mark, OneOf)), None)
         fields[name] = fields[camel(name)] = (name, _codec(hint), oneof)
     return fields
 
@@ -185,9 +185,7 @@ def _lenient_message(cls: type[msgspec.Struct]) -> Reader:
 
 @cache
 def _tolerant_message(cls: type[msgspec.Struct]) -> TolerantReader:
-    needed = {
-        name for name, hint in get_type_hints(cls, include_extras=True).items() if Needed.HERE in _unwrap(hint)[1]
-    }
+    needed = {name for name, hint in get_type_hints(cls, include_extras=True).items() if Needed.HERE in unwrap(hint)[1]}
     fields = {key: (name, codec) for key, (name, codec, _) in _fields(cls).items()}
 
     def tolerant(value: Any, unreadable: list[ProtoJSONError]) -> msgspec.Struct:
@@ -235,7 +233,7 @@ def _strict_message(cls: type[msgspec.Struct]) -> Reader:
 
 
 def _codec(hint: Any) -> Codec:
-    base, marks = _unwrap(hint)
+    base, marks = unwrap(hint)
     codec = _plain_codec(base, marks)
     return _by_text(codec) if Shared.BY_TEXT in marks else codec
 
@@ -310,7 +308,7 @@ def _by_text(codec: Codec) -> Codec:
     return codec._replace(lenient=lenient, tolerant=tolerant, text=msgspec.Raw)
 
 
-def _unwrap(hint: Any) -> tuple[Any, tuple[Any, ...]]:
+def unwrap(hint: Any) -> tuple[Any, tuple[Any, ...]]:
     """The type without ``Annotated`` and ``| None``, and what ``Annotated`` says."""
     marks: tuple[Any, ...] = ()
     if get_origin(hint) is Annotated:

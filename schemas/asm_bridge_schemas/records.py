@@ -1,292 +1,596 @@
-"""What the bridge publishes: one Struct a record type, and where each goes.
+"""What the bridge publishes: one Struct per record type, and where each goes.
 
 Identifiers (``*_sid``) are strings of digits, because they exceed 2^53. Counts and the vendor's integer times are
-numbers. Times (``observed_at``, ``start_date``, ...) are RFC 3339 text in UTC, with as many fractional digits as were
-sent; one that cannot be read is null, with its text in ``..._raw``. Enums are the vendor's names; a number that its
-list lacks is its digits.
+numbers. Times are RFC 3339 text in UTC; a time that cannot be read is null, with its text in ``..._raw``. Enums are the
+vendor's names; a number that the vendor's list lacks passes through as its digits. Each description names the clock of
+a time: *bridge* (this process, when an answer arrived) or *vendor*. ``x-pii`` marks personal data.
 """
 
 import re
-from typing import Annotated, Any, Literal
+from enum import IntEnum
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 from msgspec import Meta
 
-Sid = Annotated[str, Meta(pattern=r"^-?[0-9]+$", description="64-bit identifier, in digits")]
-Time = Annotated[str, Meta(description="RFC 3339, UTC", extra_json_schema={"format": "date-time"})]
+from asm_bridge_schemas import asm
+from asm_bridge_schemas.statuses import StatusGroup
 
-Skills = list[str]
-CallList = Literal["agent_queue", "on_hold", "hqm"]
-AlertKind = Literal["backoffice_message", "directed_call_ringing", "directed_call_hangup"]
-EventKind = Literal[
-    "activated_conversation_event",
-    "deactivated_conversation_event",
-    "sent_message_event",
-    "send_status_event",
-    "pause_event",
-    "resume_event",
+
+def _about(description: str, *examples: Any, pii: bool = False, **schema: Any) -> Meta:
+    """A field's meaning, unit, clock and source; examples of it; whether it is personal data."""
+    extra = {**schema, **({"x-pii": True} if pii else {})}
+    return Meta(description=description, examples=list(examples) or None, extra_json_schema=extra or None)
+
+
+def _vendors(title: str, names: type[IntEnum], description: str) -> Meta:
+    """The vendor's names, or the digits of a number that its list lacks."""
+    known = [member.name for member in names]
+    return Meta(
+        title=title,
+        description=description,
+        examples=known[1:2],
+        extra_json_schema={"anyOf": [{"enum": known}, {"pattern": "^-?[0-9]+$"}]},
+    )
+
+
+def _reasons(title: str, description: str, *values: str) -> Meta:
+    """A list of ours that may grow: text for a reader in Python, so that an old reader reads new records."""
+    return Meta(title=title, description=description, examples=[values[0]], extra_json_schema={"enum": list(values)})
+
+
+def values_of(enum: Any) -> tuple[Any, ...]:
+    """The values of one of the enums below."""
+    return get_args(get_args(enum)[0])
+
+
+Sid = Annotated[
+    str, Meta(pattern=r"^-?[0-9]+$", description="A 64-bit identifier, in digits.", examples=["9007199254740993"])
 ]
-Outcome = Literal["delivered", "rejected", "undeliverable", "expired", "duplicate"]
+Time = Annotated[
+    str,
+    Meta(
+        description="A time: RFC 3339, UTC.",
+        examples=["2026-11-23T09:30:00.000250Z"],
+        extra_json_schema={"format": "date-time"},
+    ),
+]
+StatusDesc = Annotated[str, _vendors("StatusDesc", asm.AgentStatus, "The vendor's `AgentStatus.Enum`.")]
+CallTypeName = Annotated[str, _vendors("CallType", asm.CallType, "The vendor's `CallType.Enum`.")]
+NotificationType = Annotated[
+    str, _vendors("QueuedNotificationType", asm.QueuedNotificationType, "The vendor's `QueuedNotificationType`.")
+]
+MemberType = Annotated[
+    str, _vendors("TransferMemberType", asm.TransferMemberType, "The vendor's `TransferMemberType`.")
+]
+Labels = Annotated[
+    dict[str, str], _about("The labels of the agent's registry entry: the operator's own words.", {"site": "manila"})
+]
+Skills = Annotated[
+    list[str], _about("The skills of the agent's registry entry, or those a call asks for.", ["english"])
+]
+CallList = Annotated[
+    Literal["agent_queue", "on_hold", "hqm"],
+    Meta(
+        title="CallList",
+        description="agent_queue: calls that wait for an agent with these skills, so several agents see the same call. "
+        "on_hold: this agent's calls on hold. hqm: calls in the hold queue monitor.",
+        examples=["agent_queue"],
+    ),
+]
+AlertKind = Annotated[
+    Literal["backoffice_message", "directed_call_ringing", "directed_call_hangup"],
+    Meta(title="AlertKind", description="Which of the vendor's alerts it is.", examples=["directed_call_ringing"]),
+]
+EventKind = Annotated[
+    Literal[
+        "activated_conversation_event",
+        "deactivated_conversation_event",
+        "sent_message_event",
+        "send_status_event",
+        "pause_event",
+        "resume_event",
+    ],
+    Meta(
+        title="EventKind",
+        description="Which of the vendor's six events it is.",
+        examples=["activated_conversation_event"],
+    ),
+]
+Outcome = Annotated[
+    Literal["delivered", "rejected", "undeliverable", "expired", "duplicate"],
+    Meta(
+        title="Outcome",
+        description="delivered: the service took it. rejected: the service, or a proxy before it, refuses it. "
+        "undeliverable: it could not be sent, see reason. expired: its time was over before it could be sent. "
+        "duplicate: one with the same source and id was delivered before.",
+        examples=["delivered"],
+    ),
+]
+OutcomeReason = Annotated[
+    str,
+    _reasons(
+        "OutcomeReason",
+        "refused: the service, or a proxy before it, refuses the event. attempts_exhausted: every attempt failed. "
+        "unknown_agent: no such agent is registered. backlog: too many events wait for this agent. too_large: the "
+        "event is larger than the bridge takes. malformed_event: it is not an event.",
+        "refused",
+        "attempts_exhausted",
+        "unknown_agent",
+        "backlog",
+        "too_large",
+        "malformed_event",
+    ),
+]
+LossReason = Annotated[
+    str,
+    _reasons(
+        "LossReason",
+        "Why an agent is not observed. unauthorized: the service refuses its token, or there is none. throttled: the "
+        "service asks for fewer requests. unavailable: the service fails. unreachable: no answer comes. "
+        "foreign_answer: somebody else answers in the service's name. refused: the service refuses the request, "
+        "not the session. "
+        "malformed: an answer cannot be read. session_shared: another agent uses the same session. bridge_down: no "
+        "bridge was running. failed: anything else.",
+        "unauthorized",
+        "throttled",
+        "unavailable",
+        "unreachable",
+        "foreign_answer",
+        "refused",
+        "malformed",
+        "session_shared",
+        "bridge_down",
+        "failed",
+    ),
+]
+CallLeftReason = Annotated[
+    Literal["gone", "session_ended", "not_asked"],
+    Meta(
+        title="CallLeftReason",
+        description="gone: it is no longer in the list. session_ended: the agent's session ended. not_asked: the "
+        "registry entry no longer asks for calls. Who answered, and whether the caller hung up, cannot be known.",
+        examples=["gone"],
+    ),
+]
+SessionEndReason = Annotated[
+    Literal["ended", "replaced", "unwatched"],
+    Meta(
+        title="SessionEndReason",
+        description="ended: the service has no session. replaced: there is a newer one. unwatched: the agent was "
+        "removed from the registry.",
+        examples=["ended"],
+    ),
+]
 
 
 class AgentSessionRef(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """The vendor's ``AgentSession``."""
+    """The vendor's `AgentSession`: an agent's login, as seen by the switch."""
 
     agent_sid: Sid = "0"
     tenant_sid: Sid = "0"
     session_sid: Sid = "0"
     asm_session_sid: Sid = "0"
-    org_id: str = ""
-    region_id: str = ""
-    user_id: str = ""
+    org_id: Annotated[str, _about("The vendor's organisation.", "org-1")] = ""
+    region_id: Annotated[str, _about("The vendor's region.", "cbf")] = ""
+    user_id: Annotated[str, _about("The agent's user at the vendor's.", "user-7", pii=True)] = ""
 
 
 class CallerRef(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """The vendor's ``CallerSid``."""
+    """The vendor's `CallerSid`: a call."""
 
     caller_sid: Sid = "0"
-    type: str = "INBOUND"
+    type: CallTypeName = "INBOUND"
     tenant_sid: Sid = "0"
-    org_id: str = ""
+    org_id: Annotated[str, _about("The vendor's organisation.", "org-1")] = ""
 
 
 class TransferMember(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """The vendor's ``TransferMember``; at most one of the last three is set."""
+    """The vendor's `TransferMember`: one party of a transfer; at most one of the last three fields is set."""
 
-    identifier: str = ""
-    display_label: str = ""
-    member_type: str = "TransferMemberType_AGENT"
-    phone_number: str = ""
-    is_muted: bool = False
-    agent_session: AgentSessionRef | None = None
-    caller_sid: CallerRef | None = None
-    outbound_id: str | None = None
+    identifier: Annotated[str, _about("The vendor's identifier of the party.", "m-1")] = ""
+    display_label: Annotated[str, _about("The party's name, as agents see it.", "Ann", pii=True)] = ""
+    member_type: MemberType = "TransferMemberType_AGENT"
+    phone_number: Annotated[str, _about("The party's number.", "+18005550100", pii=True)] = ""
+    is_muted: Annotated[bool, _about("Whether the party is muted.", False)] = False
+    agent_session: Annotated[AgentSessionRef | None, _about("The party's login, if it is an agent.")] = None
+    caller_sid: Annotated[CallerRef | None, _about("The party's call, if it is a caller.")] = None
+    outbound_id: Annotated[str | None, _about("The vendor's id of an outbound party.", "o-1")] = None
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """An agent's own status, under the vendor's names (``VoiceStatus`` without calls, message and alert)."""
+    """An agent's own status, under the vendor's names (`VoiceStatus` without calls, message and alert)."""
 
-    status: int = 0
-    status_desc: str = "UNAVALIABLE"
-    paused: bool = False
-    queue: str = ""
-    current_session_id: Sid = "0"
-    last_status_change: int = 0
-    monitoring: bool = False
-    calls_count: int = 0
-    last_sip_code: int = 0
-    agent_peer_is_lost_call: bool = False
-    disabled: bool = False
-    caller_was_suspended: bool = False
-    agent_peer_is_direct_to_agent: bool = False
-    agent_is_muted: bool = False
-    transfer_members: list[TransferMember] = []
+    status: Annotated[int, _about("The switch's own number of the status.", 5)] = 0
+    status_desc: StatusDesc = "UNAVALIABLE"
+    paused: Annotated[bool, _about("Whether the agent is paused.", False)] = False
+    queue: Annotated[str, _about("The vendor's name of the agent's queue.", "support")] = ""
+    current_session_id: Annotated[Sid, _about("The voice session, in digits; 0 for none.", "4000000000000000007")] = "0"
+    last_status_change: Annotated[
+        int,
+        _about(
+            "The vendor's integer time of its last status change (undocumented unit). Clock: vendor.", 1626791817289
+        ),
+    ] = 0
+    monitoring: Annotated[bool, _about("Whether the agent is being monitored.", False)] = False
+    calls_count: Annotated[int, _about("The vendor's count of the agent's calls.", 12)] = 0
+    last_sip_code: Annotated[int, _about("The last SIP code of the agent's line.", 200)] = 0
+    agent_peer_is_lost_call: Annotated[bool, _about("The vendor's flag of this name.", False)] = False
+    disabled: Annotated[bool, _about("The vendor's flag of this name.", False)] = False
+    caller_was_suspended: Annotated[bool, _about("The vendor's flag of this name.", False)] = False
+    agent_peer_is_direct_to_agent: Annotated[bool, _about("The vendor's flag of this name.", False)] = False
+    agent_is_muted: Annotated[bool, _about("Whether the agent is muted.", False)] = False
+    transfer_members: Annotated[list[TransferMember], _about("The parties of a transfer that is going on.")] = []
+
+
+AgentId = Annotated[
+    str, _about("The agent: the key of its registry entry, chosen by the operator.", "agent-7", pii=True)
+]
+StreamId = Annotated[
+    str | None,
+    _about(
+        "The stream: one per time of being watched. Null only in the outcome of an injection for an agent that is not "
+        "watched.",
+        "0a1b2c3d4e5f60718293a4b5c6d7e8f9",
+    ),
+]
+Sequence = Annotated[
+    int | None,
+    _about(
+        "The record's number in its stream, over all topics: 1, 2, 3, ... without gaps. Null where stream_id is.", 17
+    ),
+]
+TopicSequence = Annotated[
+    int | None,
+    _about("The record's number in its stream among those of its topic, without gaps. Null where stream_id is.", 5),
+]
+SessionSid = Annotated[
+    Sid | None, _about("The login (ASM session) that the record is about; null for none.", "1000000000000000001")
+]
+ObservedAt = Annotated[
+    Time, _about("When the answer arrived that the record follows from. Clock: bridge.", "2026-11-23T09:30:00.000250Z")
+]
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="type"):
-    """What every output record has.
+    """What every record has but `AgentState` and `PartitionHeartbeat`."""
 
-    ``stream_id`` and ``sequence`` are null only in the outcome of an injection for an agent that is not watched.
-    """
-
-    agent_id: str
-    stream_id: str | None
-    sequence: int | None
-    asm_session_sid: Sid | None
-    observed_at: Time
+    agent_id: AgentId
+    stream_id: StreamId
+    sequence: Sequence
+    topic_sequence: TopicSequence = None
+    asm_session_sid: SessionSid
+    observed_at: ObservedAt
 
 
 class AgentWatchStarted(Record, frozen=True, kw_only=True, tag=True):
     """The bridge began to watch the agent: the first record of a stream."""
 
-    labels: dict[str, str] = {}
-    reason: str
+    labels: Labels = {}
+    skills: Skills = []
+    reason: Annotated[str, _about("Why it began.", "registered", enum=["registered"])]
 
 
 class AgentWatchEnded(Record, frozen=True, kw_only=True, tag=True):
-    """The agent was taken off the registry: the last record of a stream."""
+    """The agent was removed from the registry: the last record of a stream."""
 
-    labels: dict[str, str] = {}
-    reason: str
+    labels: Labels = {}
+    skills: Skills = []
+    reason: Annotated[str, _about("Why it ended.", "unregistered", enum=["unregistered"])]
+
+
+class AgentProfileChanged(Record, frozen=True, kw_only=True, tag=True):
+    """The agent's registry entry was edited: these are its labels and skills from now on."""
+
+    labels: Labels = {}
+    skills: Skills = []
+
+
+VoiceSid = Annotated[
+    Sid | None, _about("The voice session of the login; null if there is none.", "4000000000000000007")
+]
 
 
 class AgentSessionStarted(Record, frozen=True, kw_only=True, tag=True):
     """A login was seen (also when the same sid comes back); statuses chain from here."""
 
-    voice_session_sid: Sid | None
-    reason: str | None = None
+    voice_session_sid: VoiceSid
+    reason: Annotated[str | None, _about("Always null.")] = None
 
 
 class AgentSessionEnded(Record, frozen=True, kw_only=True, tag=True):
-    """The login is over; its calls and alert were said to have left just before."""
+    """The login is over; its calls and its alert left just before."""
 
-    voice_session_sid: Sid | None
-    reason: Literal["ended", "replaced", "unwatched"]
+    voice_session_sid: VoiceSid
+    reason: SessionEndReason
 
 
 class AgentObservationLost(Record, frozen=True, kw_only=True, tag=True):
-    """No answer for longer than three intervals and 5 s: what was last said is no longer known to hold."""
+    """The agent was not observed for longer than three intervals and 5 s: what was last published may not hold."""
 
-    reason: str
-    since: Time
+    reason: LossReason
+    since: Annotated[Time, _about("When the agent was last observed. Clock: bridge.", "2026-11-23T09:29:48.120000Z")]
 
 
 class AgentObservationResumed(Record, frozen=True, kw_only=True, tag=True):
-    """Answers came again; ``reason`` and ``since`` are those of the loss."""
+    """The agent is observed again. `reason` and `since` are those of the loss; the status holds from now on."""
 
-    reason: str
-    since: Time
+    reason: LossReason
+    since: Annotated[
+        Time, _about("When the agent was last observed before. Clock: bridge.", "2026-11-23T09:29:48.120000Z")
+    ]
+    status_desc: Annotated[StatusDesc | None, _about("The status from now on; null without a session.", "READY")] = None
+    status_group: Annotated[StatusGroup | None, _about("Its group; null without a session.", "available")] = None
 
 
 class AgentStatusChanged(Status, frozen=True, kw_only=True, tag_field="type", tag=True):
-    """The status differs from the one last published; ``changed`` names the fields: all, for a session's first."""
+    """The status differs from the one last published."""
 
     # A Struct has one base with fields: these are Record's.
-    agent_id: str
-    stream_id: str | None
-    sequence: int | None
-    asm_session_sid: Sid | None
-    observed_at: Time
-    changed: list[str]
-    previous_status_desc: str | None = None
-    previous_observed_at: Time | None = None
+    agent_id: AgentId
+    stream_id: StreamId
+    sequence: Sequence
+    topic_sequence: TopicSequence = None
+    asm_session_sid: SessionSid
+    observed_at: ObservedAt
+    changed: Annotated[
+        list[str],
+        _about("The names of the fields that differ; all of them for the first status of a session.", ["paused"]),
+    ]
+    status_group: StatusGroup = "other"
+    status_since: Annotated[
+        Time | None,
+        _about("Since when the bridge sees this status_desc. Clock: bridge.", "2026-11-23T09:30:00.000250Z"),
+    ] = None
+    previous_status_desc: Annotated[
+        StatusDesc | None, _about("The status_desc of the record before; null for the first of a session.", "READY")
+    ] = None
+    previous_observed_at: Annotated[
+        Time | None,
+        _about("observed_at of the record before; null for the first of a session.", "2026-11-23T09:29:30.000000Z"),
+    ] = None
+    previous_duration_ms: Annotated[
+        int | None,
+        _about(
+            "How long the previous status_desc lasted, in milliseconds, as the bridge saw it: from its status_since to "
+            "this one's. Null for the first of a session, where status_desc is the same, and where the agent was not "
+            "observed in between.",
+            30000,
+        ),
+    ] = None
+
+
+Change = Annotated[
+    Literal["entered", "updated", "left"], Meta(title="Change", description="What happened to it.", examples=["left"])
+]
+CallSid = Annotated[Sid, _about("The call, in digits; the same in the view of every agent.", "4000000000002000006")]
+StartDate = Annotated[Time | None, _about("When the call began to wait. Clock: vendor.", "2026-11-23T09:29:12.000000Z")]
+CallSkills = Annotated[list[str] | None, _about("The skills that the call asks for.", ["english"])]
 
 
 class QueuedCallChanged(Record, frozen=True, kw_only=True, tag=True):
-    """A call entered, changed in or left one of the lists this agent sees; (list, call_sid) identify it. Of a call that
-    left, the fields are null."""
+    """A call entered, changed in, or left one of the lists that this agent sees; (list, call_sid) identify it.
 
-    change: Literal["entered", "updated", "left"]
+    Of a call that left, `start_date`, `call_type` and `skills` are those last seen; the other fields are null."""
+
+    change: Change
     list: CallList
-    call_sid: Sid
-    reason: Literal["gone", "session_ended", "not_asked"] | None = None
-    phone_number: str | None = None
-    caller_id: str | None = None
-    call_type: str | None = None
-    start_date: Time | None = None
-    start_date_raw: str | None = None
-    hold_date: Time | None = None
-    hold_date_raw: str | None = None
-    skills: Skills | None = None
-    agent_specific: bool | None = None
-    queued_notification_type: str | None = None
+    call_sid: CallSid
+    reason: Annotated[CallLeftReason | None, _about("Why it left; null for the other changes.", "gone")] = None
+    phone_number: Annotated[str | None, _about("The caller's number.", "+18005550100", pii=True)] = None
+    caller_id: Annotated[str | None, _about("The caller id shown.", "+18005550100", pii=True)] = None
+    call_type: Annotated[CallTypeName | None, _about("The vendor's `CallType.Enum`.", "INBOUND")] = None
+    start_date: StartDate = None
+    start_date_raw: Annotated[str | None, _about("The text of a start_date that cannot be read.", "1s")] = None
+    hold_date: Annotated[
+        Time | None, _about("Since when it is on hold. Clock: vendor.", "2026-11-23T09:30:12.000000Z")
+    ] = None
+    hold_date_raw: Annotated[str | None, _about("The text of a hold_date that cannot be read.", "1s")] = None
+    skills: CallSkills = None
+    agent_specific: Annotated[bool | None, _about("Whether it waits for this agent only.", False)] = None
+    queued_notification_type: Annotated[
+        NotificationType | None,
+        _about("The vendor's `QueuedNotificationType`.", "QueuedNotificationType_GENERAL_INITIAL"),
+    ] = None
+    waited_ms: Annotated[
+        int | None,
+        _about(
+            "For a call that left: from start_date (clock: vendor) to observed_at (clock: bridge), in milliseconds. "
+            "Null if start_date is.",
+            42000,
+        ),
+    ] = None
 
 
 class AgentMessageReceived(Record, frozen=True, kw_only=True, tag=True):
-    """A message for the agent. ``message_timestamp`` is the vendor's integer."""
+    """A message for the agent; (message_timestamp, message) identify it."""
 
-    message: str
-    message_timestamp: int
+    message: Annotated[str, _about("The text.", "Meeting at ten", pii=True)]
+    message_timestamp: Annotated[int, _about("The vendor's integer time of it. Clock: vendor.", 1626791817289)]
+
+
+AlertId = Annotated[str, _about("The vendor's id of the alert.", "a-1")]
 
 
 class _Alert(Record, frozen=True, kw_only=True):
     kind: AlertKind
-    alert_id: str
-    expire_duration: int | None = None
-    timestamp: Time | None = None
-    timestamp_raw: str | None = None
-    target_agent_session: AgentSessionRef | None = None
-    message: str | None = None
-    caller_sid: CallerRef | None = None
-    caller_id: str | None = None
-    destination_number: str | None = None
+    alert_id: AlertId
+    expire_duration: Annotated[int | None, _about("Seconds for which it is shown; 0 for ever.", 30)] = None
+    timestamp: Annotated[Time | None, _about("When it was raised. Clock: vendor.", "2026-11-23T09:30:12.000000Z")] = (
+        None
+    )
+    timestamp_raw: Annotated[str | None, _about("The text of a timestamp that cannot be read.", "1s")] = None
+    target_agent_session: Annotated[AgentSessionRef | None, _about("The login that it is for.")] = None
+    message: Annotated[str | None, _about("The text of a back-office message.", "Call me", pii=True)] = None
+    caller_sid: Annotated[CallerRef | None, _about("The call of a directed call's alert.")] = None
+    caller_id: Annotated[str | None, _about("The caller id of a ringing call.", "+18005550100", pii=True)] = None
+    destination_number: Annotated[str | None, _about("The number called.", "+18005550199", pii=True)] = None
 
 
 class AgentAlertRaised(_Alert, frozen=True, kw_only=True, tag=True):
-    """An alert came into view. ``expire_duration`` is in seconds, 0 = never."""
+    """An alert came into view."""
 
 
 class AgentAlertCleared(_Alert, frozen=True, kw_only=True, tag=True):
-    """The alert is no longer shown; only ``kind`` and ``alert_id`` are filled."""
+    """The alert is no longer shown; only `kind` and `alert_id` are filled."""
 
 
 class ConversationEventDelivered(Record, frozen=True, kw_only=True, tag=True):
-    """The service took an injected event; ``event`` is the entry as sent, in the vendor's snake_case form."""
+    """The service took an injected event."""
 
     kind: EventKind
-    conversation_sid: Sid | None
-    event: dict[str, Any]
-    injection_id: str
-    delivered_at: Time
+    conversation_sid: Annotated[
+        Sid | None, _about("The conversation; null for a kind without one.", "5000000000000000042")
+    ]
+    event: Annotated[
+        dict[str, Any],
+        _about("The event as sent, in the vendor's snake_case form.", {"pause_event": {}}, pii=True),
+    ]
+    injection_id: Annotated[str, _about("The injection: its ce_id, or else its partition/offset.", "demo-1")]
+    delivered_at: Annotated[Time, _about("When the service answered. Clock: bridge.", "2026-11-23T09:30:00.000250Z")]
+
+
+class ConversationChanged(Record, frozen=True, kw_only=True, tag=True):
+    """A conversation entered, changed in, or left the agent's list of conversations; conversation_sid identifies it."""
+
+    change: Change
+    conversation_sid: Annotated[Sid, _about("The conversation.", "5000000000000000042")]
+    changed: Annotated[
+        list[str],
+        _about("The names of the fields that differ; all of them where it entered, none where it left.", ["status"]),
+    ]
+    conversation: Annotated[
+        dict[str, Any] | None,
+        _about(
+            "The vendor's `OmniConversation` in snake_case; of one that left as last seen, or null.",
+            {"conversation_sid": "5000000000000000042", "status": "CONVERSATION_STATUS_NEW"},
+            pii=True,
+        ),
+    ]
 
 
 class InjectionCompleted(Record, frozen=True, kw_only=True, tag=True):
-    """What became of one record of the inbox. ``entry`` is the record's ``partition/offset``."""
+    """What became of one record of the inbox."""
 
-    injection_id: str
-    source: str | None
-    entry: str
+    injection_id: Annotated[str, _about("The injection: its ce_id, or else its partition/offset.", "demo-1")]
+    source: Annotated[str | None, _about("Its ce_source, if it had one.", "/routing")]
+    entry: Annotated[str, _about("Where it first stood on asm.inject: partition/offset.", "3/17")]
     outcome: Outcome
-    reason: str | None = None
-    http_status: int | None = None
-    attempts: int = 0
-    possibly_repeated: bool = False
-    received_at: Time
-    completed_at: Time
+    reason: Annotated[OutcomeReason | None, _about("Why it was not delivered, where the outcome does not say all.")] = (
+        None
+    )
+    http_status: Annotated[int | None, _about("The last HTTP status for it; null if no answer came.", 200)] = None
+    attempts: Annotated[int, _about("How many requests with it could have succeeded.", 1)] = 0
+    possibly_repeated: Annotated[
+        bool, _about("Whether the service may have taken it more often than is told here.", False)
+    ] = False
+    received_at: Annotated[Time, _about("When it arrived on asm.inject. Clock: broker.", "2026-11-23T09:29:59.900000Z")]
+    completed_at: Annotated[Time, _about("When its outcome was known. Clock: bridge.", "2026-11-23T09:30:00.000250Z")]
+
+
+class PartitionHeartbeat(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="type", tag=True):
+    """The owner of a partition is alive: silence on the other topics means that nothing happens.
+
+    It stands in the partition that it is about."""
+
+    partition: Annotated[int, _about("The number of the partition.", 3)]
+    observed_until: Annotated[
+        Time,
+        _about(
+            "All that was observed in this partition before this time has been published: a watermark. Clock: bridge.",
+            "2026-11-23T09:30:00.000250Z",
+        ),
+    ]
+    agents: Annotated[int, _about("How many agents are watched in this partition.", 125)]
+    in_session: Annotated[int, _about("How many of them have a session.", 98)]
+    lost: Annotated[int, _about("How many of them are not observed.", 0)]
+    instance: Annotated[str, _about("The process that owns the partition.", "bridge-1:4711")]
 
 
 class CallInView(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """A call that the agent sees; ``digest`` tells whether its fields changed."""
+    """A call that the agent sees; (list, call_sid) identify it."""
 
     list: CallList
-    call_sid: Sid
-    digest: str
+    call_sid: CallSid
+    start_date: StartDate = None
+    call_type: Annotated[CallTypeName | None, _about("The vendor's `CallType.Enum`.", "INBOUND")] = None
+    skills: CallSkills = None
 
 
 class Alert(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The alert in view."""
 
     kind: AlertKind
-    alert_id: str
+    alert_id: AlertId
 
 
 class Loss(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """An ``AgentObservationLost`` that was published and not yet resumed."""
+    """An `AgentObservationLost` that was published and not yet resumed."""
 
-    reason: str
-    since: Time
+    reason: LossReason
+    since: Annotated[Time, _about("When the agent was last observed. Clock: bridge.", "2026-11-23T09:29:48.120000Z")]
 
 
 class Delivered(msgspec.Struct, frozen=True, kw_only=True, gc=False, array_like=True):
-    """One of the injections last delivered, by which a repeated one is known."""
+    """One of the injections last delivered, by which a repeated one is known: `[source, injection_id]`."""
 
     source: str | None
     injection_id: str
 
 
-class AgentState(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """The latest picture of an agent and where the bridge stands with it; compacted by agent_id.
+class Books(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
+    """The bridge's own books, on which nobody may rely: they may change with each release."""
 
-    Readable by the release before and after: fields are only added, with a default; unknown ones are ignored.
-    Without ``stream_id`` the agent is not watched, and the state only accounts for its inbox entries.
-    """
-
-    version: int = 1
-    agent_id: str
-    stream_id: str | None = None
-    sequence: int = 0
-    labels: dict[str, str] = {}
-    asm_session_sid: Sid | None = None
-    voice_session_sid: Sid | None = None
-    observed_at: Time | None = None
-    status: Status | None = None
-    status_observed_at: Time | None = None
-    calls: list[CallInView] = []
+    status_observed_at: str | None = None
+    status_interrupted: bool = False
+    """Whether the agent was lost while it had its status: how long that lasts is not known then."""
+    call_digests: list[str] = []
+    """One for each call in view, in order: it differs if a field of the call does."""
     message_cursor: int = 0
     message_digests: list[str] = []
-    """Digests of the messages already told whose timestamp is the cursor."""
-    alert: Alert | None = None
-    lost: Loss | None = None
+    """Those of the messages already published whose timestamp is the cursor."""
+    topic_sequences: dict[str, int] = {}
     inbox_offset: int = -1
-    """The highest finished offset of this agent's entries..."""
+    """The highest finished offset of this agent's injections..."""
     inbox_open: list[int] = []
     """...and those below it that are not finished yet."""
     delivered: list[Delivered] = []
 
 
+class AgentState(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="type", tag=True):
+    """The latest picture of an agent, for a reader that joins late; compacted by agent_id.
+
+    A tombstone follows when the agent is no longer watched. Fields are only added, with a default. Without `stream_id`
+    the agent is not watched, and the state holds the bridge's books alone."""
+
+    version: Annotated[int, _about("Of this record's form.", 2)] = 2
+    agent_id: AgentId
+    stream_id: StreamId = None
+    sequence: Annotated[
+        int, _about("Of the last record of the stream: the picture holds after it. Go on with sequence + 1.", 17)
+    ] = 0
+    labels: Labels = {}
+    skills: Skills = []
+    asm_session_sid: SessionSid = None
+    voice_session_sid: VoiceSid = None
+    observed_at: Annotated[
+        Time | None, _about("When the picture last changed. Clock: bridge.", "2026-11-23T09:30:00.000250Z")
+    ] = None
+    status: Annotated[Status | None, _about("The latest status; null without a session.")] = None
+    status_group: Annotated[StatusGroup | None, _about("Its group; null without a session.", "talking")] = None
+    status_since: Annotated[
+        Time | None, _about("Since when the bridge sees its status_desc. Clock: bridge.", "2026-11-23T09:30:00.000250Z")
+    ] = None
+    calls: Annotated[list[CallInView], _about("The calls in view.")] = []
+    alert: Annotated[Alert | None, _about("The alert in view, if there is one.")] = None
+    lost: Annotated[Loss | None, _about("Why the agent is not observed; null if it is.")] = None
+    bridge: Books = Books()
+
+
 Published = (
     AgentWatchStarted
     | AgentWatchEnded
+    | AgentProfileChanged
     | AgentSessionStarted
     | AgentSessionEnded
     | AgentObservationLost
@@ -297,6 +601,7 @@ Published = (
     | AgentAlertRaised
     | AgentAlertCleared
     | ConversationEventDelivered
+    | ConversationChanged
     | InjectionCompleted
 )
 
@@ -304,6 +609,7 @@ TOPICS: dict[type[msgspec.Struct], str] = {
     AgentStatusChanged: "agent-status",
     AgentWatchStarted: "agent-status",
     AgentWatchEnded: "agent-status",
+    AgentProfileChanged: "agent-status",
     AgentSessionStarted: "agent-status",
     AgentSessionEnded: "agent-status",
     AgentObservationLost: "agent-status",
@@ -313,10 +619,12 @@ TOPICS: dict[type[msgspec.Struct], str] = {
     AgentAlertRaised: "agent-messages",
     AgentAlertCleared: "agent-messages",
     ConversationEventDelivered: "conversations",
+    ConversationChanged: "conversations",
     InjectionCompleted: "inject-outcomes",
     AgentState: "agent-state",
+    PartitionHeartbeat: "heartbeats",
 }
-"""Record type -> topic, without the prefix. The key is always agent_id."""
+"""Record type -> topic, without the prefix. The key is agent_id; that of a heartbeat is the partition's number."""
 
 
 def ce_type(cls: type[msgspec.Struct]) -> str:

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from asm_bridge_schemas import records
-from asm_bridge_schemas.records import AgentState, Status
+from asm_bridge_schemas.records import AgentState, Books, Status
 from bridge.agents.step import DeadLetter
 from bridge.kafka.encoding import Encoder
 from bridge.kafka.partitioner import partition_for
@@ -100,7 +100,7 @@ def state(told: list[Record]) -> Message:
         sequence=len(told),
         asm_session_sid=SID,
         status=msgspec.convert(own, Status),
-        message_cursor=5,
+        bridge=Books(message_cursor=5),
     )
     return Message("agent-state", HOME, 0, 0, AGENT.encode(), msgspec.json.encode(last), ())
 
@@ -296,7 +296,7 @@ BROKEN_FACTS: dict[str, Callable[[], dict[str, Any]]] = {
     "the state's sequence is 14": lambda: _stated(sequence=14),
     "the state's status is": lambda: _stated(status=None),
     "the state's asm_session_sid": lambda: _stated(asm_session_sid="4"),
-    "the state's message_cursor is 4": lambda: _stated(message_cursor=4),
+    "the state's message_cursor is 4": lambda: _stated(bridge={"message_cursor": 4}),
     "the state's calls is": lambda: _stated(calls=[{"list": "hqm", "call_sid": "1"}]),
     "never reached the service": lambda: {"taken": []},
     "reached the service 2 times": lambda: {"taken": [taken(), taken(1)]},

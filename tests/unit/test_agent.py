@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from asm_bridge_schemas import records
 from asm_bridge_schemas.commands import SessionEntry
-from asm_bridge_schemas.records import AgentState
+from asm_bridge_schemas.records import AgentProfileChanged, AgentState
 from bridge.agents.agent import Agent
 from bridge.agents.health import Unpollable
 from bridge.agents.request import PollRequest
@@ -68,7 +68,16 @@ def test_watching_begins_a_stream() -> None:
     assert (ended.stream_id, ended.sequence) == (started.stream_id, 2)
     assert ended.labels == {"site": "manila"}
     assert harness.watch()[0].stream_id != started.stream_id
-    assert harness.watch(labels={"site": "cebu"}) == []
+
+
+def test_an_edited_profile_is_published() -> None:
+    """AgentProfileChanged has the labels and skills from now on; an edit of anything else publishes nothing."""
+    harness = AgentHarness()
+    harness.watch(labels={"site": "manila"}, skills=["english"])
+    (changed,) = harness.watch(labels={"site": "cebu"}, skills=["english"])
+    assert (type(changed), changed.labels, changed.skills) == (AgentProfileChanged, {"site": "cebu"}, ["english"])
+    assert harness.watch(labels={"site": "cebu"}, skills=["english"], interval=2.0) == []
+    assert harness.watch(labels={"site": "cebu"}, skills=["english", "tagalog"])[0].skills == ["english", "tagalog"]
 
 
 def test_watching_again_after_a_restart_goes_on_with_the_stream() -> None:
@@ -629,7 +638,7 @@ class Conversation(RuleBasedStateMachine):
     @invariant()
     def the_state_tells_what_is_finished(self) -> None:
         state = self.harness.agent.state
-        emitted = [one for one in self.taken if one <= state.inbox_offset and one not in state.inbox_open]
+        emitted = [one for one in self.taken if one <= state.bridge.inbox_offset and one not in state.bridge.inbox_open]
         assert emitted == sorted(self.harness.finished)
         assert len(outcomes(self.harness)) == len(self.harness.finished)
         waiting = [one.offset for one in self.harness.agent.pending.injections]
@@ -676,7 +685,9 @@ class Handover(Conversation):
             if number == lag:
                 self.harness.now += 20
             state = self.harness.agent.state
-            assert one.offset > state.inbox_offset or one.offset in state.inbox_open, f"entry {one.offset} is forgotten"
+            assert one.offset > state.bridge.inbox_offset or one.offset in state.bridge.inbox_open, (
+                f"entry {one.offset} is forgotten"
+            )
             named = {"ce_id": one.injection_id} if one.identified else {}
             ttl = one.expires_at - one.received_at
             self.harness.take(injection(one.offset, one.received_at, ttl=ttl, possibly_processed=True, **named))

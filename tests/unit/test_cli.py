@@ -5,8 +5,11 @@ import logging
 import os
 import shlex
 import shutil
+import signal
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -225,6 +228,23 @@ def test_kafka_out_of_reach(capsys: pytest.CaptureFixture[str]) -> None:
     err = capsys.readouterr().err
     assert err.startswith("asm-bridge: Kafka cannot be reached at 127.0.0.1:1: check kafka.bootstrap_servers")
     assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_tail_stops_before_kafka_has_answered(number: signal.Signals) -> None:
+    """A signal ends `tail` at once and with 0, also while a Kafka that accepts connections does not answer."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        servers = f"127.0.0.1:{silent.getsockname()[1]}"
+        environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+        command = [sys.executable, "-m", "bridge", "tail", "--kafka.bootstrap_servers", servers]
+        with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE) as process:
+            silent.settimeout(30)
+            connection, _ = silent.accept()
+            with connection:
+                begin = time.monotonic()
+                process.send_signal(number)
+                assert process.communicate(timeout=30)[1] == b""
+                assert (process.returncode, time.monotonic() - begin < 5) == (0, True)
 
 
 @pytest.mark.parametrize("event", ["", "{}", "[", '{"pause_event": {}, "resume_event": {}}', '{"frob_event": {}}'])

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 from typing import Any, Literal
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 import msgspec
 import pytest
@@ -10,8 +10,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asm_bridge_schemas import records
-from asm_bridge_schemas.records import AgentState, Alert, CallInView, Delivered, Loss, Published, Status
+from asm_bridge_schemas.records import (
+    AgentState,
+    Alert,
+    Books,
+    CallInView,
+    Delivered,
+    Loss,
+    PartitionHeartbeat,
+    Published,
+    Status,
+)
 from bridge.agents.step import DeadLetter, Step
+from bridge.clock import seconds
 from bridge.kafka.encoding import Encoder, Outgoing, read_state
 from bridge.record_id import RecordId
 from tests.support.strategies import EPOCH
@@ -36,6 +47,8 @@ FIELDS: dict[type[Published], dict[str, Any]] = {
         "injection_id": "i",
         "delivered_at": "2026-11-23T09:30:00Z",
     },
+    records.AgentProfileChanged: {"labels": {}, "skills": ["english"]},
+    records.ConversationChanged: {"change": "left", "conversation_sid": "1", "changed": [], "conversation": None},
     records.InjectionCompleted: OUTCOME
     | {"received_at": "2026-11-23T09:30:00Z", "completed_at": "2026-11-23T09:30:00Z"},
 }
@@ -66,7 +79,8 @@ def headers(message: Outgoing) -> dict[str, str]:
 
 
 def test_every_type_is_tried() -> None:
-    assert set(FIELDS) | {AgentState} == set(records.TOPICS)
+    """No record is left out here."""
+    assert set(FIELDS) | {AgentState, PartitionHeartbeat} == set(records.TOPICS)
 
 
 @pytest.mark.parametrize("cls", FIELDS, ids=lambda cls: str(cls.__name__))
@@ -133,15 +147,18 @@ STATE = AgentState(
     voice_session_sid="8",
     observed_at="2026-11-23T09:30:00Z",
     status=Status(status_desc="READY", transfer_members=[records.TransferMember(outbound_id="x")]),
-    status_observed_at="2026-11-23T09:30:00Z",
-    calls=[CallInView(list="hqm", call_sid="1", digest="d")],
-    message_cursor=4,
-    message_digests=["m"],
+    calls=[CallInView(list="hqm", call_sid="1")],
     alert=Alert(kind="backoffice_message", alert_id="a"),
     lost=Loss(reason="unreachable", since="2026-11-23T09:30:00Z"),
-    inbox_offset=12,
-    inbox_open=[3, 7],
-    delivered=[Delivered(source=None, injection_id="i"), Delivered(source="/crm", injection_id="j")],
+    bridge=Books(
+        status_observed_at="2026-11-23T09:30:00Z",
+        call_digests=["d"],
+        message_cursor=4,
+        message_digests=["m"],
+        inbox_offset=12,
+        inbox_open=[3, 7],
+        delivered=[Delivered(source=None, injection_id="i"), Delivered(source="/crm", injection_id="j")],
+    ),
 )
 
 KEY = STATE.agent_id.encode()
@@ -187,7 +204,7 @@ def test_a_newer_releases_state_is_read(pack: Any) -> None:
     """Unknown fields are ignored, at any depth; those of the arrays come last."""
     newer = deepened(msgspec.to_builtins(STATE))
     newer["labels"].pop("newer_field")
-    newer["delivered"] = [[*one, "newer"] for one in newer["delivered"]]
+    newer["bridge"]["delivered"] = [[*one, "newer"] for one in newer["bridge"]["delivered"]]
     content_type = b"application/json" if pack is msgspec.json else b"application/msgpack"
     assert read_state(KEY, pack.encode(newer), (("content-type", content_type),)) == STATE
 
@@ -242,3 +259,52 @@ def test_a_dead_letter_with_neither_key_nor_value_can_be_written() -> None:
     message = encoder().dead_letter(letter)
     assert (message.key, message.value) == (None, b"")
     assert encoder().dead_letter(msgspec.structs.replace(letter, key=b"agent-7")).value is None
+
+
+def test_a_state_is_a_cloud_event() -> None:
+    """Its id differs from that of the stream's record with the same sequence; a tombstone has no headers."""
+    message = encoder().state(STATE.agent_id, STATE)
+    found = headers(message)
+    assert found["ce_type"] == "com.tcn.asm.agent_state.v1"
+    assert (found["ce_id"], found["ce_time"]) == ("state:s:9", STATE.observed_at)
+    assert found["ce_source"] == f"/asm/agents/{quote(STATE.agent_id)}"
+    assert encoder().state(STATE.agent_id, None).headers == []
+
+
+def test_a_heartbeat_has_its_partition_as_its_key() -> None:
+    """Key and subject are the number of the partition; the Kafka timestamp is observed_until."""
+    until = "2026-11-23T09:30:00.000250Z"
+    heartbeat = PartitionHeartbeat(partition=3, observed_until=until, agents=2, in_session=1, lost=0, instance="host:1")
+    message = encoder().heartbeat(heartbeat)
+    assert (message.topic, message.key) == ("heartbeats", b"3")
+    assert headers(message)["ce_source"] == "/asm/partitions/3"
+    assert message.timestamp == round(seconds(until) * 1000)
+
+
+def test_a_source_goes_before_the_path() -> None:
+    """records.source tells organisations apart in ce_source."""
+    message = Encoder("json", "asm.inject", "/acme/eu").record(record(records.AgentWatchStarted))
+    assert headers(message)["ce_source"] == "/acme/eu/asm/agents/agent-7"
+
+
+@pytest.mark.parametrize("pack", [msgspec.json, msgspec.msgpack])
+def test_a_state_of_version_1_is_read(pack: Any) -> None:
+    """The books stood among the other fields: cursor, offsets and delivered injections are taken over."""
+    old = {
+        "version": 1,
+        "agent_id": "a",
+        "stream_id": "s",
+        "status": {"status_desc": "READY"},
+        "calls": [{"list": "hqm", "call_sid": "1", "digest": "d"}],
+        "message_cursor": 4,
+        "inbox_offset": 12,
+        "inbox_open": [3],
+        "delivered": [[None, "i"]],
+    }
+    content_type = b"application/json" if pack is msgspec.json else b"application/msgpack"
+    state = read_state(b"a", pack.encode(old), (("content-type", content_type),))
+    books = state.bridge
+    assert (state.version, state.status_group, state.calls) == (2, "available", [CallInView(list="hqm", call_sid="1")])
+    assert (books.message_cursor, books.inbox_offset, books.inbox_open) == (4, 12, [3])
+    assert books.delivered == [Delivered(source=None, injection_id="i")]
+    assert len(books.call_digests) == 1

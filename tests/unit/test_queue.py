@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from asm_bridge_schemas import records
-from asm_bridge_schemas.records import AgentState, InjectionCompleted
+from asm_bridge_schemas.records import AgentState, Books, InjectionCompleted
 from bridge.agents.injection import MAX_BYTES, Injection, read_injection
 from bridge.agents.queue import REMEMBERED
 from tests.support.queue_harness import QueueHarness, offsets
@@ -213,22 +213,28 @@ def test_what_is_too_large_is_a_dead_letter_without_its_value() -> None:
     assert queue.step.dead_letters[0].value is None
 
 
+def inbox(queue: QueueHarness) -> tuple[int, list[int]]:
+    """What the books say of the inbox."""
+    return queue.step.state.bridge.inbox_offset, queue.step.state.bridge.inbox_open
+
+
 def test_the_state_accounts_for_each_entry() -> None:
     """inbox_offset and inbox_open tell which offsets are finished."""
     queue = QueueHarness().inject(3, 5, 8)
-    assert (queue.step.state.inbox_offset, queue.step.state.inbox_open) == (-1, [])
+    assert inbox(queue) == (-1, [])
     queue.pending.delivered(queue.step, queue.take()[1:2], "7", 200)
-    assert (queue.step.state.inbox_offset, queue.step.state.inbox_open) == (5, [3])
+    assert inbox(queue) == (5, [3])
     queue.deliver()
-    assert (queue.step.state.inbox_offset, queue.step.state.inbox_open) == (8, [])
+    assert inbox(queue) == (8, [])
 
 
 def test_the_next_owner_forgets_no_open_entry() -> None:
     """Entries 3 and 7 are open when a process dies; the next one finishes 3 before it has read 7: 7 stays open."""
-    queue = QueueHarness(AgentState(agent_id="agent-7", stream_id="s", inbox_offset=10, inbox_open=[3, 7])).at(TTL)
+    books = Books(inbox_offset=10, inbox_open=[3, 7])
+    queue = QueueHarness(AgentState(agent_id="agent-7", stream_id="s", bridge=books)).at(TTL)
     queue.add(injection(3, EPOCH))
     assert queue.outcomes == {3: "expired"}
-    assert (queue.step.state.inbox_offset, queue.step.state.inbox_open) == (10, [7])
+    assert inbox(queue) == (10, [7])
 
 
 def test_an_unwatched_agents_outcome_belongs_to_no_stream() -> None:

@@ -80,9 +80,10 @@ def test_defaults_are_protobufs() -> None:
 
 
 def test_committed_schemas_are_those_of_the_code(tmp_path: Path) -> None:
-    """schemas/json is what ``python -m asm_bridge_schemas.export`` writes; run it into schemas/json if this fails."""
+    """schemas/json and schemas/asyncapi.json are what the code generates: run `make schemas` if this fails."""
     files = {path.name: path.read_text(encoding="utf-8") for path in export(tmp_path / "new")}
-    assert files == {path.name: path.read_text(encoding="utf-8") for path in COMMITTED.iterdir()}
+    committed = [*COMMITTED.iterdir(), COMMITTED.parent / "asyncapi.json"]
+    assert files == {path.name: path.read_text(encoding="utf-8") for path in committed}
 
 
 def test_schemas_are_exported_by_command(tmp_path: Path) -> None:
@@ -90,8 +91,9 @@ def test_schemas_are_exported_by_command(tmp_path: Path) -> None:
     subprocess.run(
         [sys.executable, "-m", "asm_bridge_schemas.export", str(tmp_path)], check=True, cwd=COMMITTED.parents[1]
     )
-    names = {cls.__name__ for cls in records.TOPICS} | {"SessionEntry", "Event"}
-    assert {path.stem for path in tmp_path.iterdir()} == names
+    names = {cls.__name__ for cls in records.TOPICS} | {"SessionEntry", "Event", "CanonicalEvent", "Published"}
+    topics = set(records.TOPICS.values())
+    assert {path.stem for path in tmp_path.iterdir()} == names | topics | {"asyncapi", "status-groups"}
 
 
 @pytest.mark.parametrize("name", SCHEMAS)
@@ -147,16 +149,30 @@ FILLED: dict[str, Any] = {
     "received_at": "2024-05-01T12:00:00Z",
     "completed_at": "2024-05-01T12:00:00Z",
     "status": records.Status(),
-    "calls": [records.CallInView(list="hqm", call_sid="1", digest="d")],
+    "calls": [records.CallInView(list="hqm", call_sid="1")],
     "alert": records.Alert(kind="directed_call_ringing", alert_id="a"),
+    "partition": 3,
+    "observed_until": "2024-05-01T12:00:00Z",
+    "agents": 2,
+    "in_session": 1,
+    "instance": "host:1",
+    "conversation": {"conversation_sid": "1"},
     "lost": records.Loss(reason="unreachable", since="2024-05-01T12:00:00Z"),
     "delivered": [records.Delivered(source=None, injection_id="0/1")],
 }
 OWN: dict[str, dict[str, Any]] = {
+    "AgentWatchStarted": {"reason": "registered"},
+    "AgentWatchEnded": {"reason": "unregistered"},
+    "AgentObservationLost": {"reason": "unreachable"},
+    "AgentObservationResumed": {"reason": "unreachable"},
+    "InjectionCompleted": {"reason": "refused"},
+    "AgentSessionStarted": {"reason": None},
+    "PartitionHeartbeat": {"lost": 0},
     "AgentSessionEnded": {"reason": "replaced"},
     "AgentStatusChanged": {"status": 2},
     "QueuedCallChanged": {"reason": None},
     "ConversationEventDelivered": {"kind": "pause_event"},
+    "ConversationChanged": {"conversation_sid": "1"},
     "AgentAlertRaised": {"caller_sid": records.CallerRef()},
     "AgentAlertCleared": {"caller_sid": None},
 }
@@ -169,11 +185,12 @@ def sample(cls: type[msgspec.Struct]) -> msgspec.Struct:
 
 @pytest.mark.parametrize("cls", records.TOPICS, ids=lambda cls: cls.__name__)
 def test_a_record_fits_its_schema(cls: type[msgspec.Struct]) -> None:
-    """What is published validates, and is the same record when read back; without its agent_id it is none."""
+    """What is published validates, and is the same when read back; without any of its fields it does not validate."""
     body = msgspec.json.encode(sample(cls))
     assert msgspec.json.decode(body, type=cls) == sample(cls)
     validator(cls.__name__).validate(json.loads(body))
-    assert not validator(cls.__name__).is_valid({k: v for k, v in json.loads(body).items() if k != "agent_id"})
+    for name in json.loads(body):
+        assert not validator(cls.__name__).is_valid({k: v for k, v in json.loads(body).items() if k != name})
 
 
 @pytest.mark.parametrize("cls", get_args(records.Published), ids=lambda cls: cls.__name__)

@@ -103,6 +103,19 @@ def _block(target: Target, headers: tuple[tuple[str, str], ...]) -> bytes:
     return block
 
 
+class BodyBudget:
+    """Bytes of unfinished bodies, ``used`` by all connections that share it.
+
+    A response over the ``limit`` fails: without it, each request under way could hold ``MAX_BODY``.
+    """
+
+    __slots__ = ("limit", "used")
+
+    def __init__(self, limit: int = 16 * MAX_BODY) -> None:
+        self.limit = limit
+        self.used = 0
+
+
 class Exchange:
     """One sending of a request, until ``deadline`` (monotonic seconds).
 

@@ -65,7 +65,7 @@ def states(facts: Facts) -> Iterator[str]:
 def _state_of(state: Record, last: Record, view: View) -> Iterator[str]:
     calls = sorted((call["list"], call["call_sid"]) for call in state.get("calls", ()))
     alert = state.get("alert")
-    status = state.get("status")
+    status, books = state.get("status"), state.get("bridge", {})
     pairs: dict[str, tuple[Any, Any]] = {
         "stream_id": (state.get("stream_id"), last["stream_id"]),
         "sequence": (state.get("sequence"), last["sequence"]),
@@ -73,7 +73,10 @@ def _state_of(state: Record, last: Record, view: View) -> Iterator[str]:
         "status": (status, view.status and {name: view.status[name] for name in STATUS_FIELDS}),
         "calls": (calls, sorted(view.calls)),
         "alert": (alert and (alert["kind"], alert["alert_id"]), view.alert),
-        "message_cursor": (state.get("message_cursor"), view.messages[-1][0] if view.messages else 0),
+        "message_cursor": (
+            books.get("message_cursor", 0),
+            view.messages[-1][0] if view.messages else 0,
+        ),
     }
     for name, (found, expected) in pairs.items():
         if found != expected:

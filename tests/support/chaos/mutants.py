@@ -60,7 +60,7 @@ def producer_per_process() -> None:
 
 def inbox_offset_ignored() -> None:
     """What the state says of finished entries is not looked at: they are handled again when read again."""
-    known = "if entry.offset <= state.inbox_offset and entry.offset not in state.inbox_open:"
+    known = "if injection.offset <= state.bridge.inbox_offset and injection.offset not in state.bridge.inbox_open:"
     rewritten(PartitionAgents, "_take", (known, "if False:"))
 
 
