@@ -34,7 +34,7 @@ async def behind(
     """A bridge that polls all agents through such a gateway."""
     if kind.path() is None:
         pytest.skip(f"{kind.program} is not on this machine: {kind.install}")
-    arguments = ("--sessions", str(AGENTS), "--change-rate", "0.5", "--latency", "10")
+    arguments = ("--sessions", str(AGENTS), "--change-rate", "0.5", "--latency", "10", "--no-logouts")
     async with simulated(directory, *arguments) as sim:
         with placed(kind, directory, authority, sim.base_url, LIMITS.get(kind, Limits(idle=1))) as gateway:
             await gateway.start()

@@ -41,7 +41,8 @@ class Bench:
         assert life.session is not None
         headers = {"authorization": f"Bearer {token_of(f'agent-{number}')}", "content-type": "application/json"}
         body = json.dumps({"asm_session_sid": str(life.session.asm_sid), **fields}).encode()
-        return PreparedRequest(Target.of(httpx.URL(self.gateway.url + BASE + "getstatus")), headers, body)
+        target = Target.of(httpx.URL(self.gateway.url + BASE + "getstatus"))
+        return PreparedRequest(target, headers, body, repeatable="events" not in fields)
 
     async def poll(self, number: int, **fields: Any) -> Response | Failure:
         result = await fetch(self.pool, self.request(number, **fields))

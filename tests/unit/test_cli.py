@@ -264,11 +264,13 @@ def test_a_literal_token_is_refused_unseen(capsys: pytest.CaptureFixture[str]) -
 
 
 def test_schemas_are_exported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """`schemas export DIR` writes JSON Schemas into a directory that it makes."""
+    """`schemas export DIR` writes JSON Schemas and the AsyncAPI document into a directory that it makes."""
     assert code("schemas", "export", str(tmp_path / "new")) == 0
-    files = list((tmp_path / "new").iterdir())
-    assert f"{len(files)} schemas written" in capsys.readouterr().out
-    assert all(json.loads(file.read_text())["$schema"].endswith("2020-12/schema") for file in files)
+    files = {file.name: json.loads(file.read_text()) for file in (tmp_path / "new").iterdir()}
+    assert f"{len(files)} files written" in capsys.readouterr().out
+    assert files.pop("asyncapi.json")["asyncapi"].startswith("3.")
+    assert files.pop("status-groups.json")
+    assert all(schema["$schema"].endswith("2020-12/schema") for schema in files.values())
 
 
 texts = st.text(max_size=20)
