@@ -118,7 +118,7 @@ class Metrics:
         Info("asm_bridge_build", "Version of the bridge", registry=registry).info({"version": VERSION})
         ProcessCollector(namespace="asm_bridge", registry=registry)
         self.observations: deque[Observation] = deque(maxlen=_KEPT_OBSERVATIONS)
-        """Agents lost and resumed; whoever shows them takes them out (``bridge.ops.monitor``, once a second)."""
+        """Agents lost and resumed; ``bridge.ops.monitor`` takes them out once a second."""
 
     @property
     def sampled(self) -> list[Collector]:

@@ -214,7 +214,7 @@ async def test_what_nobody_asked_for_ends_the_connection() -> None:
 
 async def test_an_endless_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory is bounded whatever the service sends."""
-    monkeypatch.setattr("bridge.asm.http.http1.MAX_BODY", 100_000)
+    monkeypatch.setattr("bridge.asm.http.http1_protocol.MAX_BODY", 100_000)
     answer = b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 300_000
     async with service(lambda peer, _: peer.write(answer)) as serving:
         assert "longer than 100000 bytes" in (await serving.error()).text

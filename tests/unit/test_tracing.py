@@ -104,7 +104,7 @@ def test_a_tracestate_too_long_is_left_out() -> None:
 )
 def test_the_environment_decides(environ: dict[str, str], expected: list[str]) -> None:
     """OpenTelemetry's own variables turn traces on; without them there are none."""
-    assert tracing.wanted(environ) == expected
+    assert tracing.requested_exporters(environ) == expected
 
 
 def test_nothing_of_opentelemetry_is_imported_unless_wanted() -> None:
