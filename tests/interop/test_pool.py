@@ -17,7 +17,7 @@ from bridge.asm.transport import build_transport, fetch
 from bridge.settings import AsmSettings
 from bridge.testing.simulator import Fault, Options, Simulator, serve, token_of
 from bridge.testing.simulator.gateway import BASE
-from tests.support.gateways import GATEWAYS, Gateway, Limits, placed
+from tests.support.gateways import GATEWAYS, Gateway, HAProxy, Limits, placed
 
 LINES = 24
 pytestmark = pytest.mark.timeout(120)
@@ -229,9 +229,12 @@ async def test_a_service_behind_that_cuts_is_not_the_gateways_end(
 
 
 async def test_what_the_service_took_is_not_called_unsent(
-    kind: type[Gateway], tmp_path: Path, authority: Path, http2: bool
+    kind: type[Gateway], tmp_path: Path, authority: Path, http2: bool, request: pytest.FixtureRequest
 ) -> None:
     """Where the service takes an event and cuts the connection, it arrives once, whatever the gateway says of it."""
+    if kind is HAProxy and http2:
+        reason = "HAProxy says REFUSED_STREAM, not processed, of requests that it has passed on (RFC 9113, section 8.7)"
+        request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
     async with bench(kind, tmp_path, authority, Limits(), http2, faults={"cut_after": Fault(probability=0.5)}) as the:
         results: dict[str, Response | Failure] = {}
 
