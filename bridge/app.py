@@ -4,16 +4,12 @@ import asyncio
 import contextlib
 import gc
 import signal
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable
 from typing import Any
 
 import structlog
 
-from asm_bridge_schemas.commands import SessionEntry
 from asm_bridge_schemas.protojson import report_unreadable_to
-from asm_bridge_schemas.records import AgentState
-from bridge.agents.injection import Message
 from bridge.asm.circuit_breaker import CircuitBreaker
 from bridge.asm.client import AsmClient
 from bridge.asm.tokens import Tokens
@@ -22,32 +18,24 @@ from bridge.backoff import Backoff
 from bridge.clock import Clock
 from bridge.kafka.clients import Clients
 from bridge.kafka.encoding import Encoder
-from bridge.kafka.errors import KafkaError, NoTransactionsError
-from bridge.kafka.group import ConsumerGroupMember
-from bridge.kafka.partitioner import partition_for
-from bridge.kafka.reading import open_reader
-from bridge.kafka.topics import ensure_topics
+from bridge.kafka.preflight import Preflight, UnsuitableKafkaError
 from bridge.ops.http import listen
+from bridge.ops.readiness import Readiness
 from bridge.ops.server import serve
 from bridge.ops.snapshot import Snapshot
-from bridge.partitions.journal import Journal
-from bridge.partitions.owner import PartitionOwner
-from bridge.partitions.watcher import PartitionAgents, Policy
+from bridge.partitions.assignment import Assignment
+from bridge.partitions.owner import Shared
+from bridge.partitions.watcher import Policy
 from bridge.polling.poller import Poller
-from bridge.registry.file import SessionsFileError, changes, read_sessions_file
+from bridge.registry.file import SessionsFileError, read_sessions_file
+from bridge.registry.follower import RegistryFollower
 from bridge.registry.registry import InvalidEntry, Registry
-from bridge.registry.topic import write_registry
-from bridge.settings import Settings
+from bridge.settings import KafkaSettings, Settings, TopicsSettings
 from bridge.signals import stop_on_signals
 from bridge.telemetry import tracing
-from bridge.telemetry.logs import RepeatFilter
-from bridge.telemetry.metrics import METRICS
 from bridge.telemetry.unreadable import UnreadableFields
 
 log = structlog.get_logger()
-
-_REVOKE_SHARE = 0.6
-"""Of the session time-out, how much may go into coming to rest before a rebalance goes on without it."""
 
 
 def run(settings: Settings) -> int:
@@ -80,68 +68,62 @@ class StartError(Exception):
 
 
 class Bridge:
-    """One process of the bridge: a member of the group, with a worker for each partition that it owns."""
+    """One process of the bridge. Raises ``SessionsFileError`` for a wrong ``sessions_file``."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        kafka, asm = settings.kafka, settings.asm
-        self._clients = Clients(
-            connection=kafka.client_arguments(),
-            group_id=kafka.group_id,
-            topic=settings.topics.name,
-            exactly_once=kafka.delivery == "exactly_once",
-            compression=kafka.compression_type,
-            session_timeout=kafka.session_timeout,
-            group_instance_id=kafka.group_instance_id,
-        )
-        self._encoder = Encoder(settings.records.encoding, settings.topics.name("inject"))
-        backoff = Backoff()
-        self._client = AsmClient(build_transport(asm), asm.base_url)
+        kafka, asm, backoff = settings.kafka, settings.asm, Backoff()
+        clients = _clients(kafka, settings.topics)
+        self._client = AsmClient(build_transport(asm), asm.base_url, asm.max_retry_after)
         report_unreadable_to(UnreadableFields())
         self._tokens = Tokens(settings.secrets_dir, asm.token.get_secret_value() if asm.token else None)
-        self._host = CircuitBreaker(backoff)
-        self._poller = Poller(self._client, self._tokens, self._host, asm.rate_limit, self._holds)
-        interval, clock = settings.poll.interval, Clock().now
-        self._policy = Policy(interval=interval, injection=settings.injection, backoff=backoff, clock=clock)
-        self._registry = Registry(self._changed, self._refused)
-        self._registry_read = asyncio.Event()
-        self._sessions: dict[str, SessionEntry] | None = None
-        self._hindrance: str | None = None
-        self._group: ConsumerGroupMember | None = None
-        self._draining = False
-        self._workers: dict[int, tuple[PartitionOwner, asyncio.Task[None]]] = {}
-        self._tasks: asyncio.TaskGroup
+        self._circuit = CircuitBreaker(backoff)
+        self._registry = Registry(self._on_entry, self._on_invalid_entry)
+        self._poller = Poller(self._client, self._tokens, self._circuit, asm.rate_limit, self._is_current)
+        self._assignment = Assignment(
+            Shared(
+                partitions=settings.topics.partitions,
+                commit_interval=kafka.commit_interval,
+                clients=clients,
+                encoder=Encoder(settings.records.encoding, settings.topics.name("inject")),
+                registry=self._registry,
+                reschedule=self._poller.update,
+                policy=Policy(settings.poll.interval, settings.injection, backoff, Clock().now),
+            )
+        )
+        self._preflight = Preflight(clients, settings.topics)
+        sessions = None if settings.sessions_file is None else read_sessions_file(settings.sessions_file)
+        self._follower = RegistryFollower(self._registry, clients, kafka, sessions)
+        self.readiness = Readiness(self._preflight, self._follower, self._assignment)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until ``stop``; then polls under way end, their steps are committed, and the partitions are handed over.
 
-        Raises ``StartError``, and ``SessionsFileError`` before anything else is done.
+        Raises ``StartError``.
         """
-        path = self._settings.sessions_file
-        self._sessions = None if path is None else read_sessions_file(path)
-        async with self._served():
-            await _until(stop, self._prepare())
+        async with contextlib.aclosing(self._client), self._serving():
+            try:
+                await _until(stop, self._preflight.run())
+            except UnsuitableKafkaError as error:
+                raise StartError(str(error)) from error
             if not stop.is_set():
                 await self._work(stop)
-        await self._client.aclose()
         log.info("run.stopped")
 
     async def _work(self, stop: asyncio.Event) -> None:
         async with asyncio.TaskGroup() as tasks:
-            self._tasks = tasks
-            parts = (self._follow_registry(), self._poller.run(), self._tell_readiness())
+            parts = (self._follower.run(), self._poller.run(), self.readiness.log_changes())
             running = [tasks.create_task(part) for part in parts]
-            await _until(stop, self._registry_read.wait())
+            await _until(stop, self._follower.whole.wait())
             if not stop.is_set():
-                running.append(tasks.create_task(self._take_part(stop)))
+                running.append(tasks.create_task(self._assignment.run()))
             await stop.wait()
-            log.info("run.draining", partitions=len(self._workers))
-            await self._drain()
+            await self._assignment.drain(self._settings.drain_timeout)
             for task in running:
                 task.cancel()
 
     @contextlib.asynccontextmanager
-    async def _served(self) -> AsyncIterator[None]:
+    async def _serving(self) -> AsyncIterator[None]:
         ops = self._settings.ops
         try:
             listener = listen(ops.host, ops.port)
@@ -153,220 +135,41 @@ class Bridge:
             log.info("ops.listening", address=ops.listen)
             yield
 
-    async def _prepare(self) -> None:
-        """See to Kafka and the topics; a Kafka that does not answer is waited for."""
-        while True:
-            try:
-                await self._prepare_once()
-            except (KafkaError, OSError, TimeoutError) as error:
-                METRICS.kafka_errors.labels("start").inc()
-                text = str(error) or type(error).__name__
-                if text != self._hindrance:
-                    log.warning("kafka.awaited", error=error)
-                self._hindrance = text
-                await asyncio.sleep(2)
-            else:
-                self._hindrance = None
-                return
-
-    async def _prepare_once(self) -> None:
-        settings = self._settings
-        results = await ensure_topics(self._clients.connection, settings.topics, create=settings.topics.create)
-        if problems := [f"{result.name} {problem}" for result in results for problem in result.problems]:
-            raise StartError("; ".join(problems))
-        if self._clients.exactly_once:
-            await self._try_transactions()
-        else:
-            note = "at_least_once: one process only; after a crash an agent's last step may appear again"
-            log.warning("delivery.limited", note=note)
-
-    async def _try_transactions(self) -> None:
-        try:
-            await self._clients.close(await self._clients.start_producer("check"))
-        except NoTransactionsError as error:
-            text = "the broker has no transactions, which kafka.delivery exactly_once needs: set it to at_least_once"
-            raise StartError(text) from error
-
-    def not_ready(self) -> str | None:
-        """Why this process does not do its work now; None if it does."""
-        if self._hindrance is not None:
-            return self._hindrance
-        if not self._registry_read.is_set():
-            return "the registry has not been read yet: is Kafka reachable?"
-        if self._group is None or not self._group.is_member:
-            return "not a member of the consumer group yet, or partitions are being dealt out anew"
-        if not self._group.is_current():
-            return "Kafka has not answered a heartbeat within the session time-out"
-        if not self._workers:
-            return "owns no partition: there are more processes than partitions"
-        waiting = sorted(number for number, (worker, _) in self._workers.items() if not worker.ready)
-        return f"partitions are being opened, or cannot commit: {waiting}" if waiting else None
-
     def snapshot(self) -> Snapshot:
-        """What this process is doing, for the page and ``status``."""
+        """What this process is doing, for the endpoints."""
         return Snapshot(
-            not_ready=self.not_ready(),
-            group_id=self._clients.group_id,
-            owned={number: worker for number, (worker, _) in self._workers.items()},
+            not_ready=self.readiness.reason(),
+            group_id=self._settings.kafka.group_id,
+            owned=self._assignment.owners,
             partitions_total=self._settings.topics.partitions,
             registered=len(self._registry),
             refused=len(self._registry.invalid_entries()),
-            host_down=self._host.is_open,
+            service_down=self._circuit.is_down,
             token_reloads=self._tokens.reloads,
         )
 
-    # -- parts that run all along
+    # -- what the registry and the poller ask of the assignment, which is built after them
 
-    async def _tell_readiness(self) -> None:
-        """A line in the log whenever readiness changes."""
-        told: str | None = ""
-        while True:
-            reason = self.not_ready()
-            if reason != told:
-                if reason is None:
-                    log.info("run.ready")
-                else:  # of a process that has just begun nothing else is to be expected
-                    (log.warning if told is None else log.info)("run.not_ready", reason=reason)
-                told = reason
-            await asyncio.sleep(1)
+    def _on_entry(self, agent_id: str) -> None:
+        self._assignment.sync(agent_id)
 
-    async def _follow_registry(self) -> None:
-        """Read the registry, and go on reading; an outage of Kafka is waited out.
+    def _on_invalid_entry(self, entry: InvalidEntry) -> None:
+        self._assignment.dead_letter(entry)
 
-        It counts as read once it has the entries of the sessions file.
-        """
-        topic = self._clients.topic("sessions")
-        read = written = -1
-        failures = RepeatFilter()
-        while True:
-            try:
-                async with open_reader(self._clients.connection, [(topic, 0)]) as reader:
-                    while True:
-                        if reader.at_end and read >= written and not self._registry_read.is_set():
-                            written = await self._register()
-                            if read >= written:
-                                self._registry_read.set()
-                                log.info("registry.read", agents=len(self._registry))
-                        for message in await reader.fetch():
-                            if message.offset > read:
-                                self._registry.read(message)
-                                read = message.offset
-            except (KafkaError, OSError, TimeoutError) as error:
-                METRICS.kafka_errors.labels("registry").inc()
-                if failures.is_new(error):
-                    log.warning("registry.read_failed", error=error)
-                await asyncio.sleep(1)
+    def _is_current(self) -> bool:
+        return self._assignment.is_current()
 
-    async def _register(self) -> int:
-        """Write what the registry lacks of the sessions file, once; returns the last offset written, -1 if it lacks
-        nothing."""
-        wanted, written = self._sessions, -1
-        if wanted is not None:
-            if changed := changes(self._registry.entries(), wanted):
-                written = await write_registry(self._settings.kafka, self._clients.topic("sessions"), changed)
-            self._sessions = None
-            log.info("sessions_file.registered", agents=len(wanted), changed=len(changed))
-        return written
 
-    async def _take_part(self, stop: asyncio.Event) -> None:
-        """Be a member of the group; one that Kafka throws out for good joins anew."""
-        failures = RepeatFilter()
-        while not stop.is_set():
-            group = self._group = ConsumerGroupMember(self._clients, self._revoke, self._assign, self._deliver)
-            try:
-                await group.start()
-                await group.run()
-            except (KafkaError, OSError, TimeoutError) as error:
-                METRICS.kafka_errors.labels("group").inc()
-                if failures.is_new(error):
-                    log.warning("group.left", group=self._clients.group_id, error=error)
-                await self._end(list(self._workers))
-                await group.stop()
-                await asyncio.sleep(1)
-
-    async def _drain(self) -> None:
-        self._draining = True
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._settings.drain_timeout):
-                await asyncio.gather(*(worker.suspend() for worker, _ in self._workers.values()))
-        await self._end(list(self._workers))
-        if self._group is not None:
-            await self._group.stop()
-
-    # -- what the group tells
-
-    async def _revoke(self) -> None:
-        """Come to rest, in the time there is; a partition that does not is taken over as if its owner had died."""
-        workers = [asyncio.ensure_future(worker.suspend()) for worker, _ in self._workers.values()]
-        if workers:
-            await asyncio.wait(workers, timeout=self._settings.kafka.session_timeout * _REVOKE_SHARE)
-
-    def _assign(self, partitions: set[int], kept: bool) -> None:
-        if self._draining:  # a rebalance that was under way: nobody would end these workers
-            return
-        gone = [
-            number
-            for number, (worker, _) in self._workers.items()
-            if number not in partitions or not (kept and worker.resume())
-        ]
-        for number in gone:
-            self._workers.pop(number)[1].cancel()
-        for number in partitions - self._workers.keys():
-            worker = self._worker(number)
-            self._workers[number] = worker, self._tasks.create_task(worker.run())
-        log.info("partitions.assigned", partitions=sorted(partitions), kept=len(partitions) if kept else 0)
-
-    def _deliver(self, number: int, messages: Sequence[Message]) -> None:
-        if number in self._workers:
-            self._workers[number][0].deliver(messages)
-
-    def _worker(self, number: int) -> PartitionOwner:
-        assert self._group is not None
-        group = self._group
-        count = self._settings.topics.partitions
-
-        def partition(committed: Callable[[str, AgentState | None], None]) -> Journal:
-            return Journal(number, self._clients, self._encoder, group.commit, committed)
-
-        def agents(partition: Journal) -> PartitionAgents:
-            return PartitionAgents(partition, count, self._registry, self._poller.update, self._policy)
-
-        return PartitionOwner(number, group, partition, agents, self._gathering)
-
-    def _gathering(self, since: float) -> float:
-        """Seconds until steps are committed that are gathered since then (monotonic).
-
-        Where all partitions share a producer they commit at the same time: it is one request for all.
-        """
-        interval, at = self._settings.kafka.commit_interval, time.monotonic()
-        return since + interval - at if self._clients.exactly_once else interval - at % interval
-
-    # -- what the registry tells
-
-    def _changed(self, agent_id: str) -> None:
-        for agents in self._owned(agent_id):
-            agents.sync(agent_id)
-
-    def _refused(self, bad: InvalidEntry) -> None:
-        for agents in self._owned(bad.key):
-            agents.dead_letter(bad)
-
-    def _owned(self, key: str | bytes) -> Iterator[PartitionAgents]:
-        """The agents that ``key`` belongs to, if they are ours and in memory."""
-        if not self._workers:
-            return
-        owned = self._workers.get(partition_for(key, self._settings.topics.partitions))
-        if owned is not None and owned[0].agents is not None:
-            yield owned[0].agents
-
-    async def _end(self, numbers: list[int]) -> None:
-        tasks = [self._workers.pop(number)[1] for number in numbers]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    def _holds(self) -> bool:
-        return self._group is not None and self._group.is_current()
+def _clients(kafka: KafkaSettings, topics: TopicsSettings) -> Clients:
+    return Clients(
+        connection=kafka.client_arguments(),
+        group_id=kafka.group_id,
+        topic=topics.name,
+        exactly_once=kafka.delivery == "exactly_once",
+        compression=kafka.compression_type,
+        session_timeout=kafka.session_timeout,
+        group_instance_id=kafka.group_instance_id,
+    )
 
 
 async def _until(stop: asyncio.Event, work: Awaitable[Any]) -> None:

@@ -156,12 +156,15 @@ class Clients:
             rebalance_timeout_ms=timeout,
         )
 
-    async def committed(self, partition: TopicPartition) -> tuple[int | None, str]:
+    async def committed(self, topic_partition: tuple[str, int]) -> tuple[int | None, str]:
         """The group's committed offset (None: none) and its metadata, which ``consumer.committed()`` would drop.
+
+        ``topic_partition``: the topic's full name, and the number.
 
         Raises ``KafkaError`` also where the coordinator is not ready: aiokafka overlooks the error of the whole answer
         (KIP-88), and an answer without our partition would look as if nothing had ever been committed.
         """
+        partition = TopicPartition(*topic_partition)
         async with open_admin(self.connection) as admin:
             found = await with_deadline(admin.list_consumer_group_offsets(self.group_id, partitions=[partition]))
         if partition not in found:

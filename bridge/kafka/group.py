@@ -92,8 +92,9 @@ class ConsumerGroupMember(ConsumerRebalanceListener):  # type: ignore[misc]
         tp = self._tp(partition)
         return int((await with_deadline(self._consumer.end_offsets([tp])))[tp])
 
-    async def commit(self, partition: TopicPartition, offset: OffsetAndMetadata) -> None:
-        await self._consumer.commit({partition: offset})
+    async def commit(self, partition: int, offset: int, metadata: str) -> None:
+        """Commit the inbox's offset, outside of any transaction."""
+        await self._consumer.commit({self._tp(partition): OffsetAndMetadata(offset, metadata)})
 
     def is_current(self) -> bool:
         """Whether Kafka has answered a heartbeat within the session time-out; otherwise another member may own the

@@ -53,7 +53,7 @@ TOPICS = (
 
 _CHECKED = ("cleanup.policy", "max.message.bytes", "message.timestamp.type")
 
-Outcome = Literal["created", "exists", "missing", "differs", "failed"]
+TopicOutcome = Literal["created", "exists", "missing", "differs", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class TopicResult:
     """What became of a topic, by its full name: ``problems`` must be solved, ``notes`` are good to know."""
 
     name: str
-    outcome: Outcome
+    outcome: TopicOutcome
     partitions: int
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()

@@ -1,20 +1,16 @@
-"""One owned partition: fence the last owner, recover, gather steps, commit them.
+"""One owned partition's journal: fence the former owner, recover, gather steps, commit them.
 
-The partition's own transactional producer is what makes a step atomic and what a paused former owner stumbles over.
-Whatever fails, there is one way out: drop the memory and open again.
+The partition's own transactional producer is what makes a step atomic, and what stops a former owner that was paused.
+Whatever fails, there is one way out: drop the memory and recover.
 """
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any, cast
 
 import msgspec
 import structlog
-from aiokafka import AIOKafkaProducer
-from aiokafka.producer.message_accumulator import BatchBuilder
-from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
 from asm_bridge_schemas.records import AgentState
 from bridge.agents.step import DeadLetter, Step
@@ -22,6 +18,7 @@ from bridge.kafka.clients import Clients
 from bridge.kafka.encoding import Encoder, Outgoing, read_state
 from bridge.kafka.errors import KafkaError
 from bridge.kafka.lifecycle import with_deadline
+from bridge.kafka.producer import PartitionProducer
 from bridge.kafka.reading import read_to_end
 from bridge.partitions.offsets import CommitMetadata, OffsetTracker
 from bridge.telemetry import tracing
@@ -34,9 +31,12 @@ _BATCH_BYTES = 8 * 1024 * 1024
 _OVERDUE = 2.0
 """Seconds after which a commit under way stops the polling."""
 
+States = dict[str, AgentState | None]
+"""By agent_id; None is a tombstone."""
+
 
 class PartitionLost(Exception):
-    """The partition's memory is not to be trusted any more; what was not committed was not told."""
+    """The partition's memory cannot be trusted any more; what was not committed was not published."""
 
 
 @dataclass(slots=True)
@@ -47,7 +47,7 @@ class Batch:
     agents: set[str] = field(default_factory=set)
     traced: list[Step] = field(default_factory=list)
     size: int = 0
-    since: float | None = None
+    oldest_at: float | None = None
     """When its first step came (monotonic)."""
 
     def add(self, message: Outgoing) -> None:
@@ -56,63 +56,63 @@ class Batch:
 
 
 class Journal:
-    """Steps go in by ``append`` at any time and never wait; ``commit`` writes what was gathered, whole or not at
-    all."""
+    """``append`` takes steps at any time and never waits; ``commit`` writes what was gathered, whole or not at all.
+
+    ``commit_offset(partition, offset, metadata)`` is how the inbox's offset is committed without transactions.
+    """
 
     def __init__(
         self,
-        number: int,
+        partition: int,
         clients: Clients,
         encoder: Encoder,
-        commit_offset: Callable[[TopicPartition, OffsetAndMetadata], Awaitable[None]],
-        committed: Callable[[str, AgentState | None], None],
+        commit_offset: Callable[[int, int, str], Awaitable[None]],
     ) -> None:
-        self.number = number
+        self.partition = partition
         self.states: dict[str, AgentState] = {}
         self.offsets = OffsetTracker(0)
-        self.bookmark = CommitMetadata()
-        self._inbox = TopicPartition(clients.topic("inject"), number)
+        self.metadata = CommitMetadata()
+        self.wake = asyncio.Event()
+        """Set while there is something to commit."""
         self._clients = clients
         self._encoder = encoder
         self._commit_offset = commit_offset
-        self._committed = committed
-        self._producer: AIOKafkaProducer | None = None
+        self._producer: PartitionProducer | None = None
         self._batch = Batch()
         self._written: set[str] = set()
         self._unwatched: set[str] = set()
-        self._marked: tuple[int, CommitMetadata] | None = None
-        self._since: float | None = None
-        self.wake = asyncio.Event()
+        self._committed: tuple[int, CommitMetadata] | None = None
+        self._commit_began: float | None = None
 
-    async def open(self) -> bool:
-        """Fence, then read states and offset, in this order. Returns whether the last owner handed over cleanly."""
-        self._producer = await self._clients.start_producer(self.number)
+    async def recover(self) -> bool:
+        """Fence, then read states and offset, in this order. Returns whether the former owner handed over cleanly."""
+        self._producer = await PartitionProducer.start(self._clients, self.partition)
         self.states = await self._read_states()
         self._written = set(self.states)
         self._unwatched = {agent_id for agent_id, state in self.states.items() if state.stream_id is None}
-        offset, metadata = await self._clients.committed(self._inbox)
-        # Without an offset nobody ever owned the partition, or the group's offsets have expired.
-        bookmark = CommitMetadata.read(metadata) if offset is not None else CommitMetadata(clean=not self.states)
+        offset, text = await self._clients.committed((self._clients.topic("inject"), self.partition))
+        # Without an offset the partition never had an owner, or the group's offsets have expired.
+        metadata = CommitMetadata.decode(text) if offset is not None else CommitMetadata(clean=not self.states)
         self.offsets = OffsetTracker(offset or 0)
-        self.bookmark = msgspec.structs.replace(bookmark, clean=False)
-        self._marked = None
+        self.metadata = msgspec.structs.replace(metadata, clean=False)
+        self._committed = None
         await self.commit()
-        return bookmark.clean
+        return metadata.clean
 
     @property
     def accepting(self) -> bool:
-        """Whether steps can be committed soon: while they cannot, nobody should be asked for more."""
-        overdue = self._since is not None and time.monotonic() - self._since > _OVERDUE
+        """Whether steps can be committed soon: while they cannot, no agent should be polled."""
+        overdue = self._commit_began is not None and time.monotonic() - self._commit_began > _OVERDUE
         return self._producer is not None and not overdue and self._batch.size < _BATCH_BYTES
 
     @property
-    def since(self) -> float:
-        """When the first of the steps came that are not committed yet (monotonic); now, if none is."""
-        return self._batch.since or time.monotonic()
+    def oldest_at(self) -> float:
+        """When the first of the steps came that are not committed yet (monotonic); now, if there is none."""
+        return self._batch.oldest_at or time.monotonic()
 
     def append(self, step: Step) -> None:
         agent_id = step.state.agent_id
-        self._batch.since = self.since
+        self._batch.oldest_at = self.oldest_at
         self.states[agent_id] = step.state
         self._batch.agents.add(agent_id)
         for index, record in enumerate(step.records):
@@ -122,7 +122,7 @@ class Journal:
         for letter in step.dead_letters:
             self.dead_letter(letter)
         for offset in step.finished:
-            self.offsets.finish(offset)
+            self.offsets.completed(offset)
         METRICS.record_step(step)
         self.wake.set()
 
@@ -130,61 +130,63 @@ class Journal:
         METRICS.dead_letters.labels(letter.code).inc()
         self.add(self._encoder.dead_letter(letter))
 
-    def add(self, message: Outgoing, **marks: int) -> None:
-        """A message that belongs to no agent's stream; ``marks`` go into the bookmark."""
+    def add(self, message: Outgoing) -> None:
+        """A message that belongs to no agent's stream."""
         self._batch.add(message)
-        self.mark(**marks)
-
-    def mark(self, **marks: int) -> None:
-        if marks:
-            self.bookmark = msgspec.structs.replace(self.bookmark, **marks)
         self.wake.set()
 
-    async def commit(self, *, clean: bool = False) -> None:
-        """Write what was gathered. Raises ``PartitionLost``, after which the partition must be opened anew."""
+    def advance(self, **offsets: int) -> None:
+        """Set fields of the commit's metadata."""
+        self.metadata = msgspec.structs.replace(self.metadata, **offsets)
+        self.wake.set()
+
+    async def commit(self, *, clean: bool = False) -> States:
+        """Write what was gathered. Returns the states that were committed.
+
+        Raises ``PartitionLost``, after which the journal must be closed, and another one recover.
+        """
         batch, self._batch = self._batch, Batch()
         self.wake.clear()
-        settled = self._settle(batch.agents)
-        mark = (self.offsets.prefix, msgspec.structs.replace(self.bookmark, clean=clean))
-        offset = None if mark == self._marked else OffsetAndMetadata(mark[0], mark[1].text())
+        changed = self._changed_states(batch.agents)
+        position = (self.offsets.committable, msgspec.structs.replace(self.metadata, clean=clean))
+        offset = None if position == self._committed else (position[0], position[1].encode())
         states = [
             self._encoder.state(agent_id, state)
-            for agent_id, state in settled.items()
+            for agent_id, state in changed.items()
             if state is not None or agent_id in self._written
         ]
         if batch.messages or states or offset:
-            with tracing.commit(batch.traced, self.number, len(batch.messages) + len(states)):
+            with tracing.commit(batch.traced, self.partition, len(batch.messages) + len(states)):
                 await self._write(batch.messages, states, offset)
-        self._marked = mark
-        if batch.since is not None:
-            METRICS.step_seconds.observe(time.monotonic() - batch.since)
-        for agent_id, state in settled.items():
+        self._committed = position
+        if batch.oldest_at is not None:
+            METRICS.step_seconds.observe(time.monotonic() - batch.oldest_at)
+        for agent_id, state in changed.items():
             (self._written.discard if state is None else self._written.add)(agent_id)
-            self._committed(agent_id, state)
+        return changed
 
     async def close(self) -> None:
-        """Let the producer go; what was gathered and not committed is dropped."""
+        """Close the producer; what was gathered and not committed is dropped."""
         producer, self._producer = self._producer, None
         if producer is not None:
-            await self._clients.close(producer)
+            await producer.close()
 
-    def _settle(self, agents: set[str]) -> dict[str, AgentState | None]:
-        """The states that are new; None for those not needed any more, with nobody watched and no entry to account
-        for."""
-        prefix = self.offsets.prefix
-        settled: dict[str, AgentState | None] = {}
+    def _changed_states(self, agents: set[str]) -> States:
+        """The new states of ``agents``; None for those not needed any more: not watched, and every entry completed."""
+        committable = self.offsets.committable
+        changed: States = {}
         for agent_id in agents | self._unwatched:
             state = self.states[agent_id]
-            if state.stream_id is None and state.bridge.inbox_offset < prefix:
-                settled[agent_id] = None
+            if state.stream_id is None and state.bridge.inbox_offset < committable:
+                changed[agent_id] = None
                 del self.states[agent_id]
             elif agent_id in agents:
-                settled[agent_id] = state
+                changed[agent_id] = state
         self._unwatched = {i for i in agents | self._unwatched if i in self.states and self.states[i].stream_id is None}
-        return settled
+        return changed
 
-    async def _write(self, messages: list[Outgoing], states: list[Outgoing], offset: OffsetAndMetadata | None) -> None:
-        self._since = time.monotonic()
+    async def _write(self, messages: list[Outgoing], states: list[Outgoing], offset: tuple[int, str] | None) -> None:
+        self._commit_began = time.monotonic()
         write = self._transaction if self._clients.exactly_once else self._in_turn
         try:
             with METRICS.commit_seconds.time():
@@ -193,64 +195,35 @@ class Journal:
             METRICS.commits.labels("failed").inc()
             METRICS.kafka_errors.labels("commit").inc()
             raise PartitionLost(f"{type(error).__name__}: {error}") from error
-        self._since = None
+        self._commit_began = None
         METRICS.commits.labels("ok").inc()
 
     async def _transaction(
-        self, messages: list[Outgoing], states: list[Outgoing], offset: OffsetAndMetadata | None
+        self, messages: list[Outgoing], states: list[Outgoing], offset: tuple[int, str] | None
     ) -> None:
         assert self._producer is not None
-        await self._producer.begin_transaction()
-        await self._send([*messages, *states])
+        await self._producer.begin()
+        await self._producer.send([*messages, *states])
         if offset is not None:
-            await self._producer.send_offsets_to_transaction({self._inbox: offset}, self._clients.group_id)
-        await self._producer.commit_transaction()
+            await self._producer.add_offset(*offset)
+        await self._producer.commit()
 
-    async def _in_turn(
-        self, messages: list[Outgoing], states: list[Outgoing], offset: OffsetAndMetadata | None
-    ) -> None:
-        """Without transactions: what a crash cuts off is told again, never left out."""
-        await self._send(messages)
-        await self._send(states)
+    async def _in_turn(self, messages: list[Outgoing], states: list[Outgoing], offset: tuple[int, str] | None) -> None:
+        """Without transactions: what a crash cuts off is published again, never left out."""
+        assert self._producer is not None
+        await self._producer.send(messages)
+        await self._producer.send(states)
         if offset is not None:
-            await self._commit_offset(self._inbox, offset)
-
-    async def _send(self, messages: list[Outgoing]) -> None:
-        """Send and wait for every acknowledgement: a commit would succeed without a record that failed.
-
-        A batch for each partition that is written to, or more of them where they are large: one message a ``send()``
-        costs aiokafka several times as much.
-        """
-        assert self._producer is not None
-        places: dict[tuple[str, int], list[Outgoing]] = {}
-        for m in messages:
-            places.setdefault((m.topic, self.number if m.partition is None else m.partition), []).append(m)
-        acks: list[asyncio.Future[Any]] = []
-        for (topic, partition), there in places.items():
-            for batch in self._batches(there):
-                ack = await self._producer.send_batch(batch, self._clients.topic(topic), partition=partition)
-                ack.add_done_callback(_seen)
-                acks.append(ack)
-        await asyncio.gather(*acks)
-
-    def _batches(self, messages: list[Outgoing]) -> Iterator[BatchBuilder]:
-        assert self._producer is not None
-        batch = self._producer.create_batch()
-        for m in messages:
-            if _add(batch, m) is None:  # it is full
-                yield batch
-                batch = self._producer.create_batch()
-                _add(batch, m)
-        yield batch
+            await self._commit_offset(self.partition, *offset)
 
     async def _read_states(self) -> dict[str, AgentState]:
         states: dict[bytes, AgentState] = {}
-        told = time.monotonic()
-        partition = (self._clients.topic("agent-state"), self.number)
+        logged_at = time.monotonic()
+        partition = (self._clients.topic("agent-state"), self.partition)
         async for message in read_to_end(self._clients.connection, [partition]):
-            if time.monotonic() - told >= 1:
-                told = time.monotonic()
-                log.info("partition.recovering", partition=self.number, states=len(states))
+            if time.monotonic() - logged_at >= 1:
+                logged_at = time.monotonic()
+                log.info("partition.recovering", partition=self.partition, states=len(states))
             key = message.key or b""
             states.pop(key, None)
             if message.value is not None:
@@ -259,15 +232,5 @@ class Journal:
                 except msgspec.DecodeError as error:  # another program's: its agent begins a new stream
                     METRICS.kafka_errors.labels("state").inc()
                     agent_id = key.decode(errors="backslashreplace")
-                    log.error("state.unreadable", agent_id=agent_id, partition=self.number, error=error)  # noqa: TRY400
+                    log.error("state.unreadable", agent_id=agent_id, partition=self.partition, error=error)  # noqa: TRY400
         return {state.agent_id: state for state in states.values()}
-
-
-def _add(batch: BatchBuilder, m: Outgoing) -> object | None:
-    return cast("object | None", batch.append(timestamp=m.timestamp, key=m.key, value=m.value, headers=m.headers))
-
-
-def _seen(ack: asyncio.Future[Any]) -> None:
-    """The first of several failures is raised; asyncio would log the others as never retrieved."""
-    if not ack.cancelled():
-        ack.exception()

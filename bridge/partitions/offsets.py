@@ -6,47 +6,57 @@ import msgspec
 
 
 class OffsetTracker:
-    """The committed offset is a prefix: everything before it is finished, and one open entry holds it."""
+    """Everything before the committed offset is completed: one entry that is open holds it back."""
 
     def __init__(self, position: int) -> None:
         self.position = position
         self._open: OrderedDict[int, None] = OrderedDict()
 
-    def read(self, offset: int) -> None:
+    def opened(self, offset: int) -> None:
+        """An entry was read."""
         self._open[offset] = None
         self.position = offset + 1
 
-    def finish(self, offset: int) -> None:
+    def completed(self, offset: int) -> None:
+        """An entry has its outcome, or needs none. Safe to repeat."""
         self._open.pop(offset, None)
 
     @property
     def open(self) -> int:
-        """How many entries were read and are not finished."""
+        """How many entries were read and are not completed."""
         return len(self._open)
 
     @property
-    def prefix(self) -> int:
+    def committable(self) -> int:
+        """The offset of the first entry that is not completed."""
         return next(iter(self._open), self.position)
 
 
-class CommitMetadata(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What the offset commit carries as metadata: the partition's own bookkeeping.
+class CommitMetadata(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    omit_defaults=True,
+    rename={"relocated_up_to": "in_place", "invalid_entries_up_to": "registry"},
+):
+    """What the offset commit carries as metadata: the partition's own books.
 
-    ``clean``: the owner handed over with nothing under way. ``in_place``: the highest offset among the records that
-    were moved or put
-    away without an agent. ``registry``: the highest offset of a bad registry entry already put away.
+    ``clean``: the owner handed over with nothing under way. ``relocated_up_to``: the highest offset among the inbox's
+    records that were moved to their partition, or became dead letters for want of a key. ``invalid_entries_up_to``: the
+    highest offset of an invalid registry entry that became a dead letter.
     """
 
     clean: bool = False
-    in_place: int = -1
-    registry: int = -1
+    relocated_up_to: int = -1
+    invalid_entries_up_to: int = -1
 
-    def text(self) -> str:
+    def encode(self) -> str:
+        """As JSON, under the names that earlier releases read."""
         return msgspec.json.encode(self).decode()
 
     @classmethod
-    def read(cls, text: str | None) -> "CommitMetadata":
-        """The bookmark in a commit's metadata; of another program's commit, an unclean one."""
+    def decode(cls, text: str | None) -> "CommitMetadata":
+        """The metadata of a commit. That of another program's commit is taken for an unclean hand-over."""
         try:
             return msgspec.json.decode(text or "", type=cls)
         except msgspec.DecodeError:

@@ -1,17 +1,22 @@
-"""The life of one owned partition: open, watch its agents, commit, hand over; from anew whenever it fails."""
+"""The life of one owned partition: recover, watch its agents, commit, hand over; from the start whenever it fails."""
 
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import structlog
 
-from asm_bridge_schemas.records import AgentState
-from bridge.agents.injection import Message
-from bridge.kafka.errors import KafkaError
+from bridge.agents.agent import Agent
+from bridge.agents.injection import KafkaRecord
+from bridge.kafka.clients import Clients
+from bridge.kafka.encoding import Encoder
+from bridge.kafka.errors import EXPECTED_ERRORS
 from bridge.kafka.group import ConsumerGroupMember
 from bridge.partitions.journal import Journal, PartitionLost
-from bridge.partitions.watcher import PartitionAgents
+from bridge.partitions.watcher import PartitionAgents, Policy
+from bridge.registry.registry import Registry
+from bridge.telemetry.logs import RepeatFilter
 from bridge.telemetry.metrics import METRICS
 
 log = structlog.get_logger()
@@ -21,33 +26,33 @@ _SWEEP = 0.25
 poller, because waking up costs more than looking."""
 
 
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What the partitions of a process share; ``partitions``: how many there are, ``commit_interval`` in seconds."""
+
+    partitions: int
+    commit_interval: float
+    clients: Clients
+    encoder: Encoder
+    registry: Registry
+    reschedule: Callable[[Agent, PartitionAgents], None]
+    policy: Policy
+
+
 class PartitionOwner:
-    """Runs until cancelled. ``suspend`` hands the partition over; ``resume`` takes it back if nobody had it in
-    between.
+    """Runs until cancelled. ``suspend`` hands the partition over; ``resume`` takes it back if it had no other owner in
+    between."""
 
-    ``wait(since)``: for how many seconds from now steps are still gathered, the first of which came at ``since``
-    (monotonic).
-    """
-
-    def __init__(
-        self,
-        number: int,
-        group: ConsumerGroupMember,
-        partition: Callable[[Callable[[str, AgentState | None], None]], Journal],
-        agents: Callable[[Journal], PartitionAgents],
-        wait: Callable[[float], float],
-    ) -> None:
-        self.number = number
+    def __init__(self, partition: int, group: ConsumerGroupMember, shared: Shared) -> None:
+        self.partition = partition
         self.agents: PartitionAgents | None = None
         self._group = group
-        self._new_partition = partition
-        self._new_agents = agents
-        self._wait = wait
-        self._partition: Journal | None = None
-        self._hurry = asyncio.Event()
+        self._shared = shared
+        self._journal: Journal | None = None
+        self._flush_now = asyncio.Event()
         self._suspended: asyncio.Future[bool] | None = None
-        self._full = False
         self._resumed = asyncio.Event()
+        self._inbox_paused = False
 
     @property
     def ready(self) -> bool:
@@ -55,88 +60,99 @@ class PartitionOwner:
         return self.agents is not None and self.agents.accepting
 
     async def run(self) -> None:
+        failures = RepeatFilter()
         while True:
             try:
                 await self._own()
-            except (PartitionLost, KafkaError, TimeoutError) as error:
+            except Exception as error:  # whatever it was: the one way back, and no other partition notices
                 METRICS.partitions_lost.inc()
-                log.warning("partition.lost", partition=self.number, error=error)
+                expected = isinstance(error, (PartitionLost, *EXPECTED_ERRORS))
+                stack = error if not expected and failures.is_new(error) else None
+                log.warning("partition.lost", partition=self.partition, error=error, exc_info=stack)
             finally:
-                await self._let_go()
+                await self._release()
             await self._group.next_heartbeat()
 
     async def _own(self) -> None:
-        partition = self._partition = self._new_partition(self._committed)
-        clean = await partition.open()
-        repeated_below = 0 if clean else await self._group.end_offset(self.number)
-        agents = self.agents = self._new_agents(partition)
+        """Journal and agents are made afresh: what a late answer still appends to the former ones is never written."""
+        shared = self._shared
+        journal = self._journal = Journal(self.partition, shared.clients, shared.encoder, self._group.commit)
+        clean = await journal.recover()
+        repeated_below = 0 if clean else await self._group.end_offset(self.partition)
+        agents = PartitionAgents(journal, shared.partitions, shared.registry, shared.reschedule, shared.policy)
+        self.agents = agents
         agents.begin(repeated_below)
-        self._group.read_from(self.number, partition.offsets.position)
-        log.info("partition.owned", partition=self.number, agents=len(agents), clean=clean)
+        self._group.read_from(self.partition, journal.offsets.position)
+        log.info("partition.owned", partition=self.partition, agents=len(agents), clean=clean)
         while True:
-            await self._step(partition, agents)
+            if self._suspended is None:
+                await self._gather_and_commit(journal, agents)
+            else:
+                await self._hand_over(journal, agents, self._suspended)
 
-    async def _step(self, partition: Journal, agents: PartitionAgents) -> None:
-        """One round: gather for a while, commit; or come to rest, if asked to."""
-        if self._suspended is not None:
-            await self._rest(partition, agents, self._suspended)
-            return
-        if await _fires(partition.wake, _SWEEP - time.monotonic() % _SWEEP):
-            await _fires(self._hurry, self._wait(partition.since))
+    async def _gather_and_commit(self, journal: Journal, agents: PartitionAgents) -> None:
+        if await _fires(journal.wake, _SWEEP - time.monotonic() % _SWEEP):
+            await _fires(self._flush_now, linger(self._shared, journal.oldest_at, time.monotonic()))
         agents.sweep()
-        await partition.commit()
-        if self._full and agents.has_room:
-            self._full = False
-            self._group.resume(self.number)
+        agents.committed(await journal.commit())
+        if self._inbox_paused and agents.has_room:
+            self._inbox_paused = False
+            self._group.resume(self.partition)
 
-    async def _rest(self, partition: Journal, agents: PartitionAgents, suspended: asyncio.Future[bool]) -> None:
+    async def _hand_over(self, journal: Journal, agents: PartitionAgents, suspended: asyncio.Future[bool]) -> None:
+        """Come to rest, and go on if ``resume`` is called; otherwise this task is cancelled."""
         await agents.quiesce()
-        await partition.commit(clean=agents.clean)
+        agents.committed(await journal.commit(clean=agents.clean))
         self._resumed.clear()
         suspended.set_result(True)
         await self._resumed.wait()
-        await partition.commit()
+        agents.committed(await journal.commit())
         agents.resume()
-        self._group.read_from(self.number, partition.offsets.position)
+        self._group.read_from(self.partition, journal.offsets.position)
 
-    def deliver(self, messages: Sequence[Message]) -> None:
+    def deliver(self, messages: Sequence[KafkaRecord]) -> None:
         if self.agents is not None and not self.agents.deliver(messages):
-            self._full = True
-            self._group.pause(self.number)
+            self._inbox_paused = True
+            self._group.pause(self.partition)
 
     async def suspend(self) -> None:
         """Come to rest: polls under way end, steps are committed, and the next owner finds a clean hand-over."""
-        if self._partition is None or self.agents is None or self._suspended is not None:
+        if self._journal is None or self.agents is None or self._suspended is not None:
             return
         self._suspended = asyncio.get_running_loop().create_future()
-        self._hurry.set()
-        self._partition.wake.set()
+        self._flush_now.set()
+        self._journal.wake.set()
         await asyncio.shield(self._suspended)
 
     def resume(self) -> bool:
-        """Go on from memory. False where the partition had not come to rest: it must be opened anew."""
+        """Go on from memory. False where the partition had not come to rest: it must be recovered."""
         if self._suspended is None or not self._suspended.done() or not self._suspended.result():
             return False
         self._suspended = None
-        self._hurry.clear()
+        self._flush_now.clear()
         self._resumed.set()
         return True
 
-    def _committed(self, agent_id: str, state: AgentState | None) -> None:
-        if self.agents is not None:
-            self.agents.committed(agent_id, state)
-
-    async def _let_go(self) -> None:
+    async def _release(self) -> None:
         agents, self.agents = self.agents, None
-        partition, self._partition = self._partition, None
+        journal, self._journal = self._journal, None
         if agents is not None:
             agents.end()
         if self._suspended is not None and not self._suspended.done():
             self._suspended.set_result(False)
-        self._suspended, self._full = None, False
-        self._hurry.clear()
-        if partition is not None:
-            await partition.close()
+        self._suspended, self._inbox_paused = None, False
+        self._flush_now.clear()
+        if journal is not None:
+            await journal.close()
+
+
+def linger(shared: Shared, oldest_at: float, now: float) -> float:
+    """Seconds from ``now`` until the steps are committed of which the first came at ``oldest_at`` (both monotonic).
+
+    Where all partitions share a producer they commit at the same time: it is one request for all.
+    """
+    interval = shared.commit_interval
+    return oldest_at + interval - now if shared.clients.exactly_once else interval - now % interval
 
 
 async def _fires(event: asyncio.Event, within: float) -> bool:

@@ -1,12 +1,12 @@
 """The agents of one owned partition: the registry's wishes, the inbox's events, the clock's deadlines."""
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from asm_bridge_schemas.records import AgentState
 from bridge.agents.agent import Agent
-from bridge.agents.injection import MAX_BYTES, Message, is_utf8, read_injection
+from bridge.agents.injection import MAX_BYTES, KafkaRecord, is_utf8, read_injection
 from bridge.agents.step import DeadLetter, Step
 from bridge.backoff import Backoff
 from bridge.clock import Instant, rfc3339
@@ -42,13 +42,13 @@ class PartitionAgents:
 
     def __init__(
         self,
-        partition: Journal,
+        journal: Journal,
         partitions: int,
         registry: Registry,
         reschedule: Callable[[Agent, "PartitionAgents"], None],
         policy: Policy,
     ) -> None:
-        self._partition = partition
+        self._journal = journal
         self._partitions = partitions
         self._registry = registry
         self._reschedule = reschedule
@@ -66,8 +66,8 @@ class PartitionAgents:
         self._repeated_below = repeated_below
         self.active = True
         for agent_id in {
-            *self._partition.states,
-            *self._registry.agents_of_partition(self._partition.number, self._partitions),
+            *self._journal.states,
+            *self._registry.agents_of_partition(self._journal.partition, self._partitions),
         }:
             self.sync(agent_id)
         for bad in self._registry.invalid_entries():
@@ -98,7 +98,7 @@ class PartitionAgents:
     @property
     def clean(self) -> bool:
         """Whether the next owner can be sure that none of the events that wait has been sent."""
-        unread = self._partition.offsets.position < self._repeated_below  # handed over again before they were read
+        unread = self._journal.offsets.position < self._repeated_below  # handed over again before they were read
         return not unread and not any(
             injection.possibly_processed for agent in self._waiting for injection in agent.pending.injections
         )
@@ -107,7 +107,7 @@ class PartitionAgents:
 
     @property
     def accepting(self) -> bool:
-        return self.active and self._partition.accepting
+        return self.active and self._journal.accepting
 
     def watches(self, agent: Agent) -> bool:
         """Whether the agent is to be polled."""
@@ -115,7 +115,7 @@ class PartitionAgents:
 
     def append(self, step: Step | None) -> None:
         if step is not None:
-            self._partition.append(step)
+            self._journal.append(step)
 
     def poll_finished(self, agent: Agent, step: Step | None) -> None:
         """A request of the agent has ended, and ``step`` is what came of it."""
@@ -155,20 +155,20 @@ class PartitionAgents:
 
     def dead_letter(self, bad: InvalidEntry) -> None:
         """A registry entry that cannot be read becomes a dead letter, once, without its value: it may hold a token."""
-        mine = partition_for(bad.key, self._partitions) == self._partition.number
-        if mine and bad.offset > self._partition.bookmark.registry:
-            self._partition.dead_letter(
+        mine = partition_for(bad.key, self._partitions) == self._journal.partition
+        if mine and bad.offset > self._journal.metadata.invalid_entries_up_to:
+            self._journal.dead_letter(
                 DeadLetter(key=bad.key, value=None, code=bad.code, text=bad.text, origin=bad.origin)
             )
-            self._partition.mark(registry=bad.offset)
+            self._journal.advance(invalid_entries_up_to=bad.offset)
 
     # -- the inbox
 
-    def deliver(self, messages: Sequence[Message]) -> bool:
+    def deliver(self, messages: Sequence[KafkaRecord]) -> bool:
         """Take records of the inbox, in order. Returns whether there is room for more."""
         for message in messages:
-            if message.offset >= self._partition.offsets.position:
-                self._partition.offsets.read(message.offset)
+            if message.offset >= self._journal.offsets.position:
+                self._journal.offsets.opened(message.offset)
                 self._take(message)
         return self.has_room
 
@@ -176,16 +176,16 @@ class PartitionAgents:
     def has_room(self) -> bool:
         return sum(injection.size for agent in self._waiting for injection in agent.pending.injections) < _PENDING_BYTES
 
-    def _take(self, message: Message) -> None:
+    def _take(self, message: KafkaRecord) -> None:
         home = None if message.key is None else partition_for(message.key, self._partitions)
-        if message.key is None or (home != self._partition.number and is_utf8(message.key)):
+        if message.key is None or (home != self._journal.partition and is_utf8(message.key)):
             self._relocate(message, home)
             return
         injection = read_injection(message, self._policy.injection.ttl, message.offset < self._repeated_below)
         agent = self._agents.get(injection.agent_id) or self._agent(injection.agent_id)
         state = agent.state
         if injection.offset <= state.bridge.inbox_offset and injection.offset not in state.bridge.inbox_open:
-            self._partition.offsets.finish(injection.offset)
+            self._journal.offsets.completed(injection.offset)
             self._forget(agent)
             return
         tracing.received(injection)
@@ -196,16 +196,16 @@ class PartitionAgents:
         else:
             self._forget(agent)
 
-    def _relocate(self, message: Message, home: int | None) -> None:
+    def _relocate(self, message: KafkaRecord, home: int | None) -> None:
         """A record without an agent becomes a dead letter; one in the wrong partition is moved: once, and in order."""
-        self._partition.offsets.finish(message.offset)
-        if message.offset <= self._partition.bookmark.in_place:
+        self._journal.offsets.completed(message.offset)
+        if message.offset <= self._journal.metadata.relocated_up_to:
             return
         origin = RecordId(message.topic, message.partition, message.offset)
         if home is None:
             text = "the record has no key; it must be the agent_id"
             value = message.value if len(message.value or b"") <= MAX_BYTES else None
-            self._partition.dead_letter(
+            self._journal.dead_letter(
                 DeadLetter(
                     key=None,
                     value=value,
@@ -218,8 +218,8 @@ class PartitionAgents:
         else:
             headers = [header for header in message.headers if header[0] not in (ORIGIN, RECEIVED_AT)]
             headers += [(ORIGIN, str(origin).encode()), (RECEIVED_AT, rfc3339(message.timestamp / 1000).encode())]
-            self._partition.add(Outgoing("inject", message.key, message.value, headers, None, home))
-        self._partition.mark(in_place=message.offset)
+            self._journal.add(Outgoing("inject", message.key, message.value, headers, None, home))
+        self._journal.advance(relocated_up_to=message.offset)
 
     def sweep(self) -> None:
         """Finish the injections whose time is over."""
@@ -228,26 +228,28 @@ class PartitionAgents:
             self.append(agent.sweep(at))
             self._forget(agent)
 
-    def committed(self, agent_id: str, state: AgentState | None) -> None:
-        agent = self._agents.get(agent_id)
-        if agent is not None and state is not None:
-            agent.committed(state)
+    def committed(self, states: Mapping[str, AgentState | None]) -> None:
+        """The journal has committed these states."""
+        for agent_id, state in states.items():
+            agent = self._agents.get(agent_id)
+            if agent is not None and state is not None:
+                agent.committed(state)
 
     # -- inside
 
     def _agent(self, agent_id: str) -> Agent:
-        state = self._partition.states.get(agent_id) or AgentState(agent_id=agent_id)
+        state = self._journal.states.get(agent_id) or AgentState(agent_id=agent_id)
         agent = self._agents[agent_id] = Agent(
             state, self._policy.injection, self._policy.backoff, self._policy.clock()
         )
         return agent
 
     def _is_watched(self, agent_id: str) -> bool:
-        state = self._partition.states.get(agent_id)
+        state = self._journal.states.get(agent_id)
         return state is not None and state.stream_id is not None
 
     def _forget(self, agent: Agent) -> None:
-        """Keep no more than is needed of an agent that nothing waits for, or that nobody watches."""
+        """Keep no more than is needed of an agent that is not watched, or has no injection that waits."""
         if not agent.pending:
             self._waiting.discard(agent)
             if agent.entry is None and agent.in_flight is None:

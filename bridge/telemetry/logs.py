@@ -20,7 +20,7 @@ _HARMLESS = (
     "Topic not found in cluster metadata",
     "is not available during auto-create initialization",
 )
-"""What aiokafka says in the first seconds of a topic or group, and then gets right by itself."""
+"""What aiokafka logs in the first seconds of a topic or group, before it recovers by itself."""
 
 CONVENTIONS = {
     "partition": "messaging.destination.partition.id",
@@ -35,7 +35,7 @@ _REPEATING = ("aiokafka", "opentelemetry")
 
 
 class RepeatFilter:
-    """Whether a failure is to be told: another than the last one, or the same after a minute without it."""
+    """Whether a failure is worth a line: it differs from the last one, or came back after a minute without it."""
 
     def __init__(self, quiet: float = 60.0) -> None:
         self._quiet = quiet
@@ -86,14 +86,14 @@ def setup_logging(
 
 
 def _short(logger: WrappedLogger, name: str, event: EventDict) -> EventDict:
-    """For people: of an error its text, or its class's name where it has none."""
+    """For people: the text of an error, or the name of its class if it has none."""
     if isinstance(error := event.get("error"), BaseException):
         event["error"] = str(error) or type(error).__name__
     return event
 
 
 def _conventional(logger: WrappedLogger, name: str, event: EventDict) -> EventDict:
-    """For programs: fields named as OpenTelemetry names them; of an error its class, too."""
+    """For programs: fields under OpenTelemetry's names, and the class of an error beside its text."""
     if isinstance(error := event.get("error"), BaseException):
         event["error.type"] = type(error).__name__
     if "partition" in event:
@@ -113,24 +113,24 @@ def _install(formatter: logging.Formatter, level: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter)
     handler.addFilter(_demote)
-    handler.addFilter(_Seldom())
+    handler.addFilter(_LibraryRepeatFilter())
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         logging.getLogger(name).handlers = []
         logging.getLogger(name).propagate = True
-    # What libraries do in passing is of interest only to those who look for a fault; below info, aiokafka prints the
-    # bytes that it fetches: a token among them, where somebody put one into the registry.
+    # Routine work of libraries matters only when you look for a fault; below info, aiokafka logs the bytes that it
+    # fetches: a token among them, where one was written to the registry.
     for name in ("aiokafka", "uvicorn", "uvicorn.error", "uvicorn.access"):
         logging.getLogger(name).setLevel(logging.INFO if level == "debug" else logging.WARNING)
 
 
 def _demote(record: logging.LogRecord) -> bool:
-    """Harmless noise of aiokafka becomes debug, and is dropped unless that is wanted."""
+    """Harmless noise of aiokafka becomes debug, and is dropped unless debug is logged."""
     error = record.exc_info[1] if record.exc_info else None
     if record.name == "asyncio" and type(error).__module__.startswith("aiokafka"):
-        # A batch that a fenced producer leaves behind: the failure itself is told where the partition is lost.
+        # A batch that a fenced producer leaves behind: the failure itself is logged where the partition is lost.
         record.levelno, record.levelname = logging.DEBUG, "DEBUG"
     if record.name.startswith("aiokafka") and record.levelno > logging.DEBUG:
         text = record.getMessage()
@@ -139,8 +139,8 @@ def _demote(record: logging.LogRecord) -> bool:
     return record.levelno >= logging.getLogger().level
 
 
-class _Seldom:
-    """A filter: what libraries repeat, once in so many seconds; in an outage aiokafka connects 200 times a second."""
+class _LibraryRepeatFilter:
+    """Passes a line that a library repeats once in ``seconds``: in an outage aiokafka connects 200 times a second."""
 
     def __init__(self, seconds: float = 30.0) -> None:
         self._seconds = seconds
@@ -157,7 +157,7 @@ class _Seldom:
 
 
 class _Masking:
-    """A processor: the secrets that it is given are masked in every text of an event, however deep."""
+    """A processor that masks the given secrets in every text of an event, however deep."""
 
     def __init__(self, secrets: Iterable[str]) -> None:
         # Longest first, so that a secret which contains another one goes whole.

@@ -51,8 +51,8 @@ _on: _On | None = None
 # -- on and off
 
 
-def wanted(environ: Mapping[str, str]) -> list[str]:
-    """The exporters that the environment asks for, by OpenTelemetry's own variables; none: no traces."""
+def requested_exporters(environ: Mapping[str, str]) -> list[str]:
+    """The exporters that the environment asks for, in OpenTelemetry's own variables; empty: no traces."""
     if environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
         return []
     if exporters := environ.get("OTEL_TRACES_EXPORTER", ""):
@@ -62,8 +62,8 @@ def wanted(environ: Mapping[str, str]) -> list[str]:
 
 @contextlib.contextmanager
 def traces(group_id: str) -> Iterator[None]:
-    """Traces within the block, if they are wanted; what was not exported yet is, on leaving, for at most 5 s."""
-    exporters = wanted(os.environ)
+    """Traces within the block, if the environment asks for them. On leaving, the rest is exported, for at most 5 s."""
+    exporters = requested_exporters(os.environ)
     stop = _start(exporters, group_id) if exporters else None
     try:
         yield
@@ -120,8 +120,8 @@ def _switch(tracer: "Tracer | None", group_id: str = "") -> None:
 # -- spans
 
 
-def _harmless(record: Callable[P, None]) -> Callable[P, None]:
-    """Nothing when tracing is off; when it is on, a fault of it costs a span, never a record."""
+def _never_raises(record: Callable[P, None]) -> Callable[P, None]:
+    """Does nothing when tracing is off; when it is on, a fault in it costs a span, never a record."""
 
     @functools.wraps(record)
     def recorded(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -134,7 +134,7 @@ def _harmless(record: Callable[P, None]) -> Callable[P, None]:
     return recorded
 
 
-@_harmless
+@_never_raises
 def received(injection: "Injection") -> None:
     """An injection was taken in: its ``inject`` begins, and is what its outcome refers to."""
     assert _on is not None
@@ -163,7 +163,7 @@ def received(injection: "Injection") -> None:
     injection.trace = Trace(tuple((name, value.encode()) for name, value in carrier.items()), span)
 
 
-@_harmless
+@_never_raises
 def polled(request: "PollRequest", step: "Step | None", status: int | None, error: str | None = None) -> None:
     """A request was answered, or failed with ``error``.
 

@@ -110,7 +110,7 @@ class Demo:
         self._stats.state = "joining the consumer group (takes 5-10 s)"
         self._say(self._stats.state)
         deadline = time.monotonic() + _READY_WITHIN
-        while (reason := bridge.not_ready()) is not None and not stop.is_set():  # asks as readyz is asked
+        while (reason := bridge.readiness.reason()) is not None and not stop.is_set():  # asks as readyz is asked
             if time.monotonic() > deadline:
                 raise StartError(f"the bridge was not ready within {_READY_WITHIN:.0f} s: {reason}")
             await asyncio.sleep(0.1)

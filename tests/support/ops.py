@@ -43,7 +43,7 @@ class Pictured:
 
     def __init__(self, agents: int = 0) -> None:
         self.reason: str | None = None
-        self.host_down = False
+        self.service_down = False
         self.homes: dict[int, Any] = {number: Home() for number in range(PARTITIONS)}
         for number in range(agents):
             self.add(f"agent-{number:04}", str(2 * 10**18 + number) if number % 9 else None)
@@ -65,7 +65,7 @@ class Pictured:
             partitions_total=PARTITIONS,
             registered=sum(len(home or ()) for home in self.homes.values()),
             refused=0,
-            host_down=self.host_down,
+            service_down=self.service_down,
         )
 
 
@@ -107,7 +107,7 @@ async def running(broker: Broker, prefix: str, directory: Path, agents: int) -> 
         task = asyncio.create_task(bridge.run(stop))
         try:
             async with asyncio.timeout(40):
-                while bridge.not_ready() is not None:
+                while bridge.readiness.reason() is not None:
                     assert not task.done(), task.result()
                     await asyncio.sleep(0.05)
             yield f"http://127.0.0.1:{port}", simulator

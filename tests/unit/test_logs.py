@@ -14,7 +14,7 @@ from aiokafka.errors import ProducerFenced
 
 import bridge
 from asm_bridge_schemas.protojson import ProtoJSONError
-from bridge.telemetry.logs import CONVENTIONS, RepeatFilter, _demote, _Seldom, setup_logging
+from bridge.telemetry.logs import CONVENTIONS, RepeatFilter, _demote, _LibraryRepeatFilter, setup_logging
 from bridge.telemetry.metrics import METRICS
 from bridge.telemetry.unreadable import UnreadableFields
 
@@ -29,7 +29,7 @@ def record(name: str, line: int, created: float, level: int = logging.ERROR) -> 
 
 def test_what_aiokafka_repeats_is_logged_once_in_half_a_minute() -> None:
     """An outage of Kafka does not fill the disk with one line."""
-    seldom = _Seldom(30.0)
+    seldom = _LibraryRepeatFilter(30.0)
     kept = [seldom(record("aiokafka", 7, 1000.0 + second / 10)) for second in range(600)]
     assert sum(kept) == 2
     assert seldom(record("aiokafka", 8, 1001.0))
@@ -37,7 +37,7 @@ def test_what_aiokafka_repeats_is_logged_once_in_half_a_minute() -> None:
 
 def test_nothing_of_the_bridge_itself_is_left_out() -> None:
     """Only aiokafka's warnings and errors are thinned."""
-    seldom = _Seldom(30.0)
+    seldom = _LibraryRepeatFilter(30.0)
     assert all(seldom(record("bridge.partitions.owner", 7, 1000.0)) for _ in range(3))
     assert all(seldom(record("aiokafka", 7, 1000.0, logging.DEBUG)) for _ in range(3))
 

@@ -1,4 +1,4 @@
-"""The committed offset never passes an entry that is not finished."""
+"""The committed offset never passes an entry that is not completed."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,35 +9,43 @@ moves = st.lists(st.tuples(st.booleans(), st.integers(0, 20)), max_size=60)
 
 
 @given(st.integers(0, 1000), moves)
-def test_the_prefix_is_the_first_open_entry(start: int, history: list[tuple[bool, int]]) -> None:
-    """Against a list of all that was read: the prefix is the first unfinished offset, else the position."""
+def test_committable_is_the_first_open_entry(start: int, history: list[tuple[bool, int]]) -> None:
+    """Checked against a list of all that was read: committable is the first open offset, else the position."""
     offsets, position = OffsetTracker(start), start
     unfinished: list[int] = []
     for reads, number in history:
         if reads:  # compaction and transactions leave gaps
             offset = position + number % 3
-            offsets.read(offset)
+            offsets.opened(offset)
             unfinished.append(offset)
             position = offset + 1
         else:
             offset = unfinished[number % len(unfinished)] if unfinished else number
-            offsets.finish(offset)
+            offsets.completed(offset)
             unfinished = [other for other in unfinished if other != offset]
         assert offsets.position == position
         assert offsets.open == len(unfinished)
-        assert offsets.prefix == (min(unfinished) if unfinished else position)
+        assert offsets.committable == (min(unfinished) if unfinished else position)
 
 
 @given(st.booleans(), st.integers(-1, 2**63 - 1), st.integers(-1, 2**63 - 1))
-def test_a_bookmark_comes_back_as_it_was_written(clean: bool, in_place: int, registry: int) -> None:
-    bookmark = CommitMetadata(clean=clean, in_place=in_place, registry=registry)
-    assert CommitMetadata.read(bookmark.text()) == bookmark
+def test_metadata_comes_back_as_it_was_written(clean: bool, relocated: int, invalid: int) -> None:
+    """What one owner commits, the next one reads."""
+    metadata = CommitMetadata(clean=clean, relocated_up_to=relocated, invalid_entries_up_to=invalid)
+    assert CommitMetadata.decode(metadata.encode()) == metadata
+
+
+def test_metadata_is_written_as_by_earlier_releases() -> None:
+    """A group may run two releases at a time, so the names in a commit's metadata stay."""
+    metadata = CommitMetadata(clean=True, relocated_up_to=5, invalid_entries_up_to=7)
+    assert metadata.encode() == '{"clean":true,"in_place":5,"registry":7}'
+    assert CommitMetadata.decode('{"clean":true,"in_place":5,"registry":7}') == metadata
 
 
 @given(st.text(max_size=20))
-def test_another_programs_metadata_is_an_unclean_bookmark(text: str) -> None:
-    """Whatever stands in the commit, the owner starts, and takes nothing for not sent."""
-    assert isinstance(CommitMetadata.read(text), CommitMetadata)
-    assert not CommitMetadata.read("").clean
-    assert not CommitMetadata.read("null").clean
-    assert CommitMetadata.read('{"clean": true, "newer": 1}').clean
+def test_another_programs_metadata_is_an_unclean_hand_over(text: str) -> None:
+    """Whatever the commit says, the owner starts, and assumes of no entry that it was not sent."""
+    assert isinstance(CommitMetadata.decode(text), CommitMetadata)
+    assert not CommitMetadata.decode("").clean
+    assert not CommitMetadata.decode("null").clean
+    assert CommitMetadata.decode('{"clean": true, "newer": 1}').clean

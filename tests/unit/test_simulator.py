@@ -23,7 +23,7 @@ from bridge.testing.simulator import Fault, Faults, Options, Simulator, serve
 from bridge.testing.simulator.agents import advance, born
 from bridge.testing.simulator.answers import CODES, MALFORMED, Answer
 from bridge.testing.simulator.control import answer as pull
-from bridge.testing.simulator.pictures import ALERT_KINDS, Agent
+from bridge.testing.simulator.pictures import ALERT_KINDS, SimulatedAgent
 from tests.support.protobuf import parsed
 
 EPOCH = 1_790_000_000.0
@@ -97,7 +97,7 @@ def refusal(answer: Answer) -> tuple[int, int]:
     return answer.status, error["code"]
 
 
-def diary(agent: Agent, until: int, step: float) -> list[Any]:
+def diary(agent: SimulatedAgent, until: int, step: float) -> list[Any]:
     """What is seen of a life at full tens of seconds, when it is looked at every ``step`` seconds."""
     seen = []
     for tick in range(1, round(until / step) + 1):

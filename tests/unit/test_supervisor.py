@@ -96,11 +96,11 @@ def test_a_worker_is_started_again_soon_and_never_in_a_rush() -> None:
 
 async def test_workers_that_do_not_run_are_told() -> None:
     """A worker without a process is neither alive nor ready, and each is named."""
-    workers = Supervisor(2, ["run"], None, 1)
-    async with workers.client:
-        assert list(await workers.sick()) == [0, 1]
-        assert set((await workers.unready()).values()) == {"does not run; it is started again"}
-        assert b"asm_bridge_workers_alive 0.0" in await workers.metrics()
+    supervisor = Supervisor(2, ["run"], None, 1)
+    async with supervisor.client:
+        assert list(await supervisor.not_alive()) == [0, 1]
+        assert set((await supervisor.not_ready()).values()) == {"not running; it will be restarted"}
+        assert b"asm_bridge_workers_alive 0.0" in await supervisor.metrics()
 
 
 @pytest.mark.parametrize(

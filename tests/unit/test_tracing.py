@@ -19,9 +19,9 @@ from bridge.agents.request import PollRequest
 from bridge.agents.step import Step
 from bridge.agents.trace import read_trace
 from bridge.asm.answer import Answer
-from bridge.asm.client import read_response
 from bridge.asm.errors import Unavailable
 from bridge.asm.http.request import Response
+from bridge.asm.reading import read_response
 from bridge.backoff import Backoff
 from bridge.clock import Instant
 from bridge.kafka.encoding import Encoder
@@ -104,7 +104,7 @@ def test_a_tracestate_too_long_is_left_out() -> None:
 )
 def test_the_environment_decides(environ: dict[str, str], expected: list[str]) -> None:
     """OpenTelemetry's own variables turn traces on; without them there are none."""
-    assert tracing.wanted(environ) == expected
+    assert tracing.requested_exporters(environ) == expected
 
 
 def test_nothing_of_opentelemetry_is_imported_unless_wanted() -> None:

@@ -26,10 +26,10 @@ class RememberingJournal:
     """What ``PartitionAgents`` needs of a partition."""
 
     def __init__(self) -> None:
-        self.number = 0
+        self.partition = 0
         self.states: dict[str, AgentState] = {}
         self.offsets = OffsetTracker(0)
-        self.bookmark = CommitMetadata()
+        self.metadata = CommitMetadata()
         self.accepting = True
         self.records: list[records.Published] = []
 
@@ -37,7 +37,7 @@ class RememberingJournal:
         self.states[step.state.agent_id] = step.state
         self.records += step.records
         for offset in step.finished:
-            self.offsets.finish(offset)
+            self.offsets.completed(offset)
 
 
 def of_type(emitted: list[records.Published], kind: type) -> list[records.Published]:
@@ -76,7 +76,7 @@ async def test_an_agent_leaves_only_when_what_it_sends_is_told() -> None:
         "AgentWatchEnded",
     ]
     assert all(record.stream_id is not None for record in partition.records)
-    assert partition.offsets.prefix == 1
+    assert partition.offsets.committable == 1
     assert len(agents) == 0
 
 

@@ -38,17 +38,17 @@ def state_before_fence() -> None:
 
     The second between stands for the reading of a long topic.
     """
-    fence = "self._producer = await self._clients.start_producer(self.number)"
+    fence = "self._producer = await PartitionProducer.start(self._clients, self.partition)"
     read = "self.offsets = OffsetTracker(offset or 0)"
     late = f"{read}; await asyncio.sleep(1); {fence}"
-    rewritten(Journal, "open", (fence, "pass"), (read, late))
+    rewritten(Journal, "recover", (fence, "pass"), (read, late))
 
 
 def offset_outside() -> None:
     """The inbox's offset is committed on its own, before the transaction."""
-    within = "await self._producer.send_offsets_to_transaction({self._inbox: offset}, self._clients.group_id)"
-    begin = "    await self._producer.begin_transaction()"
-    outside = "    if offset is not None:\n        await self._commit_offset(self._inbox, offset)\n"
+    within = "await self._producer.add_offset(*offset)"
+    begin = "    await self._producer.begin()"
+    outside = "    if offset is not None:\n        await self._commit_offset(self.partition, *offset)\n"
     rewritten(Journal, "_transaction", (within, "pass"), (begin, outside + begin))
 
 

@@ -1,0 +1,59 @@
+"""Before the bridge works: is Kafka there, are its topics right, and can it do what ``kafka.delivery`` needs?"""
+
+import asyncio
+
+import structlog
+
+from bridge.kafka.clients import Clients
+from bridge.kafka.errors import KafkaError, NoTransactionsError
+from bridge.kafka.topics import ensure_topics
+from bridge.settings import TopicsSettings
+from bridge.telemetry.metrics import METRICS
+
+log = structlog.get_logger()
+
+_RETRY_EVERY = 2.0
+
+
+class UnsuitableKafkaError(Exception):
+    """The bridge cannot work with this Kafka as it is set up; the text says what to do."""
+
+
+class Preflight:
+    """``waiting_for``: why it has not passed yet; None before it begins and after it has passed."""
+
+    def __init__(self, clients: Clients, topics: TopicsSettings) -> None:
+        self.waiting_for: str | None = None
+        self._clients = clients
+        self._topics = topics
+
+    async def run(self) -> None:
+        """Wait for Kafka, create topics that are missing, and try a transaction. Raises ``UnsuitableKafkaError``."""
+        while True:
+            try:
+                await self._check()
+            except (KafkaError, OSError, TimeoutError) as error:
+                METRICS.kafka_errors.labels("start").inc()
+                text = str(error) or type(error).__name__
+                if text != self.waiting_for:
+                    log.warning("kafka.awaited", error=error)
+                self.waiting_for = text
+                await asyncio.sleep(_RETRY_EVERY)
+            else:
+                self.waiting_for = None
+                return
+
+    async def _check(self) -> None:
+        results = await ensure_topics(self._clients.connection, self._topics, create=self._topics.create)
+        if problems := [f"{result.name} {problem}" for result in results for problem in result.problems]:
+            raise UnsuitableKafkaError("; ".join(problems))
+        if not self._clients.exactly_once:
+            note = "at_least_once: one process only; after a crash an agent's last step may appear again"
+            log.warning("delivery.limited", note=note)
+            return
+        try:
+            await self._clients.close(await self._clients.start_producer("check"))
+        except NoTransactionsError as error:
+            raise UnsuitableKafkaError(
+                "the broker has no transactions, which kafka.delivery exactly_once needs: set it to at_least_once"
+            ) from error

@@ -1,0 +1,47 @@
+"""Says why this process does not do its work."""
+
+import asyncio
+
+import structlog
+
+from bridge.kafka.preflight import Preflight
+from bridge.partitions.assignment import Assignment
+from bridge.registry.follower import RegistryFollower
+
+log = structlog.get_logger()
+
+
+class Readiness:
+    def __init__(self, preflight: Preflight, follower: RegistryFollower, assignment: Assignment) -> None:
+        self._preflight = preflight
+        self._follower = follower
+        self._assignment = assignment
+
+    def reason(self) -> str | None:
+        """Why this process does not do its work now; None if it does."""
+        if self._preflight.waiting_for is not None:
+            return self._preflight.waiting_for
+        if not self._follower.whole.is_set():
+            return "the registry has not been read yet: is Kafka reachable?"
+        member, owners = self._assignment.member, self._assignment.owners
+        if member is None or not member.is_member:
+            return "not in the consumer group yet, or a rebalance is in progress"
+        if not member.is_current():
+            return "Kafka has not answered a heartbeat within the session time-out"
+        if not owners:
+            return "owns no partition: there are more processes than partitions"
+        waiting = sorted(number for number, owner in owners.items() if not owner.ready)
+        return f"partitions are recovering, or cannot commit: {waiting}" if waiting else None
+
+    async def log_changes(self) -> None:
+        """Log each change, until cancelled."""
+        logged: str | None = ""
+        while True:
+            reason = self.reason()
+            if reason != logged:
+                if reason is None:
+                    log.info("run.ready")
+                else:  # a process that has just started is expected not to be ready
+                    (log.warning if logged is None else log.info)("run.not_ready", reason=reason)
+                logged = reason
+            await asyncio.sleep(1)

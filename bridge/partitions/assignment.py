@@ -1,0 +1,126 @@
+"""Which partitions this process owns: what Kafka's consumer group assigns, each with its owner."""
+
+import asyncio
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+
+import structlog
+
+from bridge.agents.injection import KafkaRecord
+from bridge.kafka.errors import EXPECTED_ERRORS
+from bridge.kafka.group import ConsumerGroupMember
+from bridge.kafka.partitioner import partition_for
+from bridge.partitions.owner import PartitionOwner, Shared
+from bridge.partitions.watcher import PartitionAgents
+from bridge.registry.registry import InvalidEntry
+from bridge.telemetry.logs import RepeatFilter
+from bridge.telemetry.metrics import METRICS
+
+log = structlog.get_logger()
+
+_REVOKE_SHARE = 0.6
+"""Of the session time-out, how much the owners may take to come to rest before a rebalance goes on without them."""
+
+
+class Assignment:
+    """``owners``: by partition. ``member``: the membership in the group, None before the first one."""
+
+    def __init__(self, shared: Shared) -> None:
+        self.member: ConsumerGroupMember | None = None
+        self._shared = shared
+        self._owners: dict[int, PartitionOwner] = {}
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._draining = False
+        self._running: asyncio.TaskGroup
+
+    @property
+    def owners(self) -> Mapping[int, PartitionOwner]:
+        return self._owners
+
+    def is_current(self) -> bool:
+        """Whether this process may act as owner: one that was paused must not send what another one sends by now."""
+        return self.member is not None and self.member.is_current()
+
+    async def run(self) -> None:
+        """Be a member of the group until drained or cancelled; a member that Kafka excludes for good joins again."""
+        failures = RepeatFilter()
+        async with asyncio.TaskGroup() as self._running:
+            while not self._draining:
+                member = self.member = ConsumerGroupMember(
+                    self._shared.clients, self._revoke, self._assign, self._deliver
+                )
+                try:
+                    await member.start()
+                    await member.run()
+                except Exception as error:
+                    METRICS.kafka_errors.labels("group").inc()
+                    if failures.is_new(error):
+                        stack = None if isinstance(error, EXPECTED_ERRORS) else error
+                        log.warning("group.left", group=self._shared.clients.group_id, error=error, exc_info=stack)
+                    await self._end_all()
+                    await member.stop()
+                    await asyncio.sleep(1)
+
+    async def drain(self, timeout: float) -> None:
+        """Hand all partitions over, within ``timeout`` seconds, and leave the group."""
+        self._draining = True
+        log.info("run.draining", partitions=len(self._owners))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await asyncio.gather(*(owner.suspend() for owner in self._owners.values()))
+        await self._end_all()
+        if self.member is not None:
+            await self.member.stop()
+
+    # -- for the registry
+
+    def sync(self, agent_id: str) -> None:
+        """The registry's entry of an agent has changed."""
+        for agents in self._agents_of(agent_id):
+            agents.sync(agent_id)
+
+    def dead_letter(self, entry: InvalidEntry) -> None:
+        """The registry has an entry that cannot be read."""
+        for agents in self._agents_of(entry.key):
+            agents.dead_letter(entry)
+
+    def _agents_of(self, key: str | bytes) -> Iterator[PartitionAgents]:
+        """The agents of the partition that ``key`` belongs to, if it is owned here and recovered."""
+        if not self._owners:
+            return
+        owner = self._owners.get(partition_for(key, self._shared.partitions))
+        if owner is not None and owner.agents is not None:
+            yield owner.agents
+
+    # -- for the group
+
+    async def _revoke(self) -> None:
+        """Come to rest, in the time there is; a partition that does not is taken over as if its owner had died."""
+        suspending = [asyncio.ensure_future(owner.suspend()) for owner in self._owners.values()]
+        if suspending:
+            await asyncio.wait(suspending, timeout=self._shared.clients.session_timeout * _REVOKE_SHARE)
+
+    def _assign(self, partitions: set[int], kept: bool) -> None:
+        if self._draining:  # a rebalance that was under way: these owners would never be ended
+            return
+        for number, owner in list(self._owners.items()):
+            if number not in partitions or not (kept and owner.resume()):
+                self._end(number)
+        for number in partitions - self._owners.keys():
+            assert self.member is not None
+            owner = self._owners[number] = PartitionOwner(number, self.member, self._shared)
+            self._tasks[number] = self._running.create_task(owner.run())
+        log.info("partitions.assigned", partitions=sorted(partitions), kept=len(partitions) if kept else 0)
+
+    def _deliver(self, partition: int, messages: Sequence[KafkaRecord]) -> None:
+        if partition in self._owners:
+            self._owners[partition].deliver(messages)
+
+    def _end(self, partition: int) -> asyncio.Task[None]:
+        del self._owners[partition]
+        task = self._tasks.pop(partition)
+        task.cancel()
+        return task
+
+    async def _end_all(self) -> None:
+        await asyncio.gather(*map(self._end, list(self._owners)), return_exceptions=True)

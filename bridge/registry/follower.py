@@ -1,0 +1,72 @@
+"""Follows the registry's topic, and adds to it the entries of ``sessions_file``."""
+
+import asyncio
+from collections.abc import Mapping
+
+import structlog
+
+from asm_bridge_schemas.commands import SessionEntry
+from bridge.kafka.clients import Clients
+from bridge.kafka.errors import EXPECTED_ERRORS
+from bridge.kafka.reading import open_reader
+from bridge.registry.file import changes
+from bridge.registry.registry import Registry
+from bridge.registry.topic import write_registry
+from bridge.settings import KafkaSettings
+from bridge.telemetry.logs import RepeatFilter
+from bridge.telemetry.metrics import METRICS
+
+log = structlog.get_logger()
+
+
+class RegistryFollower:
+    """``whole``: set once the registry has been read to its end, with the entries of ``sessions_file`` in it."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        clients: Clients,
+        kafka: KafkaSettings,
+        sessions_file: Mapping[str, SessionEntry] | None,
+    ) -> None:
+        self.whole = asyncio.Event()
+        self._registry = registry
+        self._clients = clients
+        self._kafka = kafka
+        self._to_register = sessions_file
+        self._topic = clients.topic("sessions")
+
+    async def run(self) -> None:
+        """Read until cancelled; an outage of Kafka is waited out."""
+        read = written = -1
+        failures = RepeatFilter()
+        while True:
+            try:
+                async with open_reader(self._clients.connection, [(self._topic, 0)]) as reader:
+                    while True:
+                        if reader.at_end and read >= written and not self.whole.is_set():
+                            written = await self._register()
+                            if read >= written:
+                                self.whole.set()
+                                log.info("registry.read", agents=len(self._registry))
+                        for message in await reader.fetch():
+                            if message.offset > read:
+                                read = message.offset  # first: a record that fails must not fail for ever
+                                self._registry.read(message)
+            except Exception as error:
+                METRICS.kafka_errors.labels("registry").inc()
+                if failures.is_new(error):
+                    stack = None if isinstance(error, EXPECTED_ERRORS) else error
+                    log.warning("registry.read_failed", error=error, exc_info=stack)
+                await asyncio.sleep(1)
+
+    async def _register(self) -> int:
+        """Write what the registry lacks of the sessions file, once. Returns the last offset written; -1 if none was."""
+        if self._to_register is None:
+            return -1
+        written = -1
+        if changed := changes(self._registry.entries(), self._to_register):
+            written = await write_registry(self._kafka, self._topic, changed)
+        log.info("sessions_file.registered", agents=len(self._to_register), changed=len(changed))
+        self._to_register = None
+        return written
