@@ -34,7 +34,9 @@ class KafkaRecord(Protocol):
 class Injection:
     """One event on its way to its agent's session. Times are seconds since 1970.
 
-    ``fault`` is (code, text) of a record that is not an event; ``attempts`` counts the requests that carried it.
+    ``fault`` is (code, text) of a record that is not an event; ``attempts`` counts the requests that carried it,
+    ``throttled`` those of them that were turned away unread, ``blocked`` those that were turned away on the way to the
+    service while requests without it got through.
     """
 
     offset: int
@@ -51,6 +53,8 @@ class Injection:
     event: InjectedEvent | None = None
     fault: tuple[str, str] | None = None
     attempts: int = 0
+    throttled: int = 0
+    blocked: int = 0
     possibly_processed: bool = False
     http_status: int | None = field(default=None)
     trace: Trace | None = None

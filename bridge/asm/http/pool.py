@@ -224,7 +224,7 @@ class Pool:
     def _new_connection(self, protocol: str | None) -> Connection:
         if protocol == "h2":
             return Http2(self._on_closed, self._on_capacity, self._body_budget)
-        return Http1(self._on_closed, self._on_capacity)
+        return Http1(self._on_closed, self._on_capacity, self._body_budget)
 
     def _opened(self, task: asyncio.Task[None]) -> None:
         self._opening.discard(task)
