@@ -102,6 +102,10 @@ class Pool:
                 if connection.capacity:
                     self._free[connection] = None
                 return
+        self._wait(exchange)
+
+    def _wait(self, exchange: Exchange) -> None:
+        """For a new connection, or for one that has just answered."""
         self._under_way[exchange] = None
         self._waiting[exchange] = None
         self._open_more()
@@ -115,7 +119,10 @@ class Pool:
         if self._closed or exchange.resends >= most or time.monotonic() >= exchange.deadline:
             return False
         exchange.resends += 1
-        self._dispatch(exchange)
+        if self._multiplexed is False:
+            self._wait(exchange)  # where one idle connection was closed, the others may have been, too
+        else:
+            self._dispatch(exchange)
         return True
 
     # -- what time brings
