@@ -144,6 +144,25 @@ def test_names_spelled_out(huffman: bool) -> None:
     ) == Head(200)
 
 
+@pytest.mark.parametrize("huffman", [False, True])
+@pytest.mark.parametrize("name", ["retry-after", "content-encoding", ":status"])
+def test_no_name_that_matters_is_skipped(name: str, huffman: bool) -> None:
+    """Each of them spelled out, behind a status that has a number."""
+    coded = HuffmanEncoder(REQUEST_CODES, REQUEST_CODES_LENGTH).encode(name.encode()) if huffman else name.encode()
+    block = b"\x88\x00" + bytes([0x80 * huffman | len(coded)]) + coded + b"\x03404"
+    assert scan(block, table_off=True) == 0
+    assert HeaderBlockReader().read(block) == reference(Decoder(), block)
+
+
+@pytest.mark.parametrize("size", [0, 1, 126, 127, 128, 254, 255, 256, 16_000])
+def test_long_values_are_skipped(size: int) -> None:
+    """Where nothing in them matters, the decoder is not asked, however long a cookie or a policy is."""
+    encoder = Encoder()
+    encoder.header_table_size = 0
+    block = encoder.encode([(":status", "200"), ("x", "y" * size), ("age", "1")], huffman=False).lstrip(b"\x20")
+    assert scan(block, table_off=True) == 200
+
+
 @given(st.binary(max_size=40), st.booleans())
 def test_scanning_takes_any_bytes(block: bytes, table_off: bool) -> None:
     """It gives up on what it does not know; it does not fail."""

@@ -254,6 +254,15 @@ def test_a_flood_ends_the_connection(kind: str) -> None:
     assert client.error == ErrorCode.ENHANCE_YOUR_CALM
 
 
+def test_settings_weigh_more_than_other_frames() -> None:
+    """Each concerns all streams: a hundred without a response are enough."""
+    client = Client(1000)
+    client.receive(frame(4, 0, 0) * 90)
+    assert client.error is None
+    client.receive(frame(4, 0, 0) * 20)
+    assert client.error == ErrorCode.ENHANCE_YOUR_CALM
+
+
 def test_what_a_service_sends_beside_its_responses_is_no_flood() -> None:
     """A ping, two window updates and an interim response for each of many requests are nothing unusual."""
     client = Client(5000)
