@@ -117,6 +117,22 @@ async def test_a_service_that_closes_each_time_is_asked_twice() -> None:
         assert service.requests == 2
 
 
+async def test_idle_connections_that_are_all_closed_cost_no_request() -> None:
+    """A service that reloads closes every idle connection at once: what meets one is repeated on a new one."""
+
+    def handle(request: int, connection: int, writer: asyncio.StreamWriter) -> None:
+        if connection <= 3 and request > 3:
+            writer.transport.abort()
+        else:
+            writer.write(OK)
+
+    async with http1(handle) as (service, pool):
+        await answered(pool, 3)
+        assert service.connections == 3
+        await answered(pool, 1)
+        await answered(pool, 3)
+
+
 async def test_an_answer_that_has_begun_is_not_asked_for_again() -> None:
     """A response that breaks off in the middle fails at once: the service has processed the request."""
 

@@ -116,8 +116,9 @@ class Pool:
         exchange.resends = resends + 1
         self._under_way[exchange] = None
         self._waiting[exchange] = None
-        while self._waiting and self._free:
-            self._on_capacity(self._free.popitem()[0])
+        if self._multiplexed:  # where one idle connection of HTTP/1.1 was closed, the others may have been, too
+            while self._waiting and self._free:
+                self._on_capacity(self._free.popitem()[0])
         self._open_more()
         return True
 
@@ -220,7 +221,7 @@ class Pool:
     def _new_connection(self, protocol: str | None) -> Connection:
         if protocol == "h2":
             return Http2(self._on_closed, self._on_capacity, self._body_budget)
-        return Http1(self._on_closed, self._on_capacity)
+        return Http1(self._on_closed, self._on_capacity, self._body_budget)
 
     def _opened(self, task: asyncio.Task[None]) -> None:
         self._opening.discard(task)
