@@ -19,6 +19,7 @@ from bridge.clock import Clock
 from bridge.kafka.clients import Clients
 from bridge.kafka.encoding import Encoder
 from bridge.kafka.preflight import Preflight, UnsuitableKafkaError
+from bridge.kafka.schema_registry import OutputFrames
 from bridge.ops.http import listen
 from bridge.ops.readiness import Readiness
 from bridge.ops.server import serve
@@ -74,6 +75,7 @@ class Bridge:
         self._settings = settings
         kafka, asm, backoff = settings.kafka, settings.asm, Backoff()
         clients = _clients(kafka, settings.topics)
+        frames = OutputFrames(settings.schema_registry, settings.topics) if settings.schema_registry.url else None
         self._client = AsmClient(build_transport(asm), asm.base_url, asm.max_retry_after)
         report_unreadable_to(UnreadableFields())
         self._tokens = Tokens(settings.secrets_dir, asm.token.get_secret_value() if asm.token else None)
@@ -85,13 +87,17 @@ class Bridge:
                 partitions=settings.topics.partitions,
                 commit_interval=kafka.commit_interval,
                 clients=clients,
-                encoder=Encoder(settings.records.encoding, settings.topics.name("inject")),
+                encoder=Encoder(
+                    settings.records.encoding,
+                    settings.topics.name("inject"),
+                    frames=None if frames is None else frames.frames,
+                ),
                 registry=self._registry,
                 reschedule=self._poller.update,
                 policy=Policy(settings.poll.interval, settings.injection, backoff, Clock().now),
             )
         )
-        self._preflight = Preflight(clients, settings.topics)
+        self._preflight = Preflight(clients, settings.topics, frames)
         sessions = None if settings.sessions_file is None else read_sessions_file(settings.sessions_file)
         self._follower = RegistryFollower(self._registry, clients, kafka, sessions)
         self.readiness = Readiness(self._preflight, self._follower, self._assignment)
