@@ -543,6 +543,28 @@ def test_an_answer_may_be_compressed_unasked() -> None:
     assert (len(service.taken()), service.agent("agent-0")["shown"]) == (2, 2)
 
 
+@pytest.mark.parametrize("emit_defaults", [False, True])
+def test_an_answer_may_be_odd_json_and_say_the_same(emit_defaults: bool) -> None:
+    """Wherever a day leads, what is read of the odd answer is what is read of the plain one."""
+    service = Service(agents=6, change_rate=1.0, emit_defaults=emit_defaults)
+    request = {"perform_get_queued_calls": True, "perform_get_message": True, "skills": ["english", "sales"]}
+    raised = 0
+    for _ in range(150):
+        service.clock.now += 1.5
+        for call, message in (("getstatus", asm.GetStatusRes), ("getcurrentsession", asm.AsmSession)):
+            service.post("faults", {})
+            body = json.dumps({"asm_session_sid": service.sid(), **request} if call == "getstatus" else {}).encode()
+            plain = service.call(call, "agent-0", body)
+            service.post("faults", {"odd": {}})
+            odd = service.call(call, "agent-0", body)
+            assert odd.status == plain.status
+            if plain.status == 200:
+                assert plain.body != odd.body
+                assert protojson.read(message, odd.body) == protojson.read(message, plain.body)
+                raised += b"alert" in plain.body
+    assert raised
+
+
 def test_one_fault_can_be_set_beside_others() -> None:
     """A fault that is set by its name leaves those in force; its own count and duration start again."""
     service = Service()

@@ -85,11 +85,14 @@ def scan(block: bytes, table_off: bool) -> int:
                     return 0
                 at += 1
             size = block[at] & 0x7F
-            if size == 0x7F:
+            if size == 0x7F:  # the length goes on (section 5.1)
                 at += 1
-                size += block[at]
+                size += block[at] & 0x7F
                 if block[at] & 0x80:
-                    return 0
+                    at += 1
+                    size += block[at] << 7
+                    if block[at] & 0x80:
+                        return 0
             at += 1 + size
     except IndexError:
         return 0

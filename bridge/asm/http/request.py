@@ -123,10 +123,12 @@ class Exchange:
 
     ``sent``: whether any of it may have gone out; ``on_end`` is called before ``on_response``. A connection calls one
     of the four methods, once for each time that it is sent; ``resend(exchange[, most])`` has it sent again, if it was
-    not yet sent again that often (``resends``).
+    not yet sent again that often (``resends``, which is not set before).
     """
 
     __slots__ = ("_on_end", "_on_response", "_resend", "deadline", "request", "resends", "sent")
+
+    resends: int
 
     def __init__(
         self,
@@ -139,7 +141,6 @@ class Exchange:
         self.request = request
         self.deadline = deadline
         self.sent = False
-        self.resends = 0
         self._on_response = on_response
         self._on_end = on_end
         self._resend = resend
