@@ -46,7 +46,7 @@ class RequestBuilder:
         self._plain: PollRequest | None = None
 
     def forget(self) -> None:
-        """What is asked for, or of which session, has changed: build the next request from scratch, and read its answer."""
+        """What is asked for, or of which session, has changed: build the next request, and read its answer."""
         self._plain = self.known = None
 
     def move_cursor(self, cursor: int) -> None:
