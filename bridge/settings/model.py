@@ -204,6 +204,8 @@ class TopicsSettings(Section):
 
 class RecordsSettings(Section):
     encoding: Literal["json", "msgpack"] = _setting("json", "Encoding of the values of records.")
+    source: str | None = _setting(None, "Prefix of ce_source, to tell organisations and regions apart: /acme/eu.")
+    heartbeat_interval: Positive = _setting(10.0, "Time between two heartbeats of a partition.")
 
 
 class InjectionSettings(Section):
