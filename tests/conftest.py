@@ -7,11 +7,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from bridge.testing.brokers import Broker, BrokerNotOursError, BrokerUnavailableError, start_broker
 from tests.support import SOURCES
 
 os.environ["PYTHONPATH"] = SOURCES
+
+settings.register_profile(
+    "shared", deadline=None
+)  # test files run side by side: how long an example takes says nothing
+settings.load_profile("shared")
 
 RUNNING = pytest.StashKey[Broker]()
 REASONS = pytest.StashKey[list[str]]()

@@ -39,9 +39,10 @@ class AsmClient:
         self._targets = {call: Target.of(httpx.URL(base_url + PATH + call)) for call in CALLS}
         self._messages = {self._targets[call]: message for call, message in CALLS.items()}
 
-    def request(self, call: str, token: str, body: bytes) -> PreparedRequest:
-        """A request that may be sent any number of times."""
-        return PreparedRequest(self._targets[call], {**_HEADERS, "authorization": f"Bearer {token}"}, body)
+    def request(self, call: str, token: str, body: bytes, *, repeatable: bool = False) -> PreparedRequest:
+        """A request that may be sent any number of times; ``repeatable``: one that carries no events."""
+        headers = {**_HEADERS, "authorization": f"Bearer {token}"}
+        return PreparedRequest(self._targets[call], headers, body, repeatable=repeatable)
 
     def send(self, request: PreparedRequest, on_answer: OnAnswer, known: bytes | None = None) -> None:
         """Send; ``on_answer`` is called once, later, with the answer, read, or with the error.
@@ -53,7 +54,7 @@ class AsmClient:
     async def current_session(self, token: str) -> AsmSession:
         """The caller's session; ``asm_session_sid`` is "0" where there is none (undocumented: any refusal is taken
         for it). Raises ``AsmError``."""
-        response = await fetch(self._transport, self.request("getcurrentsession", token, b"{}"))
+        response = await fetch(self._transport, self.request("getcurrentsession", token, b"{}", repeatable=True))
         answer = read_response(AsmSession, response)
         if isinstance(answer, Refused):
             return AsmSession()

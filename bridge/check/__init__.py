@@ -44,7 +44,7 @@ async def examine(
     unknown = not watched.entries and any(
         one.check == "registry" and one.result in ("problem", "skipped") for one in reached
     )
-    sharing = [skipped("sessions", "the registry could not be read")] if unknown else agents.sharing(watched)
+    sharing = [skipped("sessions", "the registry was not read")] if unknown else agents.sharing(watched)
     if not reachable:
         trial = [skipped("tokens", "offline" if offline else "the service cannot be reached")]
     else:

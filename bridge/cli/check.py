@@ -7,9 +7,9 @@ from typing import Annotated
 import typer
 
 from bridge.check import Finding, examine, failed
+from bridge.cli.event_loop import run_async
 from bridge.cli.options import SettingsCommand, new_app, settings_of
 from bridge.cli.output import print_json, print_table, progress
-from bridge.cli.running import run_async
 from bridge.settings import Settings
 from bridge.telemetry.logs import setup_logging
 

@@ -10,10 +10,10 @@ import typer
 
 from bridge.agents.step import DeadLetter
 from bridge.cli.errors import CliError, UsageError
+from bridge.cli.event_loop import run_async
 from bridge.cli.inject import details, open_inbox
 from bridge.cli.options import SettingsCommand, new_app, seconds, settings_of
 from bridge.cli.output import print_json, print_table
-from bridge.cli.running import run_async
 from bridge.clock import rfc3339
 from bridge.kafka.dead_letters import NotResendable, Resend, read
 from bridge.kafka.dead_letters import resend as prepare

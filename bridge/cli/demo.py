@@ -6,8 +6,8 @@ import typer
 
 from bridge.app import StartError
 from bridge.cli.errors import CliError, UsageError
+from bridge.cli.event_loop import run_async
 from bridge.cli.options import Command, new_app, seconds
-from bridge.cli.running import run_async
 from bridge.testing.brokers import BrokerUnavailableError
 from bridge.testing.demo import Demo
 

@@ -15,9 +15,9 @@ import typer
 from asm_bridge_schemas.commands import CommandError, read_event
 from bridge import clock
 from bridge.cli.errors import CliError, UsageError
+from bridge.cli.event_loop import run_async
 from bridge.cli.options import SettingsCommand, new_app, seconds, settings_of
 from bridge.cli.output import print_json
-from bridge.cli.running import run_async
 from bridge.kafka.partitioner import partition_for
 from bridge.kafka.reading import Reader, open_reader
 from bridge.kafka.show import decoded

@@ -10,9 +10,9 @@ import typer
 
 from asm_bridge_schemas.commands import CommandError, SessionEntry, session_entry
 from bridge.cli.errors import CliError, UsageError
+from bridge.cli.event_loop import run_async
 from bridge.cli.options import SettingsCommand, new_app, seconds, settings_of
 from bridge.cli.output import print_json, print_table, progress
-from bridge.cli.running import run_async
 from bridge.registry.file import (
     SessionsFileError,
     as_object,

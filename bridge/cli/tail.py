@@ -9,9 +9,9 @@ import typer
 
 from bridge.agents.injection import Message
 from bridge.cli.errors import CliError
+from bridge.cli.event_loop import run_async, until_signal
 from bridge.cli.options import SettingsCommand, new_app, seconds, settings_of
 from bridge.cli.output import ignore_broken_pipe, reader_gone
-from bridge.cli.running import run_async, until_signal
 from bridge.kafka.reading import Reader, open_reader
 from bridge.kafka.show import as_json, as_line
 from bridge.kafka.topics import TOPICS, partition_counts

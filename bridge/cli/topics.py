@@ -4,9 +4,9 @@ from typing import Annotated
 
 import typer
 
+from bridge.cli.event_loop import run_async
 from bridge.cli.options import SettingsCommand, new_app, settings_of
 from bridge.cli.output import print_json, print_table
-from bridge.cli.running import run_async
 from bridge.kafka.topics import TopicResult, ensure_topics
 
 app = new_app("Create the bridge's topics.")

@@ -8,7 +8,6 @@ import asyncio
 import struct
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from itertools import islice
 from typing import Any
 
 import structlog
@@ -41,7 +40,9 @@ PARTS = {
     ),
     "aiokafka.record.default_records._DefaultRecordBatchPy": ("_maybe_uncompress", "_buffer"),
     "aiokafka.consumer.fetcher.Fetcher": ("MemoryRecords(", "PartitionRecords("),
-    "aiokafka.consumer.fetcher.PartitionRecords": ("has_next()", "next_batch()", "for record in next_batch"),
+    "aiokafka.consumer.fetcher.PartitionRecords": (
+        "has_next()", "next_batch()", "for record in next_batch", "if record.offset < self.next_fetch_offset:",
+    ),
 }  # fmt: skip
 """By class: the names that its source must contain for this module to work."""
 
@@ -140,16 +141,13 @@ class _Batch:
         return next(self._batch)
 
     def __iter__(self) -> Iterator[Any]:
-        count = 0
         try:
-            for record in self._batch:
-                yield record
-                count += 1
+            yield from self._batch
         except (UnicodeDecodeError, CorruptRecordException) as error:
             slow = _DefaultRecordBatchPy(self._raw)
             slow._maybe_uncompress()
             slow._buffer = _LenientBytes(slow._buffer)
-            yield from islice(slow, count, None)
+            yield from slow  # from its beginning: the fetcher leaves out what it has had
             METRICS.kafka_errors.labels("header_name").inc()
             if _unreadable_names.is_new(error):
                 log.warning("record.header_name_unreadable", partition=self._partition, error=error)

@@ -63,8 +63,8 @@ def _summary(value: Any, headers: dict[str, str]) -> str:
         return "(tombstone)"
     if isinstance(value, bytes):
         return f"({len(value)} bytes that cannot be decoded)"
-    if isinstance(value, dict) and (tell := _TELL.get(str(value.get("type")))):
-        return tell(value)
+    if isinstance(value, dict) and (summary := _SUMMARIES.get(str(value.get("type")))):
+        return summary(value)
     return msgspec.json.encode(value).decode()
 
 
@@ -87,10 +87,21 @@ def _state(value: Value) -> str:
     return f"{status.get('status_desc', 'no status')}, {calls} calls, sequence {value.get('sequence')}"
 
 
-_TELL: dict[str, Callable[[Value], str]] = {
+def _profile(value: Value) -> str:
+    labels = [f"{name}={text}" for name, text in (value.get("labels") or {}).items()]
+    return ", ".join([*labels, *(value.get("skills") or [])])
+
+
+def _heartbeat(value: Value) -> str:
+    agents, in_session, lost = (value.get(name) for name in ("agents", "in_session", "lost"))
+    return f"until {value.get('observed_until')}: {agents} agents, {in_session} in session, {lost} lost"
+
+
+_SUMMARIES: dict[str, Callable[[Value], str]] = {
     "AgentStatusChanged": _status,
     "AgentWatchStarted": _fields("reason"),
     "AgentWatchEnded": _fields("reason"),
+    "AgentProfileChanged": _profile,
     "AgentSessionStarted": _fields("asm_session_sid", "reason"),
     "AgentSessionEnded": _fields("asm_session_sid", "reason"),
     "AgentObservationLost": _fields("reason", "since"),
@@ -100,7 +111,10 @@ _TELL: dict[str, Callable[[Value], str]] = {
     "AgentAlertRaised": _fields("kind", "alert_id", "message"),
     "AgentAlertCleared": _fields("kind", "alert_id"),
     "ConversationEventDelivered": _fields("kind", "conversation_sid", "injection_id"),
+    "ConversationChanged": _fields("change", "conversation_sid"),
     "InjectionCompleted": _fields("outcome", "reason", "injection_id", "http_status"),
+    "AgentState": _state,
+    "PartitionHeartbeat": _heartbeat,
 }
 
 

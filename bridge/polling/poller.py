@@ -152,7 +152,9 @@ class Poller:
             scheduled.partition.append(agent.poll_skipped(request, at))
             return False
         if request.prepared is None:
-            request.prepared = self._client.request(request.call, request.token, request.body)
+            request.prepared = self._client.request(
+                request.call, request.token, request.body, repeatable=not request.injections
+            )
         request.sent_at = self._clock.monotonic()
         agent.in_flight = request
         self._client.send(request.prepared, scheduled.on_answer, request.known)

@@ -55,6 +55,7 @@ class AsmSettings(Section):
     connect_timeout: Positive = _setting(5.0, "Timeout for opening a connection.")
     request_timeout: Positive = _setting(10.0, "Timeout for a request.")
     max_connections: Count = _setting(512, "Maximum number of requests in flight.")
+    max_connection_age: Positive = _setting(300.0, "Age at which a connection is replaced by a new one.")
     http2: bool = _setting(True, "Use HTTP/2 if the service offers it.")
     rate_limit: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = _setting(
         None, "Maximum polls per second to the host, over all sessions of a process."
@@ -65,7 +66,10 @@ class AsmSettings(Section):
 
     def transport_arguments(self) -> dict[str, Any]:
         """The arguments for connections to the service."""
-        names = ("ca_file", "proxy", "connect_timeout", "request_timeout", "max_connections", "http2")
+        names = (
+            *("ca_file", "proxy", "connect_timeout", "request_timeout"),
+            *("max_connections", "max_connection_age", "http2"),
+        )
         return {name: getattr(self, name) for name in names}
 
     def problems(self) -> Iterator[Problem]:

@@ -41,7 +41,6 @@ from bridge.testing.bench.scenarios import (
     scenarios,
 )
 from bridge.testing.bench.target import Service, http, own_queue, shared_queue, status
-from bridge.testing.brokers import Broker
 
 SEEN = {
     "window_s": 10.0, "polls": 1000, "changes": 50, "cpu_s": 0.02, "connections": 7,
@@ -396,24 +395,3 @@ async def test_a_target_that_is_silent_spoils_one_measurement_only() -> None:
     with pytest.raises(MeasurementError, match="does not answer"):
         await service.stats()
     await service.close()
-
-
-@pytest.mark.kafka
-def test_a_short_run_gives_all_figures(broker: Broker) -> None:
-    """One run, all figures: CPU, rates, gaps, memory, latencies both ways, recovery."""
-    name = EXACTLY_ONCE if broker.transactions else AT_LEAST_ONCE
-    plan = [
-        Scenario("latency", 20, (name,), seconds=2, warm=0.5, change=0.3, injected=20),
-        Scenario("recovery", 20, (name,), seconds=2, warm=0.5),
-    ]
-    report = runner.run(broker.bootstrap_servers, plan, print)
-    latency, recovery = report.measurements
-    assert (latency.note, recovery.note) == ("", "")
-    found = {name: value for name, value in latency.figures.items() if value is not None}
-    assert found["polls_per_s"] > 20 * 0.7
-    assert min(found["us_per_poll"], found["rss"], found["gap_p99"], found["target_us_per_poll"]) > 0
-    assert 0 < found["inject_p99"] < 5
-    assert 0 < found["readable_p99"] < 5
-    assert found["records_per_change"] > 0.5
-    assert 0 < (recovery.figures["recovery"] or 0) < 30
-    assert report.machine["cores"]

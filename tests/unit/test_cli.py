@@ -18,8 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asm_bridge_schemas.commands import SessionEntry
+from asm_bridge_schemas.records import TOPICS
 from bridge.cli import COMMANDS, main
-from bridge.kafka.show import as_json, as_line
+from bridge.kafka.show import _SUMMARIES, as_json, as_line
 from bridge.registry.file import SessionsFileError, as_toml, changes, read_entries, read_sessions
 from bridge.settings import KEYS
 from bridge.telemetry.logs import setup_logging
@@ -264,11 +265,13 @@ def test_a_literal_token_is_refused_unseen(capsys: pytest.CaptureFixture[str]) -
 
 
 def test_schemas_are_exported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """`schemas export DIR` writes JSON Schemas into a directory that it makes."""
+    """`schemas export DIR` writes JSON Schemas and the AsyncAPI document into a directory that it makes."""
     assert code("schemas", "export", str(tmp_path / "new")) == 0
-    files = list((tmp_path / "new").iterdir())
-    assert f"{len(files)} schemas written" in capsys.readouterr().out
-    assert all(json.loads(file.read_text())["$schema"].endswith("2020-12/schema") for file in files)
+    files = {file.name: json.loads(file.read_text()) for file in (tmp_path / "new").iterdir()}
+    assert f"{len(files)} files written" in capsys.readouterr().out
+    assert files.pop("asyncapi.json")["asyncapi"].startswith("3.")
+    assert files.pop("status-groups.json")
+    assert all(schema["$schema"].endswith("2020-12/schema") for schema in files.values())
 
 
 texts = st.text(max_size=20)
@@ -350,6 +353,31 @@ def test_a_record_is_one_line() -> None:
         "2025-12-23T14:26:40.123Z", "agent-status", "agent-7", "AgentStatusChanged",
         "READY", "->", "PAUSED", "(paused=True)",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (b'{"type":"AgentProfileChanged","labels":{"site":"manila"},"skills":["english"]}', "site=manila, english"),
+        (b'{"type":"ConversationChanged","change":"left","conversation_sid":"5"}', "left 5"),
+        (
+            b'{"type":"PartitionHeartbeat","observed_until":"2026-11-23T09:30:00Z","agents":3,"in_session":2,"lost":1}',
+            "until 2026-11-23T09:30:00Z: 3 agents, 2 in session, 1 lost",
+        ),
+        (
+            b'{"type":"AgentState","status":{"status_desc":"READY"},"calls":[{}],"sequence":7}',
+            "READY, 1 calls, sequence 7",
+        ),
+    ],
+)
+def test_a_line_says_what_is_in_the_record(value: bytes, shown: str) -> None:
+    """`tail` has a few words for each type of record, instead of its JSON."""
+    assert as_line(record(value), "asm.").endswith(f" {shown}")
+
+
+def test_every_record_has_a_summary() -> None:
+    """A new record needs its line in the table of summaries, or `tail` prints its JSON."""
+    assert _SUMMARIES.keys() == {cls.__name__ for cls in TOPICS}
 
 
 @pytest.mark.parametrize(

@@ -127,6 +127,7 @@ def ahead(**time: float) -> str:
         (ahead(days=-1), 0, 0),
         (ahead(days=-1).replace("GMT", "-0000"), 0, 0),
     ],
+    ids=["seconds", "spaces", "ahead", "over", "over, without a zone"],  # the same in each process of a run
 )
 async def test_retry_after_is_read_as_seconds_or_as_a_date(status: int, header: str, least: int, most: int) -> None:
     """Retry-After is obeyed in both of its forms; one that is over means now."""

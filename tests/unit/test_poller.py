@@ -245,9 +245,9 @@ async def test_the_common_poll_reads_and_builds_nothing(monkeypatch: pytest.Monk
     counts: Counter[str] = Counter()
 
     def counted(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
-        def counting(*args: Any) -> Any:
+        def counting(*args: Any, **options: Any) -> Any:
             counts[name] += 1
-            return call(*args)
+            return call(*args, **options)
 
         return counting
 

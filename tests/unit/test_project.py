@@ -2,6 +2,7 @@
 
 import ast
 import re
+import shutil
 import subprocess
 import tomllib
 from pathlib import Path
@@ -106,6 +107,13 @@ def test_tests_import_only_the_helpers_of_tests() -> None:
     assert wrong == {}
 
 
+def test_unit_tests_need_no_broker() -> None:
+    """They run on every Python of the machine, and in seconds: what needs Kafka is in tests/integration."""
+    asked = re.compile(r"mark\.(kafka|transactions)\b|\bbroker: Broker\b|\bbootstrap_servers: str\b")
+    unit = (ROOT / "tests/unit").glob("*.py")
+    assert [path.name for path in unit if path.name != Path(__file__).name and asked.search(path.read_text())] == []
+
+
 def test_what_is_installed_imports_no_tests() -> None:
     """No wheel contains the tests, nor pytest."""
     code = [*(ROOT / "bridge").rglob("*.py"), *(ROOT / "schemas").rglob("*.py")]
@@ -119,4 +127,54 @@ def test_ci_runs_what_everyone_runs() -> None:
     assert (ROOT / ".ci/run").read_text().rstrip().endswith("exec make test")
     assert (ROOT / ".ci/run").stat().st_mode & 0o111
     targets = set(re.findall(r"^([a-z]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    assert targets == {"help", "demo", "test", "unit", "chaos", "lint", "fmt", "build", "schemas", "lock", "clean"}
+    assert targets == {
+        "help",
+        "demo",
+        "test",
+        "unit",
+        "chaos",
+        "lint",
+        "fmt",
+        "build",
+        "image",
+        "schemas",
+        "lock",
+        "clean",
+    }
+
+
+WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_workflows_call_the_makefile(path: Path) -> None:
+    """What CI does, everyone can do: each step that tests or builds is a target of the Makefile."""
+    commands = re.findall(r"^\s*- run: (.+)$", path.read_text(), re.MULTILINE)
+    assert [line for line in commands if line.startswith("make ")]
+    assert [line for line in commands if not line.startswith(("make ", "docker compose ", "test "))] == []
+
+
+@pytest.mark.skipif(shutil.which("actionlint") is None, reason="actionlint is not on this machine")
+def test_workflows_are_sound() -> None:
+    """actionlint finds nothing wrong in the workflows."""
+    done = subprocess.run(["actionlint"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_both_distributions_have_one_version_and_licence() -> None:
+    """They are released together, and the bridge requires records of its own minor version."""
+    schemas = tomllib.loads((ROOT / "schemas/pyproject.toml").read_text())["project"]
+    assert schemas["version"] == project()["version"]
+    major, minor, _ = schemas["version"].split(".")
+    assert f"{schemas['name']}~={major}.{minor}.0" in project()["dependencies"]
+    assert (ROOT / "schemas/LICENSE").read_text() == (ROOT / "LICENSE").read_text()
+
+
+def test_the_contributors_guide_names_what_there_is() -> None:
+    """Each file and each make target that CONTRIBUTING.md names exists."""
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"`make ([a-z]+)", text)) <= targets
+    named = re.findall(r"`((?:bridge|schemas|tests|deploy|\.github)/[^`:\s]*)`", text)
+    assert len(named) > 10
+    assert [name for name in named if "NAME" not in name and not (ROOT / name).exists()] == []

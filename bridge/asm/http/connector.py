@@ -181,28 +181,28 @@ class Connector:
     # -- proxy and TLS
 
     async def _greet(self, sock: socket.socket, target: str, new_connection: NewConnection) -> Connection:
-        loop, starting = asyncio.get_running_loop(), Starting(new_connection)
+        loop, alpn = asyncio.get_running_loop(), AlpnProtocol(new_connection)
         if self.proxy is None:
             await loop.create_connection(
-                lambda: starting, sock=sock, ssl=self._tls, server_hostname=self.host if self._tls else None
+                lambda: alpn, sock=sock, ssl=self._tls, server_hostname=self.host if self._tls else None
             )
-            if starting.connection.closed:
+            if alpn.connection.closed:
                 raise ConnectionResetError("closed at once")
-            return starting.connection
+            return alpn.connection
         transport, reader = await self._to_proxy(sock)
         try:
             if not self.forwards:
                 await self._through_proxy(target, reader, transport)
             if self._tls is not None:
                 with _explained(False, self._timeout):
-                    secured = await loop.start_tls(transport, starting, self._tls, server_hostname=self.host)
+                    secured = await loop.start_tls(transport, alpn, self._tls, server_hostname=self.host)
                 assert secured is not None
                 transport = secured
-            starting.connection_made(transport)
+            alpn.connection_made(transport)
         except BaseException:
             transport.abort()
             raise
-        return starting.connection
+        return alpn.connection
 
     async def _to_proxy(self, sock: socket.socket) -> tuple[asyncio.Transport, asyncio.StreamReader]:
         assert self.proxy is not None
@@ -223,7 +223,7 @@ class Connector:
             raise ConnectError("proxy_login" if error.login else "proxy", str(error), at_proxy=True) from error
 
 
-class Starting(asyncio.Protocol):
+class AlpnProtocol(asyncio.Protocol):
     """Stands in for a connection until its protocol is known; what arrives before is kept for it."""
 
     connection: Connection

@@ -1,6 +1,7 @@
 """A connection that speaks HTTP/1.1: one request at a time (RFC 9112)."""
 
 import asyncio
+import re
 import time
 from collections.abc import Callable
 from typing import cast
@@ -9,6 +10,9 @@ from httptools import HttpParserError, HttpResponseParser
 
 from bridge.asm.http.request import MAX_BODY, Exchange, Response
 
+_TIMEOUT = re.compile(rb"(?:^|[\s,;])timeout=(\d{1,6})(?!\d)", re.IGNORECASE)
+"""Of Keep-Alive (RFC 2068, section 19.7.1.1)."""
+
 
 class Http1(asyncio.Protocol):
     """``on_capacity`` is called whenever it can take the next request, ``on_closed`` once, when it never will again."""
@@ -16,6 +20,8 @@ class Http1(asyncio.Protocol):
     def __init__(self, on_closed: Callable[["Http1"], None], on_capacity: Callable[["Http1"], None]) -> None:
         self.capacity = 0
         self.heard_at = time.monotonic()
+        self.idle_timeout: float | None = None
+        """Seconds after which the service closes an unused connection, if it said so."""
         self._on_closed: Callable[[Http1], None] | None = on_closed
         self._on_capacity = on_capacity
         self._exchange: Exchange | None = None
@@ -35,6 +41,10 @@ class Http1(asyncio.Protocol):
     def idle(self) -> bool:
         """Whether it has nothing to do; ``heard_at``: since when (monotonic seconds), or later."""
         return self._exchange is None
+
+    @property
+    def answered_at(self) -> float:
+        return self.heard_at
 
     @property
     def closed(self) -> bool:
@@ -81,10 +91,8 @@ class Http1(asyncio.Protocol):
             self._answered(keep=False)  # what has no length ends with its connection (RFC 9112, section 6.3)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        lost = (
-            "the service closed the connection without an answer" if exc is None else f"the connection was lost: {exc}"
-        )
-        self._end(lost)
+        closed = "the service closed the connection without an answer"
+        self._end(closed if exc is None else f"the connection was lost: {exc}", lost=True)
 
     # -- called by the parser
 
@@ -96,6 +104,8 @@ class Http1(asyncio.Protocol):
             self._retry_after = value.decode("latin-1")
         elif name == b"date":
             self._date = value
+        elif name == b"keep-alive" and (timeout := _TIMEOUT.search(value)):
+            self.idle_timeout = float(timeout[1])
 
     def on_message_begin(self) -> None:
         self._keep = not self._whole
@@ -137,7 +147,8 @@ class Http1(asyncio.Protocol):
             self._end("the service closes the connection")
         exchange.answered(response)
 
-    def _end(self, why: str) -> None:
+    def _end(self, why: str, *, lost: bool = False) -> None:
+        """``lost``: by the service, not by us."""
         on_closed, self._on_closed = self._on_closed, None
         if on_closed is None:
             return
@@ -145,5 +156,9 @@ class Http1(asyncio.Protocol):
         self._transport.abort()
         on_closed(self)
         exchange, self._exchange = self._exchange, None
-        if exchange is not None:
+        if exchange is None:
+            return
+        if lost and not self._keep:  # not a byte of the response has come
+            exchange.connection_lost(why)
+        else:
             exchange.failed(why)

@@ -55,6 +55,11 @@ class Http2(asyncio.Protocol):
         return self._protocol.allowed
 
     @property
+    def settings_read(self) -> bool:
+        """Whether the service has said how many requests it allows."""
+        return self._protocol.settings_read
+
+    @property
     def idle(self) -> bool:
         """Whether it has nothing to do; ``heard_at``: since when (monotonic seconds), or later."""
         return not self._protocol.open
@@ -91,6 +96,10 @@ class Http2(asyncio.Protocol):
         """At once: what is open fails."""
         self._settle(self._protocol.close("the connection was closed"))
 
+    def abandon(self, text: str) -> None:
+        """The same for a connection whose other side is gone: what may be sent again is."""
+        self._settle(self._protocol.close(text), lost=True)
+
     # What the event loop calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -100,7 +109,7 @@ class Http2(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         ended = self._protocol.lost(f"the connection was lost: {exc}" if exc else "the service closed the connection")
         self._protocol.sender.outgoing.clear()
-        self._settle(ended)
+        self._settle(ended, lost=True)
 
     def eof_received(self) -> None:
         self._protocol.close_gently()  # it is closed in a moment: nothing more must be sent
@@ -125,7 +134,7 @@ class Http2(asyncio.Protocol):
 
     # Inside
 
-    def _settle(self, ended: list[Stream]) -> None:
+    def _settle(self, ended: list[Stream], *, lost: bool = False) -> None:
         """After a change, once for all that came together. The pool learns first that nothing more can be sent here."""
         protocol = self._protocol
         if protocol.sender.outgoing:
@@ -138,6 +147,8 @@ class Http2(asyncio.Protocol):
             outcome = stream.outcome
             if isinstance(outcome, Response):
                 stream.exchange.answered(outcome)
+            elif lost and stream.head is None:  # not a byte of the response has come
+                stream.exchange.connection_lost(outcome.text, counts_as_outage=outcome.counts_as_outage)
             elif outcome.sent:
                 stream.exchange.failed(outcome.text, counts_as_outage=outcome.counts_as_outage)
             else:

@@ -77,7 +77,7 @@ class Http2Protocol:
         self._budget = budget
         self._next = 1
         self._heads = HeaderBlockReader()
-        self._settings_read = False
+        self.settings_read = False
         self._ended: list[Stream] = []
         # Of what the service sends: an unfinished frame, what it used of its window, a header block that goes on.
         self._buffer = b""
@@ -276,8 +276,8 @@ class Http2Protocol:
             return
         self._overhead += _SETTINGS_COST
         values = dict(frames.SETTING.iter_unpack(payload))
-        if not self._settings_read:
-            self._settings_read = True
+        if not self.settings_read:
+            self.settings_read = True
             values.setdefault(frames.MAX_CONCURRENT_STREAMS, _STREAMS_UNLESS_SET)
         for name, value in values.items():
             self._set(name, value)

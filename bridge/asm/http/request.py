@@ -61,12 +61,14 @@ class Target(NamedTuple):
 class PreparedRequest:
     """A POST as bytes: for each version of HTTP made when it is first needed, and kept.
 
-    ``headers`` have lower-case names; Host and Content-Length are added.
+    ``headers`` have lower-case names; Host and Content-Length are added. ``repeatable``: it does no harm if the service
+    processes it twice.
     """
 
-    __slots__ = ("_http1", "_http2", "body", "headers", "target")
+    __slots__ = ("_http1", "_http2", "body", "headers", "repeatable", "target")
 
-    def __init__(self, target: Target, headers: Mapping[str, str], body: bytes) -> None:
+    def __init__(self, target: Target, headers: Mapping[str, str], body: bytes, *, repeatable: bool = False) -> None:
+        self.repeatable = repeatable
         self.target = target
         self.headers = {**headers, "content-length": str(len(body))}
         self.body = body
@@ -120,10 +122,11 @@ class Exchange:
     """One sending of a request, until ``deadline`` (monotonic seconds).
 
     ``sent``: whether any of it may have gone out; ``on_end`` is called before ``on_response``. A connection calls one
-    of the three methods, once.
+    of the four methods, once for each time that it is sent; ``resend(exchange[, most])`` has it sent again, if it was
+    not yet sent again that often (``resends``).
     """
 
-    __slots__ = ("_on_end", "_on_response", "deadline", "request", "sent")
+    __slots__ = ("_on_end", "_on_response", "_resend", "deadline", "request", "resends", "sent")
 
     def __init__(
         self,
@@ -131,12 +134,15 @@ class Exchange:
         on_response: OnResponse,
         deadline: float,
         on_end: "Callable[[Exchange], None]" = lambda _: None,
+        resend: "Callable[..., bool]" = lambda *_: False,
     ) -> None:
         self.request = request
         self.deadline = deadline
         self.sent = False
+        self.resends = 0
         self._on_response = on_response
         self._on_end = on_end
+        self._resend = resend
 
     def answered(self, response: Response) -> None:
         self._on_end(self)
@@ -147,6 +153,12 @@ class Exchange:
         self._on_response(Failure(text, self.sent, counts_as_outage, error))
 
     def not_processed(self, text: str) -> None:
-        """The service has certainly not processed it (RFC 9113, section 8.7): it may be sent again, elsewhere."""
+        """The service has certainly not processed it (RFC 9113, section 8.7): it is sent again."""
         self.sent = False
-        self.failed(text, counts_as_outage=False)
+        if not self._resend(self):
+            self.failed(text, counts_as_outage=False)
+
+    def connection_lost(self, text: str, *, counts_as_outage: bool = True) -> None:
+        """The connection ended without a byte of the response: a ``repeatable`` request is sent again, once."""
+        if not (self.request.repeatable and self._resend(self, 1)):
+            self.failed(text, counts_as_outage=counts_as_outage)

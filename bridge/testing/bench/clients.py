@@ -18,6 +18,7 @@ from bridge.testing.bench.scenarios import (
     GO,
     GO_HTTP2,
     GO_SLOTS,
+    HTTP1_TLS,
     HTTP2,
     HTTPX,
     WORKERS,
@@ -65,6 +66,7 @@ BRIDGES = (
     Client(EXACTLY_ONCE, _ONCE),
     Client(AT_LEAST_ONCE, {"KAFKA__DELIVERY": "at_least_once"}),
     Client(HTTP2, _ONCE, tls=True),
+    Client(HTTP1_TLS, {**_ONCE, "ASM__HTTP2": "false"}, tls=True),
     Client(FAST_COMMITS, {**_ONCE, "KAFKA__COMMIT_INTERVAL": "0.01"}),
     Client(WORKERS, _ONCE, workers=2),
 )

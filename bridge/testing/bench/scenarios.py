@@ -10,6 +10,7 @@ SIZES = (500, 1000, 2000, 5000)
 
 EXACTLY_ONCE, AT_LEAST_ONCE = "exactly_once", "at_least_once"
 HTTP2, FAST_COMMITS = "exactly_once, HTTP/2 + TLS", "exactly_once, commits every 10 ms"
+HTTP1_TLS = "exactly_once, HTTP/1.1 + TLS"
 WORKERS = "exactly_once, --workers 2"
 GO, GO_SLOTS, GO_HTTP2 = "Go poller", "Go poller, 100 ms slots", "Go poller, HTTP/2 + TLS"
 AIOHTTP, HTTPX = "aiohttp script", "httpx script"
@@ -80,4 +81,4 @@ def _loaded(size: int, sizes: Sequence[int], quick: bool) -> tuple[str, ...]:
     """httpx breaks beyond some hundred sessions, and that is slow to see: it is shown once."""
     if quick:
         return (EXACTLY_ONCE, AT_LEAST_ONCE, *PEERS)
-    return (*BRIDGES, *PEERS, GO_HTTP2, *((HTTPX,) if size == min(sizes) else ()))
+    return (*BRIDGES, HTTP1_TLS, *PEERS, GO_HTTP2, *((HTTPX,) if size == min(sizes) else ()))

@@ -1,4 +1,4 @@
-"""Running what is asynchronous and talks to Kafka."""
+"""Runs what is asynchronous and talks to Kafka; one text for each way in which it fails."""
 
 import asyncio
 import contextlib
