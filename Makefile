@@ -12,7 +12,7 @@ PYTHON ?= $(firstword $(foreach version,3.13 3.12 3.11 3.14,$(call find,$(versio
 CODE := bridge schemas tests
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit chaos lint fmt build image schemas lock clean
+.PHONY: help demo test unit interop chaos lint fmt build image schemas lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s%s\n", $$1, $$2 }' Makefile
@@ -36,6 +36,9 @@ unit: $(READY) ## the unit tests on every other Python from 3.11 to 3.14 that th
 unit-%: .venv-%/.ready
 	@said=$$(.venv-$*/bin/python -m pytest $(PARALLEL) -q tests/unit 2>&1) \
 		&& echo "Python $*: $$(printf "%s\n" "$$said" | tail -n 1)" || { printf "%s\n" "$$said"; exit 1; }
+
+interop: $(READY) ## behind nginx, HAProxy, Caddy and Envoy, as far as this machine has them
+	@$(BIN)/python -m pytest tests/interop $(ARGS)
 
 chaos: $(READY) ## the bridge among faults, judged (ARGS="--minutes 30 --seed 7"; docs/chaos.md)
 	@$(BIN)/python -m tests.support.chaos.run $(ARGS)

@@ -77,7 +77,7 @@ class Bridge:
         kafka, asm, records = settings.kafka, settings.asm, settings.records
         backoff, clock = Backoff(), Clock()
         clients = _clients(kafka, settings.topics)
-        self._client = AsmClient(build_transport(asm), asm.base_url)
+        self._client = AsmClient(build_transport(asm), asm.base_url, asm.max_retry_after)
         report_unreadable_to(UnreadableFields())
         self._tokens = Tokens(settings.secrets_dir, asm.token.get_secret_value() if asm.token else None)
         self._circuit = CircuitBreaker(backoff)
@@ -149,7 +149,7 @@ class Bridge:
             partitions_total=self._settings.topics.partitions,
             registered=len(self._registry),
             refused=len(self._registry.invalid_entries()),
-            host_down=self._circuit.is_open,
+            service_down=self._circuit.is_down,
             token_reloads=self._tokens.reloads,
         )
 

@@ -34,6 +34,9 @@ that wait."""
 _MAX_TEXT = 256 * 1024
 """Characters of a message, 6 bytes each at most: a topic takes records of 2 MiB."""
 
+_LONGEST_EVENT_WAIT = 5.0
+"""Seconds between attempts of an event, at most, while the service answers requests without it."""
+
 
 @dataclass(frozen=True, slots=True)
 class UnexplainedRefusal:
@@ -52,8 +55,8 @@ class Agent:
     """
 
     __slots__ = (
-        "_again", "_ended", "_plain_next", "_refusal", "_requests", "_voice_sid", "entry", "health", "in_flight",
-        "interval", "pending", "share", "sid", "state", "unknown_since", "unpollable",
+        "_again", "_ended", "_events_at", "_plain_next", "_refusal", "_requests", "_voice_sid", "entry", "health",
+        "in_flight", "interval", "pending", "share", "sid", "state", "unknown_since", "unpollable",
     )  # fmt: skip
 
     def __init__(self, state: AgentState, injection: "InjectionSettings", backoff: Backoff, at: Instant) -> None:
@@ -74,6 +77,7 @@ class Agent:
         self._ended = False
         self._voice_sid: str | None = None
         self._plain_next = False
+        self._events_at = 0.0
 
     @property
     def condition(self) -> str:
@@ -143,9 +147,9 @@ class Agent:
 
     # -- what to ask
 
-    def may_poll(self, token: str, at: Instant) -> bool:
-        """Whether a request may go out now, with this token."""
-        return self.entry is not None and self.health.may_poll(token, at)
+    def may_poll(self, token: str, at: Instant, outage_ended: float = float("-inf")) -> bool:
+        """Whether a request may go out now, with this token; see ``Health.may_poll``."""
+        return self.entry is not None and self.health.may_poll(token, at, outage_ended)
 
     def next_request(self, token: str, at: Instant) -> PollRequest:
         """The next request; the events in it count as tried."""
@@ -153,14 +157,20 @@ class Agent:
         self._again = False
         if self._refusal is not None or self.sid is None:
             return self._requests.session(token, self.state.stream_id, self.sid)
-        taken = self.pending.take(at.wall) if self._carries_events and not self._plain_next else ()
+        carries = self._carries_events and not self._plain_next and at.monotonic >= self._events_at
         self._plain_next = False
+        taken = self.pending.take(at.wall) if carries else ()
         return self._requests.status(token, self.state.stream_id, self.sid, self.entry, taken)
 
     @property
     def urgent(self) -> bool:
         """Whether the next request should not wait for its tick."""
         return self.entry is not None and (self._again or (self._carries_events and bool(self.pending)))
+
+    def urgent_at(self, outage_ended: float) -> float:
+        """When what is urgent may be sent (monotonic seconds); see ``Health.may_poll``."""
+        ready_at = self.health.ready_at(outage_ended)
+        return ready_at if self._again or self._plain_next else max(ready_at, self._events_at)
 
     @property
     def _carries_events(self) -> bool:
@@ -171,9 +181,9 @@ class Agent:
     def answered(self, request: PollRequest, answer: Answer, at: Instant) -> Step | None:
         """A 2xx answer. Most often it is the same as the last one: then there is nothing to read."""
         stale = self._stale(request)
-        if answer.message is None and self.state.lost is None:
+        if answer.message is None and self.state.lost is None and self.pending.suspect is None:
             if not stale:
-                self.health.record_success(at)
+                self.health.record_success(request.token, at)
             return None
         step = Step(self.state, at.wall)
         try:
@@ -181,27 +191,29 @@ class Agent:
                 self._read(step, request, answer, at)
         except Malformed as error:
             self._failed(step, request, error, at)
-        self.pending.delivered(step, request.injections, request.sid, answer.status)
+        self._delivered(step, request, answer.status)
         return self._done(step)
 
     def failed(self, request: PollRequest, error: AsmError, at: Instant) -> Step | None:
         """No usable answer. A refusal is looked into at once; everything else is tried again later."""
         step = Step(self.state, at.wall)
         if self._stale(request):
-            self.pending.failed(step, request.injections, error.http_status, error.possibly_processed)
+            self.pending.failed(step, request.injections, error)
         elif isinstance(error, Refused):
             if request.call == "getcurrentsession":
                 self._session_read(step, request, AsmSession(), at)
             elif self._ended and not request.injections:
-                self._succeeded(step, None, at)
+                self._succeeded(step, request, None, at)
             else:
                 self._refusal = UnexplainedRefusal(request.sid, request.injections, error.http_status)
                 self._again = True
         else:
-            if error.http_status is not None and 200 <= error.http_status < 300:
-                self.pending.delivered(step, request.injections, request.sid, error.http_status)
+            if isinstance(error, Malformed) and error.http_status is not None:
+                self._delivered(step, request, error.http_status)  # the service took them, whatever it answered
+            elif request.injections:
+                self._events_failed(step, request, error, at)
             else:
-                self.pending.failed(step, request.injections, error.http_status, error.possibly_processed)
+                self.pending.suspect = None
             self._failed(step, request, error, at)
         return self._done(step)
 
@@ -243,13 +255,14 @@ class Agent:
         elif isinstance(message, GetStatusRes):
             self._status_read(step, request, message.voice_status or VoiceStatus(), answer.body, at)
         else:
-            self._succeeded(step, self.state.status.status_desc if self.state.status else None, at)
+            status = self.state.status
+            self._succeeded(step, request, status.status_desc if status else None, at)
 
     def _status_read(self, step: Step, request: PollRequest, status: VoiceStatus, body: bytes, at: Instant) -> None:
         if len(body) > _MAX_TEXT and (longest := _longest_text(status)) > _MAX_TEXT:
             raise Malformed(f"a text of {longest} characters does not fit into a record", http_status=200)
         assert request.sid is not None
-        self._succeeded(step, status.status_desc, at)
+        self._succeeded(step, request, status.status_desc, at)
         observe(
             step, status, sid=request.sid, voice_sid=self._voice_sid, calls=request.calls, messages=request.messages
         )
@@ -265,9 +278,9 @@ class Agent:
         fixed = self.entry.asm_session_sid if self.entry else None
         self._ended = fixed is not None and now != fixed
         if now is None or self._ended:
-            self._succeeded(step, None, at)
+            self._succeeded(step, request, None, at)
         else:
-            self.health.record_success(at)  # what the agent resumes with, the session's status says
+            self.health.record_success(request.token, at)  # what the agent resumes with, the session's status says
         if self.state.asm_session_sid != (None if self._ended else now):
             end_session(step, "ended" if now is None else "replaced")
         self._voice_sid = session.voice_session.voice_session_sid if session.voice_session else None
@@ -284,13 +297,28 @@ class Agent:
         self.pending.refused(step, refusal.injections, refusal.http_status)
         self._plain_next = self._again = True
 
+    def _delivered(self, step: Step, request: PollRequest, http_status: int) -> None:
+        self.pending.delivered(step, request.injections, request.sid, http_status)
+        if request.injections:
+            self._events_at = 0.0
+        elif request.call == "getstatus":
+            self.pending.cleared(step)
+
+    def _events_failed(self, step: Step, request: PollRequest, error: AsmError, at: Instant) -> None:
+        """Events may be why a request failed: one without them goes first, and they follow after a back-off."""
+        self.pending.failed(step, request.injections, error)
+        if error.possibly_processed:
+            tries = max(injection.attempts for injection in request.injections)
+            self._plain_next = True
+            self._events_at = at.monotonic + min(self.health.delay(tries), _LONGEST_EVENT_WAIT)
+
     def _stale(self, request: PollRequest) -> bool:
         """Whether a request was about something that is not watched any more."""
         return self.entry is None or request.stream_id != self.state.stream_id or request.sid != self.sid
 
-    def _succeeded(self, step: Step, status_desc: str | None, at: Instant) -> None:
+    def _succeeded(self, step: Step, request: PollRequest, status_desc: str | None, at: Instant) -> None:
         """The agent was answered; ``status_desc`` is its status now, None without a session."""
-        self.health.record_success(at)
+        self.health.record_success(request.token, at)
         self.health.resume(step, status_desc)
 
     def _failed(self, step: Step, request: PollRequest, error: AsmError, at: Instant) -> None:

@@ -1,17 +1,20 @@
 """Whether an agent can be polled, how long it waits after a failure, and when it counts as lost: pure."""
 
+import random
 from dataclasses import dataclass
 
 from asm_bridge_schemas.records import AgentObservationLost, AgentObservationResumed, Loss
 from asm_bridge_schemas.statuses import status_group
 from bridge.agents.step import Step
-from bridge.asm.errors import AsmError, Throttled, Unauthorized
+from bridge.asm.errors import AsmError, Unauthorized
 from bridge.backoff import Backoff
 from bridge.clock import Instant, rfc3339
 
 BRIDGE_DOWN = "bridge_down"
 """The reason of an agent's loss that nothing but the bridge was away."""
 UNAUTHORIZED_RETRY = 60.0
+QUICK_TRIES = (0.3, 0.6, 1.2, 2.4, 4.8)
+"""Seconds to wait after each refusal of a token that worked before: the service may be wrong for a moment."""
 _LOST_AFTER = 5.0
 _LOST_AFTER_INTERVALS = 3
 
@@ -30,10 +33,13 @@ class Unpollable:
 class Health:
     """``answered``: when the last good answer came, or watching began. ``problem``: why there is none now.
 
-    ``not_before``: no request before this time (monotonic seconds), unless the token changes.
+    ``not_before``: no request before this time (monotonic seconds), unless the token changes or an outage is over.
     """
 
-    __slots__ = ("_backoff", "_failures", "_refused_token", "answered", "not_before", "problem")
+    __slots__ = (
+        "_backoff", "_failed_at", "_failures", "_good_token", "_quick_tries", "_refused_token", "answered",
+        "not_before", "problem",
+    )  # fmt: skip
 
     def __init__(self, backoff: Backoff, at: Instant) -> None:
         self.answered = at
@@ -41,26 +47,44 @@ class Health:
         self.problem: AsmError | Unpollable | None = None
         self._backoff = backoff
         self._failures = 0
+        self._failed_at = 0.0
         self._refused_token: str | None = None
+        self._good_token: str | None = None
+        self._quick_tries = 0
 
-    def may_poll(self, token: str, at: Instant) -> bool:
-        """Whether it is time: not while backing off, and not with a token that was refused within the last minute."""
-        changed = self._refused_token is not None and token != self._refused_token
-        return changed or at.monotonic >= self.not_before
+    def may_poll(self, token: str, at: Instant, outage_ended: float = float("-inf")) -> bool:
+        """Whether it is time: not while backing off, and not with a token that was refused within the last minute.
+
+        ``outage_ended`` (monotonic seconds): what was to be waited for before that time is over.
+        """
+        return at.monotonic >= self.ready_at(outage_ended) or self.has_another(token)
+
+    def ready_at(self, outage_ended: float) -> float:
+        """When the agent's waiting time is over (monotonic seconds)."""
+        return self.not_before if self._failed_at >= outage_ended else 0.0
+
+    def has_another(self, token: str) -> bool:
+        """Whether the last token was refused, and this is another one."""
+        return self._refused_token is not None and token != self._refused_token
 
     def forget_token(self) -> None:
         """The registry names another token: it is not known to be bad."""
         self._refused_token, self.not_before = None, 0.0
 
-    def record_success(self, at: Instant) -> None:
+    def record_success(self, token: str, at: Instant) -> None:
         self._failures, self.answered, self.problem, self.not_before = 0, at, None, 0.0
-        self._refused_token = None
+        self._refused_token, self._good_token, self._quick_tries = None, token, 0
 
     def record_failure(self, error: AsmError, token: str, at: Instant) -> None:
         self.problem = error
-        self.not_before = at.monotonic + self._wait(error)
-        self._failures += 1
+        self._failed_at = at.monotonic
         self._refused_token = token if isinstance(error, Unauthorized) else None
+        self.not_before = at.monotonic + self._wait(error, token)
+        self._failures += 1
+
+    def delay(self, failures: int) -> float:
+        """The agent's back-off, in seconds."""
+        return self._backoff.delay(failures)
 
     def resume(self, step: Step, status_desc: str | None) -> None:
         """The agent was answered: it is observed again, if it was lost, with this status (None without a session)."""
@@ -87,9 +111,11 @@ class Health:
             step.set(lost=loss)
             step.book(status_interrupted=step.state.status is not None)
 
-    def _wait(self, error: AsmError) -> float:
-        if isinstance(error, Unauthorized):
-            return UNAUTHORIZED_RETRY
-        if isinstance(error, Throttled) and error.retry_after is not None:
-            return error.retry_after
-        return self._backoff.delay(self._failures)
+    def _wait(self, error: AsmError, token: str) -> float:
+        """The longer of the back-off and what the service asks for."""
+        if not isinstance(error, Unauthorized):
+            return max(self._backoff.delay(self._failures), error.retry_after or 0.0)
+        if token == self._good_token and self._quick_tries < len(QUICK_TRIES):
+            self._quick_tries += 1
+            return QUICK_TRIES[self._quick_tries - 1] * random.uniform(0.75, 1.25)  # noqa: S311 - no secret
+        return UNAUTHORIZED_RETRY

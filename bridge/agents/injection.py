@@ -16,7 +16,7 @@ MAX_AHEAD = 3600.0
 """How far ahead, in seconds, an ``expires_at`` counts."""
 
 
-class Message(Protocol):
+class KafkaRecord(Protocol):
     """A record as read from Kafka; ``timestamp`` is in milliseconds since 1970."""
 
     topic: str
@@ -34,7 +34,9 @@ class Message(Protocol):
 class Injection:
     """One event on its way to its agent's session. Times are seconds since 1970.
 
-    ``fault`` is (code, text) of a record that is not an event; ``attempts`` counts the requests that carried it.
+    ``fault`` is (code, text) of a record that is not an event; ``attempts`` counts the requests that carried it,
+    ``throttled`` those of them that were turned away unread, ``blocked`` those that were turned away on the way to the
+    service while requests without it got through.
     """
 
     offset: int
@@ -51,6 +53,8 @@ class Injection:
     event: InjectedEvent | None = None
     fault: tuple[str, str] | None = None
     attempts: int = 0
+    throttled: int = 0
+    blocked: int = 0
     possibly_processed: bool = False
     http_status: int | None = field(default=None)
     trace: Trace | None = None
@@ -64,7 +68,7 @@ class Injection:
         return len(self.value or b"")
 
 
-def read_injection(message: Message, ttl: float, possibly_processed: bool) -> Injection:
+def read_injection(message: KafkaRecord, ttl: float, possibly_processed: bool) -> Injection:
     """The injection in a record that has a key. One that is not an event comes back with its ``fault``."""
     assert message.key is not None
     headers = names.texts(message.headers)
@@ -105,7 +109,7 @@ def _fill(injection: Injection, headers: dict[str, str]) -> None:
     injection.event = read_event(injection.value, headers.get(names.CONTENT_TYPE))
 
 
-def _first_arrival(message: Message, headers: dict[str, str]) -> tuple[RecordId, float]:
+def _first_arrival(message: KafkaRecord, headers: dict[str, str]) -> tuple[RecordId, float]:
     """Where and when the record arrived before it was moved, if it was."""
     if names.ORIGIN in headers and names.RECEIVED_AT in headers:
         with contextlib.suppress(ValueError):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from asm_bridge_schemas.records import ConversationEventDelivered, Delivered, InjectionCompleted, Outcome
 from bridge.agents.injection import MAX_BYTES, Injection
 from bridge.agents.step import DeadLetter, Step
+from bridge.asm.errors import AsmError, ForeignAnswer
 from bridge.clock import rfc3339
 
 if TYPE_CHECKING:
@@ -14,20 +15,25 @@ if TYPE_CHECKING:
 REMEMBERED = 100
 """Delivered injections by which a repeated one is known."""
 _REQUEST_BYTES = 2 * MAX_BYTES
+_BLOCKED = frozenset({403, 413, 414, 431})
+"""What a firewall or a proxy answers to a request that it dislikes, or that is too large for it."""
+_TRIES_BLOCKED = 3
 
 
 class InjectionQueue:
     """The injections of one agent that are not finished, in order.
 
-    ``one_at_a_time``: how many of the first are sent one by one, because they were refused together.
+    ``one_at_a_time``: how many of the first are sent one by one, because a request with several of them
+    failed. ``suspect``: an event whose request was blocked just now; ``cleared`` shows whether it is why.
     """
 
-    __slots__ = ("_settings", "injections", "one_at_a_time")
+    __slots__ = ("_settings", "injections", "one_at_a_time", "suspect")
 
     def __init__(self, settings: "InjectionSettings") -> None:
         self._settings = settings
         self.injections: list[Injection] = []
         self.one_at_a_time = 0
+        self.suspect: Injection | None = None
 
     def __bool__(self) -> bool:
         return bool(self.injections)
@@ -97,14 +103,32 @@ class InjectionQueue:
             text = f"the service refused the event with HTTP {http_status}"
             self._complete(step, injection, "rejected", "refused", text)
 
-    def failed(self, step: Step, taken: Iterable[Injection], http_status: int | None, possibly_processed: bool) -> None:
-        """A failed attempt that says nothing about the events themselves."""
-        for injection in taken:
-            injection.http_status = http_status
-            injection.possibly_processed |= possibly_processed
-            if injection.attempts >= self._settings.max_attempts:
-                text = f"{injection.attempts} attempts failed; the last answer was {http_status or 'none'}"
+    def failed(self, step: Step, sent: Sequence[Injection], error: AsmError) -> None:
+        """A failed attempt that says nothing about the events themselves, but that one of them may be the cause: if the
+        service may have seen them, they are sent one by one from now on."""
+        throttled = error.http_status == 429 or (error.http_status == 503 and error.retry_after is not None)
+        for injection in sent:
+            injection.http_status = error.http_status
+            injection.possibly_processed |= error.possibly_processed
+            injection.throttled += throttled
+            if injection.attempts - injection.throttled >= self._settings.max_attempts:
+                text = f"{injection.attempts} attempts failed; the last answer was {error.http_status or 'none'}"
                 self._undeliverable(step, injection, "attempts_exhausted", text)
+        left = [injection for injection in sent if injection in self.injections]
+        if len(sent) > 1 and error.possibly_processed and not throttled:
+            self.one_at_a_time = max(self.one_at_a_time, len(left))
+        blocked = isinstance(error, ForeignAnswer) and error.http_status in _BLOCKED
+        self.suspect = left[0] if blocked and len(sent) == len(left) == 1 else None
+
+    def cleared(self, step: Step) -> None:
+        """A request without events got through: if one with a single event was blocked before, that event is why."""
+        injection, self.suspect = self.suspect, None
+        if injection is None or injection not in self.injections:
+            return
+        injection.blocked += 1
+        if injection.blocked >= _TRIES_BLOCKED:
+            text = f"requests with this event are blocked on the way to the service, with HTTP {injection.http_status}"
+            self._complete(step, injection, "rejected", "refused", text)
 
     def sweep(self, step: Step, busy: Iterable[Injection], unknown_since: float | None) -> None:
         """Finish what has expired, and what waited too long for an agent that is unknown since then."""

@@ -1,45 +1,51 @@
-"""What can go wrong with a request to the vendor, by what the caller must do next."""
+"""What can go wrong with a request to the service, by what the caller must do next."""
 
 
 class AsmError(Exception):
-    """No answer that can be used.
+    """There is no answer that can be used.
 
     ``reason`` is the word published in ``AgentObservationLost``; ``http_status`` is None where no answer came;
-    ``possibly_processed``: the service may have taken the request's events all the same.
+    ``possibly_processed``: the service may have processed the request's events all the same; ``retry_after``: seconds
+    that the caller was asked to wait, None if it was not.
     """
 
     reason = "failed"
 
-    def __init__(self, text: str, *, http_status: int | None = None, possibly_processed: bool = False) -> None:
+    def __init__(
+        self,
+        text: str,
+        *,
+        http_status: int | None = None,
+        possibly_processed: bool = False,
+        retry_after: float | None = None,
+    ) -> None:
         super().__init__(text)
         self.http_status = http_status
         self.possibly_processed = possibly_processed
+        self.retry_after = retry_after
 
 
 class Unauthorized(AsmError):
-    """401, 403, or no token to send: ask no more until the token changes (a try a minute apart)."""
+    """The service answered 401 or 403, or there is no token to send: after a few quick tries for a token that worked a
+    moment ago, ask no more until the token changes (but for one try a minute)."""
 
     reason = "unauthorized"
 
 
 class Throttled(AsmError):
-    """429, 503: ask again after ``retry_after`` seconds, or with back-off where the service named no time."""
+    """The service answered 429 or 503: ask again with back-off, and not before ``retry_after``."""
 
     reason = "throttled"
 
-    def __init__(self, text: str, *, http_status: int, retry_after: float | None = None) -> None:
-        super().__init__(text, http_status=http_status)
-        self.retry_after = retry_after
-
 
 class Unavailable(AsmError):
-    """Another 5xx, a time-out, a network failure: ask again with back-off."""
+    """The service failed in another way: ask again with back-off."""
 
     reason = "unavailable"
 
 
 class Unreachable(Unavailable):
-    """No answer at all; if it goes on for everyone, the host is down.
+    """There is no answer at all; if that goes on for all agents, the host is down.
 
     ``counts_as_outage``: whether this tells something about the host. Not of a request that the host broke off (it is
     there), nor of all but one of those that ended with their connection.
@@ -52,13 +58,24 @@ class Unreachable(Unavailable):
         self.counts_as_outage = counts_as_outage
 
 
+class ForeignAnswer(AsmError):
+    """What answered is not the service, but a proxy, a firewall or another program: nothing follows for the session,
+    its calls or the request's events. Ask again with back-off; if that goes on for all agents, the host is down."""
+
+    reason = "foreign_answer"
+
+    def __init__(self, text: str, *, http_status: int, retry_after: float | None = None) -> None:
+        super().__init__(text, http_status=http_status, possibly_processed=True, retry_after=retry_after)
+
+
 class Refused(AsmError):
-    """400, 404, 409, 412, 422: the request is bad or its session has ended; ``getcurrentsession`` tells which."""
+    """The service answered 400, 404, 409, 412 or 422: the request is bad or its session has ended;
+    ``getcurrentsession`` shows which."""
 
     reason = "refused"
 
 
 class Malformed(AsmError):
-    """An answer that is none: unreadable JSON, wrong types, a status nobody expects. Ask again with back-off."""
+    """An answer of the service that cannot be read, or that no record can hold: ask again with back-off."""
 
     reason = "malformed"

@@ -103,5 +103,5 @@ class TransportForHttpx(httpx.AsyncBaseTransport):
         await self._transport.aclose()
 
 
-_GENERATED = {"host", "content-length", "transfer-encoding", "connection"}
+_GENERATED = {"host", "accept-encoding", "content-length", "transfer-encoding", "connection"}
 """Headers that the request generates itself, or that concern a connection."""

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from bridge.agents.injection import Message
+from bridge.agents.injection import KafkaRecord
 from bridge.cli.errors import CliError
 from bridge.cli.event_loop import run_async, until_signal
 from bridge.cli.options import SettingsCommand, new_app, seconds, settings_of
@@ -92,7 +92,7 @@ async def _tail(settings: Settings, options: TailOptions) -> None:
                 return
 
 
-async def _records(reader: Reader, options: TailOptions) -> AsyncIterator[Message]:
+async def _records(reader: Reader, options: TailOptions) -> AsyncIterator[KafkaRecord]:
     """By time within what arrives together, until the duration is over, the end has been reached, or the reader of our
     output has closed it."""
     loop = asyncio.get_running_loop()

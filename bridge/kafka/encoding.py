@@ -17,7 +17,7 @@ from asm_bridge_schemas.records import (
 )
 from asm_bridge_schemas.statuses import status_group
 from bridge import headers as names
-from bridge.agents.injection import Message
+from bridge.agents.injection import KafkaRecord
 from bridge.agents.step import DeadLetter
 from bridge.agents.trace import Trace
 from bridge.clock import seconds
@@ -112,7 +112,7 @@ class Encoder:
         ]
 
 
-def read_dead_letter(message: Message) -> DeadLetter:
+def read_dead_letter(message: KafkaRecord) -> DeadLetter:
     """The dead letter in a record of its topic, with all of the record's headers; another program's has its own
     position as its origin."""
     texts = names.texts(message.headers)

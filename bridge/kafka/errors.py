@@ -12,6 +12,7 @@ from aiokafka.errors import (
 )
 
 __all__ = [
+    "EXPECTED_ERRORS",
     "AuthenticationFailedError",
     "ClusterAuthorizationFailedError",
     "GroupAuthorizationFailedError",
@@ -40,3 +41,7 @@ class NoTransactionsError(KafkaError):  # type: ignore[misc]
 
 class UnreadableRecordsError(KafkaError):  # type: ignore[misc]
     """aiokafka failed over what a fetch brought, with an error that is not one of Kafka's; the text says which."""
+
+
+EXPECTED_ERRORS = (KafkaError, OSError, TimeoutError)
+"""What an outage of Kafka raises. Of anything else the log should have the stack."""

@@ -1,10 +1,12 @@
 """The producer of a partition: it fences the former owner, and writes records in batches."""
 
 import asyncio
+import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 from aiokafka import AIOKafkaProducer
+from aiokafka.errors import IllegalOperation, KafkaError
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
@@ -34,9 +36,10 @@ class PartitionProducer:
     async def add_offset(self, offset: int, metadata: str) -> None:
         """Commit the inbox's offset with the transaction."""
         inbox = TopicPartition(self._clients.topic("inject"), self._partition)
-        await self._producer.send_offsets_to_transaction(
-            {inbox: OffsetAndMetadata(offset, metadata)}, self._clients.group_id
-        )
+        with _failed_transaction():
+            await self._producer.send_offsets_to_transaction(
+                {inbox: OffsetAndMetadata(offset, metadata)}, self._clients.group_id
+            )
 
     async def send(self, messages: Sequence[Outgoing]) -> None:
         """Send, and wait for every acknowledgement: a commit would succeed without a record that failed.
@@ -51,7 +54,8 @@ class PartitionProducer:
         acks: list[asyncio.Future[Any]] = []
         for (topic, partition), there in by_partition.items():
             for batch in self._batches(there):
-                ack = await self._producer.send_batch(batch, self._clients.topic(topic), partition=partition)
+                with _failed_transaction():
+                    ack = await self._producer.send_batch(batch, self._clients.topic(topic), partition=partition)
                 ack.add_done_callback(_retrieve)
                 acks.append(ack)
         await asyncio.gather(*acks)
@@ -68,6 +72,16 @@ class PartitionProducer:
                 batch = self._producer.create_batch()
                 _add(batch, m)
         yield batch
+
+
+@contextlib.contextmanager
+def _failed_transaction() -> Iterator[None]:
+    """Where a transaction has failed meanwhile, for one because another owner has fenced this one, aiokafka raises
+    ``IllegalOperation``, which is not a ``KafkaError``."""
+    try:
+        yield
+    except IllegalOperation as error:
+        raise KafkaError(f"the transaction has failed: {error}") from error
 
 
 def _add(batch: BatchBuilder, m: Outgoing) -> object | None:

@@ -7,14 +7,14 @@ from typing import Any
 import msgspec
 
 from bridge import headers as names
-from bridge.agents.injection import Message
+from bridge.agents.injection import KafkaRecord
 from bridge.clock import rfc3339
 from bridge.printable import printable
 
 Value = dict[str, Any]
 
 
-def decoded(message: Message) -> Any:
+def decoded(message: KafkaRecord) -> Any:
     """The value, by its content-type header; bytes that are not what that says come back as they are."""
     if message.value is None:
         return None
@@ -28,7 +28,7 @@ def decoded(message: Message) -> Any:
     return value
 
 
-def as_json(message: Message) -> str:
+def as_json(message: KafkaRecord) -> str:
     """One JSON object on one line; a value that cannot be decoded is null, with its bytes in ``value_base64``."""
     value = decoded(message)
     record: Value = {
@@ -45,7 +45,7 @@ def as_json(message: Message) -> str:
     return msgspec.json.encode(record).decode()
 
 
-def as_line(message: Message, prefix: str) -> str:
+def as_line(message: KafkaRecord, prefix: str) -> str:
     """Time, topic without the prefix, agent, type, and the most telling fields."""
     value = decoded(message)
     headers = names.texts(message.headers)
@@ -118,7 +118,7 @@ _SUMMARIES: dict[str, Callable[[Value], str]] = {
 }
 
 
-def _time(message: Message) -> str:
+def _time(message: KafkaRecord) -> str:
     return rfc3339(message.timestamp / 1000, "milliseconds")
 
 

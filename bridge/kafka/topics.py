@@ -54,7 +54,7 @@ TOPICS = (
 
 _CHECKED = ("cleanup.policy", "max.message.bytes", "message.timestamp.type")
 
-Outcome = Literal["created", "exists", "missing", "differs", "failed"]
+TopicOutcome = Literal["created", "exists", "missing", "differs", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class TopicResult:
     """What became of a topic, by its full name: ``problems`` must be solved, ``notes`` are good to know."""
 
     name: str
-    outcome: Outcome
+    outcome: TopicOutcome
     partitions: int
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()

@@ -16,7 +16,8 @@ ADVICE = {
     "unreachable": "check asm.base_url, the network, the proxy and the service's status",
     "unavailable": "the service fails; the bridge retries with back-off",
     "throttled": "the service asks for fewer requests: raise poll.interval or set asm.rate_limit",
-    "malformed": "the answer is not from the vendor's service: check asm.base_url",
+    "foreign_answer": "something else answers in the service's place: check asm.base_url, proxies and firewalls",
+    "malformed": "the service's answer cannot be read: report it",
     "refused": "the service rejects the request: check the entry's asm_session_sid, skills and agent_pbx_extensions",
 }
 """What to do about each reason; the text of a missing one says it itself."""

@@ -31,12 +31,12 @@ class Health(msgspec.Struct, frozen=True):
 
     not_ready: str | None
     partitions: frozenset[int]
-    host_down: bool
+    service_down: bool
     sample: Sample
 
     @classmethod
     def of(cls, snapshot: Snapshot, sample: Sample) -> "Health":
-        return cls(snapshot.not_ready, frozenset(snapshot.owned), snapshot.host_down, sample)
+        return cls(snapshot.not_ready, frozenset(snapshot.owned), snapshot.service_down, sample)
 
 
 def observed(records: Iterable[Observation]) -> list[Event]:
@@ -51,9 +51,9 @@ def changes(old: Health, new: Health) -> Iterator[Event]:
     """What happened between two samples."""
     yield from _counted(old.sample, new.sample)
     yield from _partitions(old.partitions, new.partitions)
-    if new.host_down and not old.host_down:
+    if new.service_down and not old.service_down:
         yield event("bad", "service_down", "the service does not answer; one request at a time probes it")
-    if old.host_down and not new.host_down:
+    if old.service_down and not new.service_down:
         yield event("good", "service_up", "the service answers again")
     if new.not_ready is None and old.not_ready is not None:
         yield event("good", "ready", "ready")

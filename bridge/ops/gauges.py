@@ -1,4 +1,4 @@
-"""The gauges of the process, set from a snapshot when somebody reads ``/metrics``."""
+"""The gauges of the process, set from a snapshot for each read of ``/metrics``."""
 
 import time
 from collections import Counter
@@ -10,7 +10,7 @@ from bridge.telemetry.metrics import METRICS
 
 def set_gauges(snapshot: Snapshot) -> None:
     METRICS.ready.set(snapshot.not_ready is None)
-    METRICS.service_down.set(snapshot.host_down)
+    METRICS.service_down.set(snapshot.service_down)
     METRICS.registered.set(snapshot.registered)
     METRICS.token_reloads.set(snapshot.token_reloads)
     METRICS.partitions.set(len(snapshot.owned))

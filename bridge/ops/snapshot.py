@@ -37,7 +37,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     partitions_total: int
     registered: int
     refused: int
-    host_down: bool
+    service_down: bool
     token_reloads: int = 0
 
     @property
@@ -46,8 +46,8 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
 
     def agents(self) -> Iterator[Watched]:
         """All agents in memory."""
-        for number, worker in self.owned.items():
-            for agent in worker.agents or ():
+        for number, owner in self.owned.items():
+            for agent in owner.agents or ():
                 yield Watched(number, agent)
 
     def arrivals(self) -> list[float]:

@@ -131,7 +131,7 @@ def status_report(
         partitions_total=snapshot.partitions_total,
         registered=snapshot.registered,
         refused=snapshot.refused,
-        service_down=snapshot.host_down,
+        service_down=snapshot.service_down,
         agents=agents,
         polls=polls,
         records=_rates(old, new, "records_total"),
@@ -146,7 +146,7 @@ def status_report(
 def notices(snapshot: Snapshot, agents: AgentCounts, inbox: Inbox, polls: Polls) -> list[Notice]:
     """What needs attention, the worst first."""
     found: list[Notice] = []
-    if snapshot.host_down:
+    if snapshot.service_down:
         found.append(Notice("the service does not answer", ADVICE["unreachable"]))
     if agents.sick:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in agents.sick_by_reason.items())

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import structlog
 
-from bridge.agents.injection import Message
-from bridge.kafka.errors import KafkaError
+from bridge.agents.injection import KafkaRecord
+from bridge.kafka.errors import EXPECTED_ERRORS
 from bridge.kafka.group import ConsumerGroupMember
 from bridge.kafka.partitioner import partition_for
 from bridge.partitions.owner import PartitionOwner, Shared
@@ -52,10 +52,11 @@ class Assignment:
                 try:
                     await member.start()
                     await member.run()
-                except (KafkaError, OSError, TimeoutError) as error:
+                except Exception as error:
                     METRICS.kafka_errors.labels("group").inc()
                     if failures.is_new(error):
-                        log.warning("group.left", group=self._shared.clients.group_id, error=error)
+                        stack = None if isinstance(error, EXPECTED_ERRORS) else error
+                        log.warning("group.left", group=self._shared.clients.group_id, error=error, exc_info=stack)
                     await self._end_all()
                     await member.stop()
                     await asyncio.sleep(1)
@@ -111,7 +112,7 @@ class Assignment:
             self._tasks[number] = self._running.create_task(owner.run())
         log.info("partitions.assigned", partitions=sorted(partitions), kept=len(partitions) if kept else 0)
 
-    def _deliver(self, partition: int, messages: Sequence[Message]) -> None:
+    def _deliver(self, partition: int, messages: Sequence[KafkaRecord]) -> None:
         if partition in self._owners:
             self._owners[partition].deliver(messages)
 

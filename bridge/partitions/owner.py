@@ -11,14 +11,15 @@ import structlog
 
 from asm_bridge_schemas.records import PartitionHeartbeat
 from bridge.agents.agent import Agent
-from bridge.agents.injection import Message
+from bridge.agents.injection import KafkaRecord
 from bridge.kafka.clients import Clients
 from bridge.kafka.encoding import Encoder
-from bridge.kafka.errors import KafkaError
+from bridge.kafka.errors import EXPECTED_ERRORS
 from bridge.kafka.group import ConsumerGroupMember
 from bridge.partitions.journal import Journal, PartitionLost
 from bridge.partitions.watcher import PartitionAgents, Policy
 from bridge.registry.registry import Registry
+from bridge.telemetry.logs import RepeatFilter
 from bridge.telemetry.metrics import METRICS
 
 log = structlog.get_logger()
@@ -70,12 +71,15 @@ class PartitionOwner:
         return self.agents is not None and self.agents.accepting
 
     async def run(self) -> None:
+        failures = RepeatFilter()
         while True:
             try:
                 await self._own()
-            except (PartitionLost, KafkaError, TimeoutError) as error:
+            except Exception as error:  # whatever it was: the one way back, and no other partition notices
                 METRICS.partitions_lost.inc()
-                log.warning("partition.lost", partition=self.partition, error=error)
+                expected = isinstance(error, (PartitionLost, *EXPECTED_ERRORS))
+                stack = error if not expected and failures.is_new(error) else None
+                log.warning("partition.lost", partition=self.partition, error=error, exc_info=stack)
             finally:
                 await self._release()
             await self._group.next_heartbeat()
@@ -136,7 +140,7 @@ class PartitionOwner:
             instance=self._shared.instance,
         )
 
-    def deliver(self, messages: Sequence[Message]) -> None:
+    def deliver(self, messages: Sequence[KafkaRecord]) -> None:
         if self.agents is not None and not self.agents.deliver(messages):
             self._inbox_paused = True
             self._group.pause(self.partition)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from asm_bridge_schemas.records import AgentState
 from bridge.agents.agent import Agent
-from bridge.agents.injection import MAX_BYTES, Message, is_utf8, read_injection
+from bridge.agents.injection import MAX_BYTES, KafkaRecord, is_utf8, read_injection
 from bridge.agents.step import DeadLetter, Step
 from bridge.backoff import Backoff
 from bridge.clock import Clock, Instant, rfc3339
@@ -164,7 +164,7 @@ class PartitionAgents:
 
     # -- the inbox
 
-    def deliver(self, messages: Sequence[Message]) -> bool:
+    def deliver(self, messages: Sequence[KafkaRecord]) -> bool:
         """Take records of the inbox, in order. Returns whether there is room for more."""
         for message in messages:
             if message.offset >= self._journal.offsets.position:
@@ -176,7 +176,7 @@ class PartitionAgents:
     def has_room(self) -> bool:
         return sum(injection.size for agent in self._waiting for injection in agent.pending.injections) < _PENDING_BYTES
 
-    def _take(self, message: Message) -> None:
+    def _take(self, message: KafkaRecord) -> None:
         home = None if message.key is None else partition_for(message.key, self._partitions)
         if message.key is None or (home != self._journal.partition and is_utf8(message.key)):
             self._relocate(message, home)
@@ -196,7 +196,7 @@ class PartitionAgents:
         else:
             self._forget(agent)
 
-    def _relocate(self, message: Message, home: int | None) -> None:
+    def _relocate(self, message: KafkaRecord, home: int | None) -> None:
         """A record without an agent becomes a dead letter; one in the wrong partition is moved: once, and in order."""
         self._journal.offsets.completed(message.offset)
         if message.offset <= self._journal.metadata.relocated_up_to:
@@ -260,7 +260,7 @@ class PartitionAgents:
         return state is not None and state.stream_id is not None
 
     def _forget(self, agent: Agent) -> None:
-        """Keep no more than is needed of an agent that nothing waits for, or that nobody watches."""
+        """Keep no more than is needed of an agent that is not watched, or has no injection that waits."""
         if not agent.pending:
             self._waiting.discard(agent)
             if agent.entry is None and agent.in_flight is None:

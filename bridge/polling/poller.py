@@ -12,7 +12,7 @@ from bridge.agents.step import Step
 from bridge.asm.answer import Answer
 from bridge.asm.circuit_breaker import CircuitBreaker
 from bridge.asm.client import AsmClient
-from bridge.asm.errors import AsmError, Malformed, Unreachable
+from bridge.asm.errors import AsmError, ForeignAnswer, Malformed, Throttled, Unauthorized, Unreachable
 from bridge.asm.tokens import Tokens
 from bridge.clock import Clock, Instant
 from bridge.partitions.watcher import PartitionAgents
@@ -26,6 +26,9 @@ _OK = METRICS.polls.labels("ok")
 
 _STANDSTILL = 2.0
 """Seconds between two slots after which the process counts as having been paused."""
+_LOOK_AGAIN = 1.0
+"""Seconds after which an agent with something urgent that could not be polled is looked at again, at most."""
+
 _BATCH = 64
 """Polls after which everything else has a turn: commits, events to be injected, partitions that are being opened."""
 
@@ -42,7 +45,7 @@ class Poller:
         self,
         client: AsmClient,
         tokens: Tokens,
-        host: CircuitBreaker,
+        breaker: CircuitBreaker,
         rate_limit: float | None = None,
         may_send: Callable[[], bool] = lambda: True,
         *,
@@ -51,7 +54,7 @@ class Poller:
     ) -> None:
         self._client = client
         self._tokens = tokens
-        self._host = host
+        self._breaker = breaker
         self._rate = RateLimit(rate_limit)
         self._may_send = may_send
         self._clock = clock or Clock()
@@ -100,8 +103,9 @@ class Poller:
         if scheduled is None:
             return
         at = self._clock.now()
-        if agent.health.not_before > at.monotonic:
-            self._schedule.wake(scheduled, agent.health.not_before)
+        urgent_at = agent.urgent_at(self._breaker.closed_at)
+        if urgent_at > at.monotonic:
+            self._schedule.wake(scheduled, min(urgent_at, at.monotonic + _LOOK_AGAIN))
             return
         self._ready[scheduled] = None
         if self._rate.allows:
@@ -150,6 +154,8 @@ class Poller:
         request = self._next_request(agent, at)
         if not isinstance(request, PollRequest):
             scheduled.partition.append(agent.poll_skipped(request, at))
+            if agent.urgent:
+                self._schedule.wake(scheduled, at.monotonic + _LOOK_AGAIN)
             return False
         if request.prepared is None:
             request.prepared = self._client.request(
@@ -169,10 +175,12 @@ class Poller:
             token = self._tokens.get(agent.entry.token)
         except AsmError as error:
             return error
-        if not agent.may_poll(token, at):
-            return None
-        if not self._host.may_poll(at.monotonic):
-            return Unreachable("the host does not answer; one request at a time tries it")
+        breaker = self._breaker
+        if breaker.outage is None:
+            if not (agent.may_poll(token, at, breaker.closed_at) and breaker.may_poll(at.monotonic, agent.share)):
+                return None
+        elif not (agent.health.has_another(token) or breaker.may_poll(at.monotonic)):
+            return breaker.outage
         return agent.next_request(token, at)
 
     def _on_answer(self, scheduled: Scheduled, answer: Answer | AsmError) -> None:
@@ -195,15 +203,16 @@ class Poller:
         METRICS.poll_seconds.observe(at.monotonic - request.sent_at)
         if isinstance(answer, Answer):
             _OK.inc()
-            self._host.record_success()
+            self._breaker.record_success(at.monotonic)
             step = agent.answered(request, answer, at)
             tracing.polled(request, step, answer.status)
             return step
         METRICS.polls.labels(answer.reason).inc()
-        if not isinstance(answer, Unreachable):
-            self._host.record_success()
-        elif answer.counts_as_outage:
-            self._host.record_failure(at.monotonic)
+        if isinstance(answer, ForeignAnswer | Throttled | Unauthorized | Unreachable):
+            if not isinstance(answer, Unreachable) or answer.counts_as_outage:
+                self._breaker.record_failure(at.monotonic, answer, agent, len(self._schedule))
+        else:
+            self._breaker.record_success(at.monotonic)
         step = agent.failed(request, answer, at)
         tracing.polled(request, step, answer.http_status, answer.reason)
         return step

@@ -7,7 +7,7 @@ import structlog
 
 from asm_bridge_schemas.commands import SessionEntry
 from bridge.kafka.clients import Clients
-from bridge.kafka.errors import KafkaError
+from bridge.kafka.errors import EXPECTED_ERRORS
 from bridge.kafka.reading import open_reader
 from bridge.registry.file import changes
 from bridge.registry.registry import Registry
@@ -51,12 +51,13 @@ class RegistryFollower:
                                 log.info("registry.read", agents=len(self._registry))
                         for message in await reader.fetch():
                             if message.offset > read:
+                                read = message.offset  # first: a record that fails must not fail for ever
                                 self._registry.read(message)
-                                read = message.offset
-            except (KafkaError, OSError, TimeoutError) as error:
+            except Exception as error:
                 METRICS.kafka_errors.labels("registry").inc()
                 if failures.is_new(error):
-                    log.warning("registry.read_failed", error=error)
+                    stack = None if isinstance(error, EXPECTED_ERRORS) else error
+                    log.warning("registry.read_failed", error=error, exc_info=stack)
                 await asyncio.sleep(1)
 
     async def _register(self) -> int:

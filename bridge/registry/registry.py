@@ -8,7 +8,7 @@ import structlog
 
 from asm_bridge_schemas.commands import CommandError, SessionEntry, read_session_entry
 from bridge.agents.health import Unpollable
-from bridge.agents.injection import Message
+from bridge.agents.injection import KafkaRecord
 from bridge.kafka.partitioner import key_hash
 from bridge.record_id import RecordId
 from bridge.telemetry.metrics import METRICS
@@ -79,7 +79,7 @@ class Registry:
             "session_shared", f"agent {first!r} has the same token: give this one its own, or an asm_session_sid"
         )
 
-    def read(self, message: Message) -> None:
+    def read(self, message: KafkaRecord) -> None:
         """Take one record of the topic in."""
         self.put(RecordId(message.topic, message.partition, message.offset), message.key or b"", message.value)
 

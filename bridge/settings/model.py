@@ -61,6 +61,7 @@ class AsmSettings(Section):
     rate_limit: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = _setting(
         None, "Maximum polls per second to the host, over all sessions of a process."
     )
+    max_retry_after: Positive = _setting(60.0, "Longest time to wait because of a Retry-After.")
     allow_http: bool = _setting(
         False, "Allow asm.base_url to be plain http to another machine (tokens are sent unencrypted)."
     )

@@ -21,13 +21,21 @@ from asm_bridge_schemas.records import (
     values_of,
 )
 from bridge.agents.step import Step
-from bridge.asm.errors import Malformed, Refused, Throttled, Unauthorized, Unavailable, Unreachable
+from bridge.asm.errors import (
+    ForeignAnswer,
+    Malformed,
+    Refused,
+    Throttled,
+    Unauthorized,
+    Unavailable,
+    Unreachable,
+)
 
 Observation = AgentObservationLost | AgentObservationResumed
 
 _POLL_RESULTS = (
     "ok",
-    *(error.reason for error in (Unauthorized, Throttled, Unavailable, Unreachable, Refused, Malformed)),
+    *(error.reason for error in (Unauthorized, Throttled, Unavailable, Unreachable, ForeignAnswer, Refused, Malformed)),
 )
 _RECORD_TOPICS = sorted(set(TOPICS.values()) - {TOPICS[AgentState]})
 _KEPT_OBSERVATIONS = 10_000
@@ -118,7 +126,7 @@ class Metrics:
         Info("asm_bridge_build", "Version of the bridge", registry=registry).info({"version": VERSION})
         ProcessCollector(namespace="asm_bridge", registry=registry)
         self.observations: deque[Observation] = deque(maxlen=_KEPT_OBSERVATIONS)
-        """Agents lost and resumed; whoever shows them takes them out (``bridge.ops.monitor``, once a second)."""
+        """Agents lost and resumed; ``bridge.ops.monitor`` takes them out once a second."""
 
     @property
     def sampled(self) -> list[Collector]:

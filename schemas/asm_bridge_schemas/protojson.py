@@ -31,13 +31,11 @@ from asm_bridge_schemas.scalars import (
     string,
     timestamp,
 )
+from asm_bridge_schemas.texts import by_text, decode, decode_strictly, decode_tolerantly
 
 __all__ = ["ProtoJSONError", "camel", "decode", "read", "read_strict", "report_unreadable_to", "schema", "timestamp"]
 
 T = TypeVar("T", bound=msgspec.Struct)
-
-_REMEMBERED = 2 * 1024 * 1024
-"""Bytes of all texts that are remembered: what they say takes some times as much."""
 
 
 def read(cls: type[T], data: bytes | Mapping[str, Any]) -> T:
@@ -66,7 +64,7 @@ def report_unreadable_to(observer: Observer) -> None:
 
 
 def _read_tolerantly(cls: type[T], data: bytes | Mapping[str, Any]) -> T:
-    value = _partly_decoded(cls, odd.repaired(data), _decode_tolerantly) if isinstance(data, bytes) else data
+    value = _partly_decoded(cls, odd.repaired(data), decode_tolerantly) if isinstance(data, bytes) else data
     unreadable: list[ProtoJSONError] = []
     result: T = _tolerant_message(cls)(value, unreadable)
     for error in unreadable:
@@ -101,30 +99,7 @@ def schema(cls: type[msgspec.Struct]) -> dict[str, Any]:
     }
 
 
-def decode(data: bytes) -> Any:
-    """JSON text with exact integers, with or without a byte order mark. Raises ``ProtoJSONError``."""
-    return _decode(odd.without_byte_order_mark(data))
-
-
-def _decode(data: bytes) -> Any:
-    try:
-        return msgspec.json.decode(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise ProtoJSONError(f"not readable as JSON: {error}") from None
-
-
-def _decode_tolerantly(data: bytes) -> Any:
-    """Raises ``ProtoJSONError``, in the words of the strict decoder."""
-    try:
-        return _decode(data)
-    except ProtoJSONError as strict:
-        try:
-            return odd.decode(data)
-        except (ValueError, RecursionError):
-            raise strict from None
-
-
-def _partly_decoded(cls: type[msgspec.Struct], data: bytes, decode: Reader = _decode) -> Any:
+def _partly_decoded(cls: type[msgspec.Struct], data: bytes, decode: Reader = decode_strictly) -> Any:
     """A message's JSON text, but for what is ``Shared``, which stays text."""
     try:
         return _decoder(cls).decode(data)
@@ -235,7 +210,7 @@ def _strict_message(cls: type[msgspec.Struct]) -> Reader:
 def _codec(hint: Any) -> Codec:
     base, marks = unwrap(hint)
     codec = _plain_codec(base, marks)
-    return _by_text(codec) if Shared.BY_TEXT in marks else codec
+    return by_text(codec) if Shared.BY_TEXT in marks else codec
 
 
 def _plain_codec(base: Any, marks: tuple[Any, ...]) -> Codec:
@@ -260,52 +235,6 @@ def _plain_codec(base: Any, marks: tuple[Any, ...]) -> Codec:
         {"$ref": f"#/$defs/{base.__name__}"},
         _text(base),
     )
-
-
-def _by_text(codec: Codec) -> Codec:
-    """Of the same text it reads the same object, which nobody may change."""
-    known: dict[bytes, Any] = {}
-    in_part: dict[bytes, tuple[Any, list[ProtoJSONError]]] = {}
-    size = 0
-
-    def make_room(text: bytes) -> None:
-        nonlocal size
-        size += len(text)
-        if size > _REMEMBERED:
-            known.clear()
-            in_part.clear()
-            size = len(text)
-
-    def lenient(value: Any) -> Any:
-        if type(value) is not msgspec.Raw:
-            return codec.lenient(value)
-        text = bytes(value)
-        if text in known:
-            return known[text]
-        if text in in_part:
-            raise ProtoJSONError("readable in part")
-        value = _decode(text)
-        result = codec.default if value is None else codec.lenient(value)
-        make_room(text)
-        known[text] = result
-        return result
-
-    def tolerant(value: Any, unreadable: list[ProtoJSONError]) -> Any:
-        if type(value) is not msgspec.Raw:
-            return codec.tolerant(value, unreadable)
-        text = bytes(value)
-        if text in known:
-            return known[text]
-        if text not in in_part:
-            value, inside = _decode_tolerantly(text), list[ProtoJSONError]()
-            result = codec.default if value is None else codec.tolerant(value, inside)
-            make_room(text)
-            in_part[text] = result, inside
-        result, inside = in_part[text]
-        unreadable += [ProtoJSONError(error.problem, error.path) for error in inside]
-        return result
-
-    return codec._replace(lenient=lenient, tolerant=tolerant, text=msgspec.Raw)
 
 
 def unwrap(hint: Any) -> tuple[Any, tuple[Any, ...]]:

@@ -286,7 +286,7 @@ async def test_a_group_that_is_full(kafka: dict[str, Any]) -> None:
             consumer.subscribe([kafka["topics"].name("inject")])
         found = await until(settings(**kafka), "group", "3 processes")
         assert found.startswith("warning: 3 processes are in the group")
-        assert "1 of them without any work -> there are 2 partitions" in found
+        assert "1 of them without work -> there are 2 partitions" in found
         kafka["kafka"] = KafkaSettings(bootstrap_servers=one.bootstrap_servers, group_id=f"{one.group_id}-other")
         assert "set kafka.group_id to a name" in await until(settings(**kafka), "group", "problem: ")
 

@@ -10,9 +10,10 @@ from bridge.agents.injection import Injection
 from bridge.agents.request import PollRequest
 from bridge.agents.step import DeadLetter, Step
 from bridge.asm.answer import UNCHANGED, Answer
-from bridge.asm.client import CALLS, read_response
+from bridge.asm.client import CALLS
 from bridge.asm.errors import AsmError
 from bridge.asm.http.request import Response
+from bridge.asm.reading import read_response
 from bridge.backoff import Backoff
 from bridge.clock import Instant
 from bridge.settings.model import InjectionSettings
@@ -75,8 +76,8 @@ class AgentHarness:
         self.agent.in_flight = self.agent.next_request(token, self.at)
         return self.agent.in_flight
 
-    def answer(self, request: PollRequest, body: bytes) -> list[Published]:
-        answer = read_answer(request, body)
+    def answer(self, request: PollRequest, body: bytes, status: int = 200) -> list[Published]:
+        answer = read_answer(request, body, status)
         if isinstance(answer, AsmError):
             return self.fail(request, answer)
         self.agent.in_flight = None

@@ -43,7 +43,7 @@ class Pictured:
 
     def __init__(self, agents: int = 0) -> None:
         self.reason: str | None = None
-        self.host_down = False
+        self.service_down = False
         self.homes: dict[int, Any] = {number: Home() for number in range(PARTITIONS)}
         for number in range(agents):
             self.add(f"agent-{number:04}", str(2 * 10**18 + number) if number % 9 else None)
@@ -65,7 +65,7 @@ class Pictured:
             partitions_total=PARTITIONS,
             registered=sum(len(home or ()) for home in self.homes.values()),
             refused=0,
-            host_down=self.host_down,
+            service_down=self.service_down,
         )
 
 

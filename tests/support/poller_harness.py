@@ -109,7 +109,8 @@ class PollerHarness:
         self.agents: dict[str, Agent] = {}
         self.client = AsmClient(HttpxAdapter(httpx.MockTransport(self._handle)), "https://asm.test")
         self.circuit_breaker = CircuitBreaker(Backoff())
-        tokens: Any = SimpleNamespace(get=lambda reference: reference)
+        self.tokens: dict[str, str] = {}
+        tokens: Any = SimpleNamespace(get=lambda reference: self.tokens.get(reference, reference))
         options = {"clock": self.clock, "sleep": self.clock.sleep, **options}
         self.poller = Poller(self.client, tokens, self.circuit_breaker, **options)
         self._running: asyncio.Task[None] | None = None

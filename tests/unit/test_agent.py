@@ -1,6 +1,8 @@
 """One agent without clock and network: what it asks, and what it makes of each answer and failure."""
 
 import json
+import tracemalloc
+from itertools import pairwise
 from typing import Any
 
 import msgspec
@@ -10,13 +12,16 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from asm_bridge_schemas import records
+from asm_bridge_schemas.asm import GetStatusRes
 from asm_bridge_schemas.commands import SessionEntry
 from asm_bridge_schemas.records import AgentProfileChanged, AgentState
 from bridge.agents.agent import Agent
-from bridge.agents.health import Unpollable
+from bridge.agents.health import Health, Unpollable
 from bridge.agents.request import PollRequest
 from bridge.asm.answer import Answer
 from bridge.asm.errors import AsmError, Malformed, Refused, Throttled, Unauthorized, Unavailable, Unreachable
+from bridge.asm.http.request import Response
+from bridge.asm.reading import read_response
 from bridge.backoff import Backoff
 from bridge.clock import Instant
 from bridge.settings.model import InjectionSettings
@@ -38,6 +43,10 @@ def not_connected() -> Unreachable:
 
 def throttled(status: int = 429, retry_after: float | None = None) -> Throttled:
     return Throttled(f"HTTP {status}", http_status=status, retry_after=retry_after)
+
+
+def server_error() -> Unavailable:
+    return Unavailable("HTTP 500", http_status=500, possibly_processed=True)
 
 
 def unauthorized() -> Unauthorized:
@@ -378,7 +387,7 @@ def test_an_answer_that_cannot_be_read_changes_nothing() -> None:
 
 
 def test_an_event_goes_out_in_the_next_request() -> None:
-    """At once, while later entries wait for the next one; delivered by any 2xx, readable or not."""
+    """At once, while later entries wait for the next one; delivered by any 2xx of the service, readable or not."""
     harness = AgentHarness().in_session()
     request = harness.next_request()
     harness.inject(1, 2)
@@ -387,7 +396,7 @@ def test_an_event_goes_out_in_the_next_request() -> None:
     request = harness.next_request()
     harness.inject(3)
     assert body(request)["events"] == [{"pause_event": {}}] * 2
-    harness.answer(request, b"<html>")
+    harness.answer(request, b'{"voiceStatus": 1}')
     assert outcomes(harness) == {"3/1": "delivered", "3/2": "delivered"}
     assert sent(harness.next_request()) == [3]
 
@@ -460,7 +469,7 @@ def test_the_last_of_a_refused_batch_is_tried_alone() -> None:
         (not_connected(), False),
         (throttled(), False),
         (unauthorized(), False),
-        (Unavailable("HTTP 500", http_status=500, possibly_processed=True), True),
+        (server_error(), True),
     ],
 )
 def test_a_failed_try_is_no_refusal(error: AsmError, repeated: bool) -> None:
@@ -469,6 +478,8 @@ def test_a_failed_try_is_no_refusal(error: AsmError, repeated: bool) -> None:
     harness.inject(1)
     harness.fail(harness.next_request(), error)
     harness.now = 60
+    if error.possibly_processed:  # the event may be why: a poll without it goes first
+        assert sent(harness.poll()) == []
     request = harness.next_request()
     assert sent(request) == [1]
     (outcome,) = of_type(harness.answer(request, status_body()), records.InjectionCompleted)
@@ -479,6 +490,7 @@ def test_attempts_end() -> None:
     harness = AgentHarness(settings=InjectionSettings(max_attempts=2)).in_session()
     harness.inject(1)
     harness.fail(harness.next_request(), timed_out())
+    harness.poll()
     harness.fail(harness.next_request(), throttled(503))
     (outcome,) = of_type(harness.records, records.InjectionCompleted)
     assert (outcome.reason, outcome.http_status, outcome.possibly_repeated) == ("attempts_exhausted", 503, True)
@@ -554,6 +566,187 @@ def test_an_answer_too_long_to_read_has_taken_its_events() -> None:
     harness.inject(1)
     emitted = harness.fail(harness.next_request(), Malformed("too long", http_status=200, possibly_processed=True))
     assert [record.outcome for record in of_type(emitted, records.InjectionCompleted)] == ["delivered"]
+
+
+# -- what is not the service's
+
+PAGE = b"<html><body><h1>No</h1></body></html>"
+ENVELOPE, NO_ROUTE = b'{"code": 14, "message": "no"}', b'{"message": "no route"}'
+FOREIGN = [
+    (200, PAGE), (200, b""), (200, ENVELOPE), (404, PAGE), (404, NO_ROUTE), (409, b""), (403, PAGE),
+    (401, PAGE), (302, b""),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("status", "body"), FOREIGN)
+def test_nothing_is_concluded_from_a_foreign_answer(status: int, body: bytes) -> None:
+    """The session goes on, no call is gone, no event is delivered or rejected."""
+    harness = AgentHarness().in_session()
+    harness.inject(1)
+    for _ in range(4):
+        assert harness.answer(harness.next_request(), body, status) == []
+    state = harness.agent.state
+    assert (state.asm_session_sid, harness.agent.condition) == ("7", "in_session")
+    while not outcomes(harness):
+        harness.poll()
+    (outcome,) = of_type(harness.records, records.InjectionCompleted)
+    assert (outcome.outcome, outcome.possibly_repeated) == ("delivered", True)
+    assert harness.agent.state.status == state.status
+
+
+def test_a_foreign_answer_to_the_question_for_the_session_ends_none() -> None:
+    """A refused poll is looked into; until the service itself says which session there is, nothing has ended."""
+    harness = AgentHarness().in_session()
+    harness.fail(harness.next_request(), refused())
+    for status, body in FOREIGN:
+        request = harness.next_request()
+        assert request.call == "getcurrentsession"
+        assert harness.answer(request, body, status) == []
+    assert harness.answer(harness.next_request(), session_body(None))[0].reason == "ended"  # type: ignore[union-attr]
+
+
+def test_an_agent_that_gets_only_foreign_answers_is_lost() -> None:
+    """AgentObservationLost says why: foreign_answer."""
+    harness = AgentHarness().in_session()
+    harness.now = 6
+    (lost,) = harness.answer(harness.next_request(), PAGE, 404)
+    assert lost.reason == "foreign_answer"  # type: ignore[union-attr]
+
+
+# -- how long it waits
+
+
+def test_a_token_that_worked_gets_a_few_quick_tries() -> None:
+    """Refused for a moment, a good token is tried five times within some ten seconds, then once a minute."""
+    harness = AgentHarness().in_session()
+    waits = []
+    for _ in range(8):
+        harness.fail(harness.next_request(), unauthorized())
+        waits.append(round(harness.agent.health.not_before - harness.now, 6))
+        harness.now = harness.agent.health.not_before
+    assert waits == [*sorted(waits[:5]), 60.0, 60.0, 60.0]
+    assert waits[0] < 0.4
+    assert 6 < sum(waits[:5]) < 12
+    harness.poll()
+    harness.fail(harness.next_request(), unauthorized())
+    assert harness.agent.health.not_before - harness.now < 0.4
+
+
+def test_waiting_is_over_when_the_outage_is() -> None:
+    """What an agent was to wait for ends with the outage that it began in."""
+    harness = AgentHarness().in_session()
+    harness.fail(harness.next_request(), throttled(429, 50))
+    harness.now = 5
+    assert not harness.agent.may_poll("t", harness.at, outage_ended=-1)
+    assert harness.agent.may_poll("t", harness.at, outage_ended=4)
+
+
+def test_retry_after_zero_does_not_end_the_back_off() -> None:
+    """The longer of the two counts."""
+    health = Health(Backoff(100, 100), Instant(0, EPOCH))
+    waits = []
+    for _ in range(50):
+        health.record_failure(throttled(429, 0), "t", Instant(0, EPOCH))
+        waits.append(health.not_before)
+    assert max(waits) > 10
+
+
+def test_an_agent_that_cannot_be_polled_takes_no_memory_by_that() -> None:
+    """An agent that shares a session is skipped at each tick, for days."""
+    harness = AgentHarness()
+    harness.watch()
+    harness.agent.unpollable = Unpollable("session_shared", "agent 'a' has the same token")
+    tracemalloc.start()
+    try:
+        for _ in range(100):
+            harness.agent.poll_skipped(None, harness.at)
+        before = tracemalloc.get_traced_memory()[0]
+        for _ in range(2000):
+            harness.agent.poll_skipped(None, harness.at)
+        assert tracemalloc.get_traced_memory()[0] - before < 10_000
+    finally:
+        tracemalloc.stop()
+
+
+# -- which event it is
+
+
+def blocked(status: int) -> AsmError:
+    answer = read_response(GetStatusRes, Response(status, PAGE))
+    assert isinstance(answer, AsmError)
+    return answer
+
+
+def drive(harness: AgentHarness, culprit: int, error: AsmError, rounds: int = 80) -> list[list[int]]:
+    """Requests, each of which fails if ``culprit`` is in it. Returns what was sent, until nothing waits any more."""
+    requests: list[list[int]] = []
+    for _ in range(rounds):
+        if not harness.agent.pending:
+            return requests
+        request = harness.next_request()
+        requests.append(sent(request))
+        if culprit in sent(request):
+            harness.fail(request, error)
+        else:
+            harness.answer(request, status_body())
+    raise AssertionError(requests)
+
+
+@pytest.mark.parametrize("status", [403, 413, 414, 431])
+def test_an_event_that_is_blocked_on_the_way_is_rejected_alone(status: int) -> None:
+    """A firewall or a proxy turns away each request with this event: after three tries alone, between which polls
+    without it get through, it is rejected; those that were sent with it are delivered."""
+    harness = AgentHarness().in_session()
+    harness.inject(1, 2, 3)
+    requests = drive(harness, 2, blocked(status))
+    assert requests == [[1, 2, 3], [], [1], [2], [], [2], [], [2], [], [3]]
+    assert outcomes(harness) == {"3/1": "delivered", "3/2": "rejected", "3/3": "delivered"}
+    (letter,) = harness.letters
+    assert (letter.code, str(status) in letter.text) == ("refused", True)
+    (outcome,) = [one for one in of_type(harness.records, records.InjectionCompleted) if one.outcome == "rejected"]
+    assert (outcome.http_status, outcome.attempts) == (status, 4)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [Unavailable("HTTP 500", http_status=500, possibly_processed=True), timed_out(), blocked(502), blocked(404)],
+)
+def test_an_event_at_which_the_service_stumbles_ends_alone(error: AsmError) -> None:
+    """It is undeliverable after max_attempts, with polls without it in between; the good ones are delivered."""
+    harness = AgentHarness().in_session()
+    harness.inject(*range(1, 21))
+    requests = drive(harness, 5, error)
+    assert [len(one) for one in requests[:3]] == [20, 0, 1]
+    assert all(not later for sooner, later in pairwise(requests) if 5 in sooner)
+    ends = outcomes(harness)
+    assert ends.pop("3/5") == "undeliverable"
+    assert ends == {f"3/{number}": "delivered" for number in range(1, 21) if number != 5}
+    (outcome,) = [one for one in of_type(harness.records, records.InjectionCompleted) if one.outcome == "undeliverable"]
+    assert (outcome.http_status, outcome.reason, outcome.attempts) == (error.http_status, "attempts_exhausted", 10)
+
+
+def test_a_firewall_that_blocks_everything_rejects_no_event() -> None:
+    """As long as polls without events are blocked, too, it is not the event."""
+    harness = AgentHarness().in_session()
+    harness.inject(1)
+    for _ in range(8):
+        harness.fail(harness.next_request(), blocked(403))
+    assert outcomes(harness) == {}
+    assert drive(harness, 0, blocked(403))
+    assert outcomes(harness) == {"3/1": "delivered"}
+
+
+@pytest.mark.parametrize("error", [throttled(429), throttled(503, 1.0), blocked(429)])
+def test_throttled_tries_are_no_attempts(error: AsmError) -> None:
+    """An event that is throttled for long is not given up for it, but its outcome counts each sending."""
+    harness = AgentHarness(settings=InjectionSettings(max_attempts=2)).in_session()
+    harness.inject(1)
+    while harness.agent.pending.injections[0].attempts < 7:
+        harness.fail(harness.next_request(), error)
+        harness.now += 10
+    drive(harness, 0, error)
+    (outcome,) = of_type(harness.records, records.InjectionCompleted)
+    assert (outcome.outcome, outcome.attempts) == ("delivered", 8)
 
 
 # -- everything at once

@@ -5,7 +5,10 @@ import itertools
 import pytest
 
 from bridge.asm.circuit_breaker import CircuitBreaker
+from bridge.asm.errors import Throttled, Unauthorized, Unreachable
 from bridge.backoff import Backoff
+
+SILENCE = Unreachable("no answer")
 
 
 class Steady(Backoff):
@@ -19,7 +22,7 @@ def down(threshold: int = 3) -> CircuitBreaker:
     host = CircuitBreaker(Steady(1, 30), threshold)
     for _ in range(threshold):
         assert host.may_poll(0)
-        host.record_failure(0)
+        host.record_failure(0, SILENCE)
     return host
 
 
@@ -27,8 +30,8 @@ def test_a_few_silences_are_no_outage() -> None:
     """One agent's time-outs stop nobody, and an answer in between starts the count again."""
     host = CircuitBreaker(Steady(), 3)
     for _ in range(5):
-        host.record_failure(0)
-        host.record_failure(0)
+        host.record_failure(0, SILENCE)
+        host.record_failure(0, SILENCE)
         host.record_success()
     assert not host.is_open
     assert host.may_poll(0)
@@ -43,7 +46,7 @@ def test_a_host_that_is_down_gets_one_probe_at_a_time() -> None:
         False,
         False,
     ]
-    host.record_failure(11)
+    host.record_failure(11, SILENCE)
     assert [host.may_poll(12.9), host.may_poll(13.0), host.may_poll(13.0)] == [False, True, False]
 
 
@@ -65,7 +68,7 @@ def test_what_was_under_way_does_not_put_the_probe_off() -> None:
     """Five hundred requests that were under way when the host went down are no five hundred failed probes."""
     host = down()
     for _ in range(500):
-        host.record_failure(0.5)
+        host.record_failure(0.5, SILENCE)
     assert [host.may_poll(0.9), host.may_poll(1.0)] == [False, True]
 
 
@@ -76,7 +79,7 @@ def test_an_outage_costs_a_handful_of_probes() -> None:
     for tick, _ in itertools.product(range(6000), range(10)):
         if host.may_poll(tick / 10):
             probes += 1
-            host.record_failure(tick / 10)
+            host.record_failure(tick / 10, SILENCE)
     assert 20 <= probes <= 30
 
 
@@ -85,3 +88,46 @@ def test_back_off_is_exponential_with_full_jitter_up_to_thirty_seconds(failures:
     delays = [Backoff().delay(failures) for _ in range(300)]
     assert 0 <= min(delays) < 0.2 * most
     assert 0.8 * most < max(delays) <= most
+
+
+def refused() -> Unauthorized:
+    return Unauthorized("HTTP 401", http_status=401)
+
+
+def test_a_small_fleet_that_fails_as_a_whole_is_probed_by_one() -> None:
+    """Eight agents that are all refused do not wait for ten failures."""
+    breaker = CircuitBreaker(Steady(1, 30))
+    for number in range(8):
+        assert not breaker.is_open
+        breaker.record_failure(0, refused(), number, 8)
+    assert breaker.is_open
+    assert breaker.outage is not None
+    assert breaker.outage.reason == "unauthorized"
+    assert not breaker.is_down
+
+
+def test_an_agent_that_is_refused_alone_keeps_to_its_own_waiting_time() -> None:
+    """One agent with a bad token, however often it fails, or one that is throttled, makes no outage."""
+    for error in (refused(), Throttled("HTTP 429", http_status=429, retry_after=60)):
+        breaker = CircuitBreaker(Steady(1, 30))
+        for _ in range(50):
+            breaker.record_failure(0, error, "a", 1)
+        assert not breaker.is_open
+
+
+def test_after_an_outage_the_fleet_comes_in_a_ramp() -> None:
+    """Each agent has its own place in the ramp: within 3 s all of a large fleet may be polled again."""
+    breaker = CircuitBreaker(Steady(1, 30), threshold=1)
+    breaker.record_failure(10, SILENCE, "a", 5000)
+    breaker.record_success(20)
+    places = [number / 1000 for number in range(1000)]
+    assert [sum(breaker.may_poll(20 + after, place) for place in places) for after in (0, 1.5, 3)] == [1, 501, 1000]
+    assert breaker.closed_at == 20
+
+
+def test_a_refusal_shows_that_the_host_is_there() -> None:
+    """The first 401 by the service after a silence ends that outage."""
+    breaker = down()
+    assert breaker.may_poll(1)
+    breaker.record_failure(1, refused(), "a", 100)
+    assert not breaker.is_open

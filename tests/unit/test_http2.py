@@ -12,18 +12,15 @@ from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.settings import SettingCodes
 from hpack import Encoder
-from hpack.huffman import HuffmanEncoder
-from hpack.huffman_constants import REQUEST_CODES, REQUEST_CODES_LENGTH
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bridge.asm.http.header_block import Head, HeaderBlockReader, scan
 from bridge.asm.http.http2 import Http2
 from bridge.asm.http.request import MAX_BODY, Exchange, Failure, PreparedRequest, Response, Target
 from tests.support.http2 import HEAD, Script, Server, at_request, frame, silent, until
 
 
-class Talk:
+class ClientAndServer:
     """A client's connection, its server, and what the pool was told."""
 
     def __init__(self) -> None:
@@ -32,13 +29,13 @@ class Talk:
         self.conn: Http2
         self.server: Server
 
-    def ask(self, body: bytes = b"", headers: dict[str, str] | None = None) -> "Asked":
-        asked = Asked(body, headers)
+    def ask(self, body: bytes = b"", headers: dict[str, str] | None = None) -> "PendingCall":
+        asked = PendingCall(body, headers)
         self.conn.send(asked.exchange)
         return asked
 
 
-class Asked:
+class PendingCall:
     def __init__(self, body: bytes = b"", headers: dict[str, str] | None = None) -> None:
         self.result: asyncio.Future[Response | Failure] = asyncio.get_running_loop().create_future()
         request = PreparedRequest(Target("https", "127.0.0.1", "/getstatus"), headers or {}, body)
@@ -56,8 +53,8 @@ class Asked:
 
 
 @asynccontextmanager
-async def talking(script: Script) -> AsyncIterator[Talk]:
-    loop, talk, server = asyncio.get_running_loop(), Talk(), Server(script)
+async def talking(script: Script) -> AsyncIterator[ClientAndServer]:
+    loop, talk, server = asyncio.get_running_loop(), ClientAndServer(), Server(script)
     listener = await loop.create_server(lambda: server, "127.0.0.1", 0)
     host, port = listener.sockets[0].getsockname()
     _, talk.conn = await loop.create_connection(lambda: Http2(talk.gone.append, talk.rooms.append), host, port)
@@ -219,76 +216,6 @@ async def test_a_server_that_uses_the_dynamic_table() -> None:
         assert await talk.ask().answer() == Response(200, b"", "6")
 
 
-NAMES = st.sampled_from(
-    [":status", "retry-after", "date", "content-length", "x-request-id", "server", "alt-svc", "set-cookie", "x" * 130]
-)
-FIELDS = st.lists(
-    st.tuples(NAMES.filter(lambda name: name != ":status"), st.text("aZ09-:;, ", max_size=140)), max_size=6
-)
-
-
-@settings(max_examples=100, deadline=None)
-@given(
-    blocks=st.lists(
-        st.tuples(
-            st.sampled_from(["200", "204", "404", "429", "500", "503"]),
-            FIELDS,
-            st.booleans(),
-            st.sampled_from([None, None, None, 0, 64, 4096]),
-            st.booleans(),
-        ),
-        max_size=12,
-    )
-)
-def test_any_head_is_read_right(
-    blocks: list[tuple[str, list[tuple[str, str]], bool, int | None, bool]],
-) -> None:
-    """Skimmed, looked up or decoded, with a table of any size or none: status and Retry-After are the same."""
-    encoder, heads = Encoder(), HeaderBlockReader()
-    for status, fields, huffman, size, again in blocks:
-        if size is not None:
-            encoder.header_table_size = size
-        for _ in range(2 if again else 1):
-            block = encoder.encode([(":status", status), *fields], huffman=huffman)
-            retry_after = dict(fields).get("retry-after")
-            assert (heads.known(block) or heads.read(block))[:2] == (int(status), retry_after)
-
-
-def test_a_table_that_comes_back() -> None:
-    """What was remembered without a table is not taken for the same with one: it adds to it now."""
-    encoder, heads = Encoder(), HeaderBlockReader()
-    one, other = [(":status", "200"), ("x", "1")], [(":status", "404")]
-    encoder.header_table_size = 0
-    read = [(heads.known(block) or heads.read(block)) for block in map(encoder.encode, (one, one, one))]
-    encoder.header_table_size = 4096
-    read += [(heads.known(block) or heads.read(block)) for block in map(encoder.encode, (other, one, one))]
-    throttled = [(":status", "429"), ("x", "1"), ("retry-after", "8")]
-    read += [(heads.known(block) or heads.read(block)) for block in map(encoder.encode, (throttled, throttled))]
-    assert [head.status for head in read] == [200, 200, 200, 404, 200, 200, 429, 429]
-
-
-@pytest.mark.parametrize("huffman", [False, True])
-def test_names_spelled_out(huffman: bool) -> None:
-    """Also a name that HPACK has a number for may come as text, plain or in Huffman code."""
-
-    def text(value: bytes) -> bytes:
-        coded = HuffmanEncoder(REQUEST_CODES, REQUEST_CODES_LENGTH).encode(value) if huffman else value
-        return bytes([0x80 * huffman | len(coded)]) + coded
-
-    fields = {b":status": b"200", b"server": b"x", b"retry-after": b"12", b"date": b"y" * 30}
-    block = b"".join(b"\0" + text(name) + text(value) for name, value in fields.items())
-    assert HeaderBlockReader().read(block) == Head(200, "12", "y" * 30)
-    assert HeaderBlockReader().read(
-        b"\x88" + b"".join(b"\x10" + text(name) + text(b"1") for name in (b"via", b"z"))
-    ) == Head(200)
-
-
-@given(st.binary(max_size=40), st.booleans())
-def test_skimming_takes_any_bytes(block: bytes, table_off: bool) -> None:
-    """It gives up on what it does not know; it does not fail."""
-    scan(block, table_off)
-
-
 # Uploads
 
 
@@ -311,7 +238,7 @@ async def test_an_upload_keeps_to_the_windows(size: int) -> None:
 async def test_a_window_that_shrinks_below_zero() -> None:
     """An upload stops until the window is positive again, and goes on to the byte, also when settings enlarge it."""
     conn, wire = offline()
-    conn.send(Asked(bytes(100_000)).exchange)
+    conn.send(PendingCall(bytes(100_000)).exchange)
     conn.data_received(frame(8, 0, 0, struct.pack(">I", 10**6)))
     for told, allowed in (
         (b"", 65535),
@@ -329,7 +256,7 @@ async def test_a_window_that_shrinks_below_zero() -> None:
 async def test_a_head_that_fills_its_frames() -> None:
     """The last of them ends it."""
     conn, wire = offline()
-    asked = Asked()
+    asked = PendingCall()
     asked.exchange.request._http2 = bytes(2 * 16384)
     conn.send(asked.exchange)
     await asyncio.sleep(0)
@@ -420,7 +347,7 @@ async def test_stream_numbers_end() -> None:
     """After the last one it takes no more, answers what is open, and closes."""
     conn, wire = offline()
     conn._protocol._next = 2**31 - 1
-    asked = Asked()
+    asked = PendingCall()
     conn.send(asked.exchange)
     conn.data_received(frame(4, 0, 0, struct.pack(">HI", 3, 50)))
     assert (conn.capacity, wire.gone) == (0, 1)
@@ -650,7 +577,7 @@ async def test_bytes_cut_anywhere() -> None:
     )
     for parts in cuts(data):
         conn, wire = offline()
-        asked = [Asked(), Asked()]
+        asked = [PendingCall(), PendingCall()]
         for one in asked:
             conn.send(one.exchange)
         for part in parts:
@@ -666,7 +593,7 @@ async def test_one_write_a_round() -> None:
     conn, wire = offline()
     await asyncio.sleep(0)
     for _ in range(100):
-        conn.send(Asked(b"{}").exchange)
+        conn.send(PendingCall(b"{}").exchange)
     await asyncio.sleep(0)
     assert len(wire.writes) == 2
 
@@ -676,7 +603,7 @@ async def test_an_upload_waits_for_the_socket() -> None:
     conn, wire = offline()
     conn.pause_writing()
     conn.data_received(frame(4, 0, 0, struct.pack(">HI", 4, 10**6)) + frame(8, 0, 0, struct.pack(">I", 10**6)))
-    conn.send(Asked(bytes(50_000)).exchange)
+    conn.send(PendingCall(bytes(50_000)).exchange)
     await asyncio.sleep(0)
     sent = sum(map(len, wire.writes))
     assert sent < 1000
@@ -689,7 +616,7 @@ async def test_the_socket_resumes_within_a_write() -> None:
     """As TLS transports do: what that adds is not lost."""
     conn, wire = offline()
     conn.pause_writing()
-    conn.send(Asked(bytes(50_000)).exchange)
+    conn.send(PendingCall(bytes(50_000)).exchange)
     wire.resume = conn.resume_writing
     await asyncio.sleep(0)
     await asyncio.sleep(0)
@@ -701,7 +628,7 @@ async def test_callbacks_may_call_back() -> None:
 
     What that read has answered is answered all the same."""
     conn, wire = offline()
-    later, closing, answered = Asked(), Asked(), Asked()
+    later, closing, answered = PendingCall(), PendingCall(), PendingCall()
     first = Exchange(later.exchange.request, lambda _: conn.send(later.exchange), 0.0)
     second = Exchange(later.exchange.request, lambda _: conn.close(), 0.0)
     for exchange in (first, second, closing.exchange, answered.exchange):
@@ -745,7 +672,7 @@ def test_any_bytes_end_well(frames: list[bytes], rest: bytes) -> None:
     async def feed() -> None:
         conn, wire = offline()
         ends: list[Response | Failure] = []
-        request = Asked(bytes(70_000)).exchange.request
+        request = PendingCall(bytes(70_000)).exchange.request
         for _ in range(3):
             conn.send(Exchange(request, ends.append, 0.0))
         for part in (*frames, rest):

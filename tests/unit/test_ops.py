@@ -210,14 +210,14 @@ async def test_events(client: httpx.AsyncClient, pictured: Pictured) -> None:
     """What changed is told: partitions that come and go, dead letters, the service, readiness."""
     await client.get("/api/status")
     del pictured.homes[7], pictured.homes[5]
-    pictured.host_down, pictured.reason = True, "no heartbeat"
+    pictured.service_down, pictured.reason = True, "no heartbeat"
     METRICS.dead_letters.labels("refused").inc(2)
     status = await until_event(client, "not ready: no heartbeat")
     texts = {event["kind"]: event["text"] for event in status["events"]}
     assert texts["partitions_gone"] == "gave up 2 partitions: 5, 7"
     assert texts["dead_letters"] == "2 dead letters: refused"
     assert "service_down" in texts
-    pictured.host_down, pictured.reason = False, None
+    pictured.service_down, pictured.reason = False, None
     kinds = [event["kind"] for event in (await until_event(client, "answers again"))["events"]]
     assert kinds[0] == "ready"
 
@@ -348,7 +348,7 @@ async def test_status_command_without_a_bridge() -> None:
     """`asm-bridge status` exits with 1 where nobody answers, or something else does, and says what to do."""
     code, _, err = await status_command("--ops.listen", f"127.0.0.1:{free_port()}")
     assert code == 1
-    assert "is `asm-bridge run` running" in err
+    assert "check that `asm-bridge run` is running" in err
     async with served(Pictured()) as url:
         code, _, err = await status_command("--url", f"{url}/elsewhere")
     assert code == 1

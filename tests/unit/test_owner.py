@@ -1,12 +1,14 @@
 """When the partitions of a process commit."""
 
+import asyncio
 import time
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from bridge.kafka.clients import Clients
-from bridge.partitions.owner import Shared, linger
+from bridge.partitions.owner import PartitionOwner, Shared, linger
 
 
 @pytest.mark.parametrize("delivery", ["exactly_once", "at_least_once"])
@@ -21,3 +23,35 @@ def test_steps_are_gathered_no_longer_than_the_commit_interval(delivery: str) ->
     assert all(now - 0.1 <= end <= now + 0.6 for end in ends)
     expected = [0.0, -0.2, -0.4] if delivery == "exactly_once" else [0.0, 0.0, 0.0]
     assert [end - ends[0] for end in ends] == pytest.approx(expected, abs=0.05)
+
+
+class FakeGroup:
+    """A group whose heartbeats come at once; the fourth one never does."""
+
+    def __init__(self) -> None:
+        self.heartbeats = 0
+
+    async def next_heartbeat(self) -> None:
+        self.heartbeats += 1
+        if self.heartbeats > 3:
+            await asyncio.Event().wait()
+
+
+async def test_whatever_fails_the_partition_is_recovered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error that nobody foresaw ends neither the owner nor its process: the partition is recovered after the next
+    heartbeat, and the log has the stack, once for the same error."""
+
+    async def fails(_: PartitionOwner) -> None:
+        raise UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid")
+
+    monkeypatch.setattr(PartitionOwner, "_own", fails)
+    group: Any = FakeGroup()
+    unused: Any = None
+    with capture_logs() as logged:
+        owner = asyncio.ensure_future(PartitionOwner(3, group, unused).run())
+        while group.heartbeats < 4:
+            assert not owner.done()
+            await asyncio.sleep(0)
+        owner.cancel()
+    assert [line["event"] for line in logged] == ["partition.lost"] * 4
+    assert [bool(line["exc_info"]) for line in logged] == [True, False, False, False]

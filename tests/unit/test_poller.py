@@ -14,8 +14,8 @@ from bridge.agents.health import Unpollable
 from bridge.polling.poller import _BATCH
 from bridge.polling.schedule import SLOT
 from bridge.telemetry.metrics import METRICS
-from tests.support.poller_harness import PollerHarness, after, ready, settle, stop_pollers
-from tests.support.strategies import status_body
+from tests.support.poller_harness import Answer, PollerHarness, after, ready, settle, stop_pollers
+from tests.support.strategies import injection, status_body
 
 
 @pytest.fixture(autouse=True)
@@ -384,3 +384,157 @@ async def test_requests_are_counted_by_what_came_of_them() -> None:
     harness.watch("a")
     await harness.advance(5)
     assert count()["ok"] - before["ok"] == len(harness.requests)
+
+
+# -- a service that is disturbed for a while, and a fleet
+
+
+def fleet(harness: PollerHarness, size: int) -> None:
+    for number in range(size):
+        harness.watch(f"agent-{number}")
+
+
+def answering(status: int, code: int | None = None, **headers: str) -> Answer:
+    """The service's own refusal, or a foreign page if ``code`` is None."""
+
+    async def answer(_: PollerHarness, __: str) -> httpx.Response:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        if code is None:
+            return httpx.Response(status, html="<h1>Not here</h1>", headers=named)
+        return httpx.Response(status, json={"code": code, "message": "no"}, headers=named)
+
+    return answer
+
+
+async def disturb(harness: PollerHarness, answer: Answer, seconds: float) -> int:
+    """Runs the fleet, disturbs it for some time; returns the number of requests in that time."""
+    await harness.advance(5)
+    harness.answer, begun = answer, len(harness.requests)
+    await harness.advance(seconds)
+    harness.answer = ready
+    return len(harness.requests) - begun
+
+
+def longest_gap(harness: PollerHarness) -> float:
+    """The longest time that any of the agents was not polled."""
+    return max(
+        later - sooner
+        for agent_id in harness.agents
+        for sooner, later in pairwise([*harness.times(agent_id), harness.clock.time])
+    )
+
+
+def kinds(harness: PollerHarness) -> set[str]:
+    return {type(record).__name__ for record in harness.records}
+
+
+@pytest.mark.parametrize(
+    "answer", [answering(404), answering(400), answering(200), answering(302), answering(401), answering(403)]
+)
+async def test_a_page_in_the_services_place_leaves_no_trace(answer: Answer) -> None:
+    """Three seconds of foreign answers to eight agents: no session ends, no event is
+    lost; where it lasts, the agent is not observed meanwhile."""
+    harness = PollerHarness()
+    fleet(harness, 8)
+    await harness.advance(3)
+    before = len(harness.records)
+    harness.answer = answer
+    harness.inject(harness.agents["agent-0"], 1)
+    await harness.advance(3)
+    assert len(harness.records) == before
+    harness.answer = ready
+    await harness.advance(30)
+    assert kinds(harness) - {"AgentObservationLost", "AgentObservationResumed"} == {
+        "AgentWatchStarted", "AgentSessionStarted", "AgentStatusChanged",
+        "ConversationEventDelivered", "InjectionCompleted",
+    }  # fmt: skip
+    assert harness.outcomes == ["delivered"]
+    assert harness.completed[0].possibly_repeated
+
+
+@pytest.mark.parametrize("status", [429, 503])
+async def test_retry_after_zero_makes_no_busy_loop(status: int) -> None:
+    """Back-off counts all the same, and the event is not given up."""
+    harness = PollerHarness()
+    agent = harness.watch("a")
+    await harness.advance(2)
+    begun = len(harness.requests)
+    harness.answer = answering(status, {429: 8, 503: 14}[status], Retry_After="0")
+    harness.inject(agent, 1)
+    await harness.advance(5)
+    assert len(harness.requests) - begun <= 10
+    harness.answer = ready
+    await harness.advance(60)
+    assert harness.outcomes == ["delivered"]
+
+
+@pytest.mark.parametrize("size", [8, 200])
+async def test_a_long_retry_after_does_not_silence_the_fleet(size: int) -> None:
+    """Five seconds of throttling with a Retry-After of an hour: one agent probes, and the fleet follows within
+    seconds."""
+    harness = PollerHarness()
+    fleet(harness, size)
+    asked = await disturb(harness, answering(429, 8, Retry_After="3600"), 5)
+    assert asked <= 20
+    await harness.advance(45)
+    assert longest_gap(harness) < 42
+    begun = len(harness.requests)
+    await harness.advance(10)
+    assert len(harness.requests) - begun == pytest.approx(10 * size, rel=0.1)
+
+
+@pytest.mark.parametrize(("status", "code"), [(401, 16), (403, 7)])
+async def test_a_short_refusal_of_good_tokens_loses_no_agent(status: int, code: int) -> None:
+    """1.5 s of 401 or 403: a few quick tries, and nobody waits for a minute."""
+    harness = PollerHarness()
+    fleet(harness, 8)
+    await disturb(harness, answering(status, code), 1.5)
+    await harness.advance(30)
+    assert longest_gap(harness) < 9
+    assert "AgentObservationLost" not in kinds(harness)
+
+
+@pytest.mark.parametrize("answer", [answering(401, 16), answering(503, 14), answering(503), answering(429, 8)])
+async def test_a_fleet_that_is_refused_at_one_time_is_probed_by_one(answer: Answer) -> None:
+    """After the first refusals one agent at a time tries; when the service is back, the fleet comes in a ramp."""
+    harness = PollerHarness()
+    fleet(harness, 300)
+    assert await disturb(harness, answer, 120) <= 40
+    await harness.advance(65)
+    back = [time for time, _ in harness.requests if time > 1125]
+    begun = next(time for time, following in pairwise(back) if following - time < 0.5)
+    by_half_second = Counter(int((time - begun) / 0.5) for time in back if begun <= time < begun + 3)
+    assert sum(by_half_second[number] for number in range(6)) > 200
+    assert max(by_half_second.values()) <= 2 * 150
+    assert {agent.health.problem for agent in harness.agents.values()} == {None}
+
+
+async def test_a_new_token_is_used_at_once_while_the_fleet_is_refused() -> None:
+    """The operator has replaced a token: it does not wait for somebody else's probe."""
+    harness = PollerHarness()
+    fleet(harness, 20)
+    await disturb(harness, answering(401, 16), 60)
+    harness.tokens["agent-0"] = "new"
+    await harness.advance(2)
+    assert harness.times("new")
+
+
+async def test_an_event_that_is_blocked_does_not_blind_its_agent() -> None:
+    """Polls without the event go on while a firewall blocks it; the ones beside it are delivered."""
+
+    async def firewall(harness: PollerHarness, _: str) -> httpx.Response:
+        events = harness.bodies[-1].count(b"pause_event")
+        if events > 1 or (events == 1 and harness.outcomes == ["delivered"]):
+            return httpx.Response(403, html="<h1>Forbidden</h1>")
+        return httpx.Response(200, content=status_body())
+
+    harness = PollerHarness(firewall)
+    agent = harness.watch("a")
+    await harness.advance(2)
+    at = harness.clock.now()
+    for offset in (1, 2, 3):
+        harness.partition.append(agent.take(injection(offset, at.wall), at))
+    harness.poller.poll_now(agent)
+    await harness.advance(60)
+    assert harness.outcomes == ["delivered", "rejected", "delivered"]
+    assert "AgentObservationLost" not in kinds(harness)

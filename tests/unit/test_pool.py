@@ -5,7 +5,7 @@ import contextlib
 import ssl
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -35,8 +35,7 @@ class Peer(asyncio.Protocol):
         self.read = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast("asyncio.Transport", transport)
         self.server.peers.append(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -214,7 +213,7 @@ async def test_what_nobody_asked_for_ends_the_connection() -> None:
 
 async def test_an_endless_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory is bounded whatever the service sends."""
-    monkeypatch.setattr("bridge.asm.http.http1.MAX_BODY", 100_000)
+    monkeypatch.setattr("bridge.asm.http.http1_protocol.MAX_BODY", 100_000)
     answer = b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 300_000
     async with service(lambda peer, _: peer.write(answer)) as serving:
         assert "longer than 100000 bytes" in (await serving.error()).text

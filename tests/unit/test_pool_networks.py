@@ -117,6 +117,22 @@ async def test_a_service_that_closes_each_time_is_asked_twice() -> None:
         assert service.requests == 2
 
 
+async def test_idle_connections_that_are_all_closed_cost_no_request() -> None:
+    """A service that reloads closes every idle connection at once: what meets one is repeated on a new one."""
+
+    def handle(request: int, connection: int, writer: asyncio.StreamWriter) -> None:
+        if connection <= 3 and request > 3:
+            writer.transport.abort()
+        else:
+            writer.write(OK)
+
+    async with http1(handle) as (service, pool):
+        await answered(pool, 3)
+        assert service.connections == 3
+        await answered(pool, 1)
+        await answered(pool, 3)
+
+
 async def test_an_answer_that_has_begun_is_not_asked_for_again() -> None:
     """A response that breaks off in the middle fails at once: the service has processed the request."""
 
@@ -372,14 +388,14 @@ async def test_an_http2_connection_is_replaced_without_a_gap(authority: Path) ->
 def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
     """Addresses by name, as this machine's resolver has them."""
     known: dict[str, list[str]] = {}
-    original = asyncio.BaseEventLoop.getaddrinfo
+    original = connector._addresses
 
-    async def getaddrinfo(self: Any, host: str, port: int, **options: Any) -> Any:
+    async def addresses(host: str, port: int) -> list[connector.Address]:
         if host not in known:
-            return await original(self, host, port, **options)
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in known[host]]
+            return await original(host, port)
+        return [(socket.AF_INET, (address, port)) for address in known[host]]
 
-    monkeypatch.setattr(asyncio.BaseEventLoop, "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr(connector, "_addresses", addresses)
     return known
 
 
@@ -473,7 +489,7 @@ async def test_a_name_look_up_has_a_deadline_of_its_own(monkeypatch: pytest.Monk
     async def never(*_: Any, **__: Any) -> Any:
         await asyncio.sleep(3600)
 
-    monkeypatch.setattr(asyncio.BaseEventLoop, "getaddrinfo", never)
+    monkeypatch.setattr(connector, "_addresses", never)
     pool = pool_to("http://asm.test", connect_timeout=0.2)
     results = await asyncio.gather(*(ask(pool) for _ in range(5)))
     assert {one.text for one in results if isinstance(one, Failure)} == {

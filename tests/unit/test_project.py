@@ -132,6 +132,7 @@ def test_ci_runs_what_everyone_runs() -> None:
         "demo",
         "test",
         "unit",
+        "interop",
         "chaos",
         "lint",
         "fmt",

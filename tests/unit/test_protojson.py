@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from asm_bridge_schemas import asm, protojson
+from asm_bridge_schemas import asm, protojson, texts
 from asm_bridge_schemas.protojson import ProtoJSONError, read, read_strict, timestamp
 from tests.support.protobuf import SHAPES, Shape, messages, parsed, printed
 
@@ -472,7 +472,7 @@ def test_a_queue_that_many_see_is_read_once(monkeypatch: pytest.MonkeyPatch) -> 
     assert calls("english", name="hqm_calls") == first
     assert calls("french")[7].skills == ["french"]
     assert calls("english") is first
-    monkeypatch.setattr(protojson, "_REMEMBERED", 5000)
+    monkeypatch.setattr(texts, "_REMEMBERED", 5000)
     assert calls("german") == calls("german")
     assert calls("english") == first
     assert calls("english") is not first

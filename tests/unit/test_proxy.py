@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import shutil
 import ssl
+import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from bridge.asm.http.http2 import Http2
 from bridge.asm.http.pool import Pool
 from bridge.asm.http.proxy import Proxy
 from bridge.asm.transport import build_transport, fetch
+from bridge.ops.http import free_port
 from bridge.settings import AsmSettings
 from bridge.testing.simulator import Options, Simulator, serve
 from tests.support.http2 import Server, at_request
@@ -174,6 +177,41 @@ async def test_a_proxy_that_wants_a_login_for_plain_http_is_told(authority: Path
     assert isinstance(error, Unreachable)
     assert not error.possibly_processed
     assert "the proxy wants a user and a password (HTTP 407)" in str(error)
+
+
+@pytest.mark.skipif(shutil.which("tinyproxy") is None, reason="tinyproxy is not installed")
+async def test_tinyproxy(authority: Path, tmp_path: Path) -> None:
+    """Debian's tinyproxy, with a user and a password, carries polls with TLS and without it."""
+    port = free_port()
+    config = tmp_path / "tinyproxy.conf"
+    config.write_text(f"Port {port}\nListen 127.0.0.1\nAllow 127.0.0.1\nBasicAuth user s3cret\n")
+    process = await asyncio.create_subprocess_exec("tinyproxy", "-d", "-c", config, stdout=subprocess.DEVNULL)
+    try:
+        await listening(port)
+        for secure in (True, False):
+            async with (
+                service(authority, secure) as base_url,
+                client(base_url, f"http://user:s3cret@127.0.0.1:{port}", authority) as (asm, _),
+            ):
+                for _ in range(3):
+                    assert (await asm.current_session(TOKEN)).asm_session_sid != "0"
+        async with service(authority, secure=True) as base_url:
+            error = await error_of(base_url, f"http://user:wr0ng@127.0.0.1:{port}", authority)
+            assert "it wants a user and a password, or others" in str(error)
+    finally:
+        process.terminate()
+        await process.wait()
+
+
+async def listening(port: int) -> None:
+    """Wait until something listens there."""
+    async with asyncio.timeout(10):
+        while True:
+            with contextlib.suppress(OSError):
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.close()
+                return
+            await asyncio.sleep(0.05)
 
 
 def test_a_proxys_address_hides_its_password() -> None:

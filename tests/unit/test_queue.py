@@ -8,12 +8,17 @@ from asm_bridge_schemas import records
 from asm_bridge_schemas.records import AgentState, Books, InjectionCompleted
 from bridge.agents.injection import MAX_BYTES, Injection, read_injection
 from bridge.agents.queue import REMEMBERED
+from bridge.asm.errors import AsmError, Unavailable
 from tests.support.queue_harness import QueueHarness, offsets
 from tests.support.strategies import EPOCH, PAUSE_EVENT, TTL, Message, injection
 
 
 def read(offset: int, *, possibly_processed: bool = False, **fields: Any) -> Injection:
     return read_injection(Message(offset, **fields), TTL, possibly_processed)
+
+
+def failure(http_status: int | None, possibly_processed: bool = False) -> AsmError:
+    return Unavailable("it fails", http_status=http_status, possibly_processed=possibly_processed)
 
 
 def test_entries_go_out_in_order_and_in_batches() -> None:
@@ -82,7 +87,7 @@ def test_after_any_other_outcome_of_the_first_the_second_is_sent() -> None:
     assert expired.outcomes == {1: "expired", 2: "delivered"}
 
     exhausted = QueueHarness(max_attempts=1).inject(1, 2, ce_id="x")
-    exhausted.pending.failed(exhausted.step, exhausted.take(), 500, possibly_processed=False)
+    exhausted.pending.failed(exhausted.step, exhausted.take(), failure(500))
     assert exhausted.deliver() == [2]
     assert exhausted.outcomes == {1: "undeliverable:attempts_exhausted", 2: "delivered"}
 
@@ -128,7 +133,7 @@ def test_attempts_are_counted_and_end() -> None:
     """After max_attempts failures an entry is undeliverable (attempts_exhausted) and a dead letter."""
     queue = QueueHarness(max_attempts=3).inject(1)
     for _ in range(3):
-        queue.pending.failed(queue.step, queue.take(), 503, possibly_processed=False)
+        queue.pending.failed(queue.step, queue.take(), failure(503))
     (end,) = queue.completed
     assert (end.outcome, end.reason, end.attempts, end.http_status) == ("undeliverable", "attempts_exhausted", 3, 503)
     assert not end.possibly_repeated
@@ -139,8 +144,8 @@ def test_attempts_are_counted_and_end() -> None:
 def test_the_outcome_says_whether_it_may_have_been_repeated(possibly_processed: bool) -> None:
     """Sent, but no answer came: sent again, and the outcome says possibly_repeated; one failed try is enough."""
     queue = QueueHarness().inject(1)
-    queue.pending.failed(queue.step, queue.take(), None, possibly_processed)
-    queue.pending.failed(queue.step, queue.take(), 429, possibly_processed=False)
+    queue.pending.failed(queue.step, queue.take(), failure(None, possibly_processed))
+    queue.pending.failed(queue.step, queue.take(), failure(429))
     queue.deliver()
     assert [one.possibly_repeated for one in queue.completed] == [possibly_processed]
 

@@ -1,103 +1,198 @@
-"""Reading topics to their end: what ``Reader`` makes of a consumer."""
+"""Whose answer it is: only the service's own answers and refusals mean anything."""
 
-from collections.abc import Iterable
+import json
+from email.utils import formatdate
 from typing import Any
 
 import pytest
-from aiokafka.structs import TopicPartition
 
-from bridge.kafka import lifecycle, reading
-from bridge.kafka.errors import KafkaError, KafkaUnavailableError, UnreadableRecordsError
-from bridge.kafka.reading import Reader, fetch_records
+from asm_bridge_schemas.asm import AsmSession, GetStatusRes
+from bridge.asm.answer import Answer
+from bridge.asm.errors import (
+    AsmError,
+    ForeignAnswer,
+    Malformed,
+    Refused,
+    Throttled,
+    Unauthorized,
+    Unavailable,
+    Unreachable,
+)
+from bridge.asm.http.request import Failure, Response
+from bridge.asm.reading import CODES, MAX_RETRY_AFTER, Message, excerpt, read_response
 
-A, B = TopicPartition("t", 0), TopicPartition("t", 1)
-
-
-class Consumer:
-    """Gives out batches one after the other, then nothing; ``position`` moves by ``moves``, per batch."""
-
-    def __init__(self, *batches: dict[TopicPartition, int] | Exception, stable: int | None = None) -> None:
-        self._batches = list(batches)
-        self._positions = {A: 0, B: 0}
-        self._stable = stable
-        self.waits: list[int] = []
-
-    async def getmany(self, *, timeout_ms: int) -> dict[TopicPartition, list[Any]]:
-        self.waits.append(timeout_ms)
-        batch = self._batches.pop(0) if self._batches else {}
-        if isinstance(batch, Exception):
-            raise batch
-        self._positions.update({part: self._positions[part] + count for part, count in batch.items()})
-        return {part: [f"{part.partition}"] * count for part, count in batch.items() if count}
-
-    async def position(self, partition: TopicPartition) -> int:
-        return self._positions[partition]
-
-    def last_stable_offset(self, _: TopicPartition) -> int | None:
-        return self._stable
+HTML = b"<html><head><title>404 Not Found</title></head><body><h1>404 Not Found</h1></body></html>"
+TOKEN = "tok-3f9a7c12"
 
 
-def reader(consumer: Consumer, ends: Iterable[int]) -> Reader:
-    return Reader(consumer, dict(zip((A, B), ends, strict=True)))
+def read(status: int, body: Any, message: Message = GetStatusRes, **head: str) -> Answer | AsmError:
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return read_response(message, Response(status, raw, **head), token=TOKEN)
 
 
-async def test_the_end_is_reached_in_every_partition() -> None:
-    """A reader is at its end once each partition is; what comes after is still fetched."""
-    found = reader(consumer := Consumer({A: 2}, {B: 1}, {A: 1}), (2, 1))
-    assert (found.at_end, await found.fetch(), found.at_end) == (False, ["0", "0"], False)
-    assert (await found.fetch(), found.at_end) == (["1"], True)
-    assert (await found.fetch(), await found.fetch()) == (["0"], [])
-    assert consumer.waits == [500, 0, 0, 0]
+def refusal(status: int, **fields: Any) -> dict[str, Any]:
+    """As the service's gateway prints it."""
+    return {"code": CODES[status][0], "message": "no", "details": [], **fields}
 
 
-async def test_empty_partitions_are_at_their_end() -> None:
-    """Nothing has to be fetched to know that there is nothing."""
-    assert reader(Consumer(), (0, 0)).at_end
+@pytest.mark.parametrize(
+    ("message", "body"),
+    [
+        (GetStatusRes, {}),
+        (GetStatusRes, {"voiceStatus": None}),
+        (GetStatusRes, {"voice_status": {"status_desc": "READY"}, "new": 1}),
+        (AsmSession, {}),
+        (AsmSession, {"asmSessionSid": "0"}),
+        (AsmSession, {"voiceSession": None}),
+        (AsmSession, {"asm_session_sid": 7}),
+    ],
+)
+@pytest.mark.parametrize("status", [200, 201, 299])
+def test_an_object_with_a_field_of_the_message_is_an_answer(status: int, message: Message, body: Any) -> None:
+    """A 2xx answer counts if its body is a JSON object with at least one field of the message, or an empty object."""
+    answer = read(status, body, message)
+    assert isinstance(answer, Answer)
+    assert isinstance(answer.message, message)
+    assert answer.status == status
 
 
-async def test_an_end_that_was_told_too_low_is_corrected() -> None:
-    """The embedded broker's end is too low; what a fetch brings along is believed."""
-    found = reader(Consumer({A: 1}, {A: 2}, stable=3), (1, 0))
-    await found.fetch()
-    assert not found.at_end
-    await found.fetch()
-    assert found.at_end
+FOREIGN_BODIES = [
+    b"", b" ", HTML, b"OK", b"null", b"[]", b"7", b'"{}"', b"\xff", b'{"voiceStatus":', b"[" * 9999,
+    b'{"code": 14, "message": "upstream connect error"}', b'{"error": "not found"}', b'{"message": "no route"}',
+    b'{"error": {"code": 400, "message": "bad request", "status": "INVALID_ARGUMENT"}}', b'{"status": "ok"}',
+]  # fmt: skip
 
 
-async def test_a_partition_that_stays_silent_before_its_end_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A reader that gets nothing for its deadline raises TimeoutError and names the partition; at the end silence is
-    fine."""
-    monkeypatch.setattr(reading, "CALL_DEADLINE", 0.0)
-    found = reader(Consumer(), (1, 0))
-    await found.fetch()
-    with pytest.raises(TimeoutError, match="t/0"):
-        await found.fetch()
-    silent = reader(Consumer(), (0, 0))
-    assert [await silent.fetch(), await silent.fetch()] == [[], []]
+@pytest.mark.parametrize("body", FOREIGN_BODIES)
+@pytest.mark.parametrize("status", [200, 302, 400, 401, 403, 404, 409, 412, 413, 422, 429, 499, 500, 501, 502, 503])
+def test_everything_else_is_foreign(status: int, body: bytes) -> None:
+    """Pages, redirects, empty bodies, envelopes and other programs' errors are foreign, whatever their status."""
+    for message in (GetStatusRes, AsmSession):
+        error = read(status, body, message)
+        if status == 503 and b'"code": 14' in body:
+            assert isinstance(error, Throttled)  # the service's own way to say that it is unavailable
+            continue
+        assert isinstance(error, ForeignAnswer)
+        assert (error.reason, error.http_status, error.possibly_processed) == ("foreign_answer", status, True)
 
 
-@pytest.mark.parametrize("error", [UnicodeDecodeError("utf-8", b"\xff", 0, 1, "x"), AssertionError(), ValueError("x")])
-async def test_whatever_records_raise_is_an_error_of_kafka(error: Exception) -> None:
-    """aiokafka raises more than its own errors over strange bytes; its callers wait those out like any other."""
-    with pytest.raises(UnreadableRecordsError) as raised:
-        await fetch_records(Consumer(error), 500)
-    assert isinstance(raised.value, KafkaError)
-    assert repr(error) in str(raised.value)
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"code": 404, "message": "no"},
+        {"code": 14, "message": "no healthy upstream", "details": []},
+        {"code": 5},
+        {"code": "5", "message": "no"},
+        {"code": 5.0, "message": "no"},
+        {"code": True, "message": "no"},
+        {"code": 5, "message": None},
+        {"code": 5, "message": "no", "details": {}},
+        {"code": 5, "message": "no", "trace": "a"},
+        {"code": 0, "message": "no"},
+        {"code": 17, "message": "no"},
+    ],
+)
+def test_a_refusal_that_does_not_look_like_the_services_is_foreign(body: Any) -> None:
+    """A refusal needs a gRPC code that fits its HTTP status, a message, and nothing that the gateway does not print."""
+    assert isinstance(read(404, body), ForeignAnswer)
 
 
-@pytest.mark.parametrize("error", [OSError("x"), KafkaError("x"), ValueError("Server sent wrong signature!")])
-async def test_whatever_a_start_raises_is_kafka_unavailable(error: Exception) -> None:
-    """A client that cannot start raises KafkaUnavailableError, with a text that names the servers, and is stopped."""
-    stopped = []
+KINDS: dict[int, tuple[type[AsmError], bool]] = {
+    **dict.fromkeys((400, 404, 409, 412, 422), (Refused, False)),
+    **dict.fromkeys((401, 403), (Unauthorized, False)),
+    429: (Throttled, False),
+    503: (Throttled, True),
+    **dict.fromkeys((405, 501), (Unavailable, False)),
+    **dict.fromkeys((408, 499, 500, 504), (Unavailable, True)),
+}
 
-    class Client:
-        async def start(self) -> None:
-            raise error
 
-        async def stop(self) -> None:
-            stopped.append(self)
+@pytest.mark.parametrize("status", CODES)
+@pytest.mark.parametrize("shape", [{}, {"error": "no"}, {"details": None}])
+def test_the_services_own_refusals_are_told_apart(status: int, shape: Any) -> None:
+    """Each status is one thing to do; what may come after the service acted is possibly processed."""
+    for code in CODES[status]:
+        error = read(status, refusal(status, code=code, **shape))
+        assert isinstance(error, AsmError)
+        assert (type(error), error.possibly_processed, error.http_status) == (*KINDS[status], status)
 
-    with pytest.raises(KafkaUnavailableError, match=r"^Kafka .*at host:1"):
-        async with lifecycle.connected(Client(), "host:1"):
-            pass
-    assert stopped
+
+def test_a_refusal_without_details_is_the_services() -> None:
+    """Proto JSON may leave an empty list out."""
+    assert isinstance(read(404, {"code": 5, "message": "session not found"}), Refused)
+
+
+@pytest.mark.parametrize("sent", [True, False])
+def test_no_response_is_unreachable(sent: bool) -> None:
+    """A failure of the connection is no answer; whether the request was sent is kept."""
+    error = read_response(GetStatusRes, Failure("cut", sent))
+    assert isinstance(error, Unreachable)
+    assert error.possibly_processed is sent
+
+
+@pytest.mark.parametrize("body", [b'{"voiceStatus": 1}', b'{"voiceStatus": ["READY"]}'])
+def test_an_answer_of_the_service_that_cannot_be_read_is_malformed(body: bytes) -> None:
+    """Its events were taken all the same."""
+    error = read(200, body)
+    assert isinstance(error, Malformed)
+    assert (error.http_status, error.possibly_processed) == (200, True)
+
+
+# -- what the operator sees
+
+
+def test_the_first_words_of_a_foreign_page_are_shown() -> None:
+    """An operator sees whose page it is, without its markup."""
+    error = read(404, HTML)
+    assert "404 Not Found" in str(error)
+    assert "<" not in str(error)
+    assert "an empty body" in str(read(200, b""))
+
+
+def test_an_excerpt_is_short_and_printable() -> None:
+    """No page floods a log, and none can steer a terminal."""
+    assert len(excerpt(b"word " * 100_000)) <= 200
+    assert excerpt(b"<script>var x = 1</script><b>a\x1b[31m</b>\r\n\tb") == "a\\x1b[31m b"
+
+
+@pytest.mark.parametrize(
+    "echo", [f"you sent {TOKEN}", f"Authorization: Bearer {TOKEN}", "authorization: bearer abc.def"]
+)
+def test_no_token_is_shown(echo: str) -> None:
+    """A page that repeats the request's headers does not bring the token into the log."""
+    for status, body in ((403, echo.encode()), (403, json.dumps(refusal(403, message=echo)).encode())):
+        text = str(read(status, body))
+        assert TOKEN not in text
+        assert "abc.def" not in text
+
+
+# -- how long to wait
+
+
+@pytest.mark.parametrize("body", [json.dumps(refusal(429)).encode(), HTML])
+@pytest.mark.parametrize(
+    ("header", "date", "wait"),
+    [
+        ("7", None, 7),
+        (" 0 ", None, 0),
+        ("3600", None, MAX_RETRY_AFTER),
+        ("9" * 400, None, MAX_RETRY_AFTER),
+        (formatdate(1000, usegmt=True), formatdate(990, usegmt=True), 10),
+        (formatdate(1000, usegmt=True), formatdate(1010, usegmt=True), 0),
+        (formatdate(1000, usegmt=True), None, 0),
+        ("Fri, 01 Jan 2100 00:00:00 GMT", "soon", MAX_RETRY_AFTER),
+        (formatdate(1000).replace("GMT", "-0000"), formatdate(990, usegmt=True), 10),
+        ("", None, None),
+        ("soon", None, None),
+        ("-1", None, None),
+        ("1.5", None, None),
+        ("0x10", None, None),
+        ("\xb2", None, None),
+        ("Wed, 99 Oct 2015 07:28:00 GMT", None, None),
+    ],
+)
+def test_retry_after_is_a_number_or_a_date(header: str, date: str | None, wait: float | None, body: bytes) -> None:
+    """A date counts from the answer's own Date; the longest wait is bounded; a foreign answer's header counts, too."""
+    error = read_response(GetStatusRes, Response(429, body, header, date))
+    assert isinstance(error, AsmError)
+    assert error.retry_after == wait

@@ -43,6 +43,7 @@ def test_the_documented_defaults() -> None:
         "asm.request_timeout": 10,
         "asm.max_connections": 512,
         "asm.max_connection_age": 300,
+        "asm.max_retry_after": 60,
         "asm.http2": True,
         "asm.allow_http": False,
         "poll.interval": 1,

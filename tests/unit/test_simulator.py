@@ -23,7 +23,7 @@ from bridge.testing.simulator import Fault, Faults, Options, Simulator, serve
 from bridge.testing.simulator.agents import advance, born
 from bridge.testing.simulator.answers import CODES, MALFORMED, Answer
 from bridge.testing.simulator.control import answer as pull
-from bridge.testing.simulator.pictures import ALERT_KINDS, Agent
+from bridge.testing.simulator.pictures import ALERT_KINDS, SimulatedAgent
 from tests.support.protobuf import parsed
 
 EPOCH = 1_790_000_000.0
@@ -97,7 +97,7 @@ def refusal(answer: Answer) -> tuple[int, int]:
     return answer.status, error["code"]
 
 
-def diary(agent: Agent, until: int, step: float) -> list[Any]:
+def diary(agent: SimulatedAgent, until: int, step: float) -> list[Any]:
     """What is seen of a life at full tens of seconds, when it is looked at every ``step`` seconds."""
     seen = []
     for tick in range(1, round(until / step) + 1):
@@ -541,6 +541,28 @@ def test_an_answer_may_be_compressed_unasked() -> None:
         assert "voiceStatus" in json.loads(body)
         assert head(answer)[b"content-length"] == b"%d" % len(answer.body)
     assert (len(service.taken()), service.agent("agent-0")["shown"]) == (2, 2)
+
+
+@pytest.mark.parametrize("emit_defaults", [False, True])
+def test_an_answer_may_be_odd_json_and_say_the_same(emit_defaults: bool) -> None:
+    """Wherever a day leads, what is read of the odd answer is what is read of the plain one."""
+    service = Service(agents=6, change_rate=1.0, emit_defaults=emit_defaults)
+    request = {"perform_get_queued_calls": True, "perform_get_message": True, "skills": ["english", "sales"]}
+    raised = 0
+    for _ in range(150):
+        service.clock.now += 1.5
+        for call, message in (("getstatus", asm.GetStatusRes), ("getcurrentsession", asm.AsmSession)):
+            service.post("faults", {})
+            body = json.dumps({"asm_session_sid": service.sid(), **request} if call == "getstatus" else {}).encode()
+            plain = service.call(call, "agent-0", body)
+            service.post("faults", {"odd": {}})
+            odd = service.call(call, "agent-0", body)
+            assert odd.status == plain.status
+            if plain.status == 200:
+                assert plain.body != odd.body
+                assert protojson.read(message, odd.body) == protojson.read(message, plain.body)
+                raised += b"alert" in plain.body
+    assert raised
 
 
 def test_one_fault_can_be_set_beside_others() -> None:

@@ -18,7 +18,7 @@ _MAX_KNOWN_SIZE = 2048
 
 
 class Head(NamedTuple):
-    """``status`` is 0 where there is none, or none that is valid. ``date`` is there with ``retry_after`` only."""
+    """``status`` is 0 where there is none, or none that is valid. A 2xx without ``retry_after`` has no ``date``."""
 
     status: int
     retry_after: str | None = None
@@ -85,11 +85,14 @@ def scan(block: bytes, table_off: bool) -> int:
                     return 0
                 at += 1
             size = block[at] & 0x7F
-            if size == 0x7F:
+            if size == 0x7F:  # the length goes on (section 5.1)
                 at += 1
-                size += block[at]
+                size += block[at] & 0x7F
                 if block[at] & 0x80:
-                    return 0
+                    at += 1
+                    size += block[at] << 7
+                    if block[at] & 0x80:
+                        return 0
             at += 1 + size
     except IndexError:
         return 0
@@ -112,7 +115,7 @@ class HeaderBlockReader:
     def read(self, block: bytes) -> Head:
         """A block that is not ``known``. Raises ``HPACKError``."""
         status = scan(block, self._table_off)
-        if status:
+        if 200 <= status < 300:  # of all others the date matters, too
             head = _OK[status]
         else:
             head = self._decode(block)
@@ -128,15 +131,8 @@ class HeaderBlockReader:
         return head
 
     def _decode(self, block: bytes) -> Head:
-        fields = dict(self._decoder.decode(block, raw=True))
-        status, retry_after = fields.get(b":status", b""), fields.get(b"retry-after")
-        return Head(
-            int(status) if len(status) == 3 and status.isdigit() else 0,
-            _text(retry_after),
-            _text(fields.get(b"date")) if retry_after is not None else None,
-            _text(fields.get(b"content-encoding")),
-        )
-
-
-def _text(value: bytes | None) -> str | None:
-    return None if value is None else value.decode("latin-1")
+        fields = {name: value.decode("latin-1") for name, value in self._decoder.decode(block, raw=True)}
+        code, retry_after = fields.get(b":status", ""), fields.get(b"retry-after")
+        status = int(code) if len(code) == 3 and code.isascii() and code.isdigit() else 0
+        date = None if 200 <= status < 300 and retry_after is None else fields.get(b"date")
+        return Head(status, retry_after, date, fields.get(b"content-encoding"))

@@ -56,7 +56,7 @@ class Http2(asyncio.Protocol):
 
     @property
     def settings_read(self) -> bool:
-        """Whether the service has said how many requests it allows."""
+        """Whether the service has said how many it allows; until then only a few requests leave."""
         return self._protocol.settings_read
 
     @property
@@ -92,9 +92,9 @@ class Http2(asyncio.Protocol):
             self._protocol.ping()
             self._schedule_flush()
 
-    def close(self) -> None:
+    def close(self, text: str = "the connection was closed") -> None:
         """At once: what is open fails."""
-        self._settle(self._protocol.close("the connection was closed"))
+        self._settle(self._protocol.close(text))
 
     def abandon(self, text: str) -> None:
         """The same for a connection whose other side is gone: what may be sent again is."""

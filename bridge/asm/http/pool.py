@@ -63,17 +63,28 @@ class Pool:
         self._body_budget = BodyBudget()
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
-        self._exchange_callbacks = self._ended, self._resend
+        self._on_end, self._on_resend = self._ended, self._resend  # bound once, not for each request
 
     def send(self, request: PreparedRequest, on_response: OnResponse) -> None:
         """Send; ``on_response`` is called once, later. The request may be sent again, also before that."""
-        exchange = Exchange(request, on_response, time.monotonic() + self._request_timeout, *self._exchange_callbacks)
+        deadline = time.monotonic() + self._request_timeout
+        exchange = Exchange(request, on_response, deadline, self._on_end, self._on_resend)
         if self._closed:
             asyncio.get_running_loop().call_soon(exchange.failed, "the client is closed")
             return
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(self._request_timeout / _PRECISION, self._sweep)
-        self._dispatch(exchange)
+        while self._free:
+            connection, _ = self._free.popitem()  # the last used, so that those that are not needed grow old
+            if connection.capacity:  # the service may have taken it back
+                self._under_way[exchange] = connection
+                connection.send(exchange)
+                if connection.capacity:
+                    self._free[connection] = None
+                return
+        self._under_way[exchange] = None
+        self._waiting[exchange] = None
+        self._open_more()
 
     async def aclose(self) -> None:
         """Close all connections; requests under way fail, and so do later ones."""
@@ -93,29 +104,22 @@ class Pool:
 
     # -- requests
 
-    def _dispatch(self, exchange: Exchange) -> None:
-        while self._free:
-            connection, _ = self._free.popitem()  # the last used, so that those that are not needed grow old
-            if connection.capacity:  # the service may have taken it back
-                self._under_way[exchange] = connection
-                connection.send(exchange)
-                if connection.capacity:
-                    self._free[connection] = None
-                return
-        self._under_way[exchange] = None
-        self._waiting[exchange] = None
-        self._open_more()
-
     def _ended(self, exchange: Exchange) -> None:
         self._under_way.pop(exchange, None)
         self._waiting.pop(exchange, None)
 
     def _resend(self, exchange: Exchange, most: int = _RESENDS) -> bool:
         """Send it once more, unless it was sent again ``most`` times before. Returns whether it is on its way."""
-        if self._closed or exchange.resends >= most or time.monotonic() >= exchange.deadline:
+        resends = getattr(exchange, "resends", 0)
+        if self._closed or resends >= most or time.monotonic() >= exchange.deadline:
             return False
-        exchange.resends += 1
-        self._dispatch(exchange)
+        exchange.resends = resends + 1
+        self._under_way[exchange] = None
+        self._waiting[exchange] = None
+        if self._multiplexed:  # where one idle connection of HTTP/1.1 was closed, the others may have been, too
+            while self._waiting and self._free:
+                self._on_capacity(self._free.popitem()[0])
+        self._open_more()
         return True
 
     # -- what time brings
@@ -217,7 +221,7 @@ class Pool:
     def _new_connection(self, protocol: str | None) -> Connection:
         if protocol == "h2":
             return Http2(self._on_closed, self._on_capacity, self._body_budget)
-        return Http1(self._on_closed, self._on_capacity)
+        return Http1(self._on_closed, self._on_capacity, self._body_budget)
 
     def _opened(self, task: asyncio.Task[None]) -> None:
         self._opening.discard(task)
@@ -238,7 +242,7 @@ class Pool:
             self._open_more()
 
     def _on_capacity(self, connection: Connection) -> None:
-        if connection not in self._connections:
+        if self._retiring and connection in self._retiring:
             return
         while self._waiting and connection.capacity:
             exchange = next(iter(self._waiting))

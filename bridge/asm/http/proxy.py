@@ -87,7 +87,7 @@ class Proxy:
         if not version.startswith(b"HTTP/1.") or not status.isdigit():
             raise ProxyRefusal("it answers CONNECT with something that is not HTTP")
         told = f"(HTTP {status.decode()})"
-        if status == b"407":
+        if status in (b"407", b"401"):  # tinyproxy says 401 to a wrong password
             raise ProxyRefusal(
                 f"it wants a user and a password, or others {told}: put them into its address", login=True
             )

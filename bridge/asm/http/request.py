@@ -13,7 +13,7 @@ class Response(NamedTuple):
     """A final response as it came.
 
     ``retry_after`` is the field's text and ``date`` that of Date, so that a time of day can be read against the
-    service's own clock. Of a 2xx the Date is not kept.
+    service's own clock. Of a 2xx without Retry-After there is no Date. The body is without its content coding.
     """
 
     status: int
@@ -61,8 +61,8 @@ class Target(NamedTuple):
 class PreparedRequest:
     """A POST as bytes: for each version of HTTP made when it is first needed, and kept.
 
-    ``headers`` have lower-case names; Host and Content-Length are added. ``repeatable``: it does no harm if the service
-    processes it twice.
+    ``headers`` have lower-case names; Host, Content-Length and Accept-Encoding (``identity``) are added.
+    ``repeatable``: it does no harm if the service processes it twice.
     """
 
     __slots__ = ("_http1", "_http2", "body", "headers", "repeatable", "target")
@@ -70,7 +70,7 @@ class PreparedRequest:
     def __init__(self, target: Target, headers: Mapping[str, str], body: bytes, *, repeatable: bool = False) -> None:
         self.repeatable = repeatable
         self.target = target
-        self.headers = {**headers, "content-length": str(len(body))}
+        self.headers = {**headers, "accept-encoding": "identity", "content-length": str(len(body))}
         self.body = body
         self._http1 = self._http2 = b""
 
@@ -123,10 +123,12 @@ class Exchange:
 
     ``sent``: whether any of it may have gone out; ``on_end`` is called before ``on_response``. A connection calls one
     of the four methods, once for each time that it is sent; ``resend(exchange[, most])`` has it sent again, if it was
-    not yet sent again that often (``resends``).
+    not yet sent again that often (``resends``, which is not set before).
     """
 
     __slots__ = ("_on_end", "_on_response", "_resend", "deadline", "request", "resends", "sent")
+
+    resends: int
 
     def __init__(
         self,
@@ -139,7 +141,6 @@ class Exchange:
         self.request = request
         self.deadline = deadline
         self.sent = False
-        self.resends = 0
         self._on_response = on_response
         self._on_end = on_end
         self._resend = resend

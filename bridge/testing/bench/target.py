@@ -11,7 +11,7 @@ import random
 import re
 import time
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import cast
 from urllib.parse import parse_qs, urlsplit
 
@@ -59,7 +59,7 @@ def shared_queue(size: int, second: int) -> str:
     return ",".join(_CALL.format(sid=7_000_000 + i, n=i % 1000, caller=turn) for i, turn in enumerate(turns))
 
 
-class Agent:
+class AgentAnswer:
     """What one agent was answered last."""
 
     __slots__ = ("answer", "last", "queue", "second", "version", "window")
@@ -74,11 +74,12 @@ class Agent:
 class Service:
     """The agents, and what was seen since the last reset. Times are ns of the monotonic clock."""
 
-    def __init__(self, change: float, queue: int) -> None:
+    def __init__(self, change: float, queue: int, clock: Callable[[], int] = time.monotonic_ns) -> None:
+        self._clock = clock
         self._change = change
         self._shared = queue
         self._queue = (0, "")
-        self._agents: dict[int, Agent] = {}
+        self._agents: dict[int, AgentAnswer] = {}
         self._window = 0
         self.connections = 0
         self._reset()
@@ -91,8 +92,8 @@ class Service:
 
     def poll(self, number: int, body: bytes) -> bytes:
         """The whole HTTP answer to a getstatus."""
-        now = time.monotonic_ns()
-        agent = self._agents.get(number) or self._agents.setdefault(number, Agent(number, self._shared))
+        now = self._clock()
+        agent = self._agents.get(number) or self._agents.setdefault(number, AgentAnswer(number, self._shared))
         self._polls += 1
         if agent.last:
             self._gaps.append((now - agent.last) / 1e9)
@@ -104,7 +105,7 @@ class Service:
             self._injected.extend(time.time() - int(mark) / 1e9 for mark in _MARK.findall(body))
         return self._answer(number, agent, now // 1_000_000_000)
 
-    def _answer(self, number: int, agent: Agent, second: int) -> bytes:
+    def _answer(self, number: int, agent: AgentAnswer, second: int) -> bytes:
         changed = not agent.answer or random.random() < self._change  # noqa: S311 - a lot, not a secret
         stale = self._shared and agent.second != second
         if changed or stale:
@@ -122,7 +123,7 @@ class Service:
 
     def _silences(self) -> Iterator[float]:
         """Gaps that have not ended and are longer than any that has: a client that stalls must not look punctual."""
-        longest, now = max(self._gaps, default=0.0), time.monotonic_ns()
+        longest, now = max(self._gaps, default=0.0), self._clock()
         silences = ((now - agent.last) / 1e9 for agent in self._agents.values())
         return (silence for silence in silences if silence > longest)
 

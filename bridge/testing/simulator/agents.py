@@ -14,8 +14,8 @@ from bridge.testing.simulator.pictures import (
     SITES,
     SKILLS,
     VOICE_SIDS,
-    Agent,
     Session,
+    SimulatedAgent,
     milliseconds,
 )
 from bridge.testing.simulator.statuses import OUT
@@ -25,12 +25,12 @@ MESSAGES_A_CHANGE = 0.1
 ALERTS_A_CHANGE = 0.06
 
 
-def born(index: int, seed: int, *, change_rate: float, epoch: float, logouts: bool = True) -> Agent:
+def born(index: int, seed: int, *, change_rate: float, epoch: float, logouts: bool = True) -> SimulatedAgent:
     """Agent ``agent-<index>``, logged in at virtual time 0. ``epoch`` is that moment in seconds since 1970."""
     rng = statuses.dice(seed, index)
     skills = (SKILLS[index % 3], SKILLS[3 + rng.randrange(3)])
     site = SITES[index % len(SITES)]
-    agent = Agent(index, f"agent-{index}", skills, site, rng, change_rate, epoch, logouts)
+    agent = SimulatedAgent(index, f"agent-{index}", skills, site, rng, change_rate, epoch, logouts)
     login(agent, 0.0, statuses.first(rng))
     agent.next_message = _after(agent, 0.0, MESSAGES_A_CHANGE)
     agent.next_alert = _after(agent, 0.0, ALERTS_A_CHANGE)
@@ -38,14 +38,14 @@ def born(index: int, seed: int, *, change_rate: float, epoch: float, logouts: bo
     return agent
 
 
-def advance(agent: Agent, now: float) -> None:
+def advance(agent: SimulatedAgent, now: float) -> None:
     """Live on until ``now``; going back in time does nothing."""
     while agent.next_due <= now:
         _live_one(agent, agent.next_due)
         _reschedule(agent)
 
 
-def login(agent: Agent, now: float, desc: str = "IDLE") -> Session:
+def login(agent: SimulatedAgent, now: float, desc: str = "IDLE") -> Session:
     """Begin a new session; the one before is gone."""
     _end(agent)
     agent.logins += 1
@@ -58,7 +58,7 @@ def login(agent: Agent, now: float, desc: str = "IDLE") -> Session:
     return session
 
 
-def logout(agent: Agent) -> None:
+def logout(agent: SimulatedAgent) -> None:
     """End the session; the agent stays away until `login` or `resume`."""
     if agent.session is not None:
         _end(agent)
@@ -69,7 +69,7 @@ def logout(agent: Agent) -> None:
     _touch(agent)
 
 
-def resume(agent: Agent, now: float) -> None:
+def resume(agent: SimulatedAgent, now: float) -> None:
     """Bring the session that was ended last back under its sid; raises ValueError if there is none."""
     if agent.ended is None:
         raise ValueError(f"{agent.agent_id} has no ended session to resume; log it in instead")
@@ -77,7 +77,7 @@ def resume(agent: Agent, now: float) -> None:
     change_status(agent, now, "IDLE")
 
 
-def change_status(agent: Agent, now: float, desc: str, **fields: object) -> None:
+def change_status(agent: SimulatedAgent, now: float, desc: str, **fields: object) -> None:
     """Enter a status (any text, also one the vendor does not know); life goes on from it. ``fields`` override its own.
 
     Raises ValueError if the agent has no session.
@@ -94,7 +94,7 @@ def change_status(agent: Agent, now: float, desc: str, **fields: object) -> None
     _touch(agent)
 
 
-def say(agent: Agent, now: float, text: str, at: int | None = None) -> None:
+def say(agent: SimulatedAgent, now: float, text: str, at: int | None = None) -> None:
     """Leave a message; its timestamp (ms since 1970) is later than any before, unless ``at`` sets it."""
     last = agent.messages[-1][0] if agent.messages else 0
     stamp = max(last + 1, milliseconds(agent, now)) if at is None else at
@@ -102,7 +102,7 @@ def say(agent: Agent, now: float, text: str, at: int | None = None) -> None:
     agent.version += 1
 
 
-def raise_alert(agent: Agent, now: float, kind: str, expire: int, **fields: object) -> None:
+def raise_alert(agent: SimulatedAgent, now: float, kind: str, expire: int, **fields: object) -> None:
     """Show an alert in place of the one before, for ``expire`` seconds (0: until it is cleared).
 
     Raises ValueError if the agent has no session.
@@ -116,19 +116,19 @@ def raise_alert(agent: Agent, now: float, kind: str, expire: int, **fields: obje
     _reschedule(agent)
 
 
-def clear_alert(agent: Agent) -> None:
+def clear_alert(agent: SimulatedAgent) -> None:
     """Show no alert any more."""
     _clear_alert(agent)
     agent.version += 1
     _reschedule(agent)
 
 
-def _end(agent: Agent) -> None:
+def _end(agent: SimulatedAgent) -> None:
     if agent.session is not None:
         agent.ends[str(agent.session.asm_sid)] += 1
 
 
-def _live_one(agent: Agent, now: float) -> None:
+def _live_one(agent: SimulatedAgent, now: float) -> None:
     if agent.alert_until <= now:
         clear_alert(agent)
     elif agent.next_status <= now:
@@ -141,7 +141,7 @@ def _live_one(agent: Agent, now: float) -> None:
         _next_alert(agent, now)
 
 
-def _next_status(agent: Agent, now: float) -> None:
+def _next_status(agent: SimulatedAgent, now: float) -> None:
     following = statuses.following(agent.desc, agent.rng)
     if following == OUT and not agent.logouts:
         following = "PAUSED"
@@ -154,25 +154,25 @@ def _next_status(agent: Agent, now: float) -> None:
         change_status(agent, now, following)
 
 
-def _next_alert(agent: Agent, now: float) -> None:
+def _next_alert(agent: SimulatedAgent, now: float) -> None:
     kind = agent.rng.choice(ALERT_KINDS)
     if agent.session is not None:
         raise_alert(agent, now, kind, max(1, round(4 / agent.change_rate)))
     agent.next_alert = _after(agent, now, ALERTS_A_CHANGE)
 
 
-def _clear_alert(agent: Agent) -> None:
+def _clear_alert(agent: SimulatedAgent) -> None:
     agent.alert, agent.alert_until = None, inf
 
 
-def _touch(agent: Agent) -> None:
+def _touch(agent: SimulatedAgent) -> None:
     agent.version += 1
     _reschedule(agent)
 
 
-def _after(agent: Agent, now: float, a_change: float) -> float:
+def _after(agent: SimulatedAgent, now: float, a_change: float) -> float:
     return now + agent.rng.expovariate(agent.change_rate * a_change) if agent.change_rate > 0 else inf
 
 
-def _reschedule(agent: Agent) -> None:
+def _reschedule(agent: SimulatedAgent) -> None:
     agent.next_due = min(agent.next_status, agent.next_message, agent.next_alert, agent.alert_until)

@@ -11,13 +11,13 @@ FaultName = Literal[
     "slow", "status_401", "status_429", "status_500", "status_503", "ended", "hang", "cut", "cut_after", "malformed",
     "foreign_400", "foreign_401", "foreign_403", "foreign_404", "foreign_json", "no_route", "envelope", "html_200",
     "empty_200", "redirect", "retry_after_0", "retry_after_date_past", "retry_after_3600", "unauthorized_burst",
-    "error_after_taken", "event_403", "event_413", "event_500", "event_cut", "event_silence", "gzip",
+    "error_after_taken", "event_403", "event_413", "event_500", "event_cut", "event_silence", "gzip", "odd",
 ]  # fmt: skip
 """`foreign_...` to `redirect`: what stands between answers, and the service sees nothing. `retry_after_...`: the
 service throttles. `unauthorized_burst`: the service refuses good tokens, with 401 and 403 in turn. `error_after_taken`:
 the service takes the request, and the answer is 502, 503, 504, 408 and 499 in turn, by what stands between or by the
 service. `event_...`: each time that a marked event (``middle.MARK``) is in the request. `gzip`: gzip and deflate in
-turn, unasked for."""
+turn, unasked for. `odd`: the answer in JSON as no gateway should print it."""
 NAMES: tuple[FaultName, ...] = get_args(FaultName)
 """In the order in which they are tried; the first that hits is the one, but for `slow`, which joins any."""
 

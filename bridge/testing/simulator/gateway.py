@@ -13,7 +13,7 @@ import msgspec
 from asm_bridge_schemas import asm, protojson
 from bridge.testing.simulator import agents, answers, calls, wire
 from bridge.testing.simulator.answers import Answer, GatewayError
-from bridge.testing.simulator.pictures import Agent, Session, newest_message
+from bridge.testing.simulator.pictures import Session, SimulatedAgent, newest_message
 from bridge.testing.simulator.wire import Value
 from bridge.testing.simulator.world import Caller, Poll, Shown, World
 
@@ -143,14 +143,14 @@ def note(world: World, caller: Caller) -> None:
     conduct.last_answer = msgspec.Raw(shown.answer.body)
 
 
-def _in_session(world: World, caller: Caller, asm_session_sid: int) -> tuple[Agent, Session]:
+def _in_session(world: World, caller: Caller, asm_session_sid: int) -> tuple[SimulatedAgent, Session]:
     agent = world.lived(caller)
     if agent.session is None or agent.session.asm_sid != asm_session_sid:
         raise ended(world)
     return agent, agent.session
 
 
-def _show(world: World, agent: Agent, session: Session, poll: Poll, queue_version: int) -> Shown:
+def _show(world: World, agent: SimulatedAgent, session: Session, poll: Poll, queue_version: int) -> Shown:
     status = agent.status or {}
     message = newest_message(agent, poll.since) if poll.want_message else None
     queued = calls.seen(world.queue, agent.agent_id, poll.skills, agent.on_hold) if poll.want_calls else None

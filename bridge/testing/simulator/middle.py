@@ -4,10 +4,12 @@ Each function gives an answer that is not the service's, or spoils one that is. 
 fault has, the request's number chooses one.
 """
 
+import codecs
 import email.utils
 import gzip
 import zlib
 from collections.abc import Callable
+from datetime import datetime
 
 import msgspec
 
@@ -108,6 +110,31 @@ def compressed(answer: Answer, number: int) -> Answer:
     return answer._replace(
         body=body, headers=[*headers, (b"content-encoding", encoding), (b"content-length", b"%d" % len(body))]
     )
+
+
+def odd(answer: Answer) -> Answer:
+    """The same answer in forms that no gateway should print: a byte order mark, bytes that are not UTF-8, half a
+    surrogate pair, booleans as text, times and wrapped numbers as the messages they are."""
+    body = msgspec.json.encode(_odd("", msgspec.json.decode(answer.body)))
+    body = codecs.BOM_UTF8 + body[:-1] + b'%b"newField":"caf\xe9 \\ud83d"}' % (b"," if len(body) > 2 else b"")
+    headers = [(name, value) for name, value in answer.headers if name != b"content-length"]
+    return answer._replace(body=body, headers=[*headers, (b"content-length", b"%d" % len(body))])
+
+
+def _odd(name: str, value: object) -> object:
+    match value:
+        case bool():
+            return str(value).lower()
+        case dict():
+            return {key: _odd(key, inner) for key, inner in value.items()}
+        case list():
+            return [_odd(name, inner) for inner in value]
+        case str() if name.endswith(("Date", "timestamp", "SessionStart")):
+            milliseconds = round(datetime.fromisoformat(value).timestamp() * 1000)
+            return {"seconds": str(milliseconds // 1000), "nanos": milliseconds % 1000 * 10**6}
+        case str() if name.endswith(("Sid", "SessionId")):
+            return {"value": value}
+    return value
 
 
 def _json(status: int, body: object, headers: Headers | None = None) -> Answer:

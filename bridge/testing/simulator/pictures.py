@@ -37,7 +37,7 @@ class Session:
 
 
 @dataclass(slots=True)
-class Agent:
+class SimulatedAgent:
     """The agent now. ``version`` grows with everything that an answer could show."""
 
     index: int
@@ -68,17 +68,17 @@ class Agent:
     """How often each session, by its asm_session_sid, has ended or was replaced."""
 
 
-def newest_message(agent: Agent, since: int) -> tuple[int, str] | None:
+def newest_message(agent: SimulatedAgent, since: int) -> tuple[int, str] | None:
     """The newest message that is not older than ``since``: so the cursor, being inclusive, shows the last one again."""
     return agent.messages[-1] if agent.messages and agent.messages[-1][0] >= since else None
 
 
-def milliseconds(agent: Agent, now: float) -> int:
+def milliseconds(agent: SimulatedAgent, now: float) -> int:
     """Virtual time as the vendor's integers: milliseconds since 1970."""
     return round((agent.epoch + now) * 1000)
 
 
-def agent_session(agent: Agent, session: Session) -> Value:
+def agent_session(agent: SimulatedAgent, session: Session) -> Value:
     """The vendor's ``AgentSession``."""
     return {
         "agent_sid": AGENT_SIDS + agent.index,
@@ -91,7 +91,7 @@ def agent_session(agent: Agent, session: Session) -> Value:
     }
 
 
-def own_status(agent: Agent, session: Session, now: float) -> Value:
+def own_status(agent: SimulatedAgent, session: Session, now: float) -> Value:
     """The own fields of ``VoiceStatus`` on entering the agent's status."""
     desc, chance = agent.desc, agent.rng.random()
     on_call = desc.startswith(ON_CALL)
@@ -113,7 +113,7 @@ def own_status(agent: Agent, session: Session, now: float) -> Value:
     }
 
 
-def _transfer_members(agent: Agent, session: Session) -> list[Value]:
+def _transfer_members(agent: SimulatedAgent, session: Session) -> list[Value]:
     if not agent.desc.startswith("WARM_"):
         return []
     caller = {"caller_sid": HELD_CALL_SIDS + agent.rng.getrandbits(40), "tenant_sid": TENANT_SID}
@@ -132,7 +132,7 @@ def _transfer_members(agent: Agent, session: Session) -> list[Value]:
     ]
 
 
-def held_call(agent: Agent, now: float) -> Value:
+def held_call(agent: SimulatedAgent, now: float) -> Value:
     return {
         "call_sid": HELD_CALL_SIDS + agent.rng.getrandbits(40),
         "phone_number": phone(agent.rng),
@@ -145,7 +145,7 @@ def held_call(agent: Agent, now: float) -> Value:
     }
 
 
-def alert(agent: Agent, session: Session, now: float, kind: str) -> Value:
+def alert(agent: SimulatedAgent, session: Session, now: float, kind: str) -> Value:
     value: Value = {
         "timestamp": timestamp(agent.epoch + now),
         "target_agent_session": agent_session(agent, session),

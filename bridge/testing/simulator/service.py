@@ -121,6 +121,8 @@ class Simulator:
                 return self._error(self._status(fault, (401, 403)[visit.number % 2]), f"simulated fault: {fault}")
             case "gzip":
                 return middle.compressed(self._answered(visit, caller, body), visit.number)
+            case "odd":
+                return middle.odd(self._answered(visit, caller, body))
             case "cut_after" | "malformed" | "error_after_taken":
                 return self._spoilt(visit, fault, caller, body)
         return self._refusal(fault, caller)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 
-class Message(NamedTuple):
+class MessageField(NamedTuple):
     """The type of a field that holds a message; ``oneof`` members are never printed while unset."""
 
     name: str
@@ -20,11 +20,11 @@ class Message(NamedTuple):
 Value = dict[str, Any]
 """A message: snake_case names, int64 as int, Timestamps and enums as text; what is absent is at its default."""
 
-_ALERT = {"expire_duration": 0, "timestamp": None, "target_agent_session": Message("AgentSession"), "id": ""}
-_ONE_SIDED_ALERT = {**_ALERT, "caller_sid": Message("CallerSid")}
+_ALERT = {"expire_duration": 0, "timestamp": None, "target_agent_session": MessageField("AgentSession"), "id": ""}
+_ONE_SIDED_ALERT = {**_ALERT, "caller_sid": MessageField("CallerSid")}
 
 FIELDS: dict[str, dict[str, Any]] = {
-    "GetStatusRes": {"voice_status": Message("VoiceStatus")},
+    "GetStatusRes": {"voice_status": MessageField("VoiceStatus")},
     "VoiceStatus": {
         "status": 0,
         "status_desc": "UNAVALIABLE",
@@ -40,17 +40,17 @@ FIELDS: dict[str, dict[str, Any]] = {
         "keep_alive_succeeded": False,
         "message": "",
         "message_timestamp": 0,
-        "queued_calls": Message("QueuedCalls"),
+        "queued_calls": MessageField("QueuedCalls"),
         "caller_was_suspended": False,
-        "transfer_members": [Message("TransferMember")],
-        "alert": Message("AgentAlert"),
+        "transfer_members": [MessageField("TransferMember")],
+        "alert": MessageField("AgentAlert"),
         "agent_peer_is_direct_to_agent": False,
         "agent_is_muted": False,
     },
     "QueuedCalls": {
-        "agent_queue_calls": [Message("QueuedCallData")],
-        "on_hold_calls": [Message("QueuedCallData")],
-        "hqm_calls": [Message("QueuedCallData")],
+        "agent_queue_calls": [MessageField("QueuedCallData")],
+        "on_hold_calls": [MessageField("QueuedCallData")],
+        "hqm_calls": [MessageField("QueuedCallData")],
     },
     "QueuedCallData": {
         "call_sid": 0,
@@ -69,9 +69,9 @@ FIELDS: dict[str, dict[str, Any]] = {
         "member_type": "TransferMemberType_AGENT",
         "phone_number": "",
         "is_muted": False,
-        "agent_session": Message("AgentSession", oneof=True),
-        "caller_sid": Message("CallerSid", oneof=True),
-        "outbound_id": Message("string", oneof=True),
+        "agent_session": MessageField("AgentSession", oneof=True),
+        "caller_sid": MessageField("CallerSid", oneof=True),
+        "outbound_id": MessageField("string", oneof=True),
     },
     "AgentSession": {
         "agent_sid": 0,
@@ -84,9 +84,9 @@ FIELDS: dict[str, dict[str, Any]] = {
     },
     "CallerSid": {"caller_sid": 0, "type": "INBOUND", "tenant_sid": 0, "org_id": ""},
     "AgentAlert": {
-        "backoffice_message": Message("AgentBackofficeMessageAlert", oneof=True),
-        "directed_call_ringing": Message("AgentDirectedCallRingingAlert", oneof=True),
-        "directed_call_hangup": Message("AgentDirectedCallHangupAlert", oneof=True),
+        "backoffice_message": MessageField("AgentBackofficeMessageAlert", oneof=True),
+        "directed_call_ringing": MessageField("AgentDirectedCallRingingAlert", oneof=True),
+        "directed_call_hangup": MessageField("AgentDirectedCallHangupAlert", oneof=True),
     },
     "AgentBackofficeMessageAlert": {**_ALERT, "message": ""},
     "AgentDirectedCallRingingAlert": {**_ONE_SIDED_ALERT, "caller_id": "", "destination_number": ""},
@@ -95,13 +95,13 @@ FIELDS: dict[str, dict[str, Any]] = {
         "asm_session_sid": 0,
         "asm_session_start": None,
         "asm_session_end": None,
-        "voice_session": Message("VoiceSession"),
+        "voice_session": MessageField("VoiceSession"),
     },
     "VoiceSession": {"voice_session_sid": 0, "voice_session_start": None, "voice_session_end": None},
     "CreateSessionRes": {
         "asm_session_sid": 0,
         "voice_session_sid": 0,
-        "voice_registration": Message("VoiceRegistration"),
+        "voice_registration": MessageField("VoiceRegistration"),
     },
     "VoiceRegistration": {
         "username": "",
@@ -114,7 +114,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "ListConversationsRes": {"conversations": [], "next_page_token": ""},
     "Empty": {},
 }
-"""Message -> field -> its default, or the message it holds (in a list: repeated). None: an unset Timestamp."""
+"""MessageField -> field -> its default, or the message it holds (in a list: repeated). None: an unset Timestamp."""
 
 
 def camel(name: str) -> str:
@@ -142,26 +142,26 @@ def _print(message: str, value: Value, emit_defaults: bool) -> Value:
     return {
         _CAMEL[name]: _field(kind, value.get(name, kind), True)
         for name, kind in fields.items()
-        if not (isinstance(kind, Message) and kind.oneof and name not in value)
+        if not (isinstance(kind, MessageField) and kind.oneof and name not in value)
     }
 
 
 def _is_default(kind: Any, given: Any) -> bool:
-    return given is None or given == [] or (given == kind and not isinstance(kind, Message))
+    return given is None or given == [] or (given == kind and not isinstance(kind, MessageField))
 
 
 def _field(kind: Any, given: Any, emit_defaults: bool) -> Any:
-    if isinstance(given, Message):
+    if isinstance(given, MessageField):
         return None
     if isinstance(given, list):
-        return [_item(kind, item, emit_defaults) for item in given if not isinstance(item, Message)]
-    if isinstance(kind, Message) and isinstance(given, Mapping):
+        return [_item(kind, item, emit_defaults) for item in given if not isinstance(item, MessageField)]
+    if isinstance(kind, MessageField) and isinstance(given, Mapping):
         return _print(kind.name, dict(given), emit_defaults)
     return str(given) if isinstance(given, int) and not isinstance(given, bool) else given
 
 
 def _item(kind: list[Any], item: Any, emit_defaults: bool) -> Any:
-    return _print(kind[0].name, item, emit_defaults) if kind and isinstance(kind[0], Message) else item
+    return _print(kind[0].name, item, emit_defaults) if kind and isinstance(kind[0], MessageField) else item
 
 
 def timestamp(seconds: float) -> str:

@@ -11,7 +11,7 @@ from bridge.testing.simulator import agents, calls
 from bridge.testing.simulator.answers import Answer
 from bridge.testing.simulator.faults import FaultName, Faults
 from bridge.testing.simulator.ledger import Conduct, Ledger
-from bridge.testing.simulator.pictures import Agent
+from bridge.testing.simulator.pictures import SimulatedAgent
 from bridge.testing.simulator.wire import Value
 
 
@@ -67,7 +67,7 @@ class Shown(NamedTuple):
 class Caller:
     """An agent as the service knows it, with the last request read and the last answer made, to be used again."""
 
-    life: Agent
+    life: SimulatedAgent
     token: str
     conduct: Conduct = field(default_factory=Conduct)
     retry_at: dict[FaultName, float] = field(default_factory=dict)
@@ -129,7 +129,7 @@ class World:
         """The lives' time, in seconds since the start."""
         return self.life_time.at(self.clock())
 
-    def lived(self, caller: Caller) -> Agent:
+    def lived(self, caller: Caller) -> SimulatedAgent:
         """The agent as it is now."""
         agents.advance(caller.life, self.now())
         return caller.life

@@ -239,7 +239,7 @@ async def short_burst(trial: Trial, rng: Random, *, name: str) -> None:
 
 _FOREIGN = (
     "foreign_400", "foreign_401", "foreign_403", "foreign_404", "foreign_json", "no_route", "envelope", "html_200",
-    "empty_200", "redirect", "error_after_taken", "gzip",
+    "empty_200", "redirect", "error_after_taken", "gzip", "odd",
     "event_403", "event_413", "event_500", "event_cut", "event_silence",
 )  # fmt: skip
 _BURSTS = ("retry_after_0", "retry_after_date_past", "retry_after_3600", "unauthorized_burst")

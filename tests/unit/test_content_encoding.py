@@ -1,0 +1,60 @@
+"""Bodies that come compressed though nobody asked for it."""
+
+import gzip
+import time
+import tracemalloc
+import zlib
+
+import pytest
+
+from bridge.asm.http.content_encoding import ContentError, decode
+
+BODY = b'{"a": 1}' * 100
+
+
+def raw(body: bytes) -> bytes:
+    deflater = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    return deflater.compress(body) + deflater.flush()
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body"),
+    [
+        ("gzip", gzip.compress(BODY)),
+        ("x-gzip", gzip.compress(BODY[:100]) + gzip.compress(BODY[100:])),
+        ("deflate", zlib.compress(BODY)),
+        ("Deflate", raw(BODY)),
+        ("identity", BODY),
+        ("", BODY),
+        ("deflate, gzip", gzip.compress(zlib.compress(BODY))),
+    ],
+)
+def test_known_codings_are_taken_off(encoding: str, body: bytes) -> None:
+    """gzip with one member or several, deflate as zlib and raw, several codings one over the other."""
+    assert decode(body, encoding, 10_000) == BODY
+
+
+def test_an_unknown_coding_is_left_as_it_is() -> None:
+    """Its status still counts; the body will be found not to be JSON."""
+    assert decode(b"\x0b\x02\x80", "br", 10) == b"\x0b\x02\x80"
+
+
+@pytest.mark.parametrize("body", [b"{}", gzip.compress(BODY)[:-1], gzip.compress(BODY) + b"x", b"\x1f"])
+def test_what_is_not_compressed_as_it_says_is_an_error(body: bytes) -> None:
+    """Also when it is cut short or goes on behind its end."""
+    with pytest.raises(ContentError):
+        decode(body, "gzip", 10_000)
+
+
+def test_a_bomb_is_not_unpacked() -> None:
+    """Bounded in memory and time by what is allowed, not by what is in it; also with many empty members."""
+    bomb = gzip.compress(bytes(200 * 2**20), 1)
+    tracemalloc.start()
+    begin = time.process_time()
+    with pytest.raises(ContentError, match="longer than 100000"):
+        decode(bomb, "gzip", 100_000)
+    assert decode(gzip.compress(b"") * 5000, "gzip", 100_000) == b""
+    assert time.process_time() - begin < 5
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 8 * 2**20
