@@ -60,7 +60,7 @@ def read_response(
         return _read_answer(message, response, token)
     wait = retry_after(response, max_retry_after)
     if response.status == 407:
-        return Unreachable("the proxy wants a user and a password (HTTP 407): put them into asm.proxy")
+        return Unreachable("the proxy requires a user name and password (HTTP 407): add them to asm.proxy")
     if (refusal := _refusal(response)) is None:
         return _foreign(response, token, wait)
     return _error(response.status, excerpt(refusal.encode(errors="replace"), token), wait)

@@ -344,7 +344,7 @@ async def test_an_unknown_authority_is_not_trusted(authority: Path) -> None:
     """Nothing is sent to who cannot prove who it is."""
     async with secured(authority, ["h2"], ca_file=None) as (serving, _):
         error = await serving.error()
-        assert "its certificate is by an authority that is not trusted here" in error.text
+        assert "the certificate is signed by an authority that is not trusted" in error.text
         assert not error.sent
 
 

@@ -123,21 +123,25 @@ async def test_socks5h_leaves_the_name_to_the_proxy() -> None:
 @pytest.mark.parametrize(
     ("address", "options", "found"),
     [
-        ("http://{place}", {"login": True}, "it wants a user and a password, or others (HTTP 407)"),
-        ("http://u:p%2Fw@{place}", {"login": True}, "it wants a user and a password, or others (HTTP 407)"),
-        ("http://{place}", {"refusal": 403}, "it does not connect to 127.0.0.1:{port} (HTTP 403): have it allow that"),
+        ("http://{place}", {"login": True}, "it requires a user name and password, or other ones (HTTP 407)"),
+        ("http://u:p%2Fw@{place}", {"login": True}, "it requires a user name and password, or other ones (HTTP 407)"),
+        (
+            "http://{place}",
+            {"refusal": 403},
+            "it refused to connect to 127.0.0.1:{port} (HTTP 403): allow it in",
+        ),
         ("http://{place}", {"refusal": 502}, "it cannot reach 127.0.0.1:{port} (HTTP 502)"),
-        ("socks5://{place}", {"socks": True, "login": True}, "it wants a user and a password"),
-        ("socks5://u:p%2Fw@{place}", {"socks": True, "login": True}, "it refuses the user and the password"),
+        ("socks5://{place}", {"socks": True, "login": True}, "it requires a user name and password"),
+        ("socks5://u:p%2Fw@{place}", {"socks": True, "login": True}, "it rejected the user name or password"),
         (
             "socks5://{place}",
             {"socks": True, "refusal": 2},
-            ": its rules forbid it",
+            ": forbidden by its rules",
         ),
         ("socks5://{place}", {"socks": False}, "it does not speak SOCKS5"),
-        ("https://{place}", {}, "no TLS is spoken there"),
-        ("http://proxy.invalid:3128", {}, "its name is not known (DNS)"),
-        ("http://127.0.0.1:1", {}, "nobody listens there (connection refused)"),
+        ("https://{place}", {}, "the server does not speak TLS"),
+        ("http://proxy.invalid:3128", {}, "the name cannot be resolved (DNS)"),
+        ("http://127.0.0.1:1", {}, "connection refused"),
     ],
 )
 async def test_what_is_wrong_with_a_proxy_is_told(
@@ -164,10 +168,10 @@ async def test_the_services_fault_is_not_the_proxys(authority: Path) -> None:
     ) as base_url:
         async with proxy() as (_, place):
             text = str(await error_of(base_url, f"http://{place}", authority))
-            assert f"through the proxy {place}: its certificate has expired" in text
+            assert f"through the proxy {place}: the certificate has expired" in text
         async with proxy(server_context(authority, "other")) as (_, place):
             text = str(await error_of(base_url, f"https://{place}", authority))
-            assert f": the proxy {place}: its certificate is for another name" in text
+            assert f": the proxy {place}: the certificate is for another name" in text
 
 
 async def test_a_proxy_that_wants_a_login_for_plain_http_is_told(authority: Path) -> None:
@@ -176,7 +180,7 @@ async def test_a_proxy_that_wants_a_login_for_plain_http_is_told(authority: Path
         error = await error_of(base_url, f"http://{place}", authority)
     assert isinstance(error, Unreachable)
     assert not error.possibly_processed
-    assert "the proxy wants a user and a password (HTTP 407)" in str(error)
+    assert "the proxy requires a user name and password (HTTP 407)" in str(error)
 
 
 @pytest.mark.skipif(shutil.which("tinyproxy") is None, reason="tinyproxy is not installed")
@@ -197,7 +201,7 @@ async def test_tinyproxy(authority: Path, tmp_path: Path) -> None:
                     assert (await asm.current_session(TOKEN)).asm_session_sid != "0"
         async with service(authority, secure=True) as base_url:
             error = await error_of(base_url, f"http://user:wr0ng@127.0.0.1:{port}", authority)
-            assert "it wants a user and a password, or others" in str(error)
+            assert "it requires a user name and password, or other ones" in str(error)
     finally:
         process.terminate()
         await process.wait()

@@ -1,5 +1,5 @@
-"""Opens connections to one service: looks its name up, tries its addresses, passes a proxy, speaks TLS; and says in
-words what is wrong."""
+"""Opens connections to one service: looks up its name, tries its addresses, passes a proxy, starts TLS, and explains
+what went wrong."""
 
 import asyncio
 import contextlib
@@ -36,10 +36,12 @@ Cause = Literal[
 ]  # fmt: skip
 
 _CERTIFICATES: dict[int, tuple[Cause, str]] = {
-    9: ("not_yet_valid", "its certificate is not valid yet"),
-    10: ("expired", "its certificate has expired"),
-    **dict.fromkeys((2, 18, 19, 20, 21), ("untrusted", "its certificate is by an authority that is not trusted here")),
-    **dict.fromkeys((62, 64), ("wrong_name", "its certificate is for another name")),
+    9: ("not_yet_valid", "the certificate is not valid yet"),
+    10: ("expired", "the certificate has expired"),
+    **dict.fromkeys(
+        (2, 18, 19, 20, 21), ("untrusted", "the certificate is signed by an authority that is not trusted")
+    ),
+    **dict.fromkeys((62, 64), ("wrong_name", "the certificate is for another name")),
 }
 """By OpenSSL's X509_V_ERR_... (openssl-verification-options(1))."""
 
@@ -107,7 +109,7 @@ class Connector:
 
     async def _open(self, new_connection: NewConnection) -> Connection:
         place, target = self.proxy or self, self.host
-        too_late = "its name was not looked up within {:g} s"
+        too_late = "the name look-up took longer than {:g} s"
         with _explained(self.proxy is not None, self._timeout, too_late):
             addresses = await self._look_up(place.host, place.port)
         if self.proxy is not None and self.proxy.scheme == "socks5":
@@ -144,7 +146,7 @@ class Connector:
     def _looked_up(self, place: tuple[str, int], task: asyncio.Task[list[Address]]) -> None:
         del self._lookups[place]
         if not task.cancelled():
-            task.exception()  # nobody may be waiting any longer
+            task.exception()  # marks it as retrieved: its waiters may have given up
 
     def _mark(self, *bad: Address) -> None:
         self._bad |= dict.fromkeys(bad, time.monotonic() + _BAD_FOR)
@@ -288,16 +290,16 @@ def _explained(at_proxy: bool, timeout: float, too_late: str = "") -> Iterator[N
 def explain(error: Exception) -> tuple[Cause, str]:
     """What is wrong, in words."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        general: tuple[Cause, str] = "certificate", f"its certificate is not valid: {error.verify_message}"
+        general: tuple[Cause, str] = "certificate", f"the certificate is not valid: {error.verify_message}"
         return _CERTIFICATES.get(error.verify_code, general)
     if isinstance(error, socket.gaierror):
-        return "name", "its name is not known (DNS)"
+        return "name", "the name cannot be resolved (DNS)"
     if isinstance(error, ConnectionRefusedError):
-        return "refused", "nobody listens there (connection refused)"
+        return "refused", "connection refused"
     if isinstance(error, EOFError | ConnectionError | ssl.SSLEOFError | ssl.SSLZeroReturnError):
-        return "closed", "it closes the connection at once"
+        return "closed", "the connection was closed immediately"
     if isinstance(error, ssl.SSLError):
         if error.reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG"):
-            return "no_tls", "no TLS is spoken there"
+            return "no_tls", "the server does not speak TLS"
         return "other", f"TLS fails: {(error.reason or str(error)).lower().replace('_', ' ')}"
     return "other", str(error) or type(error).__name__

@@ -9,10 +9,9 @@ from urllib.parse import unquote, urlsplit
 from bridge.asm.http.request import PreparedRequest, Target
 
 _PORTS = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
-_MAX_HEAD = 65536
 _SOCKS_REPLIES = {
     1: "it failed",
-    2: "its rules forbid it",
+    2: "forbidden by its rules",
     3: "the network is unreachable",
     4: "the host is unreachable",
     5: "the service refused the connection",
@@ -89,12 +88,12 @@ class Proxy:
         told = f"(HTTP {status.decode()})"
         if status in (b"407", b"401"):  # tinyproxy says 401 to a wrong password
             raise ProxyRefusal(
-                f"it wants a user and a password, or others {told}: put them into its address", login=True
+                f"it requires a user name and password, or other ones {told}: add them to its address", login=True
             )
         if status[:1] == b"5":
-            raise ProxyRefusal(f"it cannot reach {place} {told}: check that address, and the proxy's own network")
+            raise ProxyRefusal(f"it cannot reach {place} {told}: check the address, and the proxy's own network")
         if status[:1] != b"2":
-            raise ProxyRefusal(f"it does not connect to {place} {told}: have it allow that")
+            raise ProxyRefusal(f"it refused to connect to {place} {told}: allow it in the proxy's configuration")
 
     async def _socks5(self, host: str, port: int, reader: asyncio.StreamReader, transport: asyncio.Transport) -> None:
         methods = b"\x00" if self.user is None else b"\x00\x02"
@@ -106,13 +105,13 @@ class Proxy:
             user, password = self.user.encode()[:255], self.password.encode()[:255]
             transport.write(b"\x01" + bytes([len(user)]) + user + bytes([len(password)]) + password)
             if (await reader.readexactly(2))[1]:
-                raise ProxyRefusal("it refuses the user and the password: correct them in its address", login=True)
+                raise ProxyRefusal("it rejected the user name or password: correct them in its address", login=True)
         elif method:
-            raise ProxyRefusal("it wants a user and a password: put them into its address", login=True)
+            raise ProxyRefusal("it requires a user name and password: add them to its address", login=True)
         transport.write(b"\x05\x01\x00" + _socks_address(host) + port.to_bytes(2, "big"))
         version, reply, _, kind = await reader.readexactly(4)
         if version != 5 or reply:
-            raise ProxyRefusal(f"it does not connect to {host}:{port}: {_SOCKS_REPLIES.get(reply, f'error {reply}')}")
+            raise ProxyRefusal(f"it refused to connect to {host}:{port}: {_SOCKS_REPLIES.get(reply, f'error {reply}')}")
         await reader.readexactly((await reader.readexactly(1))[0] + 2 if kind == 3 else {1: 6, 4: 18}.get(kind, 6))
 
 
