@@ -51,7 +51,7 @@ class Agent:
     """An agent of an owned partition: watched, or only with injections that wait for it.
 
     ``sid``: the session to ask for; ``unpollable``: set by the registry; ``in_flight``: the request that is under way,
-    set and cleared by whoever sends it.
+    set and cleared by the poller.
     """
 
     __slots__ = (

@@ -11,7 +11,7 @@ from bridge.agents.step import Step
 from bridge.asm.answer import Answer
 from bridge.asm.circuit_breaker import CircuitBreaker
 from bridge.asm.client import AsmClient
-from bridge.asm.errors import AsmError, ForeignAnswer, Malformed, Throttled, Unauthorized, Unreachable
+from bridge.asm.errors import AsmError, Malformed, Unreachable
 from bridge.asm.tokens import Tokens
 from bridge.clock import Clock, Instant
 from bridge.partitions.watcher import PartitionAgents
@@ -206,10 +206,9 @@ class Poller:
             tracing.polled(request, step, answer.status)
             return step
         METRICS.polls.labels(answer.reason).inc()
-        if isinstance(answer, ForeignAnswer | Throttled | Unauthorized | Unreachable):
-            if not isinstance(answer, Unreachable) or answer.counts_as_outage:
-                self._breaker.record_failure(at.monotonic, answer, agent, len(self._schedule))
-        else:
+        if answer.counts_as_outage:
+            self._breaker.record_failure(at.monotonic, answer, agent, len(self._schedule))
+        elif not isinstance(answer, Unreachable):
             self._breaker.record_success(at.monotonic)
         step = agent.failed(request, answer, at)
         tracing.polled(request, step, answer.http_status, answer.reason)
