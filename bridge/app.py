@@ -3,7 +3,9 @@
 import asyncio
 import contextlib
 import gc
+import os
 import signal
+import socket
 from collections.abc import AsyncIterator, Awaitable
 from typing import Any
 
@@ -72,23 +74,26 @@ class Bridge:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        kafka, asm, backoff = settings.kafka, settings.asm, Backoff()
+        kafka, asm, records = settings.kafka, settings.asm, settings.records
+        backoff, clock = Backoff(), Clock()
         clients = _clients(kafka, settings.topics)
         self._client = AsmClient(build_transport(asm), asm.base_url, asm.max_retry_after)
         report_unreadable_to(UnreadableFields())
         self._tokens = Tokens(settings.secrets_dir, asm.token.get_secret_value() if asm.token else None)
         self._circuit = CircuitBreaker(backoff)
         self._registry = Registry(self._on_entry, self._on_invalid_entry)
-        self._poller = Poller(self._client, self._tokens, self._circuit, asm.rate_limit, self._is_current)
+        self._poller = Poller(self._client, self._tokens, self._circuit, asm.rate_limit, self._is_current, clock=clock)
         self._assignment = Assignment(
             Shared(
                 partitions=settings.topics.partitions,
                 commit_interval=kafka.commit_interval,
                 clients=clients,
-                encoder=Encoder(settings.records.encoding, settings.topics.name("inject")),
+                encoder=Encoder(records.encoding, settings.topics.name("inject"), records.source or ""),
+                heartbeat_interval=records.heartbeat_interval,
+                instance=f"{socket.gethostname()}:{os.getpid()}",
                 registry=self._registry,
                 reschedule=self._poller.update,
-                policy=Policy(settings.poll.interval, settings.injection, backoff, Clock().now),
+                policy=Policy(settings.poll.interval, settings.injection, backoff, clock),
             )
         )
         self._preflight = Preflight(clients, settings.topics)

@@ -63,14 +63,16 @@ class Encoder:
         at = _milliseconds(record.observed_at)
         return Outgoing(records.TOPICS[cls], record.agent_id.encode(), self._encode(record), headers, at)
 
-    def state(self, agent_id: str, state: AgentState | None) -> Outgoing:
-        """Its id differs from that of the stream's record with the same number."""
+    def state(self, agent_id: str, state: AgentState | None, at: float) -> Outgoing:
+        """``at``: the Kafka timestamp, in seconds since 1970. The id differs from that of the stream's record with the
+        same number."""
+        timestamp = int(at * 1000)
         if state is None:
-            return Outgoing("agent-state", agent_id.encode(), None, [])
+            return Outgoing("agent-state", agent_id.encode(), None, [], timestamp)
         stream = state.stream_id or agent_id
         number = state.sequence if state.stream_id else state.bridge.inbox_offset
         headers = self._headers(AgentState, "agents", agent_id, f"state:{stream}:{number}", state.observed_at)
-        return Outgoing("agent-state", agent_id.encode(), self._encode(state), headers)
+        return Outgoing("agent-state", agent_id.encode(), self._encode(state), headers, timestamp)
 
     def heartbeat(self, heartbeat: PartitionHeartbeat) -> Outgoing:
         key, until = str(heartbeat.partition), heartbeat.observed_until

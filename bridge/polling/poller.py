@@ -23,6 +23,8 @@ log = structlog.get_logger()
 
 _OK = METRICS.polls.labels("ok")
 
+_STANDSTILL = 2.0
+"""Seconds between two slots after which the process counts as having been paused."""
 _LOOK_AGAIN = 1.0
 """Seconds after which an agent with something urgent that could not be polled is looked at again, at most."""
 
@@ -61,18 +63,27 @@ class Poller:
 
     async def run(self) -> None:
         """Poll what is due, slot by slot, until cancelled."""
-        self._schedule.start(self._clock.monotonic())
+        at = self._clock.monotonic()
+        self._schedule.start(at)
         while True:
             await self._until(self._schedule.next_slot)
             self._rate.refill()
             due, woken = self._schedule.advance()
-            at = self._clock.monotonic()
+            stood_still, at = self._clock.monotonic() - at > _STANDSTILL, self._clock.monotonic()
+            if stood_still:
+                self._check_unobserved()
             for scheduled in due:
                 self._tick(scheduled, at)
             for scheduled in woken:
                 self.poll_now(scheduled.agent)
             while self._poll_batch():
                 await self._sleep(0)
+
+    def _check_unobserved(self) -> None:
+        """The process stood still: say of whom it is not known what happened meanwhile, before anybody is polled."""
+        at = self._clock.now()
+        for scheduled in self._schedule:
+            scheduled.partition.append(scheduled.agent.check_unobserved(at))
 
     def update(self, agent: Agent, partition: PartitionAgents) -> None:
         """Poll the agent from now on as its registry entry says, or no longer if its partition does not watch it."""

@@ -38,17 +38,19 @@ async def test_a_simulated_day(broker: Broker, topics_prefix: str, tmp_path: Pat
         agents = await the_lab.register_all(interval=0.2, labels={"site": "manila"})
         await asyncio.gather(*(the_lab.inject(agent_id, str(next(MARKERS))) for agent_id in agents))
         await _lose_sight_of(the_lab, agents[0])
+        await the_lab.register(agents[1], interval=0.2, labels={"site": "cebu"})
         await the_lab.produce("sessions", None, agents[-1].encode())
         await the_lab.completed()
         await the_lab.sim.settle(agents[:-1])
         assert await the_lab.bridges["bridge"].stop() == 0
         facts = await the_lab.facts()
     assert_kept(facts)
-    assert {told.record["type"] for told in facts.told} == {cls.__name__ for cls in records.TOPICS} - {"AgentState"}
+    types = {told.record["type"] for told in (*facts.told, *facts.heartbeats)}
+    assert types == {cls.__name__ for cls in records.TOPICS} - {"AgentState", "ConversationChanged"}
     assert {t.record["change"] for t in facts.told if "change" in t.record} == {"entered", "updated", "left"}
-    values = [told.record for told in facts.told]
-    values += [{"type": "AgentState", **state} for state in facts.states.values() if state]
-    problems = [(v["type"], error.message) for v in values for error in _schema(v["type"]).iter_errors(_own(v))]
+    values = [told.record for told in (*facts.told, *facts.heartbeats)]
+    values += [state for state in facts.states.values() if state]
+    problems = [(v["type"], error.message) for v in values for error in _schema(v["type"]).iter_errors(v)]
     assert problems == []
     assert len(values) > 500
 
@@ -65,10 +67,6 @@ async def _lose_sight_of(the_lab: Lab, agent_id: str) -> None:
 def _schema(name: str) -> Draft202012Validator:
     schema = json.loads((ROOT / "schemas" / "json" / f"{name}.json").read_text())
     return Draft202012Validator(schema, format_checker=FormatChecker())
-
-
-def _own(value: Record) -> Record:
-    return {name: given for name, given in value.items() if name != "type" or value["type"] != "AgentState"}
 
 
 async def told(the_lab: Lab, agent_id: str, *types: str) -> list[Record]:

@@ -166,14 +166,17 @@ KEY = STATE.agent_id.encode()
 
 @pytest.mark.parametrize("encoding", ["json", "msgpack"])
 def test_a_state_comes_back_as_it_was_written(encoding: Literal["json", "msgpack"]) -> None:
-    message = encoder(encoding).state(STATE.agent_id, STATE)
+    message = encoder(encoding).state(STATE.agent_id, STATE, EPOCH)
     assert (message.topic, message.key) == ("agent-state", "日本".encode())
     assert read_state(message.key or b"", message.value or b"", tuple(message.headers)) == STATE
 
 
 def test_a_state_is_read_after_the_encoding_was_changed() -> None:
     """records.encoding may be changed between two runs: each state says how it is written."""
-    for message in (encoder("msgpack").state(STATE.agent_id, STATE), encoder("json").state(STATE.agent_id, STATE)):
+    for message in (
+        encoder("msgpack").state(STATE.agent_id, STATE, EPOCH),
+        encoder("json").state(STATE.agent_id, STATE, EPOCH),
+    ):
         assert read_state(message.key or b"", message.value or b"", tuple(message.headers)) == STATE
 
 
@@ -189,7 +192,7 @@ def test_a_state_under_another_key_is_not_read(key: bytes) -> None:
 
 
 def test_who_is_no_longer_watched_has_a_tombstone() -> None:
-    assert encoder().state("a", None).value is None
+    assert encoder().state("a", None, EPOCH).value is None
 
 
 def deepened(value: Any) -> Any:
@@ -263,12 +266,12 @@ def test_a_dead_letter_with_neither_key_nor_value_can_be_written() -> None:
 
 def test_a_state_is_a_cloud_event() -> None:
     """Its id differs from that of the stream's record with the same sequence; a tombstone has no headers."""
-    message = encoder().state(STATE.agent_id, STATE)
+    message = encoder().state(STATE.agent_id, STATE, EPOCH)
     found = headers(message)
     assert found["ce_type"] == "com.tcn.asm.agent_state.v1"
     assert (found["ce_id"], found["ce_time"]) == ("state:s:9", STATE.observed_at)
     assert found["ce_source"] == f"/asm/agents/{quote(STATE.agent_id)}"
-    assert encoder().state(STATE.agent_id, None).headers == []
+    assert encoder().state(STATE.agent_id, None, EPOCH).headers == []
 
 
 def test_a_heartbeat_has_its_partition_as_its_key() -> None:
