@@ -3,7 +3,9 @@
 import asyncio
 import contextlib
 import gc
+import os
 import signal
+import socket
 from collections.abc import AsyncIterator, Awaitable
 from typing import Any
 
@@ -73,7 +75,8 @@ class Bridge:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        kafka, asm, backoff = settings.kafka, settings.asm, Backoff()
+        kafka, asm, records = settings.kafka, settings.asm, settings.records
+        backoff, clock = Backoff(), Clock()
         clients = _clients(kafka, settings.topics)
         frames = OutputFrames(settings.schema_registry, settings.topics) if settings.schema_registry.url else None
         self._client = AsmClient(build_transport(asm), asm.base_url, asm.max_retry_after)
@@ -81,20 +84,23 @@ class Bridge:
         self._tokens = Tokens(settings.secrets_dir, asm.token.get_secret_value() if asm.token else None)
         self._circuit = CircuitBreaker(backoff)
         self._registry = Registry(self._on_entry, self._on_invalid_entry)
-        self._poller = Poller(self._client, self._tokens, self._circuit, asm.rate_limit, self._is_current)
+        self._poller = Poller(self._client, self._tokens, self._circuit, asm.rate_limit, self._is_current, clock=clock)
         self._assignment = Assignment(
             Shared(
                 partitions=settings.topics.partitions,
                 commit_interval=kafka.commit_interval,
                 clients=clients,
                 encoder=Encoder(
-                    settings.records.encoding,
+                    records.encoding,
                     settings.topics.name("inject"),
-                    frames=None if frames is None else frames.frames,
+                    records.source or "",
+                    None if frames is None else frames.frames,
                 ),
+                heartbeat_interval=records.heartbeat_interval,
+                instance=f"{socket.gethostname()}:{os.getpid()}",
                 registry=self._registry,
                 reschedule=self._poller.update,
-                policy=Policy(settings.poll.interval, settings.injection, backoff, Clock().now),
+                policy=Policy(settings.poll.interval, settings.injection, backoff, clock),
             )
         )
         self._preflight = Preflight(clients, settings.topics, frames)

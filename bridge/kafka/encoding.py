@@ -18,6 +18,7 @@ from asm_bridge_schemas.records import (
 )
 from asm_bridge_schemas.statuses import status_group
 from bridge import headers as names
+from bridge.agents.bounds import MAX_ID_BYTES, kept
 from bridge.agents.injection import KafkaRecord
 from bridge.agents.step import DeadLetter
 from bridge.agents.trace import Trace
@@ -29,6 +30,9 @@ _DECODERS: dict[bytes, msgspec.json.Decoder[AgentState] | msgspec.msgpack.Decode
     b"application/json": msgspec.json.Decoder(AgentState),
     b"application/msgpack": msgspec.msgpack.Decoder(AgentState),
 }
+
+_LONGEST_TEXT = 10_000
+"""Characters of a dead letter's error: it may quote what was wrong."""
 
 
 class Outgoing(NamedTuple):
@@ -72,15 +76,17 @@ class Encoder:
         value = self._frames[topic] + self._encode(record)
         return Outgoing(topic, record.agent_id.encode(), value, headers, at)
 
-    def state(self, agent_id: str, state: AgentState | None) -> Outgoing:
-        """Its id differs from that of the stream's record with the same number."""
+    def state(self, agent_id: str, state: AgentState | None, at: float) -> Outgoing:
+        """``at``: the Kafka timestamp, in seconds since 1970. The id differs from that of the stream's record with the
+        same number."""
+        timestamp = int(at * 1000)
         if state is None:
-            return Outgoing("agent-state", agent_id.encode(), None, [])
+            return Outgoing("agent-state", agent_id.encode(), None, [], timestamp)
         stream = state.stream_id or agent_id
         number = state.sequence if state.stream_id else state.bridge.inbox_offset
         headers = self._headers(AgentState, "agents", agent_id, f"state:{stream}:{number}", state.observed_at)
         value = self._frames["agent-state"] + self._encode(state)
-        return Outgoing("agent-state", agent_id.encode(), value, headers)
+        return Outgoing("agent-state", agent_id.encode(), value, headers, timestamp)
 
     def heartbeat(self, heartbeat: PartitionHeartbeat) -> Outgoing:
         key, until = str(heartbeat.partition), heartbeat.observed_until
@@ -89,15 +95,16 @@ class Encoder:
         return Outgoing("heartbeats", key.encode(), value, headers, _milliseconds(until))
 
     def dead_letter(self, letter: DeadLetter) -> Outgoing:
-        headers = [header for header in letter.headers if header[0] not in names.OWN]
+        headers = kept(header for header in letter.headers if header[0] not in names.OWN)
         headers += [
             (names.ERROR_CODE, letter.code.encode()),
-            (names.ERROR, letter.text.encode()),
+            (names.ERROR, letter.text[:_LONGEST_TEXT].encode()),
             (names.ORIGIN, str(letter.origin).encode()),
         ]
         # aiokafka refuses a record with neither key nor value, and with it every transaction that has it.
-        value = b"" if letter.key is None and letter.value is None else letter.value
-        return Outgoing("dead-letters", letter.key, value, headers)
+        key = letter.key if len(letter.key or b"") <= MAX_ID_BYTES else None
+        value = b"" if key is None and letter.value is None else letter.value
+        return Outgoing("dead-letters", key, value, headers)
 
     def _id(self, record: Published) -> str:
         if record.stream_id is None and isinstance(record, InjectionCompleted):

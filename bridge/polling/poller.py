@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from functools import partial
 
 import structlog
 
@@ -12,7 +11,7 @@ from bridge.agents.step import Step
 from bridge.asm.answer import Answer
 from bridge.asm.circuit_breaker import CircuitBreaker
 from bridge.asm.client import AsmClient
-from bridge.asm.errors import AsmError, ForeignAnswer, Malformed, Throttled, Unauthorized, Unreachable
+from bridge.asm.errors import AsmError, Malformed, Unreachable
 from bridge.asm.tokens import Tokens
 from bridge.clock import Clock, Instant
 from bridge.partitions.watcher import PartitionAgents
@@ -24,6 +23,8 @@ log = structlog.get_logger()
 
 _OK = METRICS.polls.labels("ok")
 
+_STANDSTILL = 2.0
+"""Seconds between two slots after which the process counts as having been paused."""
 _LOOK_AGAIN = 1.0
 """Seconds after which an agent with something urgent that could not be polled is looked at again, at most."""
 
@@ -57,17 +58,20 @@ class Poller:
         self._may_send = may_send
         self._clock = clock or Clock()
         self._sleep = sleep
-        self._schedule = Schedule()
+        self._schedule = Schedule(self._on_answer)
         self._ready: dict[Scheduled, None] = {}
 
     async def run(self) -> None:
         """Poll what is due, slot by slot, until cancelled."""
-        self._schedule.start(self._clock.monotonic())
+        at = self._clock.monotonic()
+        self._schedule.start(at)
         while True:
             await self._until(self._schedule.next_slot)
             self._rate.refill()
             due, woken = self._schedule.advance()
-            at = self._clock.monotonic()
+            stood_still, at = self._clock.monotonic() - at > _STANDSTILL, self._clock.monotonic()
+            if stood_still:
+                self._check_unobserved()
             for scheduled in due:
                 self._tick(scheduled, at)
             for scheduled in woken:
@@ -75,13 +79,18 @@ class Poller:
             while self._poll_batch():
                 await self._sleep(0)
 
+    def _check_unobserved(self) -> None:
+        """The process stood still: say of whom it is not known what happened meanwhile, before anybody is polled."""
+        at = self._clock.now()
+        for scheduled in self._schedule:
+            scheduled.partition.append(scheduled.agent.check_unobserved(at))
+
     def update(self, agent: Agent, partition: PartitionAgents) -> None:
         """Poll the agent from now on as its registry entry says, or no longer if its partition does not watch it."""
         if not partition.watches(agent):
             self._schedule.remove(agent)
             return
-        scheduled = self._schedule.add(agent, partition, self._clock.monotonic())
-        scheduled.on_answer = partial(self._on_answer, scheduled)
+        self._schedule.add(agent, partition, self._clock.monotonic())
         self.poll_now(agent)
 
     def poll_now(self, agent: Agent) -> None:
@@ -97,7 +106,7 @@ class Poller:
             self._schedule.wake(scheduled, min(urgent_at, at.monotonic + _LOOK_AGAIN))
             return
         self._ready[scheduled] = None
-        if self._rate.allows:
+        if self._rate.allowance >= 1:
             self._poll_ready(scheduled, self._may_send(), at)  # before those whose turn has come: they are many
 
     # -- whose turn it is
@@ -119,21 +128,21 @@ class Poller:
         everything else has had a turn."""
         if not self._ready:
             return False
-        may_send, at = self._may_send(), self._clock.now()
+        may_send, at, rate = self._may_send(), self._clock.now(), self._rate
         for _ in range(_BATCH):
-            if not (self._ready and self._rate.allows):
+            if not (self._ready and rate.allowance >= 1):
                 return False
             self._poll_ready(next(iter(self._ready)), may_send, at)
         return True
 
     def _poll_ready(self, scheduled: Scheduled, may_send: bool, at: Instant) -> None:
         del self._ready[scheduled]
-        if scheduled.agent.in_flight is not None or not self._schedule.holds(scheduled):
+        if scheduled.agent.in_flight is not None or not scheduled.current:
             return
         if not (may_send and scheduled.partition.accepting):
             METRICS.skipped_ticks.labels("partition").inc()
         elif self._poll(scheduled, at):
-            self._rate.take()
+            self._rate.allowance -= 1
 
     # -- one poll
 
@@ -197,10 +206,9 @@ class Poller:
             tracing.polled(request, step, answer.status)
             return step
         METRICS.polls.labels(answer.reason).inc()
-        if isinstance(answer, ForeignAnswer | Throttled | Unauthorized | Unreachable):
-            if not isinstance(answer, Unreachable) or answer.counts_as_outage:
-                self._breaker.record_failure(at.monotonic, answer, agent, len(self._schedule))
-        else:
+        if answer.counts_as_outage:
+            self._breaker.record_failure(at.monotonic, answer, agent, len(self._schedule))
+        elif not isinstance(answer, Unreachable):
             self._breaker.record_success(at.monotonic)
         step = agent.failed(request, answer, at)
         tracing.polled(request, step, answer.http_status, answer.reason)

@@ -26,6 +26,7 @@ from bridge.settings.types import (
     RegistryUrl,
     Retention,
     Servers,
+    Source,
     host_port,
     is_duration,
     is_loopback,
@@ -116,7 +117,7 @@ class KafkaSettings(Section):
     )
     commit_interval: CommitInterval = _setting(0.2, "How long steps are collected into one transaction.")
     compression: Literal["none", "gzip", "snappy", "lz4", "zstd"] = _setting(
-        "lz4", "Compression of the records that are produced."
+        "gzip", "Compression of the records that are produced; every Kafka client reads gzip as installed."
     )
 
     @property
@@ -210,6 +211,8 @@ class TopicsSettings(Section):
 
 class RecordsSettings(Section):
     encoding: Literal["json", "msgpack"] = _setting("json", "Encoding of the values of records.")
+    source: Source | None = _setting(None, "Prefix of ce_source, to tell organisations and regions apart: /acme/eu.")
+    heartbeat_interval: Positive = _setting(10.0, "Time between two heartbeats of a partition.")
 
 
 class SchemaRegistrySettings(Section):

@@ -162,6 +162,12 @@ def _prefix(value: str) -> str:
     return value
 
 
+def _source(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9._~:/-]+", value) or value.endswith("/"):
+        raise ValueError("must be the beginning of a URI, such as /acme/eu, without a / at its end")
+    return value
+
+
 Seconds = Annotated[float, BeforeValidator(duration)]
 Positive = Annotated[Seconds, Field(gt=0)]
 NotNegative = Annotated[Seconds, Field(ge=0)]
@@ -177,3 +183,4 @@ RegistryUrl = Annotated[str, AfterValidator(_registry_url)]
 File = Annotated[Path, AfterValidator(_readable_file)]
 Directory = Annotated[Path, AfterValidator(_readable_directory)]
 Prefix = Annotated[str, AfterValidator(_prefix)]
+Source = Annotated[str, AfterValidator(_source)]

@@ -3,6 +3,7 @@
 import itertools
 
 import pytest
+from structlog.testing import capture_logs
 
 from bridge.asm.circuit_breaker import CircuitBreaker
 from bridge.asm.errors import Throttled, Unauthorized, Unreachable
@@ -131,3 +132,16 @@ def test_a_refusal_shows_that_the_host_is_there() -> None:
     assert breaker.may_poll(1)
     breaker.record_failure(1, refused(), "a", 100)
     assert not breaker.is_open
+
+
+def test_an_outage_is_logged_once() -> None:
+    """A line when it begins, with what the service or something else answers, and one when it ends."""
+    with capture_logs() as logged:
+        breaker = down()
+        breaker.record_failure(5, SILENCE)
+        breaker.record_success(6)
+        breaker.record_success(7)
+    assert [(line["event"], line.get("reason")) for line in logged] == [
+        ("outage.began", "unreachable"),
+        ("outage.ended", None),
+    ]

@@ -167,14 +167,17 @@ KEY = STATE.agent_id.encode()
 
 @pytest.mark.parametrize("encoding", ["json", "msgpack"])
 def test_a_state_comes_back_as_it_was_written(encoding: Literal["json", "msgpack"]) -> None:
-    message = encoder(encoding).state(STATE.agent_id, STATE)
+    message = encoder(encoding).state(STATE.agent_id, STATE, EPOCH)
     assert (message.topic, message.key) == ("agent-state", "日本".encode())
     assert read_state(message.key or b"", message.value or b"", tuple(message.headers)) == STATE
 
 
 def test_a_state_is_read_after_the_encoding_was_changed() -> None:
     """records.encoding may be changed between two runs: each state says how it is written."""
-    for message in (encoder("msgpack").state(STATE.agent_id, STATE), encoder("json").state(STATE.agent_id, STATE)):
+    for message in (
+        encoder("msgpack").state(STATE.agent_id, STATE, EPOCH),
+        encoder("json").state(STATE.agent_id, STATE, EPOCH),
+    ):
         assert read_state(message.key or b"", message.value or b"", tuple(message.headers)) == STATE
 
 
@@ -190,7 +193,7 @@ def test_a_state_under_another_key_is_not_read(key: bytes) -> None:
 
 
 def test_who_is_no_longer_watched_has_a_tombstone() -> None:
-    assert encoder().state("a", None).value is None
+    assert encoder().state("a", None, EPOCH).value is None
 
 
 def deepened(value: Any) -> Any:
@@ -264,12 +267,12 @@ def test_a_dead_letter_with_neither_key_nor_value_can_be_written() -> None:
 
 def test_a_state_is_a_cloud_event() -> None:
     """Its id differs from that of the stream's record with the same sequence; a tombstone has no headers."""
-    message = encoder().state(STATE.agent_id, STATE)
+    message = encoder().state(STATE.agent_id, STATE, EPOCH)
     found = headers(message)
     assert found["ce_type"] == "com.tcn.asm.agent_state.v1"
     assert (found["ce_id"], found["ce_time"]) == ("state:s:9", STATE.observed_at)
     assert found["ce_source"] == f"/asm/agents/{quote(STATE.agent_id)}"
-    assert encoder().state(STATE.agent_id, None).headers == []
+    assert encoder().state(STATE.agent_id, None, EPOCH).headers == []
 
 
 def test_a_heartbeat_has_its_partition_as_its_key() -> None:
@@ -307,14 +310,14 @@ def test_every_output_but_dead_letters_is_framed() -> None:
     )
     letter = DeadLetter(key=b"a", value=b"{}", code="malformed_event", text="no", origin=RecordId("asm.inject", 3, 5))
     assert (framing.heartbeat(beat).value or b"").startswith(FRAMES["heartbeats"])
-    assert (framing.state(STATE.agent_id, STATE).value or b"").startswith(FRAMES["agent-state"])
-    assert framing.state("a", None).value is None
+    assert (framing.state(STATE.agent_id, STATE, EPOCH).value or b"").startswith(FRAMES["agent-state"])
+    assert framing.state("a", None, EPOCH).value is None
     assert framing.dead_letter(letter).value == b"{}"
 
 
 def test_a_framed_state_comes_back_as_it_was_written() -> None:
     """A registry may be used from now on, or no longer: a state is read with a frame and without."""
-    message = Encoder("json", "asm.inject", frames=FRAMES).state(STATE.agent_id, STATE)
+    message = Encoder("json", "asm.inject", frames=FRAMES).state(STATE.agent_id, STATE, EPOCH)
     assert read_state(KEY, message.value or b"", tuple(message.headers)) == STATE
     with pytest.raises(msgspec.DecodeError):
         read_state(KEY, (message.value or b"")[:-1], tuple(message.headers))
@@ -326,7 +329,7 @@ def test_nothing_is_written_without_a_frame_that_it_needs() -> None:
     with pytest.raises(KeyError):
         framing.record(record(records.AgentWatchStarted))
     with pytest.raises(KeyError):
-        framing.state(STATE.agent_id, STATE)
+        framing.state(STATE.agent_id, STATE, EPOCH)
 
 
 @pytest.mark.parametrize("pack", [msgspec.json, msgspec.msgpack])
@@ -350,3 +353,16 @@ def test_a_state_of_version_1_is_read(pack: Any) -> None:
     assert (books.message_cursor, books.inbox_offset, books.inbox_open) == (4, 12, [3])
     assert books.delivered == [Delivered(source=None, injection_id="i")]
     assert len(books.call_digests) == 1
+
+
+def test_a_dead_letter_fits_into_a_record() -> None:
+    """A header that is too large is left out, the others stay; so does a key that is too large."""
+    headers = (("ce_id", b"i" * 2000), ("x-team", b"blue"), ("big", b"x" * 70_000), ("y", b"x" * 60_000))
+    letter = DeadLetter(
+        key=b"k" * 2000, value=None, headers=headers, code="too_large", text="x" * 10**6, origin=RecordId("t", 0, 1)
+    )
+    written = Encoder("json", "asm.inject").dead_letter(letter)
+    names = [name for name, _ in written.headers]
+    assert names == ["x-team", "y", "asm_error_code", "asm_error", "asm_origin"]
+    assert (written.key, written.value) == (None, b"")
+    assert sum(len(value or b"") for _, value in written.headers) < 80_000

@@ -1,6 +1,7 @@
 """aiokafka's private parts: that they are there, that one module alone uses them, and how records are read."""
 
 import ast
+import gzip
 import inspect
 import re
 import struct
@@ -115,3 +116,17 @@ def test_an_unreadable_name_is_counted_and_logged_once() -> None:
     (line,) = logged
     assert (line["event"], line["partition"]) == ("record.header_name_unreadable", "asm.inject/3")
     assert counter._value.get() == before + 2
+
+
+def test_gzip_compresses_quickly() -> None:
+    """A batch is compressed with level 1, by the compiled part of aiokafka too, and any client can read it."""
+    internals.compress_quickly()
+    assert internals._compiled_records.gzip_encode is internals._gzip
+    builder = DefaultRecordBatchBuilder(
+        magic=2, compression_type=1, is_transactional=0, producer_id=-1, producer_epoch=-1, base_sequence=-1,
+        batch_size=100_000,
+    )  # fmt: skip
+    builder.append(0, timestamp=1, key=b"a", value=b"x" * 10_000, headers=[])
+    written = bytes(builder.build())
+    assert len(written) < 200
+    assert gzip.decompress(written[61:]).count(b"x") == 10_000

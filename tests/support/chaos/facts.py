@@ -15,7 +15,7 @@ from asm_bridge_schemas.frame import unframed
 
 STREAMED = ("agent-status", "queued-calls", "agent-messages", "conversations", "inject-outcomes")
 """The topics whose records have a sequence."""
-OUTPUT = (*STREAMED, "dead-letters", "agent-state")
+OUTPUT = (*STREAMED, "dead-letters", "agent-state", "heartbeats")
 READ_DEADLINE = 60.0
 
 Record = dict[str, Any]
@@ -91,6 +91,10 @@ class Facts:
             if told.record["stream_id"] is not None:
                 streams.setdefault(told.record["stream_id"], []).append(told)
         return {name: sorted(told, key=lambda t: t.record["sequence"]) for name, told in streams.items()}
+
+    @cached_property
+    def heartbeats(self) -> list[Told]:
+        return [Told(m, json.loads(m.value or b"null")) for m in self.messages if m.topic == "heartbeats"]
 
     @cached_property
     def dead_letters(self) -> list[Message]:
