@@ -21,6 +21,7 @@ from bridge.clock import Clock
 from bridge.kafka.clients import Clients
 from bridge.kafka.encoding import Encoder
 from bridge.kafka.preflight import Preflight, UnsuitableKafkaError
+from bridge.kafka.schema_registry import OutputFrames
 from bridge.ops.http import listen
 from bridge.ops.readiness import Readiness
 from bridge.ops.server import serve
@@ -77,6 +78,7 @@ class Bridge:
         kafka, asm, records = settings.kafka, settings.asm, settings.records
         backoff, clock = Backoff(), Clock()
         clients = _clients(kafka, settings.topics)
+        frames = OutputFrames(settings.schema_registry, settings.topics) if settings.schema_registry.url else None
         self._client = AsmClient(build_transport(asm), asm.base_url, asm.max_retry_after)
         report_unreadable_to(UnreadableFields())
         self._tokens = Tokens(settings.secrets_dir, asm.token.get_secret_value() if asm.token else None)
@@ -88,7 +90,12 @@ class Bridge:
                 partitions=settings.topics.partitions,
                 commit_interval=kafka.commit_interval,
                 clients=clients,
-                encoder=Encoder(records.encoding, settings.topics.name("inject"), records.source or ""),
+                encoder=Encoder(
+                    records.encoding,
+                    settings.topics.name("inject"),
+                    records.source or "",
+                    None if frames is None else frames.frames,
+                ),
                 heartbeat_interval=records.heartbeat_interval,
                 instance=f"{socket.gethostname()}:{os.getpid()}",
                 registry=self._registry,
@@ -96,7 +103,7 @@ class Bridge:
                 policy=Policy(settings.poll.interval, settings.injection, backoff, clock),
             )
         )
-        self._preflight = Preflight(clients, settings.topics)
+        self._preflight = Preflight(clients, settings.topics, frames)
         sessions = None if settings.sessions_file is None else read_sessions_file(settings.sessions_file)
         self._follower = RegistryFollower(self._registry, clients, kafka, sessions)
         self.readiness = Readiness(self._preflight, self._follower, self._assignment)

@@ -170,7 +170,8 @@ async def test_logins_and_logouts(quiet: Lab) -> None:
 
 
 async def test_a_new_token_is_used_at_once(quiet: Lab) -> None:
-    """After a 401 the agent rests; once its token file is replaced by renaming, it is asked again within a second."""
+    """After a 401 the agent is tried a few times; once its token file is replaced by renaming, the new token is used
+    within a second."""
     await quiet.register("agent-3", interval=0.2)
     await told_types(quiet, "agent-3", *BEGUN)
     await quiet.sim.post("agents/agent-3/token", token="another-token")
@@ -185,7 +186,7 @@ async def test_a_new_token_is_used_at_once(quiet: Lab) -> None:
         return bool((await quiet.sim.get("agents/agent-3"))["shown"] > before["shown"])
 
     await until(shown_more, "the agent is asked with its new token", AT_ONCE + 0.5)
-    assert await _metric(quiet, 'asm_bridge_polls_total{result="unauthorized"}') == 1
+    assert await _metric(quiet, 'asm_bridge_polls_total{result="unauthorized"}') <= 4  # a few quick tries, no flood
 
 
 async def _metric(the_lab: Lab, name: str) -> float:

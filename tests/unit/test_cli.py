@@ -276,6 +276,15 @@ def test_schemas_are_exported(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert all(schema["$schema"].endswith("2020-12/schema") for schema in files.values())
 
 
+def test_the_registrys_schemas_are_exported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`schemas export DIR --registry` writes those of the output topics alone, in draft-07."""
+    assert code("schemas", "export", str(tmp_path / "new"), "--registry") == 0
+    files = {file.stem: json.loads(file.read_text()) for file in (tmp_path / "new").iterdir()}
+    assert f"{len(files)} files written" in capsys.readouterr().out
+    assert files.keys() == set(TOPICS.values())
+    assert all(schema["$schema"].endswith("draft-07/schema#") for schema in files.values())
+
+
 texts = st.text(max_size=20)
 entries = st.dictionaries(
     st.text(st.characters(categories=("L", "N", "S", "P")), min_size=1, max_size=20),
@@ -388,6 +397,7 @@ def test_every_record_has_a_summary() -> None:
         (None, "application/json", None),
         (b'{"a": 1}', "application/json", {"a": 1}),
         (b"\x81\xa1a\x01", "application/msgpack", {"a": 1}),
+        (b'\0\0\0\0\7{"a": 1}', "application/json", {"a": 1}),
     ],
 )
 def test_records_are_decoded(value: bytes | None, content_type: str, shown: object) -> None:

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asm_bridge_schemas import records
+from asm_bridge_schemas.frame import frame
 from asm_bridge_schemas.records import (
     AgentState,
     Alert,
@@ -288,6 +289,47 @@ def test_a_source_goes_before_the_path() -> None:
     """records.source tells organisations apart in ce_source."""
     message = Encoder("json", "asm.inject", "/acme/eu").record(record(records.AgentWatchStarted))
     assert headers(message)["ce_source"] == "/acme/eu/asm/agents/agent-7"
+
+
+FRAMES = {topic: frame(number) for number, topic in enumerate(dict.fromkeys(records.TOPICS.values()), 100)}
+
+
+@pytest.mark.parametrize("cls", FIELDS, ids=lambda cls: str(cls.__name__))
+def test_a_value_is_framed_for_the_registry(cls: type[Published]) -> None:
+    """With a Schema Registry the id of the topic's schema stands before the JSON; the headers stay as they are."""
+    framed, plain = Encoder("json", "asm.inject", frames=FRAMES).record(record(cls)), encoder().record(record(cls))
+    assert framed._replace(value=None) == plain._replace(value=None)
+    assert framed.value == FRAMES[records.TOPICS[cls]] + (plain.value or b"")
+
+
+def test_every_output_but_dead_letters_is_framed() -> None:
+    """States and heartbeats too; a tombstone has no value, and a dead letter keeps the original's."""
+    framing = Encoder("json", "asm.inject", frames=FRAMES)
+    beat = PartitionHeartbeat(
+        partition=3, observed_until="2026-11-23T09:30:00Z", agents=2, in_session=1, lost=0, instance="h:1"
+    )
+    letter = DeadLetter(key=b"a", value=b"{}", code="malformed_event", text="no", origin=RecordId("asm.inject", 3, 5))
+    assert (framing.heartbeat(beat).value or b"").startswith(FRAMES["heartbeats"])
+    assert (framing.state(STATE.agent_id, STATE, EPOCH).value or b"").startswith(FRAMES["agent-state"])
+    assert framing.state("a", None, EPOCH).value is None
+    assert framing.dead_letter(letter).value == b"{}"
+
+
+def test_a_framed_state_comes_back_as_it_was_written() -> None:
+    """A registry may be used from now on, or no longer: a state is read with a frame and without."""
+    message = Encoder("json", "asm.inject", frames=FRAMES).state(STATE.agent_id, STATE, EPOCH)
+    assert read_state(KEY, message.value or b"", tuple(message.headers)) == STATE
+    with pytest.raises(msgspec.DecodeError):
+        read_state(KEY, (message.value or b"")[:-1], tuple(message.headers))
+
+
+def test_nothing_is_written_without_a_frame_that_it_needs() -> None:
+    """A value whose schema has no id yet cannot be encoded."""
+    framing = Encoder("json", "asm.inject", frames={})
+    with pytest.raises(KeyError):
+        framing.record(record(records.AgentWatchStarted))
+    with pytest.raises(KeyError):
+        framing.state(STATE.agent_id, STATE, EPOCH)
 
 
 @pytest.mark.parametrize("pack", [msgspec.json, msgspec.msgpack])

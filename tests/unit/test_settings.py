@@ -98,6 +98,22 @@ def test_the_order_of_the_sources(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found["poll.interval"] == "default"
 
 
+def test_a_schema_registry_needs_json_and_its_own_address() -> None:
+    """MessagePack with a registry, half a login, an address with a password: each is named, without the secret."""
+    text = problems(schema_registry__url="http://registry.example", records__encoding="msgpack")
+    assert text.startswith("--records.encoding: must be json with schema_registry.url")
+    assert "missing" in problems(schema_registry__url="http://registry.example", schema_registry__username="bridge")
+    assert "is not used without" in problems(schema_registry__password=SECRET)
+    text = problems(schema_registry__url=f"https://bridge:{SECRET}@registry.example")
+    assert "must not contain a user name or password" in text
+    assert SECRET not in text
+    toml("not PEM", "ca.pem")
+    wrong = problems(schema_registry__url="https://registry.example", schema_registry__ca_file="ca.pem")
+    assert wrong == "--schema_registry.ca_file: cannot be loaded: check that it is PEM"
+    settings = load_settings(None, {"schema_registry.url": "http://registry.example:8081/apis/ccompat/v7/"})
+    assert settings.schema_registry.url == "http://registry.example:8081/apis/ccompat/v7"
+
+
 def test_an_empty_value_is_unset(monkeypatch: pytest.MonkeyPatch) -> None:
     """An empty value, wherever it stands, leaves the next source in force."""
     toml('[kafka]\ngroup_id = "from-file"\nsasl_username = ""')
