@@ -1,4 +1,4 @@
-"""The agents of a partition, over a partition that only remembers what is appended."""
+"""The agents of a partition, with a journal that only records what is appended."""
 
 import asyncio
 
@@ -26,7 +26,7 @@ EVENT = b'{"pause_event": {}}'
 
 
 class RememberingJournal:
-    """What ``PartitionAgents`` needs of a partition."""
+    """Implements what ``PartitionAgents`` needs of a journal."""
 
     def __init__(self) -> None:
         self.partition = 0
@@ -49,7 +49,9 @@ def of_type(emitted: list[records.Published], kind: type) -> list[records.Publis
 
 
 async def test_an_agent_leaves_only_when_what_it_sends_is_told() -> None:
-    """Unregistered while an event is under way: it is told in the stream, which ends after it."""
+    """An agent that is unregistered while an event is in flight emits the event's outcome before the end
+    of its stream.
+    """
     partition, polled = RememberingJournal(), set[Agent]()
     agents: PartitionAgents
     registry = Registry(lambda agent_id: agents.sync(agent_id), lambda bad: None)  # noqa: PLW0108 - agents come after
@@ -85,7 +87,7 @@ async def test_an_agent_leaves_only_when_what_it_sends_is_told() -> None:
 
 
 def test_a_partition_handed_over_again_before_it_was_read_is_not_clean() -> None:
-    """Entries that an unclean owner may have sent stay doubtful for the one after the next, read or not."""
+    """Entries that an unclean owner may have sent stay doubtful for later owners until they are read."""
     partition = RememberingJournal()
     agents: PartitionAgents
     registry = Registry(lambda agent_id: agents.sync(agent_id), lambda bad: None)  # noqa: PLW0108 - agents come after
@@ -100,8 +102,9 @@ def test_a_partition_handed_over_again_before_it_was_read_is_not_clean() -> None
 
 @pytest.mark.parametrize(("away", "lost"), [(4.0, False), (31.0, True)])
 def test_who_opens_a_partition_tells_for_how_long_its_agents_were_not_observed(away: float, lost: bool) -> None:
-    """Longer than three intervals and 5 s: AgentObservationLost, bridge_down, since the former owner's last time; a
-    hand-over within that publishes nothing."""
+    """A new owner emits AgentObservationLost (bridge_down) if its agents were not observed for more than three
+    intervals and 5 s; a shorter hand-over emits nothing.
+    """
     partition = RememberingJournal()
     partition.observed_until = now().wall - away
     state = AgentState(agent_id="a", stream_id="s", sequence=3, asm_session_sid="7", status=records.Status())
@@ -127,7 +130,7 @@ def test_who_opens_a_partition_tells_for_how_long_its_agents_were_not_observed(a
 
 
 def test_a_key_that_is_too_large_is_a_dead_letter_without_it() -> None:
-    """No outcome, state or header could carry it; the next record is taken as ever."""
+    """A record whose key is too large is a dead letter without the key, and the next record is read as usual."""
     partition, letters = RememberingJournal(), list[DeadLetter]()
     partition.dead_letter, partition.advance = letters.append, lambda **_: None  # type: ignore[attr-defined]
     registry = Registry(lambda _: None, lambda bad: None)
