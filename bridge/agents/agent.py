@@ -14,7 +14,7 @@ from asm_bridge_schemas.commands import SessionEntry
 from asm_bridge_schemas.protojson import timestamp
 from asm_bridge_schemas.records import AgentProfileChanged, AgentState, AgentWatchEnded, AgentWatchStarted, Books
 from bridge.agents.diff import end_session, observe
-from bridge.agents.health import Health, Unpollable
+from bridge.agents.health import BRIDGE_DOWN, Health, Unpollable
 from bridge.agents.injection import Injection
 from bridge.agents.queue import InjectionQueue
 from bridge.agents.request import PollRequest, RequestBuilder
@@ -51,7 +51,7 @@ class Agent:
     """An agent of an owned partition: watched, or only with injections that wait for it.
 
     ``sid``: the session to ask for; ``unpollable``: set by the registry; ``in_flight``: the request that is under way,
-    set and cleared by whoever sends it.
+    set and cleared by the poller.
     """
 
     __slots__ = (
@@ -103,6 +103,7 @@ class Agent:
     def watch(self, entry: SessionEntry, interval: float, at: Instant) -> Step | None:
         """Watch from now on, or as ``entry`` now says. The first time begins a stream."""
         step = Step(self.state, at.wall)
+        restored = self.entry is None and self.state.stream_id is not None
         profile: dict[str, Any] = {"labels": entry.labels, "skills": entry.skills}
         if self.state.stream_id is None:
             step.set(stream_id=uuid4().hex, sequence=0, **profile)
@@ -112,11 +113,22 @@ class Agent:
             step.emit(AgentProfileChanged, **profile)
         if self.entry is None or self.entry.asm_session_sid != entry.asm_session_sid:
             self.sid = entry.asm_session_sid or self.state.asm_session_sid
-            self.health.answered, self._refusal, self._ended = at, None, False
+            self._refusal, self._ended = None, False
+            if not restored:
+                self.health.answered = at
         if self.entry is None or self.entry.token != entry.token:
             self.health.forget_token()
         self.entry, self.interval, self.unknown_since = entry, entry.interval or interval, None
         self._requests.forget()
+        if restored:
+            self.health.check_lost(step, self.interval, at, BRIDGE_DOWN)
+        return self._done(step)
+
+    def check_unobserved(self, at: Instant) -> Step | None:
+        """The bridge may have been away, or without Kafka: report the agent as lost if that took too long."""
+        step = Step(self.state, at.wall)
+        if self.entry is not None:
+            self.health.check_lost(step, self.interval, at, BRIDGE_DOWN)
         return self._done(step)
 
     def unwatch(self, at: Instant) -> Step | None:

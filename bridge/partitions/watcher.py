@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 from asm_bridge_schemas.records import AgentState
 from bridge.agents.agent import Agent
-from bridge.agents.injection import MAX_BYTES, KafkaRecord, is_utf8, read_injection
+from bridge.agents.bounds import MAX_BYTES, MAX_ID_BYTES, clipped
+from bridge.agents.injection import KafkaRecord, is_utf8, read_injection
 from bridge.agents.step import DeadLetter, Step
 from bridge.backoff import Backoff
-from bridge.clock import Instant, rfc3339
+from bridge.clock import Clock, Instant, rfc3339
 from bridge.headers import ORIGIN, RECEIVED_AT
 from bridge.kafka.encoding import Outgoing
 from bridge.kafka.partitioner import partition_for
@@ -30,7 +31,7 @@ class Policy:
     interval: float
     injection: InjectionSettings
     backoff: Backoff
-    clock: Callable[[], Instant]
+    clock: Clock
 
 
 class PartitionAgents:
@@ -133,7 +134,7 @@ class PartitionAgents:
 
     def sync(self, agent_id: str) -> None:
         """Make an agent what the registry says of it."""
-        agent, registered, at = self._agents.get(agent_id), self._registry.get(agent_id), self._policy.clock()
+        agent, registered, at = self._agents.get(agent_id), self._registry.get(agent_id), self._policy.clock.now()
         if registered is None:
             if agent is not None and agent.in_flight is not None and agent.in_flight.injections:
                 self._leaving.add(agent)  # what becomes of its events still belongs to its stream
@@ -177,8 +178,9 @@ class PartitionAgents:
         return sum(injection.size for agent in self._waiting for injection in agent.pending.injections) < _PENDING_BYTES
 
     def _take(self, message: KafkaRecord) -> None:
-        home = None if message.key is None else partition_for(message.key, self._partitions)
-        if message.key is None or (home != self._journal.partition and is_utf8(message.key)):
+        no_agent = message.key is None or len(message.key) > MAX_ID_BYTES
+        home = None if message.key is None or no_agent else partition_for(message.key, self._partitions)
+        if message.key is None or no_agent or (home != self._journal.partition and is_utf8(message.key)):
             self._relocate(message, home)
             return
         injection = read_injection(message, self._policy.injection.ttl, message.offset < self._repeated_below)
@@ -189,7 +191,7 @@ class PartitionAgents:
             self._forget(agent)
             return
         tracing.received(injection)
-        self.append(agent.take(injection, self._policy.clock()))
+        self.append(agent.take(injection, self._policy.clock.now()))
         if agent.pending:
             self._waiting.add(agent)
             self._reschedule(agent, self)
@@ -197,36 +199,39 @@ class PartitionAgents:
             self._forget(agent)
 
     def _relocate(self, message: KafkaRecord, home: int | None) -> None:
-        """A record without an agent becomes a dead letter; one in the wrong partition is moved: once, and in order."""
+        """A record of no agent becomes a dead letter; one in the wrong partition is moved: once, and in order."""
         self._journal.offsets.completed(message.offset)
         if message.offset <= self._journal.metadata.relocated_up_to:
             return
         origin = RecordId(message.topic, message.partition, message.offset)
         if home is None:
-            text = "the record has no key; it must be the agent_id"
+            code, text = "malformed_event", "the record has no key; it must be the agent_id"
+            if message.key is not None:
+                code, text = "too_large", f"the key is longer than {MAX_ID_BYTES} bytes; it must be the agent_id"
             value = message.value if len(message.value or b"") <= MAX_BYTES else None
             self._journal.dead_letter(
-                DeadLetter(
-                    key=None,
-                    value=value,
-                    headers=tuple(message.headers),
-                    code="malformed_event",
-                    text=text,
-                    origin=origin,
-                )
+                DeadLetter(key=None, value=value, headers=tuple(message.headers), code=code, text=text, origin=origin)
             )
         else:
-            headers = [header for header in message.headers if header[0] not in (ORIGIN, RECEIVED_AT)]
+            value, headers = clipped(
+                message.value, [header for header in message.headers if header[0] not in (ORIGIN, RECEIVED_AT)]
+            )
             headers += [(ORIGIN, str(origin).encode()), (RECEIVED_AT, rfc3339(message.timestamp / 1000).encode())]
-            self._journal.add(Outgoing("inject", message.key, message.value, headers, None, home))
+            self._journal.add(Outgoing("inject", message.key, value, headers, None, home))
         self._journal.advance(relocated_up_to=message.offset)
 
     def sweep(self) -> None:
         """Finish the injections whose time is over."""
-        at = self._policy.clock()
+        at = self._policy.clock.now()
         for agent in list(self._waiting):
             self.append(agent.sweep(at))
             self._forget(agent)
+
+    def check_unobserved(self) -> None:
+        """Report the agents that were not polled for longer than may be, for want of the bridge or of Kafka."""
+        at = self._policy.clock.now()
+        for agent in self._agents.values():
+            self.append(agent.check_unobserved(at))
 
     def committed(self, states: Mapping[str, AgentState | None]) -> None:
         """The journal has committed these states."""
@@ -239,10 +244,15 @@ class PartitionAgents:
 
     def _agent(self, agent_id: str) -> Agent:
         state = self._journal.states.get(agent_id) or AgentState(agent_id=agent_id)
-        agent = self._agents[agent_id] = Agent(
-            state, self._policy.injection, self._policy.backoff, self._policy.clock()
-        )
+        agent = Agent(state, self._policy.injection, self._policy.backoff, self._observed_at())
+        self._agents[agent_id] = agent
         return agent
+
+    def _observed_at(self) -> Instant:
+        """When the agents of the partition were last observed, by this process or by the former owner."""
+        at, until = self._policy.clock.now(), self._journal.observed_until
+        silence = 0.0 if until is None else max(0.0, at.wall - until)
+        return Instant(at.monotonic - silence, at.wall - silence)
 
     def _is_watched(self, agent_id: str) -> bool:
         state = self._journal.states.get(agent_id)
