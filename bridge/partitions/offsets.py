@@ -6,19 +6,19 @@ import msgspec
 
 
 class OffsetTracker:
-    """Everything before the committed offset is completed: one entry that is open holds it back."""
+    """Everything before the committed offset is completed; one open entry holds it back."""
 
     def __init__(self, position: int) -> None:
         self.position = position
         self._open: OrderedDict[int, None] = OrderedDict()
 
     def opened(self, offset: int) -> None:
-        """An entry was read."""
+        """Records that an entry was read."""
         self._open[offset] = None
         self.position = offset + 1
 
     def completed(self, offset: int) -> None:
-        """An entry has its outcome, or needs none. Safe to repeat."""
+        """Records that an entry has its outcome, or needs none. Safe to repeat."""
         self._open.pop(offset, None)
 
     @property
@@ -39,7 +39,7 @@ class CommitMetadata(
     omit_defaults=True,
     rename={"relocated_up_to": "in_place", "invalid_entries_up_to": "registry"},
 ):
-    """What the offset commit carries as metadata: the partition's own books.
+    """The metadata of an offset commit: the partition's own accounting.
 
     ``clean``: the owner handed over with nothing under way. ``relocated_up_to``: the highest offset among the inbox's
     records that were moved to their partition, or became dead letters for want of a key. ``invalid_entries_up_to``: the
@@ -53,12 +53,12 @@ class CommitMetadata(
     observed_until: float | None = None
 
     def encode(self) -> str:
-        """As JSON, under the names that earlier releases read."""
+        """Encodes the metadata as JSON, under the names that earlier releases read."""
         return msgspec.json.encode(self).decode()
 
     @classmethod
     def decode(cls, text: str | None) -> "CommitMetadata":
-        """The metadata of a commit. That of another program's commit is taken for an unclean hand-over."""
+        """Decodes a commit's metadata. That of another program counts as an unclean hand-over."""
         try:
             return msgspec.json.decode(text or "", type=cls)
         except msgspec.DecodeError:

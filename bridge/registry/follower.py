@@ -20,7 +20,7 @@ log = structlog.get_logger()
 
 
 class RegistryFollower:
-    """``whole``: set once the registry has been read to its end, with the entries of ``sessions_file`` in it."""
+    """``whole`` is set once the registry has been read to its end, with the entries of ``sessions_file`` in it."""
 
     def __init__(
         self,
@@ -37,7 +37,7 @@ class RegistryFollower:
         self._topic = clients.topic("sessions")
 
     async def run(self) -> None:
-        """Read until cancelled; an outage of Kafka is waited out."""
+        """Reads until cancelled, and waits out an outage of Kafka."""
         read = written = -1
         failures = RepeatFilter()
         while True:
@@ -61,7 +61,9 @@ class RegistryFollower:
                 await asyncio.sleep(1)
 
     async def _register(self) -> int:
-        """Write what the registry lacks of the sessions file, once. Returns the last offset written; -1 if none was."""
+        """Writes the entries of the sessions file that the registry lacks, once. Returns the last offset written, or
+        -1.
+        """
         if self._to_register is None:
             return -1
         written = -1
