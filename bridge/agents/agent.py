@@ -51,7 +51,7 @@ class Agent:
     """An agent of an owned partition: watched, or only with injections that wait for it.
 
     ``sid``: the session to ask for; ``unpollable``: set by the registry; ``in_flight``: the request that is under way,
-    set and cleared by whoever sends it.
+    set and cleared by the poller.
     """
 
     __slots__ = (
@@ -145,15 +145,16 @@ class Agent:
         self._again = False
         if self._refusal is not None or self.sid is None:
             return self._requests.session(token, self.state.stream_id, self.sid)
-        carries = self._carries_events and not self._plain_next and at.monotonic >= self._events_at
+        taken: tuple[Injection, ...] = ()
+        if self.pending.injections and not self._ended and not self._plain_next and at.monotonic >= self._events_at:
+            taken = self.pending.take(at.wall)
         self._plain_next = False
-        taken = self.pending.take(at.wall) if carries else ()
         return self._requests.status(token, self.state.stream_id, self.sid, self.entry, taken)
 
     @property
     def urgent(self) -> bool:
         """Whether the next request should not wait for its tick."""
-        return self.entry is not None and (self._again or (self._carries_events and bool(self.pending)))
+        return self.entry is not None and (self._again or self._has_events)
 
     def urgent_at(self, outage_ended: float) -> float:
         """When what is urgent may be sent (monotonic seconds); see ``Health.may_poll``."""
@@ -161,8 +162,9 @@ class Agent:
         return ready_at if self._again or self._plain_next else max(ready_at, self._events_at)
 
     @property
-    def _carries_events(self) -> bool:
-        return self.sid is not None and not self._ended
+    def _has_events(self) -> bool:
+        """Whether events wait, and there is a session to send them into."""
+        return bool(self.pending.injections) and self.sid is not None and not self._ended
 
     # -- what came of it
 

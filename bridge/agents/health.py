@@ -55,7 +55,8 @@ class Health:
 
         ``outage_ended`` (monotonic seconds): what was to be waited for before that time is over.
         """
-        return at.monotonic >= self.ready_at(outage_ended) or self.has_another(token)
+        now = at.monotonic
+        return now >= self.not_before or now >= self.ready_at(outage_ended) or self.has_another(token)
 
     def ready_at(self, outage_ended: float) -> float:
         """When the agent's waiting time is over (monotonic seconds)."""

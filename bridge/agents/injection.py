@@ -5,13 +5,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import msgspec
+
 from asm_bridge_schemas.commands import CommandError, InjectedEvent, read_event
 from bridge import headers as names
+from bridge.agents.bounds import MAX_BYTES, MAX_ID_BYTES, too_large
 from bridge.agents.trace import Trace, read_trace
 from bridge.clock import seconds
 from bridge.record_id import RecordId
 
-MAX_BYTES = 512 * 1024
 MAX_AHEAD = 3600.0
 """How far ahead, in seconds, an ``expires_at`` counts."""
 
@@ -73,7 +75,7 @@ def read_injection(message: KafkaRecord, ttl: float, possibly_processed: bool) -
     assert message.key is not None
     headers = names.texts(message.headers)
     origin, received_at = _first_arrival(message, headers)
-    ce_id = headers.get(names.CE_ID)
+    ce_id, source = (_id(headers.get(name)) for name in (names.CE_ID, names.CE_SOURCE))
     injection = Injection(
         offset=message.offset,
         agent_id=message.key.decode(errors="backslashreplace"),
@@ -81,7 +83,7 @@ def read_injection(message: KafkaRecord, ttl: float, possibly_processed: bool) -
         value=message.value,
         headers=message.headers,
         injection_id=ce_id or origin.entry,
-        source=headers.get(names.CE_SOURCE),
+        source=source,
         identified=bool(ce_id),
         origin=origin,
         received_at=received_at,
@@ -97,8 +99,8 @@ def read_injection(message: KafkaRecord, ttl: float, possibly_processed: bool) -
 
 
 def _fill(injection: Injection, headers: dict[str, str]) -> None:
-    if injection.size > MAX_BYTES:
-        raise CommandError("too_large", f"the value has {injection.size} bytes; at most {MAX_BYTES} are taken")
+    if (text := too_large(injection.value, injection.headers)) is not None:
+        raise CommandError("too_large", text)
     if not is_utf8(injection.key):
         raise CommandError("malformed_event", "the key is not UTF-8; it must be the agent_id")
     if (expires_at := headers.get(names.EXPIRES_AT)) is not None:
@@ -106,7 +108,16 @@ def _fill(injection: Injection, headers: dict[str, str]) -> None:
             injection.expires_at = min(seconds(expires_at), injection.received_at + MAX_AHEAD)
         except ValueError as error:
             raise CommandError("malformed_event", f"the header expires_at is no RFC 3339 time: {error}") from None
-    injection.event = read_event(injection.value, headers.get(names.CONTENT_TYPE))
+    event = read_event(injection.value, headers.get(names.CONTENT_TYPE))
+    # A control character has one byte in MessagePack, and six in JSON.
+    if injection.size > MAX_BYTES // 6 and len(msgspec.json.encode(event.value)) > MAX_BYTES:
+        raise CommandError("too_large", f"the event is longer than {MAX_BYTES} bytes as JSON")
+    injection.event = event
+
+
+def _id(text: str | None) -> str | None:
+    """A header's text, None for one that is too large to be written down."""
+    return None if text is None or len(text.encode()) > 4 * MAX_ID_BYTES else text
 
 
 def _first_arrival(message: KafkaRecord, headers: dict[str, str]) -> tuple[RecordId, float]:

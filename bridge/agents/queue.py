@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from asm_bridge_schemas.records import ConversationEventDelivered, Delivered, InjectionCompleted, Outcome
-from bridge.agents.injection import MAX_BYTES, Injection
+from bridge.agents.bounds import MAX_BYTES
+from bridge.agents.injection import Injection
 from bridge.agents.step import DeadLetter, Step
 from bridge.asm.errors import AsmError, ForeignAnswer
 from bridge.clock import rfc3339

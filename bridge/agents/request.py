@@ -15,7 +15,7 @@ class PollRequest:
 
     ``call`` is the service's; ``sid`` the session that it is about (None: whichever there is); ``calls`` and
     ``messages``: whether it asks for these; ``known``: the body of the answer whose content is in the agent's state.
-    ``prepared`` and ``sent_at`` (monotonic seconds) belong to whoever sends it.
+    ``prepared`` and ``sent_at`` (monotonic seconds) belong to the sender.
     """
 
     call: str
@@ -46,7 +46,7 @@ class RequestBuilder:
         self._plain: PollRequest | None = None
 
     def forget(self) -> None:
-        """What is asked for, or of which session, has changed: build the request anew, read its answer."""
+        """What is asked for, or of which session, has changed: build the next request, and read its answer."""
         self._plain = self.known = None
 
     def move_cursor(self, cursor: int) -> None:

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from asm_bridge_schemas.commands import SessionEntry
 from bridge.asm.client import AsmClient
-from bridge.asm.errors import AsmError, Malformed, Unauthorized
+from bridge.asm.errors import AsmError, ForeignAnswer, Malformed, Unauthorized
 from bridge.asm.tokens import Tokens
 from bridge.asm.transport import build_transport
 from bridge.check import service
@@ -174,7 +174,7 @@ def _refused(settings: Settings, kind: tuple[type[AsmError], str], agents: list[
     if cls is Unauthorized:
         text = f"{_named(agents)}: the service refuses the token ({reason})"
         return problem("tokens", text, "replace the token: it may have expired, or belong to another region or agent")
-    if cls is Malformed:
+    if cls in (Malformed, ForeignAnswer):
         text = f"{_named(agents)}: {reason}"
         return problem(
             "tokens", text, "check asm.base_url, and whether a proxy or gateway answers in place of the service"

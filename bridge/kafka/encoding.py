@@ -17,6 +17,7 @@ from asm_bridge_schemas.records import (
 )
 from asm_bridge_schemas.statuses import status_group
 from bridge import headers as names
+from bridge.agents.bounds import MAX_ID_BYTES, kept
 from bridge.agents.injection import KafkaRecord
 from bridge.agents.step import DeadLetter
 from bridge.agents.trace import Trace
@@ -28,6 +29,9 @@ _DECODERS: dict[bytes, msgspec.json.Decoder[AgentState] | msgspec.msgpack.Decode
     b"application/json": msgspec.json.Decoder(AgentState),
     b"application/msgpack": msgspec.msgpack.Decoder(AgentState),
 }
+
+_LONGEST_TEXT = 10_000
+"""Characters of a dead letter's error: it may quote what was wrong."""
 
 
 class Outgoing(NamedTuple):
@@ -74,15 +78,16 @@ class Encoder:
         return Outgoing("heartbeats", key.encode(), self._encode(heartbeat), headers, _milliseconds(until))
 
     def dead_letter(self, letter: DeadLetter) -> Outgoing:
-        headers = [header for header in letter.headers if header[0] not in names.OWN]
+        headers = kept(header for header in letter.headers if header[0] not in names.OWN)
         headers += [
             (names.ERROR_CODE, letter.code.encode()),
-            (names.ERROR, letter.text.encode()),
+            (names.ERROR, letter.text[:_LONGEST_TEXT].encode()),
             (names.ORIGIN, str(letter.origin).encode()),
         ]
         # aiokafka refuses a record with neither key nor value, and with it every transaction that has it.
-        value = b"" if letter.key is None and letter.value is None else letter.value
-        return Outgoing("dead-letters", letter.key, value, headers)
+        key = letter.key if len(letter.key or b"") <= MAX_ID_BYTES else None
+        value = b"" if key is None and letter.value is None else letter.value
+        return Outgoing("dead-letters", key, value, headers)
 
     def _id(self, record: Published) -> str:
         if record.stream_id is None and isinstance(record, InjectionCompleted):

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from asm_bridge_schemas.records import AgentState
 from bridge.agents.agent import Agent
-from bridge.agents.injection import MAX_BYTES, KafkaRecord, is_utf8, read_injection
+from bridge.agents.bounds import MAX_BYTES, MAX_ID_BYTES, clipped
+from bridge.agents.injection import KafkaRecord, is_utf8, read_injection
 from bridge.agents.step import DeadLetter, Step
 from bridge.backoff import Backoff
 from bridge.clock import Instant, rfc3339
@@ -177,8 +178,9 @@ class PartitionAgents:
         return sum(injection.size for agent in self._waiting for injection in agent.pending.injections) < _PENDING_BYTES
 
     def _take(self, message: KafkaRecord) -> None:
-        home = None if message.key is None else partition_for(message.key, self._partitions)
-        if message.key is None or (home != self._journal.partition and is_utf8(message.key)):
+        no_agent = message.key is None or len(message.key) > MAX_ID_BYTES
+        home = None if message.key is None or no_agent else partition_for(message.key, self._partitions)
+        if message.key is None or no_agent or (home != self._journal.partition and is_utf8(message.key)):
             self._relocate(message, home)
             return
         injection = read_injection(message, self._policy.injection.ttl, message.offset < self._repeated_below)
@@ -197,28 +199,25 @@ class PartitionAgents:
             self._forget(agent)
 
     def _relocate(self, message: KafkaRecord, home: int | None) -> None:
-        """A record without an agent becomes a dead letter; one in the wrong partition is moved: once, and in order."""
+        """A record of no agent becomes a dead letter; one in the wrong partition is moved: once, and in order."""
         self._journal.offsets.completed(message.offset)
         if message.offset <= self._journal.metadata.relocated_up_to:
             return
         origin = RecordId(message.topic, message.partition, message.offset)
         if home is None:
-            text = "the record has no key; it must be the agent_id"
+            code, text = "malformed_event", "the record has no key; it must be the agent_id"
+            if message.key is not None:
+                code, text = "too_large", f"the key is longer than {MAX_ID_BYTES} bytes; it must be the agent_id"
             value = message.value if len(message.value or b"") <= MAX_BYTES else None
             self._journal.dead_letter(
-                DeadLetter(
-                    key=None,
-                    value=value,
-                    headers=tuple(message.headers),
-                    code="malformed_event",
-                    text=text,
-                    origin=origin,
-                )
+                DeadLetter(key=None, value=value, headers=tuple(message.headers), code=code, text=text, origin=origin)
             )
         else:
-            headers = [header for header in message.headers if header[0] not in (ORIGIN, RECEIVED_AT)]
+            value, headers = clipped(
+                message.value, [header for header in message.headers if header[0] not in (ORIGIN, RECEIVED_AT)]
+            )
             headers += [(ORIGIN, str(origin).encode()), (RECEIVED_AT, rfc3339(message.timestamp / 1000).encode())]
-            self._journal.add(Outgoing("inject", message.key, message.value, headers, None, home))
+            self._journal.add(Outgoing("inject", message.key, value, headers, None, home))
         self._journal.advance(relocated_up_to=message.offset)
 
     def sweep(self) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from functools import partial
 
 import structlog
 
@@ -57,7 +56,7 @@ class Poller:
         self._may_send = may_send
         self._clock = clock or Clock()
         self._sleep = sleep
-        self._schedule = Schedule()
+        self._schedule = Schedule(self._on_answer)
         self._ready: dict[Scheduled, None] = {}
 
     async def run(self) -> None:
@@ -80,8 +79,7 @@ class Poller:
         if not partition.watches(agent):
             self._schedule.remove(agent)
             return
-        scheduled = self._schedule.add(agent, partition, self._clock.monotonic())
-        scheduled.on_answer = partial(self._on_answer, scheduled)
+        self._schedule.add(agent, partition, self._clock.monotonic())
         self.poll_now(agent)
 
     def poll_now(self, agent: Agent) -> None:
@@ -97,7 +95,7 @@ class Poller:
             self._schedule.wake(scheduled, min(urgent_at, at.monotonic + _LOOK_AGAIN))
             return
         self._ready[scheduled] = None
-        if self._rate.allows:
+        if self._rate.allowance >= 1:
             self._poll_ready(scheduled, self._may_send(), at)  # before those whose turn has come: they are many
 
     # -- whose turn it is
@@ -119,21 +117,21 @@ class Poller:
         everything else has had a turn."""
         if not self._ready:
             return False
-        may_send, at = self._may_send(), self._clock.now()
+        may_send, at, rate = self._may_send(), self._clock.now(), self._rate
         for _ in range(_BATCH):
-            if not (self._ready and self._rate.allows):
+            if not (self._ready and rate.allowance >= 1):
                 return False
             self._poll_ready(next(iter(self._ready)), may_send, at)
         return True
 
     def _poll_ready(self, scheduled: Scheduled, may_send: bool, at: Instant) -> None:
         del self._ready[scheduled]
-        if scheduled.agent.in_flight is not None or not self._schedule.holds(scheduled):
+        if scheduled.agent.in_flight is not None or not scheduled.current:
             return
         if not (may_send and scheduled.partition.accepting):
             METRICS.skipped_ticks.labels("partition").inc()
         elif self._poll(scheduled, at):
-            self._rate.take()
+            self._rate.allowance -= 1
 
     # -- one poll
 

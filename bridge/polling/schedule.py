@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable
-from math import floor
+from math import floor, inf
 from typing import TYPE_CHECKING
 
 from bridge.agents.agent import Agent
@@ -17,26 +17,37 @@ SLOT = 0.05
 
 
 class Scheduled:
-    """An agent in the schedule: ``due`` is its next tick; ``on_answer`` takes the answers to its requests."""
+    """An agent in the schedule: ``due`` is its next tick; what answers its requests goes to ``on_answer``.
 
-    __slots__ = ("agent", "due", "interval", "on_answer", "partition", "waking")
+    ``current``: False once the agent was removed, or put into another rhythm.
+    """
 
-    def __init__(self, agent: Agent, partition: "PartitionAgents") -> None:
+    __slots__ = ("agent", "current", "due", "interval", "partition", "take", "waking")
+
+    def __init__(self, agent: Agent, partition: "PartitionAgents", take: "Take") -> None:
         self.agent = agent
         self.partition = partition
         self.interval = agent.interval
         self.due = 0.0
+        self.current = True
         self.waking = False
-        self.on_answer: Callable[[Answer | AsmError], None]
+        self.take = take
+
+    def on_answer(self, answer: Answer | AsmError) -> None:
+        self.take(self, answer)
+
+
+Take = Callable[[Scheduled, Answer | AsmError], None]
 
 
 class Schedule:
     """The ticks of all agents of a process: each one's last tick plus its interval, so that nothing drifts.
 
-    Phases are spread by a hash of the agent_id.
+    Phases are spread by a hash of the agent_id. ``take`` gets what answers an agent's requests.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, take: Take) -> None:
+        self._take = take
         self._scheduled: dict[Agent, Scheduled] = {}
         self._ticks: defaultdict[int, list[Scheduled]] = defaultdict(list)
         self._wakes: defaultdict[int, list[Scheduled]] = defaultdict(list)
@@ -48,29 +59,26 @@ class Schedule:
     def get(self, agent: Agent) -> Scheduled | None:
         return self._scheduled.get(agent)
 
-    def holds(self, scheduled: Scheduled) -> bool:
-        """Whether the agent was neither removed nor put into another rhythm since."""
-        return self._scheduled.get(scheduled.agent) is scheduled
-
-    def add(self, agent: Agent, partition: "PartitionAgents", at: float) -> Scheduled:
+    def add(self, agent: Agent, partition: "PartitionAgents", at: float) -> None:
         """Tick in the agent's own phase from now on; if the first tick is more than a second away, once before it."""
         known = self._scheduled.get(agent)
         if known is not None and known.interval == agent.interval:
             known.partition = partition
-            return known
-        scheduled = self._scheduled[agent] = Scheduled(agent, partition)
+            return
+        self.remove(agent)
+        scheduled = self._scheduled[agent] = Scheduled(agent, partition, self._take)
         due = _next_due(agent, at - agent.interval / 2)
         self._put(scheduled, due if due <= at + 1 else at + agent.share)
-        return scheduled
 
     def remove(self, agent: Agent) -> None:
-        self._scheduled.pop(agent, None)
+        if (scheduled := self._scheduled.pop(agent, None)) is not None:
+            scheduled.current = False
 
     def wake(self, scheduled: Scheduled, at: float) -> None:
         """Hand the agent out in ``advance`` once more, soon after ``at``."""
         if not scheduled.waking:
             scheduled.waking = True
-            self._wakes[self._slot_after(at)].append(scheduled)
+            self._wakes[max(int(at / SLOT), self._slot) + 1].append(scheduled)
 
     def start(self, at: float) -> None:
         """Begin with the first slot that holds anything, or with now."""
@@ -87,42 +95,32 @@ class Schedule:
         woken = self._wakes.pop(self._slot, [])
         for scheduled in woken:
             scheduled.waking = False
-        return [one for one in self._ticks.pop(self._slot, ()) if self.holds(one)], woken
+        return [scheduled for scheduled in self._ticks.pop(self._slot, ()) if scheduled.current], woken
 
     def tick(self, scheduled: Scheduled, at: float) -> tuple[float, int]:
         """Take the tick that is due, and schedule the next one. Returns how late it is, and how many were missed."""
         due, interval = scheduled.due, scheduled.interval
         late = at - due
         missed = int(late / interval) if late >= interval else 0
-        self._put(scheduled, _next_due(scheduled.agent, due + missed * interval))
+        self._put(scheduled, _next_due(scheduled.agent, due + missed * interval if missed else due))
         return late, missed
 
     def _put(self, scheduled: Scheduled, due: float) -> None:
         scheduled.due = due
-        self._ticks[self._slot_after(due)].append(scheduled)
-
-    def _slot_after(self, at: float) -> int:
-        return max(int(at / SLOT), self._slot) + 1
+        self._ticks[max(int(due / SLOT), self._slot) + 1].append(scheduled)
 
 
 class RateLimit:
-    """At most ``per_second`` requests over all agents; None: no limit."""
+    """At most ``per_second`` requests over all agents; None: no limit. ``allowance``: how many may go out now."""
 
     def __init__(self, per_second: float | None) -> None:
         self._per_slot = None if per_second is None else per_second * SLOT
-        self._allowance = 0.0
+        self.allowance = inf if per_second is None else 0.0
 
     def refill(self) -> None:
         """A slot begins."""
         if self._per_slot is not None:
-            self._allowance = min(max(1.0, self._per_slot), self._allowance + self._per_slot)
-
-    @property
-    def allows(self) -> bool:
-        return self._per_slot is None or self._allowance >= 1
-
-    def take(self) -> None:
-        self._allowance -= 1
+            self.allowance = min(max(1.0, self._per_slot), self.allowance + self._per_slot)
 
 
 def _next_due(agent: Agent, due: float) -> float:

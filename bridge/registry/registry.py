@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import structlog
 
 from asm_bridge_schemas.commands import CommandError, SessionEntry, read_session_entry
+from bridge.agents.bounds import MAX_HEADER_BYTES, MAX_ID_BYTES
 from bridge.agents.health import Unpollable
 from bridge.agents.injection import KafkaRecord
 from bridge.kafka.partitioner import key_hash
@@ -89,6 +90,9 @@ class Registry:
             agent_id = key.decode()
             if not agent_id:
                 raise CommandError("malformed_entry", "the key is empty; it must be the agent_id")
+            if len(key) > MAX_ID_BYTES or len(value or b"") > MAX_HEADER_BYTES:
+                text = f"a key has at most {MAX_ID_BYTES} bytes, and an entry {MAX_HEADER_BYTES}"
+                raise CommandError("malformed_entry", text)
             entry = None if value is None else read_session_entry(value)
         except UnicodeDecodeError:
             self._refuse(record_id, key, "malformed_entry", "the key is not UTF-8; it must be the agent_id")

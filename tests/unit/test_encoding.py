@@ -308,3 +308,16 @@ def test_a_state_of_version_1_is_read(pack: Any) -> None:
     assert (books.message_cursor, books.inbox_offset, books.inbox_open) == (4, 12, [3])
     assert books.delivered == [Delivered(source=None, injection_id="i")]
     assert len(books.call_digests) == 1
+
+
+def test_a_dead_letter_fits_into_a_record() -> None:
+    """A header that is too large is left out, the others stay; so does a key that is too large."""
+    headers = (("ce_id", b"i" * 2000), ("x-team", b"blue"), ("big", b"x" * 70_000), ("y", b"x" * 60_000))
+    letter = DeadLetter(
+        key=b"k" * 2000, value=None, headers=headers, code="too_large", text="x" * 10**6, origin=RecordId("t", 0, 1)
+    )
+    written = Encoder("json", "asm.inject").dead_letter(letter)
+    names = [name for name, _ in written.headers]
+    assert names == ["x-team", "y", "asm_error_code", "asm_error", "asm_origin"]
+    assert (written.key, written.value) == (None, b"")
+    assert sum(len(value or b"") for _, value in written.headers) < 80_000

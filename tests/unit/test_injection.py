@@ -3,11 +3,13 @@
 import json
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.agents.injection import MAX_AHEAD, MAX_BYTES, read_injection
+from bridge.agents.bounds import MAX_BYTES, MAX_HEADER_BYTES, MAX_ID_BYTES, clipped
+from bridge.agents.injection import MAX_AHEAD, read_injection
 from bridge.clock import rfc3339
 from tests.support.strategies import EPOCH, PAUSE_EVENT, TTL, Message
 
@@ -149,3 +151,49 @@ def test_half_an_origin_is_none(headers: list[tuple[str, bytes]]) -> None:
 
 def test_an_event_is_sent_as_it_was_given() -> None:
     assert read(value=PAUSE_EVENT).event.value == {"pause_event": {}}
+
+
+LONG = b"i" * (MAX_ID_BYTES + 1)
+
+
+@pytest.mark.parametrize(
+    ("value", "headers"),
+    [
+        (PAUSE_EVENT, [("ce_id", LONG)]),
+        (PAUSE_EVENT, [("ce_source", LONG * 1000)]),
+        (PAUSE_EVENT, [("x-team", b"x" * MAX_HEADER_BYTES)]),
+        (PAUSE_EVENT, [("y" * 4, b"")] * (MAX_HEADER_BYTES // 4 + 1)),
+        (PAUSE_EVENT, [("asm_origin", b"x" * MAX_HEADER_BYTES)]),
+        (b"x" * (4 * MAX_BYTES), [("ce_id", LONG), ("x-team", b"x" * MAX_HEADER_BYTES)]),
+    ],
+)
+def test_a_record_is_measured_whole(value: bytes, headers: list[tuple[str, bytes]]) -> None:
+    """Headers, ids and value count: what is too large has a short id and source, and stays too large, but can be
+    written, when it is moved."""
+    entry = read(5, value=value, headers=headers)
+    assert entry.fault[0] == "too_large"
+    assert entry.event is None
+    value_moved, headers_moved = clipped(value, headers)
+    assert len(value_moved or b"") <= MAX_BYTES + 1
+    assert sum(len(name) + len(text or b"") for name, text in headers_moved) < MAX_HEADER_BYTES + 100
+    added = [("asm_origin", b"asm.inject/1/2"), ("asm_received_at", b"2026-11-23T09:30:00Z")]
+    moved_on: list[Any] = [*headers_moved, *added]
+    entry = read(9, value=value_moved, headers=moved_on)
+    assert entry.fault[0] == "too_large"
+    assert len(entry.injection_id) + len(entry.source or "") <= 4 * MAX_ID_BYTES
+
+
+def test_what_a_moved_record_is_given_does_not_count() -> None:
+    """A record whose headers are just small enough is still so after it was moved."""
+    headers = [("x", b"x" * (MAX_HEADER_BYTES - 1))]
+    assert read(5, headers=headers).fault is None
+    value, kept = clipped(PAUSE_EVENT, headers)
+    added: list[Any] = [("asm_origin", b"asm.inject/1/2"), ("asm_received_at", b"2026-11-23T09:30:00Z")]
+    assert read(9, value=value, headers=[*kept, *added]).fault is None
+
+
+def test_an_event_that_grows_as_json_is_too_large() -> None:
+    """Control characters have one byte in MessagePack and six in a record."""
+    event = {"activated_conversation_event": {"conversation": {"customer_name": "\x01" * 400_000}}}
+    entry = read(value=msgspec.msgpack.encode(event), headers=[("content-type", b"application/msgpack")])
+    assert entry.fault[0] == "too_large"

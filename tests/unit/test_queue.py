@@ -6,7 +6,8 @@ import pytest
 
 from asm_bridge_schemas import records
 from asm_bridge_schemas.records import AgentState, Books, InjectionCompleted
-from bridge.agents.injection import MAX_BYTES, Injection, read_injection
+from bridge.agents.bounds import MAX_BYTES
+from bridge.agents.injection import Injection, read_injection
 from bridge.agents.queue import REMEMBERED
 from bridge.asm.errors import AsmError, Unavailable
 from tests.support.queue_harness import QueueHarness, offsets

@@ -5,7 +5,7 @@ import asyncio
 from asm_bridge_schemas import records
 from asm_bridge_schemas.records import AgentState
 from bridge.agents.agent import Agent
-from bridge.agents.step import Step
+from bridge.agents.step import DeadLetter, Step
 from bridge.asm.answer import Answer
 from bridge.backoff import Backoff
 from bridge.clock import Clock
@@ -92,3 +92,16 @@ def test_a_partition_handed_over_again_before_it_was_read_is_not_clean() -> None
     for offset in range(3):
         agents.deliver([Message(offset, key=b"a", value=b"no event")])
     assert agents.clean
+
+
+def test_a_key_that_is_too_large_is_a_dead_letter_without_it() -> None:
+    """No outcome, state or header could carry it; the next record is taken as ever."""
+    partition, letters = RememberingJournal(), list[DeadLetter]()
+    partition.dead_letter, partition.advance = letters.append, lambda **_: None  # type: ignore[attr-defined]
+    registry = Registry(lambda _: None, lambda bad: None)
+    policy = Policy(1.0, InjectionSettings(), Backoff(), now)
+    agents = PartitionAgents(partition, PARTITIONS, registry, lambda *_: None, policy)  # type: ignore[arg-type]
+    agents.begin(0)
+    agents.deliver([Message(0, key=b"a" * 2000, value=EVENT), Message(1, key=b"b", value=b"no event")])
+    assert [(letter.code, letter.key, letter.origin.offset) for letter in letters] == [("too_large", None, 0)]
+    assert partition.offsets.committable == 2

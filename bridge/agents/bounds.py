@@ -1,0 +1,63 @@
+"""How large what comes in may be, so that whatever is written about it fits into a record of any topic: pure."""
+
+from collections.abc import Iterable, Sequence
+
+from bridge import headers as names
+
+MAX_BYTES = 512 * 1024
+"""Of a value, as it came and as JSON."""
+MAX_ID_BYTES = 1024
+"""Of a key, a ce_id or a ce_source: they go into headers and states, up to twelve times as long when escaped."""
+MAX_HEADER_BYTES = 64 * 1024
+"""Of all headers together, names and values."""
+
+Headers = Sequence[tuple[str, bytes | None]]
+_IDS = frozenset({names.CE_ID, names.CE_SOURCE})
+_MOVED = frozenset({names.ORIGIN, names.RECEIVED_AT})
+
+
+def too_large(value: bytes | None, headers: Headers) -> str | None:
+    """What of a record of the inbox is too large, and what is allowed; None if nothing is."""
+    if len(value or b"") > MAX_BYTES:
+        return f"the value is longer than {MAX_BYTES} bytes"
+    for name, text in headers:
+        if name in _IDS and len(text or b"") > MAX_ID_BYTES:
+            return f"the header {name} is longer than {MAX_ID_BYTES} bytes"
+    if sum(_size(header) for header in _senders(headers)) > MAX_HEADER_BYTES:
+        return f"the headers have more than {MAX_HEADER_BYTES} bytes in all"
+    return None
+
+
+def kept(headers: Iterable[tuple[str, bytes | None]]) -> list[tuple[str, bytes | None]]:
+    """The headers that a dead letter keeps: those that are not too large themselves, as many as fit."""
+    left = MAX_HEADER_BYTES
+    found: list[tuple[str, bytes | None]] = []
+    for header in headers:
+        size = _size(header)
+        if size <= left and not (header[0] in _IDS and len(header[1] or b"") > MAX_ID_BYTES):
+            left -= size
+            found.append(header)
+    return found
+
+
+def clipped(value: bytes | None, headers: Headers) -> tuple[bytes | None, list[tuple[str, bytes | None]]]:
+    """Value and headers, each cut off one byte after its bound: what was too large still is, and can be written."""
+    left = MAX_HEADER_BYTES + 1
+    found: list[tuple[str, bytes | None]] = []
+    for name, text in headers:
+        header = (name, text[: MAX_ID_BYTES + 1] if name in _IDS and text else text)
+        if _size(header) > left:
+            found.append(("cut-off", b"x" * left))
+            break
+        left -= _size(header)
+        found.append(header)
+    return None if value is None else value[: MAX_BYTES + 1], found
+
+
+def _senders(headers: Headers) -> Headers:
+    """Without those that the bridge adds to a record that it moves."""
+    return [header for header in headers if not (header[0] in _MOVED and len(header[1] or b"") <= MAX_ID_BYTES)]
+
+
+def _size(header: tuple[str, bytes | None]) -> int:
+    return len(header[0].encode()) + len(header[1] or b"")
