@@ -9,7 +9,7 @@ import msgspec
 from asm_bridge_schemas.asm import ListConversationsRes, OmniConversation
 from asm_bridge_schemas.commands import SessionEntry
 from asm_bridge_schemas.records import ConversationChanged
-from bridge.agents.injection import MAX_BYTES
+from bridge.agents.bounds import MAX_BYTES
 from bridge.agents.request import PollRequest
 from bridge.agents.step import Step
 from bridge.asm.answer import Answer
@@ -28,6 +28,7 @@ MAX_LIST = 16 * 1024 * 1024
 """Bytes of all pages together. Of a longer list nothing is concluded, as it cannot be read whole."""
 
 _FIELDS = OmniConversation.__struct_fields__
+_NONE: dict[str, OmniConversation] = {}
 _DIGEST = 4
 """Characters of a field's digest."""
 
@@ -51,8 +52,8 @@ class ConversationList:
         self._failures = 0
         self._not_before = 0.0
         self._known: bytes | None = None
-        self._last_seen: dict[str, OmniConversation] = {}
-        self._read: dict[str, OmniConversation] = {}
+        self._last_seen = _NONE
+        self._read = _NONE
         self._request: PollRequest | None = None
         self._begin()
 
@@ -115,12 +116,12 @@ class ConversationList:
             self._left(step, sid)
         if step.state.bridge.conversations:
             step.book(conversations={})
-        self._last_seen = {}
+        self._last_seen = _NONE
         self.due = self.interval is not None
 
     def _begin(self) -> None:
         self._page_token, self._pages, self._bytes = "", 0, 0
-        self._read, self._request = {}, None
+        self._read, self._request = _NONE, None
 
     def _end(self) -> None:
         self.due = False
@@ -128,6 +129,8 @@ class ConversationList:
 
     def _take(self, step: Step, page: ListConversationsRes, size: int) -> None:
         """Keep what the page has, of newcomers no more than may come into view."""
+        if not self._pages:
+            self._read = {}
         self._pages += 1
         self._bytes += size
         in_view, room = step.state.bridge.conversations, 2 * MAX_IN_VIEW

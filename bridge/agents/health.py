@@ -98,11 +98,14 @@ class Health:
             )
             step.set(lost=None)
 
+    def is_overdue(self, interval: float, at: Instant) -> bool:
+        """Whether there was no answer for longer than three intervals and 5 s."""
+        silence = at.monotonic - self.answered.monotonic
+        return silence > max(_LOST_AFTER, _LOST_AFTER_INTERVALS * interval)
+
     def check_lost(self, step: Step, interval: float, at: Instant) -> None:
         """Report the agent as lost that has had a problem, and no answer, for longer than three intervals and 5 s."""
-        silence = at.monotonic - self.answered.monotonic
-        longest = max(_LOST_AFTER, _LOST_AFTER_INTERVALS * interval)
-        if step.state.lost is None and self.problem is not None and silence > longest:
+        if step.state.lost is None and self.problem is not None and self.is_overdue(interval, at):
             loss = Loss(reason=self.problem.reason, since=rfc3339(self.answered.wall))
             step.emit(AgentObservationLost, reason=loss.reason, since=loss.since)
             step.set(lost=loss)

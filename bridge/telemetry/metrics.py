@@ -93,6 +93,9 @@ class Metrics:
             return Histogram(f"asm_bridge_{name}", text, registry=registry, buckets=_FAST)
 
         self.polls = counter("polls", "Requests to the vendor by result", "result", _POLL_RESULTS)
+        self.conversation_lists = counter(
+            "conversation_lists", "Requests for a page of conversations by result", "result", _POLL_RESULTS
+        )
         self.poll_seconds = timings("poll_seconds", "Time from request to answer")
         self.lateness_seconds = timings("poll_lateness_seconds", "How long after its time a poll began")
         self.skipped_ticks = counter(

@@ -118,6 +118,7 @@ def shown() -> Record:
         "messages": [{"message": "Well done", "message_timestamp": 5}],
         "calls": [{"calls": [["agent_queue", "4000000000001000003"]]}, {"calls": []}],
         "alerts": [{"kind": "backoffice_message", "alert_id": "a1"}, {"kind": None, "alert_id": None}],
+        "conversations": [],
         "last_status": {"status_desc": "IDLE", "last_status_change": 3, "current_session_id": 0},
     }
 
@@ -226,6 +227,57 @@ def _ended() -> Record:
 def test_a_broken_stream_is_caught(evidence: str) -> None:
     """Each way in which the records of a stream can contradict each other, or what was shown, is told."""
     found = broken_promises(facts(BROKEN_STREAMS[evidence]()))
+    assert any(evidence in problem for problem in found), found
+
+
+TALK = {"asm_session_sid": SID, "conversation_sid": "6"}
+
+
+def _talk(*changes: tuple[str, list[str], str | None]) -> dict[str, Any]:
+    """A run with these changes of a conversation, told after the story: (change, changed, status)."""
+    told = story()
+    for change, changed, status in changes:
+        known = None if status is None else {"conversation_sid": "6", "status": status}
+        record = {"type": "ConversationChanged", "change": change, "changed": changed, "conversation": known, **TALK}
+        told.append(_numbered(record, len(told)))
+    listed = [{"asm_session_sid": SID, "conversations": {"6": "NEW"}}, {"asm_session_sid": SID, "conversations": {}}]
+    agents = _agent(conversations=[*listed, {"asm_session_sid": SID, "conversations": {"6": "NEW"}}])["agents"]
+    messages = [*(message(record, offset) for offset, record in enumerate(told)), dead_letter()]
+    stated = json.loads(state(told[:15]).value or b"{}") | {"sequence": len(told)}
+    stated["bridge"]["conversations"] = {"6": "x"}
+    last = state(told[:15])._replace(value=json.dumps(stated).encode())
+    return {"messages": [*messages, last], "agents": agents}
+
+
+_CAME = ("entered", ["conversation_sid", "status"], "NEW")
+
+
+def test_conversations_that_are_told_as_shown_pass() -> None:
+    """What tells each conversation as it was shown is not accused."""
+    assert broken_promises(facts(**_talk(_CAME))) == []
+    assert broken_promises(facts(**_talk(_CAME, ("left", [], "NEW"), _CAME))) == []
+    assert broken_promises(facts(**_talk(_CAME, ("left", [], None), _CAME))) == []
+
+
+BROKEN_TALK: dict[str, Callable[[], dict[str, Any]]] = {
+    "conversation 6 entered, and was in view": lambda: _talk(_CAME, _CAME),
+    "conversation 6 updated, and was not in view": lambda: _talk(("updated", ["status"], "NEW")),
+    "changed is ['status'], expected []": lambda: _talk(_CAME, ("updated", ["status"], "NEW")),
+    "tells no change": lambda: _talk(_CAME, ("updated", [], "NEW")),
+    "changed is [], expected ['status']": lambda: _talk(_CAME, ("updated", [], "CLOSED")),
+    "conversation 6 left as": lambda: _talk(_CAME, ("left", [], "CLOSED"), _CAME),
+    "conversations [('6', 'CLOSED')] were published, and never shown": lambda: _talk(
+        ("entered", ["conversation_sid", "status"], "CLOSED")
+    ),
+    "conversations at the end are {'6': 'NEW'}, published {}": lambda: _talk(_CAME, ("left", [], "NEW")),
+    "the state's conversations is ['6'], the stream says []": lambda: _talk(_CAME, ("left", [], "NEW")),
+}
+
+
+@pytest.mark.parametrize("evidence", BROKEN_TALK)
+def test_a_conversation_told_wrongly_is_caught(evidence: str) -> None:
+    """Each way in which the records of conversations can contradict each other, or what was shown, is told."""
+    found = broken_promises(facts(**BROKEN_TALK[evidence]()))
     assert any(evidence in problem for problem in found), found
 
 

@@ -161,9 +161,7 @@ def note_list(world: World, caller: Caller) -> None:
     """Remembers that the page answered last was shown, if it ends its list."""
     listed = caller.listed
     if listed is not None and listed.whole:
-        world.ledger.conversations_shown(
-            caller.conduct, world.clock(), listed.asm_session_sid, listed.conversations
-        )
+        world.ledger.conversations_shown(caller.conduct, world.clock(), listed.asm_session_sid, listed.conversations)
 
 
 def _in_session(world: World, caller: Caller, asm_session_sid: int) -> tuple[SimulatedAgent, Session]:
