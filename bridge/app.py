@@ -3,7 +3,9 @@
 import asyncio
 import contextlib
 import gc
+import os
 import signal
+import socket
 from collections.abc import AsyncIterator, Awaitable
 from typing import Any
 
@@ -19,6 +21,7 @@ from bridge.clock import Clock
 from bridge.kafka.clients import Clients
 from bridge.kafka.encoding import Encoder
 from bridge.kafka.preflight import Preflight, UnsuitableKafkaError
+from bridge.kafka.schema_registry import OutputFrames
 from bridge.ops.http import listen
 from bridge.ops.readiness import Readiness
 from bridge.ops.server import serve
@@ -72,26 +75,35 @@ class Bridge:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        kafka, asm, backoff = settings.kafka, settings.asm, Backoff()
+        kafka, asm, records = settings.kafka, settings.asm, settings.records
+        backoff, clock = Backoff(), Clock()
         clients = _clients(kafka, settings.topics)
+        frames = OutputFrames(settings.schema_registry, settings.topics) if settings.schema_registry.url else None
         self._client = AsmClient(build_transport(asm), asm.base_url, asm.max_retry_after)
         report_unreadable_to(UnreadableFields())
         self._tokens = Tokens(settings.secrets_dir, asm.token.get_secret_value() if asm.token else None)
         self._circuit = CircuitBreaker(backoff)
         self._registry = Registry(self._on_entry, self._on_invalid_entry)
-        self._poller = Poller(self._client, self._tokens, self._circuit, asm.rate_limit, self._is_current)
+        self._poller = Poller(self._client, self._tokens, self._circuit, asm.rate_limit, self._is_current, clock=clock)
         self._assignment = Assignment(
             Shared(
                 partitions=settings.topics.partitions,
                 commit_interval=kafka.commit_interval,
                 clients=clients,
-                encoder=Encoder(settings.records.encoding, settings.topics.name("inject")),
+                encoder=Encoder(
+                    records.encoding,
+                    settings.topics.name("inject"),
+                    records.source or "",
+                    None if frames is None else frames.frames,
+                ),
+                heartbeat_interval=records.heartbeat_interval,
+                instance=f"{socket.gethostname()}:{os.getpid()}",
                 registry=self._registry,
                 reschedule=self._poller.update,
-                policy=Policy(settings.poll.interval, settings.injection, backoff, Clock().now),
+                policy=Policy(settings.poll.interval, settings.injection, backoff, clock),
             )
         )
-        self._preflight = Preflight(clients, settings.topics)
+        self._preflight = Preflight(clients, settings.topics, frames)
         sessions = None if settings.sessions_file is None else read_sessions_file(settings.sessions_file)
         self._follower = RegistryFollower(self._registry, clients, kafka, sessions)
         self.readiness = Readiness(self._preflight, self._follower, self._assignment)

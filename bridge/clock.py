@@ -13,12 +13,30 @@ class Instant(NamedTuple):
 
 
 class Clock:
-    """The system's clocks. Tests hand in another one."""
+    """The system's clocks. Tests hand in another one.
+
+    The wall clock never goes back by less than a minute: it stands still instead, so that what is observed later has no
+    earlier time. A larger step is an administrator's, and is followed.
+    """
 
     monotonic = staticmethod(time.monotonic)
 
+    def __init__(self) -> None:
+        self._latest = 0.0
+
     def now(self) -> Instant:
-        return Instant(time.monotonic(), time.time())
+        wall = time.time()
+        if 0 < self._latest - wall < _LARGEST_HOLD:
+            wall = self._latest
+        self._latest = wall
+        return Instant(time.monotonic(), wall)
+
+    def go_on_from(self, wall: float) -> None:
+        """Another process has published times up to ``wall`` (seconds since 1970): none of ours is earlier."""
+        self._latest = max(self._latest, wall)
+
+
+_LARGEST_HOLD = 60.0
 
 
 _FIRST, _LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)

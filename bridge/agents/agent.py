@@ -15,7 +15,7 @@ from asm_bridge_schemas.protojson import timestamp
 from asm_bridge_schemas.records import AgentProfileChanged, AgentState, AgentWatchEnded, AgentWatchStarted, Books
 from bridge.agents.conversations import LIST_CONVERSATIONS, ConversationList
 from bridge.agents.diff import end_session, observe
-from bridge.agents.health import Health, Unpollable
+from bridge.agents.health import BRIDGE_DOWN, Health, Unpollable
 from bridge.agents.injection import Injection
 from bridge.agents.queue import InjectionQueue
 from bridge.agents.request import PollRequest, RequestBuilder
@@ -105,6 +105,7 @@ class Agent:
     def watch(self, entry: SessionEntry, interval: float, at: Instant) -> Step | None:
         """Watch from now on, or as ``entry`` now says. The first time begins a stream."""
         step = Step(self.state, at.wall)
+        restored = self.entry is None and self.state.stream_id is not None
         profile: dict[str, Any] = {"labels": entry.labels, "skills": entry.skills}
         if self.state.stream_id is None:
             step.set(stream_id=uuid4().hex, sequence=0, **profile)
@@ -114,12 +115,23 @@ class Agent:
             step.emit(AgentProfileChanged, **profile)
         if self.entry is None or self.entry.asm_session_sid != entry.asm_session_sid:
             self.sid = entry.asm_session_sid or self.state.asm_session_sid
-            self.health.answered, self._refusal, self._ended = at, None, False
+            self._refusal, self._ended = None, False
+            if not restored:
+                self.health.answered = at
         if self.entry is None or self.entry.token != entry.token:
             self.health.forget_token()
         self.entry, self.interval, self.unknown_since = entry, entry.interval or interval, None
         self.conversations.watch(step, entry)
         self._requests.forget()
+        if restored:
+            self.health.check_lost(step, self.interval, at, BRIDGE_DOWN)
+        return self._done(step)
+
+    def check_unobserved(self, at: Instant) -> Step | None:
+        """The bridge may have been away, or without Kafka: report the agent as lost if that took too long."""
+        step = Step(self.state, at.wall)
+        if self.entry is not None:
+            self.health.check_lost(step, self.interval, at, BRIDGE_DOWN)
         return self._done(step)
 
     def unwatch(self, at: Instant) -> Step | None:
@@ -219,7 +231,10 @@ class Agent:
         """No usable answer. A refusal is looked into at once; everything else is tried again later."""
         if request.call == LIST_CONVERSATIONS:
             self.conversations.failed(request, error, at)
-            return self.poll_skipped(error, at) if self.health.is_overdue(self.interval, at) else None
+            step = Step(self.state, at.wall)
+            if not self._stale(request):  # status polls have waited for it: for too long, perhaps
+                self.health.check_lost(step, self.interval, at, error.reason)
+            return self._done(step)
         step = Step(self.state, at.wall)
         if self._stale(request):
             self.pending.failed(step, request.injections, error)

@@ -10,6 +10,8 @@ from bridge.asm.errors import AsmError, Unauthorized
 from bridge.backoff import Backoff
 from bridge.clock import Instant, rfc3339
 
+BRIDGE_DOWN = "bridge_down"
+"""The reason of an agent's loss that nothing but the bridge was away."""
 UNAUTHORIZED_RETRY = 60.0
 QUICK_TRIES = (0.3, 0.6, 1.2, 2.4, 4.8)
 """Seconds to wait after each refusal of a token that worked before: the service may be wrong for a moment."""
@@ -98,15 +100,14 @@ class Health:
             )
             step.set(lost=None)
 
-    def is_overdue(self, interval: float, at: Instant) -> bool:
-        """Whether there was no answer for longer than three intervals and 5 s."""
+    def check_lost(self, step: Step, interval: float, at: Instant, reason: str | None = None) -> None:
+        """Report the agent as lost that has had no answer for longer than three intervals and 5 s, for this reason or
+        for its problem."""
         silence = at.monotonic - self.answered.monotonic
-        return silence > max(_LOST_AFTER, _LOST_AFTER_INTERVALS * interval)
-
-    def check_lost(self, step: Step, interval: float, at: Instant) -> None:
-        """Report the agent as lost that has had a problem, and no answer, for longer than three intervals and 5 s."""
-        if step.state.lost is None and self.problem is not None and self.is_overdue(interval, at):
-            loss = Loss(reason=self.problem.reason, since=rfc3339(self.answered.wall))
+        longest = max(_LOST_AFTER, _LOST_AFTER_INTERVALS * interval)
+        reason = reason or (self.problem.reason if self.problem else None)
+        if step.state.lost is None and reason is not None and silence > longest:
+            loss = Loss(reason=reason, since=rfc3339(self.answered.wall))
             step.emit(AgentObservationLost, reason=loss.reason, since=loss.since)
             step.set(lost=loss)
             step.book(status_interrupted=step.state.status is not None)

@@ -1,7 +1,11 @@
 """When the service is down, throttles or refuses everybody: one agent probes it, then the fleet follows, not a herd."""
 
+import structlog
+
 from bridge.asm.errors import AsmError, Unauthorized
 from bridge.backoff import Backoff
+
+log = structlog.get_logger()
 
 _RAMP = 3.0
 """Seconds within which all agents of a large fleet are polled again after an outage, each at its own time."""
@@ -69,6 +73,7 @@ class CircuitBreaker:
             self._failed.clear()
         if self.outage is not None:
             self.outage, self.closed_at = None, now
+            log.info("outage.ended")
 
     def record_failure(self, now: float, error: AsmError, agent: object = None, fleet: int = 0) -> None:
         """A request of ``agent``, one of ``fleet`` agents, has failed. Of those that ended with one connection, only
@@ -85,6 +90,8 @@ class CircuitBreaker:
         if not was_open and not self._is_common(error, fleet):
             return
         self.outage = Outage(error)
+        if not was_open:
+            log.warning("outage.began", reason=error.reason, error=error)
         if probing or not was_open:  # not for what was in flight when it opened
             self._probes = self._probes + 1 if was_open else 0
             self._probing = False

@@ -6,10 +6,12 @@ class AsmError(Exception):
 
     ``reason`` is the word published in ``AgentObservationLost``; ``http_status`` is None where no answer came;
     ``possibly_processed``: the service may have processed the request's events all the same; ``retry_after``: seconds
-    that the caller was asked to wait, None if it was not.
+    that the caller was asked to wait, None if it was not; ``counts_as_outage``: if this goes on for all agents, it is
+    the service's trouble rather than theirs.
     """
 
     reason = "failed"
+    counts_as_outage = False
 
     def __init__(
         self,
@@ -30,12 +32,14 @@ class Unauthorized(AsmError):
     moment ago, ask no more until the token changes (but for one try a minute)."""
 
     reason = "unauthorized"
+    counts_as_outage = True
 
 
 class Throttled(AsmError):
     """The service answered 429 or 503: ask again with back-off, and not before ``retry_after``."""
 
     reason = "throttled"
+    counts_as_outage = True
 
 
 class Unavailable(AsmError):
@@ -45,11 +49,8 @@ class Unavailable(AsmError):
 
 
 class Unreachable(Unavailable):
-    """There is no answer at all; if that goes on for all agents, the host is down.
-
-    ``counts_as_outage``: whether this tells something about the host. Not of a request that the host broke off (it is
-    there), nor of all but one of those that ended with their connection.
-    """
+    """There is no answer at all. It counts as an outage unless the host broke the request off (it is there), and of
+    those that ended with one connection, once."""
 
     reason = "unreachable"
 
@@ -63,6 +64,7 @@ class ForeignAnswer(AsmError):
     its calls or the request's events. Ask again with back-off; if that goes on for all agents, the host is down."""
 
     reason = "foreign_answer"
+    counts_as_outage = True
 
     def __init__(self, text: str, *, http_status: int, retry_after: float | None = None) -> None:
         super().__init__(text, http_status=http_status, possibly_processed=True, retry_after=retry_after)

@@ -49,6 +49,7 @@ def new_reader(connection: Mapping[str, Any]) -> AIOKafkaConsumer:
 
 def new_producer(connection: Mapping[str, Any], **kind: Any) -> AIOKafkaProducer:
     """A producer that waits for all replicas; ``kind``: more of aiokafka's arguments."""
+    internals.compress_quickly()
     return AIOKafkaProducer(**connection, **kind, acks="all", max_request_size=_MAX_REQUEST)
 
 
@@ -83,7 +84,7 @@ class Clients:
     group_id: str
     topic: Callable[[str], str]
     exactly_once: bool = True
-    compression: str | None = "lz4"
+    compression: str | None = "gzip"
     session_timeout: float = 10.0
     group_instance_id: str | None = None
     _shared: _Shared = field(default_factory=_Shared, init=False, repr=False)

@@ -1,12 +1,13 @@
 """Records as Kafka messages and back: value, CloudEvents headers (binary mode), key, timestamp."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 from urllib.parse import quote
 
 import msgspec
 
 from asm_bridge_schemas import records
+from asm_bridge_schemas.frame import unframed
 from asm_bridge_schemas.records import (
     AgentState,
     Books,
@@ -46,36 +47,52 @@ class Outgoing(NamedTuple):
 
 
 class Encoder:
-    """``inbox``: the full name of its topic; ``source``: what goes before each ce_source."""
+    """``inbox``: the full name of its topic; ``source``: what goes before each ce_source.
 
-    def __init__(self, encoding: Literal["json", "msgpack"], inbox: str, source: str = "") -> None:
+    ``frames``: by output topic, what goes before its values where a Schema Registry is used; a value whose frame is
+    not known is never encoded: ``KeyError``.
+    """
+
+    def __init__(
+        self,
+        encoding: Literal["json", "msgpack"],
+        inbox: str,
+        source: str = "",
+        frames: Mapping[str, bytes] | None = None,
+    ) -> None:
         self._encode = (msgspec.json if encoding == "json" else msgspec.msgpack).Encoder().encode
         self._content_type = (names.CONTENT_TYPE, CONTENT_TYPES[encoding])
         self._inbox = inbox
         self._source = source
         self._types = {cls: self._type_headers(cls) for cls in records.TOPICS}
+        self._frames = dict.fromkeys(records.TOPICS.values(), b"") if frames is None else frames
 
     def record(self, record: Published, trace: Trace | None = None) -> Outgoing:
         cls = type(record)
         headers = self._headers(cls, "agents", record.agent_id, self._id(record), record.observed_at)
         if trace is not None:
             headers += trace.headers
-        at = _milliseconds(record.observed_at)
-        return Outgoing(records.TOPICS[cls], record.agent_id.encode(), self._encode(record), headers, at)
+        topic, at = records.TOPICS[cls], _milliseconds(record.observed_at)
+        value = self._frames[topic] + self._encode(record)
+        return Outgoing(topic, record.agent_id.encode(), value, headers, at)
 
-    def state(self, agent_id: str, state: AgentState | None) -> Outgoing:
-        """Its id differs from that of the stream's record with the same number."""
+    def state(self, agent_id: str, state: AgentState | None, at: float) -> Outgoing:
+        """``at``: the Kafka timestamp, in seconds since 1970. The id differs from that of the stream's record with the
+        same number."""
+        timestamp = int(at * 1000)
         if state is None:
-            return Outgoing("agent-state", agent_id.encode(), None, [])
+            return Outgoing("agent-state", agent_id.encode(), None, [], timestamp)
         stream = state.stream_id or agent_id
         number = state.sequence if state.stream_id else state.bridge.inbox_offset
         headers = self._headers(AgentState, "agents", agent_id, f"state:{stream}:{number}", state.observed_at)
-        return Outgoing("agent-state", agent_id.encode(), self._encode(state), headers)
+        value = self._frames["agent-state"] + self._encode(state)
+        return Outgoing("agent-state", agent_id.encode(), value, headers, timestamp)
 
     def heartbeat(self, heartbeat: PartitionHeartbeat) -> Outgoing:
         key, until = str(heartbeat.partition), heartbeat.observed_until
         headers = self._headers(PartitionHeartbeat, "partitions", key, f"{key}:{until}", until)
-        return Outgoing("heartbeats", key.encode(), self._encode(heartbeat), headers, _milliseconds(until))
+        value = self._frames["heartbeats"] + self._encode(heartbeat)
+        return Outgoing("heartbeats", key.encode(), value, headers, _milliseconds(until))
 
     def dead_letter(self, letter: DeadLetter) -> Outgoing:
         headers = kept(header for header in letter.headers if header[0] not in names.OWN)
@@ -135,8 +152,9 @@ def read_dead_letter(message: KafkaRecord) -> DeadLetter:
 
 
 def read_state(key: bytes, value: bytes, headers: Iterable[tuple[str, bytes | None]]) -> AgentState:
-    """An ``AgentState`` as this release or its neighbours wrote it under its agent_id. Raises ``msgspec.DecodeError``
-    for whatever else stands there."""
+    """An ``AgentState`` as this release or its neighbours wrote it under its agent_id, framed or not. Raises
+    ``msgspec.DecodeError`` for whatever else stands there."""
+    value = unframed(value)
     content_type = dict(headers).get(names.CONTENT_TYPE, b"application/json")
     if content_type is None or content_type not in _DECODERS:
         raise msgspec.DecodeError(f"the content-type {content_type!r} is not one of a state")

@@ -1,11 +1,14 @@
-"""Before the bridge works: is Kafka there, are its topics right, and can it do what ``kafka.delivery`` needs?"""
+"""Before the bridge works: is Kafka there, are its topics right, and can it do what ``kafka.delivery`` needs? Are the
+ids of the schemas known, if values are framed?"""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 import structlog
 
 from bridge.kafka.clients import Clients
 from bridge.kafka.errors import KafkaError, NoTransactionsError
+from bridge.kafka.schema_registry import OutputFrames, SchemaRegistryError
 from bridge.kafka.topics import ensure_topics
 from bridge.settings import TopicsSettings
 from bridge.telemetry.metrics import METRICS
@@ -20,23 +23,32 @@ class UnsuitableKafkaError(Exception):
 
 
 class Preflight:
-    """``waiting_for``: why it has not passed yet; None before it begins and after it has passed."""
+    """``waiting_for``: why it has not passed yet; None before it begins and after it has passed. ``frames``: None where
+    no Schema Registry is used."""
 
-    def __init__(self, clients: Clients, topics: TopicsSettings) -> None:
+    def __init__(self, clients: Clients, topics: TopicsSettings, frames: OutputFrames | None = None) -> None:
         self.waiting_for: str | None = None
         self._clients = clients
         self._topics = topics
+        self._frames = frames
 
     async def run(self) -> None:
-        """Wait for Kafka, create topics that are missing, and try a transaction. Raises ``UnsuitableKafkaError``."""
+        """Wait for Kafka, create topics that are missing, and try a transaction; then wait for the Schema Registry,
+        without which nothing could be published. Raises ``UnsuitableKafkaError``."""
+        await self._until_passed(self._check, "kafka.awaited")
+        if self._frames is not None:
+            await self._until_passed(self._frames.register, "schema_registry.awaited")
+
+    async def _until_passed(self, check: Callable[[], Awaitable[None]], event: str) -> None:
         while True:
             try:
-                await self._check()
-            except (KafkaError, OSError, TimeoutError) as error:
-                METRICS.kafka_errors.labels("start").inc()
+                await check()
+            except (KafkaError, OSError, TimeoutError, SchemaRegistryError) as error:
+                if isinstance(error, KafkaError | OSError):
+                    METRICS.kafka_errors.labels("start").inc()
                 text = str(error) or type(error).__name__
                 if text != self.waiting_for:
-                    log.warning("kafka.awaited", error=error)
+                    log.warning(event, error=error)
                 self.waiting_for = text
                 await asyncio.sleep(_RETRY_EVERY)
             else:

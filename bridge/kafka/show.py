@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from asm_bridge_schemas.frame import unframed
 from bridge import headers as names
 from bridge.agents.injection import KafkaRecord
 from bridge.clock import rfc3339
@@ -15,13 +16,14 @@ Value = dict[str, Any]
 
 
 def decoded(message: KafkaRecord) -> Any:
-    """The value, by its content-type header; bytes that are not what that says come back as they are."""
+    """The value, by its content-type header, without its frame; bytes that are not what that says come back as they
+    are."""
     if message.value is None:
         return None
     content_type = (dict(message.headers).get(names.CONTENT_TYPE) or b"").partition(b";")[0].strip().lower()
     decode: Callable[[bytes], Any] = msgspec.msgpack.decode if b"msgpack" in content_type else msgspec.json.decode
     try:
-        value = decode(message.value)
+        value = decode(unframed(message.value))
         msgspec.json.encode(value)  # MessagePack has kinds of values that JSON lacks
     except (msgspec.MsgspecError, TypeError, ValueError, RecursionError):
         return bytes(message.value)

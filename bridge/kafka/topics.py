@@ -44,6 +44,7 @@ TOPICS = (
             "max.message.bytes": str(8 * _MIB),
         },
     ),
+    Topic("heartbeats"),
     Topic("sessions", compacted=True, partitioned=False, output=False),
     # Times to live count from the broker's clock, not from that of whoever produced the entry.
     Topic("inject", output=False, configs={"message.timestamp.type": "LogAppendTime"}),

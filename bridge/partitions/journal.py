@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 import msgspec
 import structlog
 
-from asm_bridge_schemas.records import AgentState
+from asm_bridge_schemas.records import AgentState, PartitionHeartbeat
 from bridge.agents.step import DeadLetter, Step
+from bridge.clock import Clock, rfc3339
 from bridge.kafka.clients import Clients
 from bridge.kafka.encoding import Encoder, Outgoing, read_state
 from bridge.kafka.errors import KafkaError
@@ -33,6 +34,10 @@ _OVERDUE = 2.0
 
 States = dict[str, AgentState | None]
 """By agent_id; None is a tombstone."""
+
+
+Heartbeat = Callable[[str], PartitionHeartbeat]
+"""Makes the heartbeat, given ``observed_until``."""
 
 
 class PartitionLost(Exception):
@@ -67,16 +72,20 @@ class Journal:
         clients: Clients,
         encoder: Encoder,
         commit_offset: Callable[[int, int, str], Awaitable[None]],
+        clock: Clock,
     ) -> None:
         self.partition = partition
         self.states: dict[str, AgentState] = {}
         self.offsets = OffsetTracker(0)
         self.metadata = CommitMetadata()
+        self.observed_until: float | None = None
+        """All that was observed before this time (seconds since 1970) is published; None: it is not known."""
         self.wake = asyncio.Event()
         """Set while there is something to commit."""
         self._clients = clients
         self._encoder = encoder
         self._commit_offset = commit_offset
+        self._clock = clock
         self._producer: PartitionProducer | None = None
         self._batch = Batch()
         self._written: set[str] = set()
@@ -96,7 +105,11 @@ class Journal:
         self.offsets = OffsetTracker(offset or 0)
         self.metadata = msgspec.structs.replace(metadata, clean=False)
         self._committed = None
-        await self.commit()
+        known = [at for at in (self.observed_until, metadata.observed_until) if at is not None]
+        self.observed_until = max(known, default=None)
+        if self.observed_until is not None:
+            self._clock.go_on_from(self.observed_until)
+        await self._commit(None)
         return metadata.clean
 
     @property
@@ -140,18 +153,29 @@ class Journal:
         self.metadata = msgspec.structs.replace(self.metadata, **offsets)
         self.wake.set()
 
-    async def commit(self, *, clean: bool = False) -> States:
+    async def commit(self, *, clean: bool | None = None, heartbeat: Heartbeat | None = None) -> States:
         """Write what was gathered. Returns the states that were committed.
 
+        With a heartbeat, or to hand over (``clean`` says how), it is kept until when the agents were observed.
         Raises ``PartitionLost``, after which the journal must be closed, and another one recover.
         """
+        self.observed_until = self._clock.now().wall
+        if heartbeat is not None:
+            self._batch.add(self._encoder.heartbeat(heartbeat(rfc3339(self.observed_until))))
+        keep = clean is not None or heartbeat is not None
+        return await self._commit(self.observed_until, clean=bool(clean), keep=keep)
+
+    async def _commit(self, observed_until: float | None, *, clean: bool = False, keep: bool = False) -> States:
         batch, self._batch = self._batch, Batch()
         self.wake.clear()
         changed = self._changed_states(batch.agents)
         position = (self.offsets.committable, msgspec.structs.replace(self.metadata, clean=clean))
-        offset = None if position == self._committed else (position[0], position[1].encode())
+        offset = None
+        if keep or position != self._committed:
+            metadata = msgspec.structs.replace(position[1], observed_until=observed_until or self.observed_until)
+            offset = (position[0], metadata.encode())
         states = [
-            self._encoder.state(agent_id, state)
+            self._encoder.state(agent_id, state, observed_until or 0)
             for agent_id, state in changed.items()
             if state is not None or agent_id in self._written
         ]
@@ -224,6 +248,8 @@ class Journal:
             if time.monotonic() - logged_at >= 1:
                 logged_at = time.monotonic()
                 log.info("partition.recovering", partition=self.partition, states=len(states))
+            if message.timestamp > 0:  # of a commit before which all was published
+                self.observed_until = max(self.observed_until or 0, message.timestamp / 1000)
             key = message.key or b""
             states.pop(key, None)
             if message.value is not None:

@@ -2,11 +2,14 @@
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 
+from asm_bridge_schemas.records import PartitionHeartbeat
 from bridge.agents.agent import Agent
 from bridge.agents.injection import KafkaRecord
 from bridge.kafka.clients import Clients
@@ -26,12 +29,19 @@ _SWEEP = 0.25
 poller, because waking up costs more than looking."""
 
 
+_STALLED = 2.0
+"""Seconds of a commit after which no agent was polled until it ended."""
+
+
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """What the partitions of a process share; ``partitions``: how many there are, ``commit_interval`` in seconds."""
+    """What the partitions of a process share; ``partitions``: how many there are, intervals in seconds; ``instance``:
+    the process's name."""
 
     partitions: int
     commit_interval: float
+    heartbeat_interval: float
+    instance: str
     clients: Clients
     encoder: Encoder
     registry: Registry
@@ -53,6 +63,7 @@ class PartitionOwner:
         self._suspended: asyncio.Future[bool] | None = None
         self._resumed = asyncio.Event()
         self._inbox_paused = False
+        self._next_heartbeat = 0.0
 
     @property
     def ready(self) -> bool:
@@ -76,7 +87,8 @@ class PartitionOwner:
     async def _own(self) -> None:
         """Journal and agents are made afresh: what a late answer still appends to the former ones is never written."""
         shared = self._shared
-        journal = self._journal = Journal(self.partition, shared.clients, shared.encoder, self._group.commit)
+        journal = Journal(self.partition, shared.clients, shared.encoder, self._group.commit, shared.policy.clock)
+        self._journal = journal
         clean = await journal.recover()
         repeated_below = 0 if clean else await self._group.end_offset(self.partition)
         agents = PartitionAgents(journal, shared.partitions, shared.registry, shared.reschedule, shared.policy)
@@ -94,7 +106,13 @@ class PartitionOwner:
         if await _fires(journal.wake, _SWEEP - time.monotonic() % _SWEEP):
             await _fires(self._flush_now, linger(self._shared, journal.oldest_at, time.monotonic()))
         agents.sweep()
-        agents.committed(await journal.commit())
+        began = time.monotonic()
+        due = began >= self._next_heartbeat
+        if due:
+            self._next_heartbeat = began + self._shared.heartbeat_interval
+        agents.committed(await journal.commit(heartbeat=partial(self._heartbeat, agents) if due else None))
+        if time.monotonic() - began > _STALLED:
+            agents.check_unobserved()
         if self._inbox_paused and agents.has_room:
             self._inbox_paused = False
             self._group.resume(self.partition)
@@ -107,8 +125,20 @@ class PartitionOwner:
         suspended.set_result(True)
         await self._resumed.wait()
         agents.committed(await journal.commit())
+        agents.check_unobserved()
         agents.resume()
         self._group.read_from(self.partition, journal.offsets.position)
+
+    def _heartbeat(self, agents: PartitionAgents, observed_until: str) -> PartitionHeartbeat:
+        conditions = Counter(agent.condition for agent in agents)
+        return PartitionHeartbeat(
+            partition=self.partition,
+            observed_until=observed_until,
+            agents=len(agents) - conditions["unknown"],
+            in_session=sum(agent.state.asm_session_sid is not None for agent in agents),
+            lost=sum(agent.state.lost is not None for agent in agents),
+            instance=self._shared.instance,
+        )
 
     def deliver(self, messages: Sequence[KafkaRecord]) -> None:
         if self.agents is not None and not self.agents.deliver(messages):

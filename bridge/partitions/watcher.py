@@ -10,7 +10,7 @@ from bridge.agents.bounds import MAX_BYTES, MAX_ID_BYTES, clipped
 from bridge.agents.injection import KafkaRecord, is_utf8, read_injection
 from bridge.agents.step import DeadLetter, Step
 from bridge.backoff import Backoff
-from bridge.clock import Instant, rfc3339
+from bridge.clock import Clock, Instant, rfc3339
 from bridge.headers import ORIGIN, RECEIVED_AT
 from bridge.kafka.encoding import Outgoing
 from bridge.kafka.partitioner import partition_for
@@ -31,7 +31,7 @@ class Policy:
     interval: float
     injection: InjectionSettings
     backoff: Backoff
-    clock: Callable[[], Instant]
+    clock: Clock
 
 
 class PartitionAgents:
@@ -134,7 +134,7 @@ class PartitionAgents:
 
     def sync(self, agent_id: str) -> None:
         """Make an agent what the registry says of it."""
-        agent, registered, at = self._agents.get(agent_id), self._registry.get(agent_id), self._policy.clock()
+        agent, registered, at = self._agents.get(agent_id), self._registry.get(agent_id), self._policy.clock.now()
         if registered is None:
             if agent is not None and agent.in_flight is not None and agent.in_flight.injections:
                 self._leaving.add(agent)  # what becomes of its events still belongs to its stream
@@ -191,7 +191,7 @@ class PartitionAgents:
             self._forget(agent)
             return
         tracing.received(injection)
-        self.append(agent.take(injection, self._policy.clock()))
+        self.append(agent.take(injection, self._policy.clock.now()))
         if agent.pending:
             self._waiting.add(agent)
             self._reschedule(agent, self)
@@ -222,10 +222,16 @@ class PartitionAgents:
 
     def sweep(self) -> None:
         """Finish the injections whose time is over."""
-        at = self._policy.clock()
+        at = self._policy.clock.now()
         for agent in list(self._waiting):
             self.append(agent.sweep(at))
             self._forget(agent)
+
+    def check_unobserved(self) -> None:
+        """Report the agents that were not polled for longer than may be, for want of the bridge or of Kafka."""
+        at = self._policy.clock.now()
+        for agent in self._agents.values():
+            self.append(agent.check_unobserved(at))
 
     def committed(self, states: Mapping[str, AgentState | None]) -> None:
         """The journal has committed these states."""
@@ -238,10 +244,15 @@ class PartitionAgents:
 
     def _agent(self, agent_id: str) -> Agent:
         state = self._journal.states.get(agent_id) or AgentState(agent_id=agent_id)
-        agent = self._agents[agent_id] = Agent(
-            state, self._policy.injection, self._policy.backoff, self._policy.clock()
-        )
+        agent = Agent(state, self._policy.injection, self._policy.backoff, self._observed_at())
+        self._agents[agent_id] = agent
         return agent
+
+    def _observed_at(self) -> Instant:
+        """When the agents of the partition were last observed, by this process or by the former owner."""
+        at, until = self._policy.clock.now(), self._journal.observed_until
+        silence = 0.0 if until is None else max(0.0, at.wall - until)
+        return Instant(at.monotonic - silence, at.wall - silence)
 
     def _is_watched(self, agent_id: str) -> bool:
         state = self._journal.states.get(agent_id)

@@ -12,7 +12,7 @@ from bridge.agents.step import Step
 from bridge.asm.answer import Answer
 from bridge.asm.circuit_breaker import CircuitBreaker
 from bridge.asm.client import AsmClient
-from bridge.asm.errors import AsmError, ForeignAnswer, Malformed, Throttled, Unauthorized, Unreachable
+from bridge.asm.errors import AsmError, Malformed, Unreachable
 from bridge.asm.tokens import Tokens
 from bridge.clock import Clock, Instant
 from bridge.partitions.watcher import PartitionAgents
@@ -24,6 +24,8 @@ log = structlog.get_logger()
 
 _OK = METRICS.polls.labels("ok")
 
+_STANDSTILL = 2.0
+"""Seconds between two slots after which the process counts as having been paused."""
 _LOOK_AGAIN = 1.0
 """Seconds after which an agent with something urgent that could not be polled is looked at again, at most."""
 
@@ -63,12 +65,15 @@ class Poller:
 
     async def run(self) -> None:
         """Poll what is due, slot by slot, until cancelled."""
-        self._schedule.start(self._clock.monotonic())
+        at = self._clock.monotonic()
+        self._schedule.start(at)
         while True:
             await self._until(self._schedule.next_slot)
             self._rate.refill()
             due, lists, woken = self._schedule.advance()
-            at = self._clock.monotonic()
+            stood_still, at = self._clock.monotonic() - at > _STANDSTILL, self._clock.monotonic()
+            if stood_still:
+                self._check_unobserved()
             for scheduled in due:
                 self._tick(scheduled, at)
             for scheduled in lists:
@@ -77,6 +82,12 @@ class Poller:
                 self.poll_now(scheduled.agent)
             while self._poll_batch():
                 await self._sleep(0)
+
+    def _check_unobserved(self) -> None:
+        """The process stood still: say of whom it is not known what happened meanwhile, before anybody is polled."""
+        at = self._clock.now()
+        for scheduled in self._schedule:
+            scheduled.partition.append(scheduled.agent.check_unobserved(at))
 
     def update(self, agent: Agent, partition: PartitionAgents) -> None:
         """Poll the agent from now on as its registry entry says, or no longer if its partition does not watch it."""
@@ -209,10 +220,9 @@ class Poller:
             tracing.polled(request, step, answer.status)
             return step
         METRICS.polls.labels(answer.reason).inc()
-        if isinstance(answer, ForeignAnswer | Throttled | Unauthorized | Unreachable):
-            if not isinstance(answer, Unreachable) or answer.counts_as_outage:
-                self._breaker.record_failure(at.monotonic, answer, agent, len(self._schedule))
-        else:
+        if answer.counts_as_outage:
+            self._breaker.record_failure(at.monotonic, answer, agent, len(self._schedule))
+        elif not isinstance(answer, Unreachable):
             self._breaker.record_success(at.monotonic)
         step = agent.failed(request, answer, at)
         tracing.polled(request, step, answer.http_status, answer.reason)

@@ -1,7 +1,7 @@
 """When each agent is polled, and how many at a time: pure, in slots of time that is passed in (monotonic seconds)."""
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from math import floor, inf
 from typing import TYPE_CHECKING
 
@@ -59,6 +59,9 @@ class Schedule:
 
     def __len__(self) -> int:
         return len(self._scheduled)
+
+    def __iter__(self) -> Iterator[Scheduled]:
+        return iter(list(self._scheduled.values()))
 
     def get(self, agent: Agent) -> Scheduled | None:
         return self._scheduled.get(agent)

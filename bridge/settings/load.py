@@ -166,12 +166,15 @@ def _problems(reading: _Reading, nested: dict[str, Any]) -> Iterator[str]:
 
 
 def _between_keys(nested: dict[str, Any], wrong: set[str]) -> Iterator[tuple[str, str]]:
-    """Faults of combinations of keys in each section; keys that are wrong by themselves count as not set."""
+    """Faults of combinations of keys, mostly in one section; keys that are wrong by themselves count as not set."""
     for name, section in SECTIONS.items():
         if f"{name}.security_protocol" in wrong:  # everything between keys there depends on it
             continue
         sound = {key: value for key, value in nested.get(name, {}).items() if f"{name}.{key}" not in wrong}
         yield from ((f"{name}.{key}", text) for key, text in section(**sound).problems())
+    encoding = nested.get("records", {}).get("encoding")
+    if nested.get("schema_registry", {}).get("url") and encoding == "msgpack":
+        yield "records.encoding", "must be json with schema_registry.url: the registry's schemas are JSON Schemas"
 
 
 def _key(location: tuple[int | str, ...]) -> str:

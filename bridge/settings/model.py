@@ -23,8 +23,10 @@ from bridge.settings.types import (
     Positive,
     Prefix,
     Proxy,
+    RegistryUrl,
     Retention,
     Servers,
+    Source,
     host_port,
     is_duration,
     is_loopback,
@@ -115,7 +117,7 @@ class KafkaSettings(Section):
     )
     commit_interval: CommitInterval = _setting(0.2, "How long steps are collected into one transaction.")
     compression: Literal["none", "gzip", "snappy", "lz4", "zstd"] = _setting(
-        "lz4", "Compression of the records that are produced."
+        "gzip", "Compression of the records that are produced; every Kafka client reads gzip as installed."
     )
 
     @property
@@ -209,6 +211,48 @@ class TopicsSettings(Section):
 
 class RecordsSettings(Section):
     encoding: Literal["json", "msgpack"] = _setting("json", "Encoding of the values of records.")
+    source: Source | None = _setting(None, "Prefix of ce_source, to tell organisations and regions apart: /acme/eu.")
+    heartbeat_interval: Positive = _setting(10.0, "Time between two heartbeats of a partition.")
+
+
+class SchemaRegistrySettings(Section):
+    url: RegistryUrl | None = _setting(
+        None, "Address of a Schema Registry (Confluent's API); values are then framed in Confluent's wire format."
+    )
+    username: Text | None = _setting(None, "User name at the Schema Registry.")
+    password: SecretStr | None = _setting(None, "Password at the Schema Registry.")
+    ca_file: File | None = _setting(None, "PEM file of certificate authorities to trust in addition to the system's.")
+
+    def client_arguments(self) -> dict[str, Any]:
+        """The keyword arguments of httpx's client. Raises ``ssl.SSLError`` for a ca_file that is not PEM."""
+        password = self.password.get_secret_value() if self.password else ""
+        return {
+            "base_url": self.url,
+            "auth": (self.username, password) if self.username else None,
+            "verify": self._ssl_context(),
+            "timeout": 10.0,
+            "trust_env": False,
+        }
+
+    def _ssl_context(self) -> ssl.SSLContext:
+        context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH)
+        context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # as for Kafka
+        if self.ca_file:
+            context.load_verify_locations(self.ca_file)
+        return context
+
+    def problems(self) -> Iterator[Problem]:
+        for name in ("username", "password", "ca_file"):
+            if getattr(self, name) is not None and self.url is None:
+                yield name, "is not used without schema_registry.url: set that, too"
+        if self.url and (self.username is None) != (self.password is None):
+            missing, other = ("username", "password") if self.username is None else ("password", "username")
+            yield missing, f"is missing: schema_registry.{other} is set"
+        if self.ca_file:
+            try:
+                self._ssl_context()
+            except (ssl.SSLError, OSError):
+                yield "ca_file", "cannot be loaded: check that it is PEM"
 
 
 class InjectionSettings(Section):
@@ -250,6 +294,7 @@ class Settings(BaseSettings):
     kafka: KafkaSettings = KafkaSettings()
     topics: TopicsSettings = TopicsSettings()
     records: RecordsSettings = RecordsSettings()
+    schema_registry: SchemaRegistrySettings = SchemaRegistrySettings()
     injection: InjectionSettings = InjectionSettings()
     ops: OpsSettings = OpsSettings()
     log: LogSettings = LogSettings()

@@ -89,13 +89,18 @@ def is_loopback(host: str) -> bool:
         return host.lower() == "localhost"
 
 
+def _is_address(value: str, *schemes: str) -> bool:
+    """Whether it is a URL with one of the schemes, a host, and a port that can be connected to, if any."""
+    try:
+        url = urlsplit(value.strip())
+        return url.scheme in schemes and bool(url.hostname) and url.port != 0
+    except ValueError:
+        return False
+
+
 def _base_url(value: str) -> str:
     url = urlsplit(value.strip())
-    try:
-        valid = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
-    except ValueError:
-        valid = False
-    if not valid or re.search(r"\s", value.strip()):
+    if not _is_address(value, "http", "https") or re.search(r"\s", value.strip()):
         raise ValueError("must be an address such as https://api.cbf.tcn.com")
     if url.username is not None or url.password is not None:
         raise ValueError("must not contain a user name or password; tokens go into asm.token or the sessions")
@@ -108,13 +113,19 @@ def _base_url(value: str) -> str:
     return value.strip().rstrip("/")
 
 
-def _proxy(value: str) -> str:
+def _registry_url(value: str) -> str:
     url = urlsplit(value.strip())
-    try:
-        valid = url.scheme in ("http", "https", "socks5", "socks5h") and bool(url.hostname) and url.port != 0
-    except ValueError:
-        valid = False
-    if not valid:
+    if not _is_address(value, "http", "https") or url.query or url.fragment or re.search(r"\s", value.strip()):
+        raise ValueError("must be an address such as https://registry.example.com:8081")
+    if url.username is not None or url.password is not None:
+        raise ValueError(
+            "must not contain a user name or password: set schema_registry.username and schema_registry.password"
+        )
+    return value.strip().rstrip("/")
+
+
+def _proxy(value: str) -> str:
+    if not _is_address(value, "http", "https", "socks5", "socks5h"):
         raise ValueError("must be an address such as http://proxy.example.com:3128")
     return value.strip()
 
@@ -151,6 +162,12 @@ def _prefix(value: str) -> str:
     return value
 
 
+def _source(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9._~:/-]+", value) or value.endswith("/"):
+        raise ValueError("must be the beginning of a URI, such as /acme/eu, without a / at its end")
+    return value
+
+
 Seconds = Annotated[float, BeforeValidator(duration)]
 Positive = Annotated[Seconds, Field(gt=0)]
 NotNegative = Annotated[Seconds, Field(ge=0)]
@@ -162,6 +179,8 @@ Listen = Annotated[str, AfterValidator(_listen)]
 Servers = Annotated[str, BeforeValidator(_bootstrap), AfterValidator(_servers)]
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
 Proxy = Annotated[str, AfterValidator(_proxy)]
+RegistryUrl = Annotated[str, AfterValidator(_registry_url)]
 File = Annotated[Path, AfterValidator(_readable_file)]
 Directory = Annotated[Path, AfterValidator(_readable_directory)]
 Prefix = Annotated[str, AfterValidator(_prefix)]
+Source = Annotated[str, AfterValidator(_source)]

@@ -24,7 +24,7 @@ from asm_bridge_schemas.statuses import STATUS_GROUPS
 Schema = dict[str, Any]
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
-_REFERENCE = re.compile(r'"#/\$defs/(\w+)"')
+_REFERENCE = re.compile(r'"#/(?:\$defs|definitions)/(\w+)"')
 _OPAQUE = {
     "title": Books.__name__,
     "description": inspect.cleandoc(Books.__doc__ or ""),
@@ -110,16 +110,20 @@ def _union(title: str, names: list[str], definitions: dict[str, Schema]) -> Sche
 
 
 def _document(title: str, definitions: dict[str, Schema], identifier: str) -> Schema:
-    """The schema ``title`` on top, and the definitions that it refers to, directly or not, below."""
-    top = definitions[title]
+    """The schema ``title`` on top, and the definitions that it refers to below."""
+    needed = referred(definitions[title], definitions)
+    return {"$schema": _DIALECT, "$id": identifier, **definitions[title], **({"$defs": needed} if needed else {})}
+
+
+def referred(schema: Schema, definitions: dict[str, Schema]) -> dict[str, Schema]:
+    """The definitions that a schema refers to, directly or not, by name."""
     needed: dict[str, Schema] = {}
-    pending = [top]
+    pending = [schema]
     while pending:
         for name in sorted(set(_REFERENCE.findall(json.dumps(pending.pop()))) - needed.keys()):
             needed[name] = definitions[name]
             pending.append(definitions[name])
-    below = {"$defs": dict(sorted(needed.items()))} if needed else {}
-    return {"$schema": _DIALECT, "$id": identifier, **top, **below}
+    return dict(sorted(needed.items()))
 
 
 def _urn(name: str) -> str:

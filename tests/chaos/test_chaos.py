@@ -22,3 +22,12 @@ async def test_every_promise_is_kept_among_faults(broker: Broker, tmp_path: Path
     assert not report.broken, "\n".join(report.lines())
     assert report.survived.total() > 10
     assert len(report.facts.told) > 200
+
+
+@pytest.mark.timeout(300)
+async def test_no_foreign_answer_leaves_a_trace(broker: Broker, tmp_path: Path) -> None:
+    """Pages, redirects, foreign errors and bursts of refusals in the service's name: the records know of none."""
+    plan = Plan(seconds=20, seed=1, agents=16, processes=1, pace=0.2, quick=True, kinds=("gateway", "inbox"))
+    report = await chaos([], broker.bootstrap_servers, tmp_path, plan)
+    assert not report.broken, "\n".join(report.lines())
+    assert report.survived.total() > 5

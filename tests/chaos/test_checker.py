@@ -1,6 +1,7 @@
 """The judge itself: it passes a story in which everything is kept, and catches each kind of violation."""
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from asm_bridge_schemas import records
 from asm_bridge_schemas.records import AgentState, Books, Status
+from asm_bridge_schemas.statuses import status_group
 from bridge.agents.step import DeadLetter
 from bridge.kafka.encoding import Encoder
 from bridge.kafka.partitioner import partition_for
@@ -39,32 +41,43 @@ def story() -> list[Record]:
     told: list[Record] = [
         {"type": "AgentWatchStarted", "reason": "registered", "asm_session_sid": None},
         {"type": "AgentSessionStarted", "voice_session_sid": "2", **view},
-        _status("READY", 1, names, None, None) | view,
+        _status("READY", 1, names, None, None, 2) | view,
         {"type": "QueuedCallChanged", "change": "entered", "reason": None, **call, **view},
         {"type": "ConversationEventDelivered", "delivered_at": AT.format(5), **tail, **view},
         {"type": "InjectionCompleted", "injection_id": "i1", "entry": ENTRY, "outcome": "delivered", **times, **view},
         {"type": "AgentMessageReceived", "message": "Well done", "message_timestamp": 5, **view},
         {"type": "AgentAlertRaised", **alert, **view},
         {"type": "AgentAlertCleared", **alert, **view},
-        _status("PEERED", 2, ["status_desc", "last_status_change"], "READY", AT.format(2)) | view,
+        _status("PEERED", 2, ["status_desc", "last_status_change"], "READY", AT.format(2), 9) | view,
         {"type": "InjectionCompleted", "injection_id": "i2", "entry": BAD_ENTRY, "outcome": "undeliverable", **times}
         | view,
         {"type": "QueuedCallChanged", "change": "left", "reason": "session_ended", **call, **view},
         {"type": "AgentSessionEnded", "voice_session_sid": "2", "reason": "ended", **view},
         {"type": "AgentSessionStarted", "voice_session_sid": "2", **view},
-        _status("IDLE", 3, names, None, None) | view,
+        _status("IDLE", 3, names, None, None, 14) | view,
     ]
-    return [_numbered(record, number) for number, record in enumerate(told)]
+    in_topic: Counter[str] = Counter()
+    return [_numbered(record, number, in_topic) for number, record in enumerate(told)]
 
 
-def _status(desc: str, change: int, changed: list[str], before: str | None, since: str | None) -> Record:
+def _status(desc: str, change: int, changed: list[str], before: str | None, since: str | None, number: int) -> Record:
     own = msgspec.structs.asdict(Status(status_desc=desc, last_status_change=change))
-    previous = {"previous_status_desc": before, "previous_observed_at": since}
-    return {"type": "AgentStatusChanged", "changed": changed, **previous, **own}
+    previous = {
+        "previous_status_desc": before,
+        "previous_observed_at": since,
+        "previous_duration_ms": None if before is None else 7000,
+    }
+    group = {"status_group": status_group(desc), "status_since": AT.format(number)}
+    return {"type": "AgentStatusChanged", "changed": changed, **group, **previous, **own}
 
 
-def _numbered(record: Record, number: int) -> Record:
+def _numbered(record: Record, number: int, in_topic: Counter[str]) -> Record:
+    topic = next(topic for cls, topic in records.TOPICS.items() if cls.__name__ == record["type"])
+    in_topic[topic] += 1
     common = {"agent_id": AGENT, "stream_id": "s1", "sequence": number + 1, "observed_at": AT.format(number)}
+    common["topic_sequence"] = in_topic[topic]
+    if record["type"] == "QueuedCallChanged":
+        common |= {"start_date": None, "waited_ms": None}
     return {**common, **({"possibly_repeated": False} if record["type"] == "InjectionCompleted" else {}), **record}
 
 
@@ -220,7 +233,7 @@ def _loss(kind: str) -> Record:
 
 
 def _ended() -> Record:
-    return {**story()[0], "type": "AgentWatchEnded", "sequence": 14}
+    return {**story()[0], "type": "AgentWatchEnded", "sequence": 14, "topic_sequence": 6}
 
 
 @pytest.mark.parametrize("evidence", BROKEN_STREAMS)

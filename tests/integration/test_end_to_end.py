@@ -38,17 +38,19 @@ async def test_a_simulated_day(broker: Broker, topics_prefix: str, tmp_path: Pat
         agents = await the_lab.register_all(interval=0.2, labels={"site": "manila"})
         await asyncio.gather(*(the_lab.inject(agent_id, str(next(MARKERS))) for agent_id in agents))
         await _lose_sight_of(the_lab, agents[0])
+        await the_lab.register(agents[1], interval=0.2, labels={"site": "cebu"})
         await the_lab.produce("sessions", None, agents[-1].encode())
         await the_lab.completed()
         await the_lab.sim.settle(agents[:-1])
         assert await the_lab.bridges["bridge"].stop() == 0
         facts = await the_lab.facts()
     assert_kept(facts)
-    assert {told.record["type"] for told in facts.told} == {cls.__name__ for cls in records.TOPICS} - {"AgentState"}
+    types = {told.record["type"] for told in (*facts.told, *facts.heartbeats)}
+    assert types == {cls.__name__ for cls in records.TOPICS} - {"AgentState", "ConversationChanged"}
     assert {t.record["change"] for t in facts.told if "change" in t.record} == {"entered", "updated", "left"}
-    values = [told.record for told in facts.told]
-    values += [{"type": "AgentState", **state} for state in facts.states.values() if state]
-    problems = [(v["type"], error.message) for v in values for error in _schema(v["type"]).iter_errors(_own(v))]
+    values = [told.record for told in (*facts.told, *facts.heartbeats)]
+    values += [state for state in facts.states.values() if state]
+    problems = [(v["type"], error.message) for v in values for error in _schema(v["type"]).iter_errors(v)]
     assert problems == []
     assert len(values) > 500
 
@@ -65,10 +67,6 @@ async def _lose_sight_of(the_lab: Lab, agent_id: str) -> None:
 def _schema(name: str) -> Draft202012Validator:
     schema = json.loads((ROOT / "schemas" / "json" / f"{name}.json").read_text())
     return Draft202012Validator(schema, format_checker=FormatChecker())
-
-
-def _own(value: Record) -> Record:
-    return {name: given for name, given in value.items() if name != "type" or value["type"] != "AgentState"}
 
 
 async def told(the_lab: Lab, agent_id: str, *types: str) -> list[Record]:
@@ -172,7 +170,8 @@ async def test_logins_and_logouts(quiet: Lab) -> None:
 
 
 async def test_a_new_token_is_used_at_once(quiet: Lab) -> None:
-    """After a 401 the agent rests; once its token file is replaced by renaming, it is asked again within a second."""
+    """After a 401 the agent is tried a few times; once its token file is replaced by renaming, the new token is used
+    within a second."""
     await quiet.register("agent-3", interval=0.2)
     await told_types(quiet, "agent-3", *BEGUN)
     await quiet.sim.post("agents/agent-3/token", token="another-token")
@@ -187,7 +186,7 @@ async def test_a_new_token_is_used_at_once(quiet: Lab) -> None:
         return bool((await quiet.sim.get("agents/agent-3"))["shown"] > before["shown"])
 
     await until(shown_more, "the agent is asked with its new token", AT_ONCE + 0.5)
-    assert await _metric(quiet, 'asm_bridge_polls_total{result="unauthorized"}') == 1
+    assert await _metric(quiet, 'asm_bridge_polls_total{result="unauthorized"}') <= 4  # a few quick tries, no flood
 
 
 async def _metric(the_lab: Lab, name: str) -> float:

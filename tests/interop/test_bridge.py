@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from bridge.testing.brokers import Broker
+from bridge.testing.simulator.middle import MARK
 from tests.support.chaos.checker import assert_kept
 from tests.support.chaos.harness import Lab, simulated
 from tests.support.gateways import GATEWAYS, Envoy, Gateway, HAProxy, Limits, Nginx, placed
@@ -85,8 +86,8 @@ async def test_a_gateways_limits_reload_and_restart_leave_no_trace(
         large = []
         if gateway.limits.body:
             large = [
-                await lab.inject("agent-3", str(90 + number), conversation={"customer_name": "x" * size})
-                for number, size in enumerate((10, LARGE, 10))
+                await lab.inject("agent-3", str(90 + number), conversation={"customer_name": "x" * size, **disliked})
+                for number, (size, disliked) in enumerate(((10, {}), (LARGE, {"reference_id": MARK}), (10, {})))
             ]
         await lab.completed()
         await lab.sim.settle([f"agent-{number}" for number in range(AGENTS)])

@@ -1,10 +1,16 @@
-"""One agent without clock and network: tests decide what it is answered, and when."""
+"""One agent without clock and network: tests decide what it is answered, and when.
+
+What it publishes is judged twice: by a reader of its records, and by folding them into its published state.
+"""
 
 from dataclasses import dataclass, field
 from typing import Any
 
+from msgspec.structs import replace
+
 from asm_bridge_schemas.commands import SessionEntry
-from asm_bridge_schemas.records import AgentState, Published
+from asm_bridge_schemas.picture import fold
+from asm_bridge_schemas.records import AgentState, Books, Published
 from bridge.agents.agent import Agent
 from bridge.agents.injection import Injection
 from bridge.agents.request import PollRequest
@@ -28,6 +34,11 @@ def read_answer(request: PollRequest, body: bytes, status: int = 200) -> Answer 
     return read_response(CALLS[request.call], Response(status, body))
 
 
+def public(state: AgentState) -> AgentState:
+    """A state without the bridge's books, its calls in an order that events know, too."""
+    return replace(state, bridge=Books(), calls=sorted(state.calls, key=lambda call: (call.list, call.call_sid)))
+
+
 @dataclass
 class AgentHarness:
     """An agent, a clock that stands until it is moved, and what was published so far."""
@@ -41,6 +52,7 @@ class AgentHarness:
     picture: Picture = field(default_factory=Picture)
 
     def __post_init__(self) -> None:
+        self.folded = replace(self.state, bridge=Books()) if self.state.stream_id else None
         self.agent = Agent(self.state, self.settings, Backoff(0.0, 0.0), self.at)
 
     @property
@@ -53,6 +65,8 @@ class AgentHarness:
         assert step.state is self.agent.state
         for record in step.records:
             self.picture.apply(record)
+            self.folded = fold(self.folded, record)
+        assert public(self.folded or AgentState(agent_id=step.state.agent_id)) == public(step.state)
         self.records += step.records
         self.letters += step.dead_letters
         self.finished += step.finished

@@ -1,4 +1,4 @@
-"""When the partitions of a process commit."""
+"""The commits of a process's partitions, and recovery after a failure."""
 
 import asyncio
 import time
@@ -17,7 +17,7 @@ def test_steps_are_gathered_no_longer_than_the_commit_interval(delivery: str) ->
     first steps came, so that the producer they share writes for all in one request."""
     unused: Any = None
     clients = Clients({}, "group", str, exactly_once=delivery == "exactly_once")
-    shared = Shared(1, 0.5, clients, unused, unused, unused, unused)
+    shared = Shared(1, 0.5, 10.0, "host:1", clients, unused, unused, unused, unused)
     now = time.monotonic()
     ends = [now + linger(shared, now - waited, now) for waited in (0.0, 0.2, 0.4)]
     assert all(now - 0.1 <= end <= now + 0.6 for end in ends)
@@ -26,7 +26,7 @@ def test_steps_are_gathered_no_longer_than_the_commit_interval(delivery: str) ->
 
 
 class FakeGroup:
-    """A group whose heartbeats come at once; the fourth one never does."""
+    """A group whose heartbeats arrive at once, except the fourth, which never arrives."""
 
     def __init__(self) -> None:
         self.heartbeats = 0
@@ -38,8 +38,9 @@ class FakeGroup:
 
 
 async def test_whatever_fails_the_partition_is_recovered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An error that nobody foresaw ends neither the owner nor its process: the partition is recovered after the next
-    heartbeat, and the log has the stack, once for the same error."""
+    """An unexpected error ends neither the owner nor its process: the partition is recovered after the next heartbeat,
+    and the log has the traceback, once for the same error.
+    """
 
     async def fails(_: PartitionOwner) -> None:
         raise UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid")

@@ -1,4 +1,4 @@
-"""The producer of a partition, over a client that refuses."""
+"""The producer of a partition, with a client that refuses."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from bridge.kafka.producer import PartitionProducer
 
 
 class FencedClient:
-    """What aiokafka's producer does after its transaction has failed in the background."""
+    """Behaves as aiokafka's producer does after its transaction has failed in the background."""
 
     def create_batch(self) -> Any:
         return self

@@ -1,4 +1,4 @@
-"""What a process that does not do its work says about it."""
+"""The reasons that a process gives while it is not ready."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -7,7 +7,7 @@ from bridge.ops.readiness import Readiness
 
 
 class Parts:
-    """What readiness looks at, all of it well."""
+    """The parts that readiness checks, all of them healthy."""
 
     def __init__(self) -> None:
         self.preflight = SimpleNamespace(waiting_for=None)
@@ -21,12 +21,12 @@ class Parts:
 
 
 def test_a_process_that_works_is_ready() -> None:
-    """A member of the group whose partitions can commit gives no reason."""
+    """A member of the group whose partitions can commit is ready."""
     assert Parts().reason() is None
 
 
 def test_each_step_of_the_start_has_a_reason() -> None:
-    """The reason names the first thing that is missing, in the order in which a process starts."""
+    """The reason names the first step of the start that is not done."""
     parts = Parts()
     parts.assignment.owners = {2: SimpleNamespace(ready=False), 1: SimpleNamespace(ready=False), 0: parts.assignment}
     parts.assignment.ready = True

@@ -1,14 +1,16 @@
-"""The agents of a partition, over a partition that only remembers what is appended."""
+"""The agents of a partition, with a journal that only records what is appended."""
 
 import asyncio
 
+import pytest
+
 from asm_bridge_schemas import records
-from asm_bridge_schemas.records import AgentState
+from asm_bridge_schemas.records import AgentObservationLost, AgentState, AgentStatusChanged
 from bridge.agents.agent import Agent
 from bridge.agents.step import DeadLetter, Step
 from bridge.asm.answer import Answer
 from bridge.backoff import Backoff
-from bridge.clock import Clock
+from bridge.clock import Clock, seconds
 from bridge.kafka.partitioner import partition_for
 from bridge.partitions.offsets import CommitMetadata, OffsetTracker
 from bridge.partitions.watcher import PartitionAgents, Policy
@@ -18,12 +20,13 @@ from tests.support.agent_harness import read_answer
 from tests.support.strategies import Message, status_body
 
 PARTITIONS = 1
-now = Clock().now
+clock = Clock()
+now = clock.now
 EVENT = b'{"pause_event": {}}'
 
 
 class RememberingJournal:
-    """What ``PartitionAgents`` needs of a partition."""
+    """Implements what ``PartitionAgents`` needs of a journal."""
 
     def __init__(self) -> None:
         self.partition = 0
@@ -31,6 +34,7 @@ class RememberingJournal:
         self.offsets = OffsetTracker(0)
         self.metadata = CommitMetadata()
         self.accepting = True
+        self.observed_until: float | None = None
         self.records: list[records.Published] = []
 
     def append(self, step: Step) -> None:
@@ -45,11 +49,13 @@ def of_type(emitted: list[records.Published], kind: type) -> list[records.Publis
 
 
 async def test_an_agent_leaves_only_when_what_it_sends_is_told() -> None:
-    """Unregistered while an event is under way: it is told in the stream, which ends after it."""
+    """An agent that is unregistered while an event is in flight emits the event's outcome before the end
+    of its stream.
+    """
     partition, polled = RememberingJournal(), set[Agent]()
     agents: PartitionAgents
     registry = Registry(lambda agent_id: agents.sync(agent_id), lambda bad: None)  # noqa: PLW0108 - agents come after
-    policy = Policy(1.0, InjectionSettings(), Backoff(), now)
+    policy = Policy(1.0, InjectionSettings(), Backoff(), clock)
     agents = PartitionAgents(partition, PARTITIONS, registry, lambda agent, _: polled.add(agent), policy)  # type: ignore[arg-type]
     agents.begin(0)
     assert partition_for("a", PARTITIONS) == 0
@@ -81,11 +87,11 @@ async def test_an_agent_leaves_only_when_what_it_sends_is_told() -> None:
 
 
 def test_a_partition_handed_over_again_before_it_was_read_is_not_clean() -> None:
-    """Entries that an unclean owner may have sent stay doubtful for the one after the next, read or not."""
+    """Entries that an unclean owner may have sent stay doubtful for later owners until they are read."""
     partition = RememberingJournal()
     agents: PartitionAgents
     registry = Registry(lambda agent_id: agents.sync(agent_id), lambda bad: None)  # noqa: PLW0108 - agents come after
-    policy = Policy(1.0, InjectionSettings(), Backoff(), now)
+    policy = Policy(1.0, InjectionSettings(), Backoff(), clock)
     agents = PartitionAgents(partition, PARTITIONS, registry, lambda *_: None, policy)  # type: ignore[arg-type]
     agents.begin(2)
     assert not agents.clean
@@ -94,12 +100,41 @@ def test_a_partition_handed_over_again_before_it_was_read_is_not_clean() -> None
     assert agents.clean
 
 
+@pytest.mark.parametrize(("away", "lost"), [(4.0, False), (31.0, True)])
+def test_who_opens_a_partition_tells_for_how_long_its_agents_were_not_observed(away: float, lost: bool) -> None:
+    """A new owner emits AgentObservationLost (bridge_down) if its agents were not observed for more than three
+    intervals and 5 s; a shorter hand-over emits nothing.
+    """
+    partition = RememberingJournal()
+    partition.observed_until = now().wall - away
+    state = AgentState(agent_id="a", stream_id="s", sequence=3, asm_session_sid="7", status=records.Status())
+    partition.states["a"] = state
+    agents: PartitionAgents
+    registry = Registry(lambda agent_id: agents.sync(agent_id), lambda bad: None)  # noqa: PLW0108 - agents come after
+    policy = Policy(10.0, InjectionSettings(), Backoff(), clock)
+    agents = PartitionAgents(partition, PARTITIONS, registry, lambda *_: None, policy)  # type: ignore[arg-type]
+    registry.read(Message(0, key=b"a", value=b'{"asm_session_sid": "7", "token": "env:T"}'))
+    agents.begin(0)
+    losses = of_type(partition.records, AgentObservationLost)
+    assert [record.reason for record in losses] == ["bridge_down"] * lost
+    assert [seconds(record.since) for record in losses] == pytest.approx([partition.observed_until] * lost, abs=0.01)
+    (agent,) = agents
+    request = agent.next_request("t", now())
+    step = agent.answered(request, read_answer(request, status_body("READY")), now())
+    assert step is not None
+    assert [type(one).__name__ for one in step.records][:1] == (
+        ["AgentObservationResumed"] if lost else ["AgentStatusChanged"]
+    )
+    (changed,) = of_type(step.records, AgentStatusChanged)
+    assert changed.previous_duration_ms is None or not lost
+
+
 def test_a_key_that_is_too_large_is_a_dead_letter_without_it() -> None:
-    """No outcome, state or header could carry it; the next record is taken as ever."""
+    """A record whose key is too large is a dead letter without the key, and the next record is read as usual."""
     partition, letters = RememberingJournal(), list[DeadLetter]()
     partition.dead_letter, partition.advance = letters.append, lambda **_: None  # type: ignore[attr-defined]
     registry = Registry(lambda _: None, lambda bad: None)
-    policy = Policy(1.0, InjectionSettings(), Backoff(), now)
+    policy = Policy(1.0, InjectionSettings(), Backoff(), clock)
     agents = PartitionAgents(partition, PARTITIONS, registry, lambda *_: None, policy)  # type: ignore[arg-type]
     agents.begin(0)
     agents.deliver([Message(0, key=b"a" * 2000, value=EVENT), Message(1, key=b"b", value=b"no event")])

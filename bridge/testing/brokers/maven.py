@@ -36,7 +36,7 @@ class MavenBroker(ProcessBroker):
         (self.home / "server.properties").write_text("".join(lines))
         shutil.copy(POM.parent / "log4j2.yaml", self.home)
         format_command = self._java("kafka.tools.StorageTool", "format", "-t", "5L6g3nShT-eMCtK--X86sw", "-c")
-        done = _run([*format_command, "server.properties"], FORMAT_DEADLINE, self.home)
+        done = run([*format_command, "server.properties"], FORMAT_DEADLINE, self.home)
         if done.returncode:
             raise BrokerUnavailableError(f"Kafka's storage could not be formatted:\n{tail(done.stdout)}")
 
@@ -82,7 +82,7 @@ def java() -> str:
 @functools.cache
 def java_version() -> int:
     """Major version; 0 if it cannot be told."""
-    said = _run([java(), "-version"], 10).stdout.decode(errors="replace")
+    said = run([java(), "-version"], 10).stdout.decode(errors="replace")
     found = re.search(r'version "(\d+)', said)
     return int(found[1]) if found else 0
 
@@ -104,13 +104,13 @@ def _fetch() -> None:
         partial = cache() / "kafka-libs.partial"
         shutil.rmtree(partial, ignore_errors=True)
         mvn = ["mvn", "-B", "-q", "-f", str(POM), "dependency:copy-dependencies", "-DincludeScope=runtime"]
-        done = _run([*mvn, f"-DoutputDirectory={partial}"], FETCH_DEADLINE)
+        done = run([*mvn, f"-DoutputDirectory={partial}"], FETCH_DEADLINE)
         if done.returncode:
             raise BrokerUnavailableError(f"mvn could not fetch Kafka's jars:\n{tail(done.stdout)}")
         partial.rename(libs())
 
 
-def _run(command: list[str], deadline: float, folder: Path | None = None) -> subprocess.CompletedProcess[bytes]:
+def run(command: list[str], deadline: float, folder: Path | None = None) -> subprocess.CompletedProcess[bytes]:
     """Runs it to its end; its output, errors included, is in ``stdout``."""
     try:
         return subprocess.run(

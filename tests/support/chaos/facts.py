@@ -11,9 +11,11 @@ from typing import Any, NamedTuple
 from aiokafka import AIOKafkaConsumer
 from aiokafka.structs import TopicPartition
 
+from asm_bridge_schemas.frame import unframed
+
 STREAMED = ("agent-status", "queued-calls", "agent-messages", "conversations", "inject-outcomes")
 """The topics whose records have a sequence."""
-OUTPUT = (*STREAMED, "dead-letters", "agent-state")
+OUTPUT = (*STREAMED, "dead-letters", "agent-state", "heartbeats")
 READ_DEADLINE = 60.0
 
 Record = dict[str, Any]
@@ -79,7 +81,7 @@ class Facts:
 
     @cached_property
     def told(self) -> list[Told]:
-        return [Told(m, json.loads(m.value or b"null")) for m in self.messages if m.topic in STREAMED]
+        return [Told(m, json.loads(unframed(m.value or b"null"))) for m in self.messages if m.topic in STREAMED]
 
     @cached_property
     def streams(self) -> dict[str, list[Told]]:
@@ -91,6 +93,10 @@ class Facts:
         return {name: sorted(told, key=lambda t: t.record["sequence"]) for name, told in streams.items()}
 
     @cached_property
+    def heartbeats(self) -> list[Told]:
+        return [Told(m, json.loads(m.value or b"null")) for m in self.messages if m.topic == "heartbeats"]
+
+    @cached_property
     def dead_letters(self) -> list[Message]:
         return [message for message in self.messages if message.topic == "dead-letters"]
 
@@ -98,7 +104,7 @@ class Facts:
     def states(self) -> dict[str, Record | None]:
         """The last ``AgentState`` by agent; None for a tombstone."""
         last = {m.key: m.value for m in self.messages if m.topic == "agent-state"}
-        return {(key or b"").decode(): json.loads(value) if value else None for key, value in last.items()}
+        return {(key or b"").decode(): json.loads(unframed(value)) if value else None for key, value in last.items()}
 
 
 async def read_topics(

@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 from aiokafka import AIOKafkaProducer
 
+from asm_bridge_schemas.frame import unframed
 from bridge.kafka.partitioner import partition_for
 from bridge.ops.http import free_port
 from bridge.testing.brokers.process import ends_with_us
@@ -272,7 +273,7 @@ class Lab:
 
         async def all_have() -> bool:
             outcomes = await read_topics(self.bootstrap_servers, self.prefix, ["inject-outcomes"])
-            return wanted <= {json.loads(outcome.value or b"{}").get("entry") for outcome in outcomes}
+            return wanted <= {json.loads(unframed(outcome.value or b"{}")).get("entry") for outcome in outcomes}
 
         await until(all_have, f"outcomes of {len(wanted)} entries", deadline)
 

@@ -197,7 +197,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--brokers", type=int, choices=(1, 3), default=1, help="3: a cluster of maven brokers")
     parser.add_argument(
         "--faults",
-        default=",".join(Plan.kinds),
+        default=",".join((*Plan.kinds, "gateway")),
         help="lanes to use; there are kills and pauses, too, of processes (%(default)s)",
     )
     parser.add_argument("--mutant", help="a deliberately broken build, see tests/chaos/mutants.py")

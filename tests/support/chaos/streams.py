@@ -10,6 +10,7 @@ from urllib.parse import quote
 from aiokafka.partitioner import murmur2
 
 from asm_bridge_schemas import records
+from asm_bridge_schemas.statuses import status_group
 from tests.support.chaos.facts import Facts, Record, Told
 
 STATUS_FIELDS = records.Status.__struct_fields__
@@ -28,6 +29,19 @@ def broken(facts: Facts) -> Iterator[str]:
         for problem in [*numbered(stream), *View().follow(told.record for told in stream)]:
             yield f"stream {name} of {stream[0].record['agent_id']}: {problem}"
     yield from one_stream_at_a_time(facts)
+    yield from heartbeats(facts)
+
+
+def heartbeats(facts: Facts) -> Iterator[str]:
+    """Each stands in the partition that it is about, and the watermark never goes back."""
+    latest: dict[int, str] = {}
+    for message, record in facts.heartbeats:
+        partition, until = message.partition, record["observed_until"]
+        if (message.key, record["partition"]) != (str(partition).encode(), partition):
+            yield f"{message.place}: the heartbeat is about partition {record['partition']}, its key {message.key!r}"
+        if until <= latest.get(partition, ""):
+            yield f"{message.place}: observed_until goes back from {latest[partition]} to {until}"
+        latest[partition] = until
 
 
 def placed_and_labelled(told: Told, facts: Facts) -> Iterator[str]:
@@ -77,6 +91,11 @@ def numbered(stream: list[Told]) -> Iterator[str]:
         if told.message.offset < places.get(where, -1):
             yield f"sequence {told.record['sequence']} stands before a lower one in {where[0]}/{where[1]}"
         places[where] = told.message.offset
+    in_topic: Counter[str] = Counter()
+    for told in stream:
+        in_topic[told.message.topic] += 1
+        if told.record["topic_sequence"] != in_topic[told.message.topic]:
+            yield f"sequence {told.record['sequence']} has topic_sequence {told.record['topic_sequence']}"
     types = [told.record["type"] for told in stream]
     if types[0] != "AgentWatchStarted" or "AgentWatchStarted" in types[1:]:
         yield f"begins with {types[0]}, AgentWatchStarted is there {types.count('AgentWatchStarted')} times"
@@ -110,6 +129,8 @@ class View:
     lost: tuple[str, str] | None = None
     messages: list[tuple[int, str]] = field(default_factory=list)
     statuses: list[Record] = field(default_factory=list)
+    interrupted: bool = False
+    started: dict[tuple[str, str], str | None] = field(default_factory=dict)
 
     def follow(self, stream: Iterable[Record]) -> Iterator[str]:
         """Apply the records; yields what contradicts the picture so far."""
@@ -153,7 +174,7 @@ def _session_started(view: View, record: Record) -> Iterator[str]:
         yield f"session {view.sid} was not ended before"
     if record["asm_session_sid"] is None:
         yield "has no asm_session_sid"
-    view.sid, view.status = record["asm_session_sid"], None
+    view.sid, view.status, view.interrupted = record["asm_session_sid"], None, False
 
 
 def _session_ended(view: View, record: Record) -> Iterator[str]:
@@ -175,6 +196,13 @@ def _status_changed(view: View, record: Record) -> Iterator[str]:
         yield from _differs("changed", sorted(record["changed"]), sorted(differing))
         if not differing:
             yield "tells no change"
+    lasts = old is not None and old["status_desc"] == record["status_desc"]
+    since = old["status_since"] if old is not None and lasts else record["observed_at"]
+    yield from _differs("status_since", record["status_since"], since)
+    yield from _differs("status_group", record["status_group"], status_group(record["status_desc"]))
+    if (record["previous_duration_ms"] is None) != (old is None or lasts or view.interrupted):
+        yield f"previous_duration_ms is {record['previous_duration_ms']}, interrupted: {view.interrupted}"
+    view.interrupted = lasts and view.interrupted
     yield from _differs("previous_status_desc", record["previous_status_desc"], old and old["status_desc"])
     yield from _differs("previous_observed_at", record["previous_observed_at"], old and old["observed_at"])
     view.status = record
@@ -189,8 +217,13 @@ def _call_changed(view: View, record: Record) -> Iterator[str]:
         view.calls.discard(call)
         if record["reason"] is None:
             yield f"{call} left without a reason"
+        if record["start_date"] != view.started.pop(call, None) or (record["waited_ms"] is None) != (
+            record["start_date"] is None
+        ):
+            yield f"{call} left with start_date {record['start_date']} and waited_ms {record['waited_ms']}"
     else:
         view.calls.add(call)
+        view.started[call] = record["start_date"]
 
 
 def _conversation_changed(view: View, record: Record) -> Iterator[str]:
@@ -235,7 +268,7 @@ def _alert_cleared(view: View, record: Record) -> Iterator[str]:
 def _lost(view: View, record: Record) -> Iterator[str]:
     if view.lost is not None:
         yield "the observation was lost already"
-    view.lost = record["reason"], record["since"]
+    view.lost, view.interrupted = (record["reason"], record["since"]), view.status is not None
 
 
 def _resumed(view: View, record: Record) -> Iterator[str]:

@@ -1,0 +1,143 @@
+"""The Schema Registry: where the schemas of the output topics get the ids that stand before their values.
+
+Confluent's API, which Apicurio has at ``/apis/ccompat/v7``. An id never changes: once all are known, the bridge needs
+the registry no longer.
+"""
+
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from asm_bridge_schemas.frame import frame
+from asm_bridge_schemas.registry import registered_schemas, text
+from bridge.settings import SchemaRegistrySettings, TopicsSettings
+
+_NOT_FOUND = (40401, 40402, 40403)
+"""The error codes of a subject, a version and a schema that do not exist."""
+
+
+class SchemaRegistryError(Exception):
+    """The registry cannot be reached, or refuses what it is asked for; the text says where, and what to do."""
+
+
+class SchemaRegistryClient:
+    """Use it as an async context manager. Every method raises ``SchemaRegistryError``, and may be repeated."""
+
+    def __init__(self, settings: SchemaRegistrySettings) -> None:
+        self._url = settings.url
+        self._http = httpx.AsyncClient(**settings.client_arguments())
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._http.aclose()
+
+    async def subjects(self) -> None:
+        """Ask for something that every registry answers, to see whether it is one."""
+        await self._call("GET", "/subjects")
+
+    async def find(self, subject: str, schema: str) -> int | None:
+        """The id that a subject's version with this schema has; None if it has none."""
+        found = await self._call("POST", f"/subjects/{subject}", schema)
+        return None if found is None else _id(found)
+
+    async def register(self, subject: str, schema: str) -> int:
+        """Make it a version of the subject, unless it is one; the id."""
+        registered = await self._call("POST", f"/subjects/{subject}/versions", schema)
+        if registered is None:
+            raise SchemaRegistryError(f"{self._url} does not know how to register a schema: {_WHERE}")
+        return _id(registered)
+
+    async def is_compatible(self, subject: str, schema: str) -> bool:
+        """Whether it may become the subject's next version."""
+        found = await self._call("POST", f"/compatibility/subjects/{subject}/versions/latest", schema)
+        return found is None or found.get("is_compatible") is True
+
+    async def _call(self, method: str, path: str, schema: str | None = None) -> dict[str, Any] | None:
+        """The answer; None if it says that the subject, version or schema does not exist."""
+        body = None if schema is None else {"schemaType": "JSON", "schema": schema}
+        try:
+            response = await self._http.request(method, path, json=body)
+        except httpx.HTTPError as error:
+            reason = str(error) or type(error).__name__
+            raise SchemaRegistryError(
+                f"{self._url} does not answer ({reason}): check schema_registry.url, and that the registry is running"
+            ) from error
+        answer = _json(response)
+        if response.status_code == 200 and answer is not None:
+            return answer if isinstance(answer, dict) else {}
+        known = answer if isinstance(answer, dict) else {}
+        if response.status_code == 404 and known.get("error_code") in _NOT_FOUND:
+            return None
+        raise SchemaRegistryError(f"{self._url}{path}: {_explained(response.status_code, known)}")
+
+
+class OutputFrames:
+    """The frame of each output topic's values; ``frames`` (by topic, without its prefix) is filled by ``register``."""
+
+    def __init__(self, settings: SchemaRegistrySettings, topics: TopicsSettings) -> None:
+        self.frames: dict[str, bytes] = {}
+        self._settings = settings
+        self._topics = topics
+
+    async def register(self) -> None:
+        """Learn the ids that are not known yet. Raises ``SchemaRegistryError``; what is known by then is kept.
+
+        A schema is registered only where the registry does not have it, so that the right to read is enough for a
+        bridge whose schemas somebody else registers (``asm-bridge schemas export --registry``).
+        """
+        async with SchemaRegistryClient(self._settings) as registry:
+            for topic, schema in registered_texts().items():
+                if topic not in self.frames:
+                    subject = subject_of(self._topics.name(topic))
+                    schema_id = await registry.find(subject, schema)
+                    if schema_id is None:
+                        schema_id = await registry.register(subject, schema)
+                    self.frames[topic] = frame(schema_id)
+
+
+def registered_texts() -> Mapping[str, str]:
+    """Topic, without its prefix -> its schema, as it is registered."""
+    return {topic: text(schema) for topic, schema in registered_schemas().items()}
+
+
+def subject_of(topic: str) -> str:
+    """The subject of a topic's values, by Confluent's TopicNameStrategy. ``topic``: the full name."""
+    return f"{topic}-value"
+
+
+_WHERE = "check schema_registry.url (Apicurio's ends with /apis/ccompat/v7)"
+_ADVICE = {
+    401: "check schema_registry.username and schema_registry.password",
+    403: "give schema_registry.username the right to read and write this subject",
+    404: _WHERE,
+    405: _WHERE,
+    409: "the schema is not compatible with the subject's last version: relax the subject's compatibility to BACKWARD, "
+    "or use another topics.prefix",
+    422: "the registry does not take this schema: check that it supports JSON Schema",
+}
+
+
+def _explained(status: int, answer: Mapping[str, Any]) -> str:
+    said = str(answer.get("message") or "")[:300]
+    advice = _ADVICE.get(status, "see the registry's log")
+    return f"HTTP {status}{f' ({said})' if said else ''}: {advice}"
+
+
+def _json(response: httpx.Response) -> Any:
+    try:
+        return response.json()
+    except ValueError:
+        return None
+
+
+def _id(answer: Mapping[str, Any]) -> int:
+    schema_id = answer.get("id")
+    if type(schema_id) is not int or not 0 <= schema_id < 2**32:
+        raise SchemaRegistryError(f"the answer has no usable schema id: {_WHERE}")
+    return schema_id

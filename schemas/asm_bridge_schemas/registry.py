@@ -1,0 +1,89 @@
+"""The form of the records' schemas that a Schema Registry keeps and checks: one for each topic, draft-07 and closed.
+
+The checkers of the registries understand draft-07 (of 2020-12 Apicurio's fails), and call each field that is added to
+an open object incompatible, because old data may have anything there. So every object is closed here, and only what has
+no default is ``required``: a field is added with a default, and old records remain readable. A reader validates with
+the schema that a record was written with, as the deserializers do unless told otherwise.
+
+A topic with several records has one schema with all of them (``oneOf``, told apart by ``type``), and what they refer to
+is in its ``definitions``. The other way, a subject for each record and references to them, does not fit: the frame
+names the topic's schema in either case, every reader would need the right to read all those subjects and a request for
+each, a subject of a record would have to be registered before the topic's, and not every reader follows references
+(Flink and Kafka Connect read the one text that the id stands for). Confluent's deserializers and Apicurio's read both.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from asm_bridge_schemas.export import Schema, record_definitions, records_by_topic, referred
+from asm_bridge_schemas.records import TOPICS
+
+_DIALECT = "http://json-schema.org/draft-07/schema#"
+_STRING = {"type": "string"}
+
+
+def registered_schemas() -> dict[str, Schema]:
+    """Topic, without its prefix -> what is registered under the subject ``<topic>-value``."""
+    definitions = {name: _registered(schema) for name, schema in record_definitions().items()}
+    for name, required in _without_default().items():
+        definitions[name]["required"] = required
+    return {topic: _document(topic, names, definitions) for topic, names in records_by_topic().items()}
+
+
+def text(schema: Schema) -> str:
+    """A schema as it is registered: the same text from each process, so that it has one id."""
+    return json.dumps(schema, separators=(",", ":"), ensure_ascii=False)
+
+
+def export(directory: Path) -> list[Path]:
+    """Writes the schemas, a file for each topic (``agent-status.json``); the files written.
+
+    The directory is made if it is missing. A file's text is what is registered.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for topic, schema in registered_schemas().items():
+        paths.append(directory / f"{topic}.json")
+        paths[-1].write_text(text(schema), encoding="utf-8")
+    return paths
+
+
+def _document(topic: str, names: list[str], definitions: dict[str, Schema]) -> Schema:
+    head = {"$schema": _DIALECT}  # no $id: a urn there confuses the resolver of Java's validator
+    if len(names) == 1:
+        top = definitions[names[0]]
+    else:
+        records = [{"$ref": f"#/definitions/{name}"} for name in names]
+        top = {"title": topic, "description": f"A record of the topic {topic} (without its prefix).", "oneOf": records}
+    needed = referred(top, definitions)
+    return {**head, **top, **({"definitions": needed} if needed else {})}
+
+
+def _without_default() -> dict[str, list[str]]:
+    """Name of an object -> its fields that have been there since version 1: those without a default."""
+    required: dict[str, list[str]] = {}
+    for cls in TOPICS:
+        objects = msgspec.json.schema(cls)["$defs"]
+        required |= {name: one.get("required", []) for name, one in objects.items() if "properties" in one}
+    del required["Books"]
+    return required
+
+
+def _registered(schema: Any) -> Any:
+    """The schema in draft-07, closed, without examples."""
+    if isinstance(schema, list):
+        return [_registered(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if "$ref" in schema:  # draft-07 ignores what stands beside it
+        return {"$ref": schema["$ref"].replace("#/$defs/", "#/definitions/")}
+    if "anyOf" in schema and schema.get("type") == "string":  # the vendor's lists, which any text may join
+        return {name: schema[name] for name in ("title", "description") if name in schema} | _STRING
+    new = {name: value if name == "enum" else _registered(value) for name, value in schema.items()}
+    new.pop("examples", None)
+    if schema.get("type") == "object" and "properties" in schema:
+        new["additionalProperties"] = False
+    return new

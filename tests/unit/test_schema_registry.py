@@ -1,0 +1,218 @@
+"""The Schema Registry's client, and the schemas in the form that a registry checks."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import jsonschema
+import msgspec
+import pytest
+
+from asm_bridge_schemas import records
+from asm_bridge_schemas.frame import frame, schema_id, unframed
+from asm_bridge_schemas.registry import export, registered_schemas, text
+from bridge.kafka.preflight import Preflight
+from bridge.kafka.schema_registry import OutputFrames, SchemaRegistryClient, SchemaRegistryError, registered_texts
+from bridge.settings import SchemaRegistrySettings, TopicsSettings
+from tests.support.samples import sample
+
+SCHEMAS = registered_schemas()
+Handler = Callable[[httpx.Request], httpx.Response]
+
+
+class Mocked(SchemaRegistrySettings):
+    """Settings whose client talks to a function."""
+
+    def client_arguments(self) -> dict[str, Any]:
+        return super().client_arguments() | {"transport": httpx.MockTransport(HANDLERS[str(self.url)])}
+
+
+HANDLERS: dict[str, Handler] = {}
+
+
+def settings(handler: Handler, **more: Any) -> SchemaRegistrySettings:
+    url = f"http://registry-{len(HANDLERS)}.example"
+    HANDLERS[url] = handler
+    return Mocked(url=url, **more)
+
+
+class Registry:
+    """What a registry does with schemas: they get ids as they come, each one only once."""
+
+    def __init__(self, *, writable: bool = True) -> None:
+        self.ids: dict[tuple[str, str], int] = {}
+        self.writable = writable
+        self.down = False
+        self.calls: list[tuple[str, str]] = []
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        if self.down:
+            raise httpx.ConnectError("All connection attempts failed")
+        self.calls.append((request.method, request.url.path))
+        _, _, subject, *rest = request.url.path.split("/")
+        body = json.loads(request.content)
+        assert body["schemaType"] == "JSON"
+        key = (subject, body["schema"])
+        if not rest and key not in self.ids:
+            return httpx.Response(404, json={"error_code": 40403, "message": "Schema not found"})
+        if rest and not self.writable:
+            return httpx.Response(403, json={"error_code": 40301, "message": "Forbidden"})
+        return httpx.Response(200, json={"id": self.ids.setdefault(key, len(self.ids) + 1)})
+
+
+def frames(registry: Handler, prefix: str = "asm.") -> OutputFrames:
+    return OutputFrames(settings(registry), TopicsSettings(prefix=prefix))
+
+
+def calls(handler: Handler, **more: Any) -> str:
+    """What is said of an answer to a registration."""
+
+    async def register() -> None:
+        async with SchemaRegistryClient(settings(handler, **more)) as client:
+            await client.register("asm.conversations-value", "{}")
+
+    with pytest.raises(SchemaRegistryError) as caught:
+        asyncio.run(register())
+    return str(caught.value)
+
+
+def test_a_frame_is_confluents() -> None:
+    """A zero byte and the id in four bytes, big-endian, stand before the value; a value without both stays as it is."""
+    assert frame(258) == b"\0\0\0\1\2"
+    assert unframed(frame(258) + b"{}") == b"{}"
+    assert schema_id(frame(2**32 - 1) + b"{}") == 2**32 - 1
+    for value in (b"{}", b"", b"\0", b"\0\0\0\0\1", b"\x81\xa1a\x01"):
+        assert unframed(value) == value
+        assert schema_id(value) is None
+
+
+def test_every_output_topic_has_a_schema_that_is_closed() -> None:
+    """Draft-07, nothing of 2020-12, and no object with named fields takes others; only the opaque ones are open."""
+    assert set(SCHEMAS) == set(records.TOPICS.values())
+    for schema in SCHEMAS.values():
+        jsonschema.Draft7Validator.check_schema(schema)
+        assert schema["$schema"] == "http://json-schema.org/draft-07/schema#"
+        assert "$defs" not in text(schema)
+        assert "prefixItems" not in text(schema)
+        for one in _objects(schema):
+            assert one["additionalProperties"] is False
+
+
+def _objects(value: Any) -> list[dict[str, Any]]:
+    if isinstance(value, list):
+        return [found for item in value for found in _objects(item)]
+    if not isinstance(value, dict):
+        return []
+    own = [value] if value.get("type") == "object" and isinstance(value.get("properties"), dict) else []
+    return own + [found for item in value.values() for found in _objects(item)]
+
+
+@pytest.mark.parametrize("cls", records.TOPICS, ids=lambda cls: cls.__name__)
+def test_a_record_fits_the_registered_schema_of_its_topic(cls: type[msgspec.Struct]) -> None:
+    """What is published validates, one with an unknown field or another type does not; fields with a default may be
+    missing, so that an old record fits a new schema."""
+    validator = jsonschema.Draft7Validator(SCHEMAS[records.TOPICS[cls]])
+    value = json.loads(msgspec.json.encode(sample(cls)))
+    validator.validate(value)
+    assert not validator.is_valid(value | {"unknown": 1})
+    assert not validator.is_valid(value | {"type": "Another"})
+    fields = {field.encode_name: field for field in msgspec.structs.fields(cls)}
+    for name in value.keys() - {"type"}:
+        less = {key: item for key, item in value.items() if key != name}
+        assert validator.is_valid(less) is not fields[name].required, name
+
+
+def test_the_export_is_what_is_registered(tmp_path: Path) -> None:
+    """Another program can register the files as they are: the bridge then finds its schemas there."""
+    files = {path.stem: path.read_text(encoding="utf-8") for path in export(tmp_path / "new")}
+    assert files == registered_texts()
+
+
+def test_every_schema_is_registered_under_its_topics_subject() -> None:
+    """``<topic>-value``, the topic with its prefix; each has a frame then, and nothing is registered twice."""
+    registry = Registry()
+    first, second = frames(registry, "eu."), frames(registry, "eu.")
+    asyncio.run(first.register())
+    assert {subject for subject, _ in registry.ids} == {f"eu.{topic}-value" for topic in SCHEMAS}
+    assert first.frames == {topic: frame(number) for number, topic in enumerate(SCHEMAS, 1)}
+    asyncio.run(second.register())
+    assert second.frames == first.frames
+    assert len(registry.ids) == len(SCHEMAS)
+
+
+def test_the_right_to_read_is_enough_for_schemas_that_are_there() -> None:
+    """A bridge that may not register uses what somebody else has registered."""
+    registry = Registry()
+    asyncio.run(frames(registry).register())
+    registry.writable = False
+    mine = frames(registry)
+    asyncio.run(mine.register())
+    assert len(mine.frames) == len(SCHEMAS)
+
+
+def test_what_is_known_is_not_asked_for_again() -> None:
+    """After an outage in the middle only the missing ids are asked for; with all of them, nothing is."""
+    registry = Registry()
+    mine = frames(registry)
+    mine.frames.update({topic: frame(9) for topic in SCHEMAS if topic != "conversations"})
+    registry.down = True
+    with pytest.raises(SchemaRegistryError, match="does not answer"):
+        asyncio.run(mine.register())
+    registry.down = False
+    asyncio.run(mine.register())
+    assert {subject for subject, _ in registry.ids} == {"asm.conversations-value"}
+    registry.down = True
+    asyncio.run(mine.register())
+
+
+async def test_the_start_waits_for_the_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While it is down the preflight says so and does not pass; then it passes with every id known."""
+    monkeypatch.setattr("bridge.kafka.preflight._RETRY_EVERY", 0.01)
+    registry = Registry()
+    registry.down = True
+    mine = frames(registry)
+    preflight = Preflight(None, TopicsSettings(), mine)  # type: ignore[arg-type]
+    monkeypatch.setattr(preflight, "_check", lambda: asyncio.sleep(0))
+    running = asyncio.create_task(preflight.run())
+    await asyncio.sleep(0.05)
+    assert not running.done()
+    reason = str(preflight.waiting_for)
+    assert "registry-" in reason
+    assert "check schema_registry.url" in reason
+    registry.down = False
+    await asyncio.wait_for(running, 5)
+    assert preflight.waiting_for is None
+    assert len(mine.frames) == len(SCHEMAS)
+
+
+def test_a_refusal_says_what_to_do() -> None:
+    """A login, a right, an incompatible schema, a wrong address and a foreign page each have their own advice."""
+
+    def answers(status: int, **body: Any) -> Handler:
+        return lambda request: httpx.Response(status, json=body)
+
+    assert "check schema_registry.username and schema_registry.password" in calls(answers(401))
+    assert "right to read and write" in calls(answers(403))
+    said = calls(answers(409, error_code=409, message="OBJECT_TYPE_PROPERTY_SCHEMAS_NARROWED"))
+    assert "OBJECT_TYPE_PROPERTY_SCHEMAS_NARROWED" in said
+    assert "compatib" in said
+    assert "/apis/ccompat/v7" in calls(answers(404))
+    assert "HTTP 200" in calls(lambda request: httpx.Response(200, text="<html>sign in</html>"))
+    assert "usable schema id" in calls(answers(200, id="7"))
+    assert "see the registry's log" in calls(answers(500, message="x" * 1000))
+
+
+def test_the_login_is_sent_and_never_shown() -> None:
+    """Basic authentication; no error text has the password."""
+    sent: list[str] = []
+
+    def refuse(request: httpx.Request) -> httpx.Response:
+        sent.append(request.headers["authorization"])
+        return httpx.Response(401, json={})
+
+    said = calls(refuse, username="bridge", password="s3cr3t-that-nobody-may-see")
+    assert sent == [httpx.BasicAuth("bridge", "s3cr3t-that-nobody-may-see")._auth_header]
+    assert "s3cr3t" not in said
