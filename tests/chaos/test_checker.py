@@ -72,7 +72,7 @@ def _status(desc: str, change: int, changed: list[str], before: str | None, sinc
 
 
 def _numbered(record: Record, number: int, in_topic: Counter[str]) -> Record:
-    topic = next(topic for cls, topic in records.TOPICS.items() if cls.__name__ == record["type"])
+    topic = records.TOPICS[_class(record["type"])]
     in_topic[topic] += 1
     common = {"agent_id": AGENT, "stream_id": "s1", "sequence": number + 1, "observed_at": AT.format(number)}
     common["topic_sequence"] = in_topic[topic]
@@ -81,9 +81,13 @@ def _numbered(record: Record, number: int, in_topic: Counter[str]) -> Record:
     return {**common, **({"possibly_repeated": False} if record["type"] == "InjectionCompleted" else {}), **record}
 
 
+def _class(name: str) -> type[msgspec.Struct]:
+    return next(cls for cls in records.TOPICS if cls.__name__ == name)
+
+
 def message(record: Record, offset: int) -> Message:
     """As the bridge would write it."""
-    cls = next(cls for cls in records.TOPICS if cls.__name__ == record["type"])
+    cls = _class(record["type"])
     filled = {"voice_session_sid": None, "source": None, **record}
     known = {name: value for name, value in filled.items() if name in cls.__struct_fields__}
     record_of_it: Any = msgspec.convert(known, cls)
@@ -249,10 +253,11 @@ TALK = {"asm_session_sid": SID, "conversation_sid": "6"}
 def _talk(*changes: tuple[str, list[str], str | None]) -> dict[str, Any]:
     """A run with these changes of a conversation, told after the story: (change, changed, status)."""
     told = story()
+    in_topic = Counter(records.TOPICS[_class(record["type"])] for record in told)
     for change, changed, status in changes:
         known = None if status is None else {"conversation_sid": "6", "status": status}
         record = {"type": "ConversationChanged", "change": change, "changed": changed, "conversation": known, **TALK}
-        told.append(_numbered(record, len(told)))
+        told.append(_numbered(record, len(told), in_topic))
     listed = [{"asm_session_sid": SID, "conversations": {"6": "NEW"}}, {"asm_session_sid": SID, "conversations": {}}]
     agents = _agent(conversations=[*listed, {"asm_session_sid": SID, "conversations": {"6": "NEW"}}])["agents"]
     messages = [*(message(record, offset) for offset, record in enumerate(told)), dead_letter()]
