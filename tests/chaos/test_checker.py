@@ -1,4 +1,4 @@
-"""The judge itself: it passes a story in which everything is kept, and catches each kind of violation."""
+"""The judge of the chaos runs: it passes a run without fault, and finds each kind of violation."""
 
 import json
 from collections import Counter
@@ -86,7 +86,7 @@ def _class(name: str) -> type[msgspec.Struct]:
 
 
 def message(record: Record, offset: int) -> Message:
-    """As the bridge would write it."""
+    """A record as the bridge would write it."""
     cls = _class(record["type"])
     filled = {"voice_session_sid": None, "source": None, **record}
     known = {name: value for name, value in filled.items() if name in cls.__struct_fields__}
@@ -123,7 +123,7 @@ def state(told: list[Record]) -> Message:
 
 
 def shown() -> Record:
-    """What the simulator showed: all that is told."""
+    """What the simulator showed: the same as is emitted."""
     pictures = [("READY", 1), ("PEERED", 2), ("IDLE", 3)]
     return {
         "agent_id": AGENT,
@@ -146,7 +146,7 @@ def taken(index: int = 0, marker: str = MARKER) -> Record:
 
 
 def facts(told: list[Record] | None = None, **more: Any) -> Facts:
-    """A run in which every promise was kept, but for what is passed in."""
+    """A run in which every promise was kept, except for the arguments."""
     told = story() if told is None else told
     produced = [
         Produced(AGENT, HOME, 0, "i1", AGENT.encode(), VALUE, MARKER),
@@ -158,7 +158,7 @@ def facts(told: list[Record] | None = None, **more: Any) -> Facts:
 
 
 def test_a_run_without_fault_passes() -> None:
-    """What keeps every promise is not accused."""
+    """A run in which every promise was kept has no violation."""
     assert broken_promises(facts()) == []
 
 
@@ -226,7 +226,7 @@ BROKEN_STREAMS: dict[str, Callable[[], list[Record]]] = {
 
 
 def _gone_and_back() -> list[Record]:
-    """As if an answer without calls had come between two answers with one."""
+    """Adds an answer without calls between two answers with one."""
     entered = story()[3]
     gone = {**entered, "change": "left", "reason": "gone", "observed_at": AT.format(30)}
     return [gone, {**entered, "observed_at": AT.format(31)}]
@@ -242,7 +242,7 @@ def _ended() -> Record:
 
 @pytest.mark.parametrize("evidence", BROKEN_STREAMS)
 def test_a_broken_stream_is_caught(evidence: str) -> None:
-    """Each way in which the records of a stream can contradict each other, or what was shown, is told."""
+    """Each way in which a stream's records can contradict each other or the simulator is reported."""
     found = broken_promises(facts(BROKEN_STREAMS[evidence]()))
     assert any(evidence in problem for problem in found), found
 
@@ -330,7 +330,7 @@ def _one_more(agent_id: str | None) -> dict[str, Any]:
 
 
 def _second_delivery() -> dict[str, Any]:
-    """A second event, delivered too, that reached the service before the first."""
+    """A second event, also delivered, that reached the service before the first."""
     times = {"received_at": AT.format(0), "completed_at": AT.format(5)}
     ids = {"injection_id": "i9", "conversation_sid": "5"}
     told = [
@@ -384,14 +384,14 @@ BROKEN_FACTS: dict[str, Callable[[], dict[str, Any]]] = {
 
 @pytest.mark.parametrize("evidence", BROKEN_FACTS)
 def test_a_broken_promise_is_caught(evidence: str) -> None:
-    """Each way in which the records can disagree with simulator, inbox, state or their own headers is told."""
+    """Each way in which the records can disagree with simulator, inbox, state or their own headers is reported."""
     given = BROKEN_FACTS[evidence]()
     found = broken_promises(facts(**given))
     assert any(evidence in problem for problem in found), found
 
 
 def _rejected(http_status: int) -> list[Record]:
-    """The event is rejected, and so a dead letter is due that is not there."""
+    """Rejects the event without the dead letter that is due."""
     told = _with(6, outcome="rejected", http_status=http_status)
     return _renumbered(record for record in told if record["type"] != "ConversationEventDelivered")
 
@@ -401,7 +401,7 @@ def _refused(status: int, alone: bool = True) -> Record:
 
 
 def test_only_the_service_rejects_an_event() -> None:
-    """It is rejected where the service refused it alone, with that status; or where a firewall dislikes it."""
+    """An event may be rejected only if the service refused it alone, with that status, or a firewall blocks it."""
     evidence = "is rejected with 404, and the service refused it alone with"
 
     def problems(**given: Any) -> list[str]:
@@ -418,12 +418,12 @@ def test_only_the_service_rejects_an_event() -> None:
 
 
 def test_an_event_that_is_sent_again_says_so() -> None:
-    """Twice at the service is allowed where the outcome says that it may be."""
+    """An event may reach the service twice only if its outcome says possibly_repeated."""
     assert broken_promises(facts(_with(6, possibly_repeated=True), taken=[taken(), taken(1)])) == []
 
 
 def test_a_killed_process_may_miss_what_came_and_went() -> None:
-    """A status that was shown, and not committed when the process died, need not be told; others must not be."""
+    """A status that was shown but not committed when the process died may be missing; others may not."""
     more = {"asm_session_sid": SID, "status_desc": "X", "last_status_change": 9}
     pictures = [*shown()["pictures"][:1], more, *shown()["pictures"][1:]]
     assert broken_promises(facts(whole=False, **_agent(pictures=pictures))) == []
@@ -431,14 +431,15 @@ def test_a_killed_process_may_miss_what_came_and_went() -> None:
 
 
 def test_an_ended_watch_leaves_no_state() -> None:
-    """Of an agent that is not watched any more, the state has no stream."""
+    """The state of an agent that is no longer watched must have no stream."""
     found = broken_promises(facts([*story()[:13], _ended()], agents={}))
     assert found == [f"{AGENT}: the state has stream s1, which has ended or never was"]
 
 
 def _in_the_inbox(*copies: tuple[int, int, str], key: bytes = AGENT.encode()) -> list[str]:
-    """What is found where two of the agent's events were produced into a foreign partition, and these are the copies:
-    (partition, offset, origin)."""
+    """The violations if two of the agent's events were produced into a foreign partition and these are the copies:
+    (partition, offset, origin).
+    """
     foreign = (HOME + 1) % 8
     produced = [Produced(AGENT, foreign, offset, f"{foreign}/{offset}", AGENT.encode(), VALUE) for offset in (0, 1)]
     read = [Message("inject", p.partition, p.offset, 0, p.key, p.value, ()) for p in produced]
@@ -450,7 +451,9 @@ def _in_the_inbox(*copies: tuple[int, int, str], key: bytes = AGENT.encode()) ->
 
 
 def test_what_becomes_of_a_foreign_record_is_judged() -> None:
-    """A record in a wrong partition is moved once, home, unchanged and in order; nothing else is in the inbox."""
+    """A record in a wrong partition must be moved once, to its agent's, unchanged and in order, and the inbox must hold
+    nothing else.
+    """
     first, second = ((HOME + 1) % 8, 0), ((HOME + 1) % 8, 1)
     one, two = (HOME, 5, f"{first[0]}/0"), (HOME, 6, f"{second[0]}/1")
     assert _in_the_inbox(one, two) == []

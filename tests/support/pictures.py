@@ -1,4 +1,4 @@
-"""What a consumer knows who has nothing but the records: an independent model, fed record by record.
+"""The state of a consumer that has only the records: an independent model, updated record by record.
 
 Each ``apply`` checks what the stream's reader may rely on: the numbering, the chain of statuses, and that nothing
 leaves, clears or ends that was not there.
@@ -33,7 +33,7 @@ Call = dict[str, Any]
 
 @dataclass
 class Picture:
-    """One agent as the records tell it; ``calls`` by (list, call_sid)."""
+    """One agent's state according to the records; ``calls`` by (list, call_sid)."""
 
     stream_id: str | None = None
     sequence: int = 0

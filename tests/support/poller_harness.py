@@ -1,4 +1,4 @@
-"""A poller in a time of its own: hours pass in a moment, and the time of each request is known."""
+"""A poller with a fake clock: hours pass in an instant, and the time of each request is known."""
 
 import asyncio
 from collections import Counter
@@ -27,7 +27,7 @@ _RUNNING: list[asyncio.Task[None]] = []
 
 
 async def stop_pollers() -> None:
-    """Stop what still runs at a test's end."""
+    """Stops the pollers that still run at a test's end."""
     for task in _RUNNING:
         task.cancel()
     await asyncio.gather(*_RUNNING, return_exceptions=True)
@@ -53,13 +53,13 @@ def after(seconds: float, answer: Answer = ready) -> Answer:
 
 
 async def settle() -> None:
-    """Let everything happen that can happen without time passing."""
+    """Runs everything that can run without the passage of time."""
     for _ in range(30):
         await asyncio.sleep(0)
 
 
 class FakeClock(Clock):
-    """A clock that moves only when somebody sleeps; it stops at ``end``, until ``advance``."""
+    """A clock that moves only when a task sleeps, up to ``end``, which ``advance`` moves."""
 
     def __init__(self) -> None:
         self.time = self.end = 1000.0
@@ -82,7 +82,7 @@ class FakeClock(Clock):
 
 
 class FakePartition:
-    """What a poller needs of a partition."""
+    """Implements what a poller needs of a partition."""
 
     def __init__(self) -> None:
         self.records: list[Any] = []
@@ -101,7 +101,7 @@ class FakePartition:
 
 
 class PollerHarness:
-    """A poller over a service of the test's own. ``requests`` are (time, agent_id), and so are ``lists``: those for
+    """A poller with the test's own service. ``requests`` are (time, agent_id), and so are ``lists``: those for
     conversations."""
 
     def __init__(self, answer: Answer = ready, **options: Any) -> None:
@@ -123,7 +123,7 @@ class PollerHarness:
         self._running: asyncio.Task[None] | None = None
 
     async def advance(self, seconds: float) -> None:
-        """Run the poller for so long."""
+        """Runs the poller for so many seconds."""
         self.clock.end = self.clock.time + seconds
         self.clock.stopped.clear()
         self.clock.going.set()

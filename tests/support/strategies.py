@@ -1,4 +1,4 @@
-"""What the service may answer, and records of the inbox."""
+"""Strategies for the service's answers and for records of the inbox."""
 
 import json
 from collections.abc import Sequence

@@ -32,7 +32,7 @@ def assert_kept(facts: Facts) -> None:
 
 
 def pictures(facts: Facts) -> Iterator[str]:
-    """What was published of each agent is what the simulator showed it, and ends where that ended."""
+    """The published state of each agent follows what the simulator showed it, and ends with its last state."""
     current = _current(facts)
     for agent_id, shown in facts.agents.items():
         if shown["truncated"]:
@@ -49,7 +49,7 @@ def pictures(facts: Facts) -> Iterator[str]:
 
 
 def states(facts: Facts) -> Iterator[str]:
-    """``AgentState`` stands where the stream stands; of an agent that is not watched there is no stream in it."""
+    """``AgentState`` matches the stream; of an agent that is not watched it has no stream."""
     current = _current(facts)
     for agent_id in {*current, *(agent_id for agent_id, state in facts.states.items() if state is not None)}:
         state = facts.states.get(agent_id) or {}
@@ -108,7 +108,7 @@ def _compared(what: str, published: list[Any], shown: list[Any], whole: bool) ->
 
 
 def _sessions(streams: list[list[Told]], shown: Record) -> Iterator[str]:
-    """No session ends more often than it did: what is not the service's answer ends none."""
+    """No session ends more often than the service ended it, whatever other answers there were."""
     ended = Counter(
         record["asm_session_sid"]
         for stream in streams
@@ -121,7 +121,7 @@ def _sessions(streams: list[list[Told]], shown: Record) -> Iterator[str]:
 
 
 def _call_pictures(stream: list[Told]) -> Iterator[frozenset[tuple[str, str]]]:
-    """The calls in view after each answer that changed them, but for the ends of sessions."""
+    """The calls in view after each answer that changed them, except for the ends of sessions."""
     view = View()
     for (_, record), following in zip(stream, [*stream[1:], None], strict=True):
         for _ in view.follow([record]):
@@ -154,7 +154,7 @@ def _conversations(views: list[View], shown: Record) -> Iterator[str]:
 
 
 def _at_the_end(view: View, shown: Record) -> Iterator[str]:
-    """The view of a consumer at the end is what the simulator shows at the end."""
+    """The final state of a consumer is what the simulator shows at the end."""
     sid = shown["asm_session_sid"]
     if view.sid != sid:
         yield f"the session at the end is {sid}, published {view.sid}"
@@ -192,7 +192,7 @@ def _plain(status: Record | None, name: str) -> Any:
 
 
 def _not_within(published: Sequence[Any], shown: Sequence[Any]) -> Any:
-    """The first of ``published`` that is not in ``shown`` after the one before it; None if there is none."""
+    """The first of ``published`` that is not in ``shown`` after the previous one, or None."""
     rest = iter(shown)
     return next((one for one in published if not any(one == other for other in rest)), None)
 

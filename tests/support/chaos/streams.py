@@ -1,4 +1,4 @@
-"""The promises that each stream keeps by itself: numbering, placing, headers, and a story that hangs together. Pure."""
+"""The promises that each stream keeps by itself: numbering, placing, headers, and consistency. Pure."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -33,7 +33,7 @@ def broken(facts: Facts) -> Iterator[str]:
 
 
 def heartbeats(facts: Facts) -> Iterator[str]:
-    """Each stands in the partition that it is about, and the watermark never goes back."""
+    """Each heartbeat is in the partition that it is about, and the watermark never decreases."""
     latest: dict[int, str] = {}
     for message, record in facts.heartbeats:
         partition, until = message.partition, record["observed_until"]
@@ -45,7 +45,7 @@ def heartbeats(facts: Facts) -> Iterator[str]:
 
 
 def placed_and_labelled(told: Told, facts: Facts) -> Iterator[str]:
-    """Topic, key, partition, timestamp and CloudEvents headers are what the value says."""
+    """Topic, key, partition, timestamp and CloudEvents headers match the value."""
     message, record = told
     agent_id = record["agent_id"]
     home = (murmur2(agent_id.encode()) & 0x7FFFFFFF) % facts.partitions
@@ -79,7 +79,9 @@ def _expected_headers(record: Record, facts: Facts) -> dict[str, str]:
 
 
 def numbered(stream: list[Told]) -> Iterator[str]:
-    """1 to n over all topics, rising within each topic; the first and the last record are the watch's own."""
+    """A stream is numbered 1 to n over all topics, rising within each; its first and last records are those of the
+    watch.
+    """
     numbers = [told.record["sequence"] for told in stream]
     if numbers != list(range(1, len(numbers) + 1)):
         gaps = sorted(set(range(1, max(numbers) + 1)) - set(numbers))
@@ -117,7 +119,7 @@ def one_stream_at_a_time(facts: Facts) -> Iterator[str]:
 
 @dataclass
 class View:
-    """The picture of an agent that a consumer has who applies the records of its stream, in order."""
+    """The state that a consumer has of an agent by applying the records of its stream in order."""
 
     sid: str | None = None
     status: Record | None = None
@@ -133,7 +135,7 @@ class View:
     started: dict[tuple[str, str], str | None] = field(default_factory=dict)
 
     def follow(self, stream: Iterable[Record]) -> Iterator[str]:
-        """Apply the records; yields what contradicts the picture so far."""
+        """Applies the records. Yields what contradicts the state so far."""
         for record in stream:
             for problem in self._apply(record):
                 yield f"sequence {record['sequence']} ({record['type']}): {problem}"
