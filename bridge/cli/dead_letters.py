@@ -1,4 +1,4 @@
-"""``asm-bridge dead-letters``: what could not be handled, and sending it again."""
+"""``asm-bridge dead-letters``: lists records that could not be handled, and sends them again."""
 
 import time
 from collections import deque
@@ -103,7 +103,7 @@ def _judge(found: "list[_Resent]", named: bool, timeout: float | None) -> None:
 
 @dataclass(slots=True)
 class _Resent:
-    """A dead letter and what has become of it."""
+    """A dead letter and its result."""
 
     origin: str
     key: str | None

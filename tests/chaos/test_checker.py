@@ -72,7 +72,7 @@ def _status(desc: str, change: int, changed: list[str], before: str | None, sinc
 
 
 def _numbered(record: Record, number: int, in_topic: Counter[str]) -> Record:
-    topic = next(topic for cls, topic in records.TOPICS.items() if cls.__name__ == record["type"])
+    topic = records.TOPICS[_class(record["type"])]
     in_topic[topic] += 1
     common = {"agent_id": AGENT, "stream_id": "s1", "sequence": number + 1, "observed_at": AT.format(number)}
     common["topic_sequence"] = in_topic[topic]
@@ -81,9 +81,13 @@ def _numbered(record: Record, number: int, in_topic: Counter[str]) -> Record:
     return {**common, **({"possibly_repeated": False} if record["type"] == "InjectionCompleted" else {}), **record}
 
 
+def _class(name: str) -> type[msgspec.Struct]:
+    return next(cls for cls in records.TOPICS if cls.__name__ == name)
+
+
 def message(record: Record, offset: int) -> Message:
     """A record as the bridge would write it."""
-    cls = next(cls for cls in records.TOPICS if cls.__name__ == record["type"])
+    cls = _class(record["type"])
     filled = {"voice_session_sid": None, "source": None, **record}
     known = {name: value for name, value in filled.items() if name in cls.__struct_fields__}
     record_of_it: Any = msgspec.convert(known, cls)
@@ -131,6 +135,7 @@ def shown() -> Record:
         "messages": [{"message": "Well done", "message_timestamp": 5}],
         "calls": [{"calls": [["agent_queue", "4000000000001000003"]]}, {"calls": []}],
         "alerts": [{"kind": "backoffice_message", "alert_id": "a1"}, {"kind": None, "alert_id": None}],
+        "conversations": [],
         "last_status": {"status_desc": "IDLE", "last_status_change": 3, "current_session_id": 0},
     }
 
@@ -239,6 +244,58 @@ def _ended() -> Record:
 def test_a_broken_stream_is_caught(evidence: str) -> None:
     """Each way in which a stream's records can contradict each other or the simulator is reported."""
     found = broken_promises(facts(BROKEN_STREAMS[evidence]()))
+    assert any(evidence in problem for problem in found), found
+
+
+TALK = {"asm_session_sid": SID, "conversation_sid": "6"}
+
+
+def _talk(*changes: tuple[str, list[str], str | None]) -> dict[str, Any]:
+    """A run with these changes of a conversation, told after the story: (change, changed, status)."""
+    told = story()
+    in_topic = Counter(records.TOPICS[_class(record["type"])] for record in told)
+    for change, changed, status in changes:
+        known = None if status is None else {"conversation_sid": "6", "status": status}
+        record = {"type": "ConversationChanged", "change": change, "changed": changed, "conversation": known, **TALK}
+        told.append(_numbered(record, len(told), in_topic))
+    listed = [{"asm_session_sid": SID, "conversations": {"6": "NEW"}}, {"asm_session_sid": SID, "conversations": {}}]
+    agents = _agent(conversations=[*listed, {"asm_session_sid": SID, "conversations": {"6": "NEW"}}])["agents"]
+    messages = [*(message(record, offset) for offset, record in enumerate(told)), dead_letter()]
+    stated = json.loads(state(told[:15]).value or b"{}") | {"sequence": len(told)}
+    stated["bridge"]["conversations"] = {"6": "x"}
+    last = state(told[:15])._replace(value=json.dumps(stated).encode())
+    return {"messages": [*messages, last], "agents": agents}
+
+
+_CAME = ("entered", ["conversation_sid", "status"], "NEW")
+
+
+def test_conversations_that_are_told_as_shown_pass() -> None:
+    """What tells each conversation as it was shown is not accused."""
+    assert broken_promises(facts(**_talk(_CAME))) == []
+    assert broken_promises(facts(**_talk(_CAME, ("left", [], "NEW"), _CAME))) == []
+    assert broken_promises(facts(**_talk(_CAME, ("left", [], None), _CAME))) == []
+
+
+BROKEN_TALK: dict[str, Callable[[], dict[str, Any]]] = {
+    "conversation 6 entered, and was in view": lambda: _talk(_CAME, _CAME),
+    "conversation 6 updated, and was not in view": lambda: _talk(("updated", ["status"], "NEW")),
+    "changed is ['status'], expected []": lambda: _talk(_CAME, ("updated", ["status"], "NEW")),
+    "tells no change": lambda: _talk(_CAME, ("updated", [], "NEW")),
+    "changed is [], expected ['status']": lambda: _talk(_CAME, ("updated", [], "CLOSED")),
+    "conversation 6 left as": lambda: _talk(_CAME, ("left", [], "CLOSED"), _CAME),
+    "conversations [('6', 'CLOSED')] were published, and never shown": lambda: _talk(
+        ("entered", ["conversation_sid", "status"], "CLOSED")
+    ),
+    "conversations at the end are {'6': 'NEW'}, published {}": lambda: _talk(_CAME, ("left", [], "NEW")),
+    "the state's conversations is ['6'], the stream says []": lambda: _talk(_CAME, ("left", [], "NEW")),
+}
+
+
+@pytest.mark.parametrize("evidence", BROKEN_TALK)
+def test_a_conversation_told_wrongly_is_caught(evidence: str) -> None:
+    """Each way in which the records of conversations can contradict each other, or what was shown, is told."""
+    found = broken_promises(facts(**BROKEN_TALK[evidence]()))
     assert any(evidence in problem for problem in found), found
 
 

@@ -110,5 +110,10 @@ def status_body(desc: str = "READY", **fields: Any) -> bytes:
     return json.dumps({"voiceStatus": {"statusDesc": desc, **fields}}).encode()
 
 
+def list_body(*conversations: dict[str, Any], then: str = "") -> bytes:
+    """A page of conversations; ``then``: the token of the next one."""
+    return json.dumps({"conversations": conversations, "nextPageToken": then}).encode()
+
+
 def session_body(sid: str | None, **fields: Any) -> bytes:
     return json.dumps({"asmSessionSid": sid, **fields} if sid else {}).encode()

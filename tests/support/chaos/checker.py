@@ -40,7 +40,7 @@ def pictures(facts: Facts) -> Iterator[str]:
         own = _streams_of(facts, agent_id)
         views = [_view(stream) for stream in own]
         checks = [*_statuses(views, shown, facts.whole), *_messages(views, shown, facts.whole)]
-        checks += [*_calls(own, views, shown), *_sessions(own, shown)]
+        checks += [*_calls(own, views, shown), *_conversations(views, shown), *_sessions(own, shown)]
         if agent_id in current:
             checks += _at_the_end(_view(current[agent_id]), shown)
         elif shown["shown"] and not views:
@@ -72,6 +72,7 @@ def _state_of(state: Record, last: Record, view: View) -> Iterator[str]:
         "asm_session_sid": (state.get("asm_session_sid"), view.sid),
         "status": (status, view.status and {name: view.status[name] for name in STATUS_FIELDS}),
         "calls": (calls, sorted(view.calls)),
+        "conversations": (sorted(books.get("conversations", ())), sorted(view.conversations)),
         "alert": (alert and (alert["kind"], alert["alert_id"]), view.alert),
         "message_cursor": (
             books.get("message_cursor", 0),
@@ -144,6 +145,14 @@ def _calls(streams: list[list[Told]], views: list[View], shown: Record) -> Itera
             yield f"calls {sorted(view.calls - ever)} are in view, and were never shown"
 
 
+def _conversations(views: list[View], shown: Record) -> Iterator[str]:
+    """What was published of a conversation is what was shown of it, status by status."""
+    ever = {(sid, status) for picture in shown["conversations"] for sid, status in picture["conversations"].items()}
+    for view in views:
+        if strays := sorted(view.conversations_told - ever):
+            yield f"conversations {strays} were published, and never shown"
+
+
 def _at_the_end(view: View, shown: Record) -> Iterator[str]:
     """The final state of a consumer is what the simulator shows at the end."""
     sid = shown["asm_session_sid"]
@@ -160,6 +169,10 @@ def _at_the_end(view: View, shown: Record) -> Iterator[str]:
     calls = {tuple(call) for call in shown["calls"][-1]["calls"]} if shown["calls"] else set()
     if view.calls != calls:
         yield f"calls at the end are {sorted(calls)}, published {sorted(view.calls)}"
+    listed = shown["conversations"][-1] if shown["conversations"] else {"asm_session_sid": None}
+    told = {name: one["status"] for name, one in view.conversations.items()}
+    if listed["asm_session_sid"] == sid and told != listed["conversations"]:
+        yield f"conversations at the end are {listed['conversations']}, published {told}"
     alert = shown["alerts"][-1] if shown["alerts"] else {"kind": None, "alert_id": None}
     if (view.alert or (None, None)) != (alert["kind"], alert["alert_id"]):
         yield f"the alert at the end is {alert}, published {view.alert}"

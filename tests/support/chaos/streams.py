@@ -124,6 +124,9 @@ class View:
     sid: str | None = None
     status: Record | None = None
     calls: set[tuple[str, str]] = field(default_factory=set)
+    conversations: dict[str, Record] = field(default_factory=dict)
+    conversations_told: set[tuple[str, str]] = field(default_factory=set)
+    """The statuses published of each, by conversation_sid."""
     alert: tuple[str, str] | None = None
     lost: tuple[str, str] | None = None
     messages: list[tuple[int, str]] = field(default_factory=list)
@@ -154,6 +157,7 @@ _IN_SESSION = (
     "AgentMessageReceived",
     "AgentAlertRaised",
     "AgentAlertCleared",
+    "ConversationChanged",
     "AgentSessionEnded",
 )
 
@@ -178,6 +182,8 @@ def _session_started(view: View, record: Record) -> Iterator[str]:
 def _session_ended(view: View, record: Record) -> Iterator[str]:
     if view.calls:
         yield f"calls are still in view: {sorted(view.calls)}"
+    if view.conversations:
+        yield f"conversations are still in view: {sorted(view.conversations)}"
     if view.alert is not None:
         yield f"the alert {view.alert} is still in view"
     view.sid, view.status, view.calls, view.alert = None, None, set(), None
@@ -222,6 +228,25 @@ def _call_changed(view: View, record: Record) -> Iterator[str]:
         view.started[call] = record["start_date"]
 
 
+def _conversation_changed(view: View, record: Record) -> Iterator[str]:
+    sid, new = record["conversation_sid"], record["conversation"]
+    if (record["change"] == "entered") == (sid in view.conversations):
+        yield f"conversation {sid} {record['change']}, and was {'' if sid in view.conversations else 'not '}in view"
+    old = view.conversations.pop(sid, None)
+    if record["change"] == "left":
+        yield from _differs("changed", record["changed"], [])
+        if new is not None and new != old:
+            yield f"conversation {sid} left as {new}, and was {old}"
+        return
+    differing = [name for name in new if old is None or old.get(name) != new[name]]
+    yield from _differs("changed", record["changed"], differing)
+    if not differing:
+        yield "tells no change"
+    yield from _differs("conversation", new["conversation_sid"], sid)
+    view.conversations[sid] = new
+    view.conversations_told.add((sid, new["status"]))
+
+
 def _message_received(view: View, record: Record) -> Iterator[str]:
     message = record["message_timestamp"], record["message"]
     if message in view.messages:
@@ -259,6 +284,7 @@ _APPLY: dict[str, Callable[[View, Record], Iterator[str]]] = {
     "AgentSessionEnded": _session_ended,
     "AgentStatusChanged": _status_changed,
     "QueuedCallChanged": _call_changed,
+    "ConversationChanged": _conversation_changed,
     "AgentMessageReceived": _message_received,
     "AgentAlertRaised": _alert_raised,
     "AgentAlertCleared": _alert_cleared,
