@@ -1,10 +1,11 @@
 """A step: what one answer, or one decision, adds. It is committed whole or not at all."""
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import msgspec
 
-from asm_bridge_schemas.records import TOPICS, AgentState, Published
+from asm_bridge_schemas.records import TOPICS, AgentState, InjectionCompleted, Published
 from bridge.agents.trace import Trace
 from bridge.clock import rfc3339
 from bridge.record_id import RecordId
@@ -28,6 +29,13 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     def agent_id(self) -> str | None:
         """The key as text; None for a record without a key."""
         return None if self.key is None else self.key.decode(errors="backslashreplace")
+
+
+class KnownOutcome(NamedTuple):
+    """What became of an event that was sent; ``text``: of its dead letter, None if it has none."""
+
+    record: InjectionCompleted
+    text: str | None
 
 
 class Step:
@@ -87,6 +95,14 @@ class Step:
                 **fields,
             )
         )
+
+    def sent_outcomes(self) -> Iterator[tuple[int, KnownOutcome]]:
+        """Offset and outcome of the entries that the step completes and that were sent at least once."""
+        texts = {letter.origin.entry: letter.text for letter in self.dead_letters}
+        completed = (record for record in self.records if isinstance(record, InjectionCompleted))
+        for offset, record in zip(self.finished, completed, strict=True):
+            if record.attempts:
+                yield offset, KnownOutcome(record, texts.get(record.entry))
 
     @property
     def empty(self) -> bool:

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from asm_bridge_schemas.asm import AsmSession, GetStatusRes
+from asm_bridge_schemas.asm import AsmSession, GetStatusRes, ListConversationsRes
 
 
 class Answer(NamedTuple):
@@ -12,7 +12,7 @@ class Answer(NamedTuple):
     """
 
     status: int
-    message: GetStatusRes | AsmSession | None
+    message: GetStatusRes | AsmSession | ListConversationsRes | None
     body: bytes = b""
 
 

@@ -6,7 +6,7 @@ from functools import partial
 import httpx
 import structlog
 
-from asm_bridge_schemas.asm import AsmSession, GetStatusRes
+from asm_bridge_schemas.asm import AsmSession, GetStatusRes, ListConversationsRes
 from bridge.asm.answer import UNCHANGED, Answer
 from bridge.asm.errors import AsmError, Malformed, Refused
 from bridge.asm.http.request import Failure, PreparedRequest, Response, Target
@@ -18,7 +18,11 @@ log = structlog.get_logger()
 OnAnswer = Callable[[Answer | AsmError], None]
 
 PATH = "/api/v1alpha1/asm/asmapi/"
-CALLS: dict[str, Message] = {"getstatus": GetStatusRes, "getcurrentsession": AsmSession}
+CALLS: dict[str, Message] = {
+    "getstatus": GetStatusRes,
+    "getcurrentsession": AsmSession,
+    "listconversations": ListConversationsRes,
+}
 """Each call, and the message that answers it."""
 _HEADERS = {"content-type": "application/json", "accept": "application/json", "user-agent": "asm-kafka-bridge"}
 

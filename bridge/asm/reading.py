@@ -10,7 +10,7 @@ import time
 from typing import Any
 
 from asm_bridge_schemas import protojson
-from asm_bridge_schemas.asm import AsmSession, GetStatusRes
+from asm_bridge_schemas.asm import AsmSession, GetStatusRes, ListConversationsRes
 from bridge.asm.answer import Answer
 from bridge.asm.errors import (
     AsmError,
@@ -25,7 +25,7 @@ from bridge.asm.errors import (
 from bridge.asm.http.request import Failure, Response
 from bridge.printable import printable
 
-Message = type[GetStatusRes | AsmSession]
+Message = type[GetStatusRes | AsmSession | ListConversationsRes]
 
 MAX_ANSWER = 8 * 1024 * 1024
 """Bytes of an answer: some 30,000 calls. What cannot be written must not stop the agents of a whole partition."""

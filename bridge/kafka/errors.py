@@ -4,7 +4,11 @@ from aiokafka.errors import (
     AuthenticationFailedError,
     ClusterAuthorizationFailedError,
     GroupAuthorizationFailedError,
+    InvalidTimestampError,
     KafkaError,
+    MessageSizeTooLargeError,
+    PolicyViolationError,
+    RecordListTooLargeError,
     SaslAuthenticationFailed,
     TopicAuthorizationFailedError,
     TransactionalIdAuthorizationFailed,
@@ -16,15 +20,55 @@ __all__ = [
     "AuthenticationFailedError",
     "ClusterAuthorizationFailedError",
     "GroupAuthorizationFailedError",
+    "HeldBackError",
     "KafkaError",
     "KafkaUnavailableError",
     "NoTransactionsError",
+    "RefusedRecordsError",
     "SaslAuthenticationFailed",
     "TopicAuthorizationFailedError",
     "TransactionalIdAuthorizationFailed",
     "UnreadableRecordsError",
     "UnsupportedSaslMechanismError",
+    "describe",
+    "is_refusal",
 ]
+
+REFUSED_RECORDS = (
+    MessageSizeTooLargeError,
+    RecordListTooLargeError,
+    InvalidTimestampError,
+    PolicyViolationError,
+)
+"""What Kafka answers to a batch for the sake of a record in it."""
+
+
+_NOT_AUTHORISED = (
+    (TopicAuthorizationFailedError, "write"),
+    (GroupAuthorizationFailedError, "use the group"),
+    (TransactionalIdAuthorizationFailed, "use the transactional id"),
+    (ClusterAuthorizationFailedError, "write to this cluster without a transaction"),
+)
+
+
+_REFUSALS = (AuthenticationFailedError, *(kind for kind, _ in _NOT_AUTHORISED))
+
+
+def describe(error: BaseException) -> str:
+    """What went wrong while writing, and with which of Kafka's objects, in a few words."""
+    objects = error.args[0] if error.args and isinstance(error.args[0], set) else error.args[:1]
+    for kind, refused in _NOT_AUTHORISED:
+        if isinstance(error, kind):
+            return f"not authorised to {refused} {', '.join(sorted(map(str, objects)))}".rstrip()
+    text = str(error)
+    if isinstance(error, KafkaError):
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def is_refusal(error: BaseException | None) -> bool:
+    """Whether trying again soon is of no use: somebody must change something first."""
+    return isinstance(error, (*_REFUSALS, RefusedRecordsError))
 
 
 class KafkaUnavailableError(KafkaError):  # type: ignore[misc]
@@ -37,6 +81,22 @@ class KafkaUnavailableError(KafkaError):  # type: ignore[misc]
 
 class NoTransactionsError(KafkaError):  # type: ignore[misc]
     """The broker does not support transactions, which ``exactly_once`` needs."""
+
+
+class RefusedRecordsError(KafkaError):  # type: ignore[misc]
+    """Kafka refuses a batch for the sake of a record in it; the text names the topic, and why."""
+
+    def __str__(self) -> str:
+        """The text alone: aiokafka would put the class's name before it."""
+        return RuntimeError.__str__(self)
+
+
+class HeldBackError(KafkaError):  # type: ignore[misc]
+    """A transaction that stays open holds back what is to be read; the text says where, and since when."""
+
+    def __str__(self) -> str:
+        """The text alone: aiokafka would put the class's name before it."""
+        return RuntimeError.__str__(self)
 
 
 class UnreadableRecordsError(KafkaError):  # type: ignore[misc]

@@ -14,6 +14,7 @@ from bridge.kafka import internals
 from bridge.kafka.clients import Clients
 from bridge.kafka.lifecycle import START_DEADLINE, stop_quietly, with_deadline
 from bridge.kafka.reading import fetch_records
+from bridge.kafka.stable_offsets import StableOffsets
 from bridge.telemetry.logs import RepeatFilter
 from bridge.telemetry.metrics import METRICS
 
@@ -45,6 +46,7 @@ class ConsumerGroupMember(ConsumerRebalanceListener):  # type: ignore[misc]
         self._confirmed_at = float("-inf")
         self._heartbeat = asyncio.Condition()
         self.is_member = False
+        self.stable = StableOffsets()
 
     async def start(self) -> None:
         await with_deadline(self._consumer.start(), START_DEADLINE)
@@ -59,6 +61,7 @@ class ConsumerGroupMember(ConsumerRebalanceListener):  # type: ignore[misc]
             try:
                 for partition, messages in (await fetch_records(self._consumer, 1000)).items():
                     self._deliver(partition.partition, messages)
+                self.stable.look(self._consumer, self._consumer.assignment())
             except ConsumerStoppedError:
                 return
             except KafkaError as error:
@@ -70,6 +73,7 @@ class ConsumerGroupMember(ConsumerRebalanceListener):  # type: ignore[misc]
                 await asyncio.sleep(1)
 
     async def stop(self) -> None:
+        self.stable.clear()
         await stop_quietly(self._consumer.stop())
 
     # -- for the owner of a partition
@@ -91,6 +95,12 @@ class ConsumerGroupMember(ConsumerRebalanceListener):  # type: ignore[misc]
     async def end_offset(self, partition: int) -> int:
         tp = self._tp(partition)
         return int((await with_deadline(self._consumer.end_offsets([tp])))[tp])
+
+    async def bounds(self, partition: int) -> tuple[int, int]:
+        """The first offset that the inbox still has, and its end."""
+        tp = self._tp(partition)
+        begin = await with_deadline(self._consumer.beginning_offsets([tp]))
+        return int(begin[tp]), await self.end_offset(partition)
 
     async def commit(self, partition: int, offset: int, metadata: str) -> None:
         """Commit the inbox's offset, outside of any transaction."""

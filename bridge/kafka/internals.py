@@ -5,17 +5,19 @@ tests/unit/test_internals.py fails and names the part when one of ``PARTS`` is g
 """
 
 import asyncio
+import copy
 import struct
 import sys
 import time
 import zlib
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Any
 
 import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.consumer import fetcher
+from aiokafka.consumer.fetcher import READ_UNCOMMITTED
 from aiokafka.errors import CorruptRecordException, ProducerClosed
 from aiokafka.record import default_records
 from aiokafka.record.default_records import DefaultRecordBatchBuilder, _DefaultRecordBatchPy
@@ -34,17 +36,22 @@ READ_IN = "0.14"
 
 PARTS = {
     "aiokafka.producer.producer.AIOKafkaProducer": ("_txn_manager", "_sender", "_message_accumulator", "client"),
-    "aiokafka.producer.transaction_manager.TransactionManager": ("_transaction_waiter", "is_in_transaction"),
+    "aiokafka.producer.transaction_manager.TransactionManager": (
+        "_transaction_waiter", "error_transaction", "fatal_error", "is_in_transaction", "maybe_add_partition_to_txn",
+        "partitions_to_add",
+    ),
     "aiokafka.producer.message_accumulator.MessageAccumulator": ("fail_all",),
     "aiokafka.producer.sender.Sender": ("close",),
     "aiokafka.admin.client.AIOKafkaAdminClient": ("_client", "_send_request"),
     "aiokafka.client.AIOKafkaClient": ("cluster", "close"),
-    "aiokafka.consumer.consumer.AIOKafkaConsumer": ("_coordinator",),
+    "aiokafka.consumer.consumer.AIOKafkaConsumer": ("_coordinator", "_fetcher"),
     "aiokafka.consumer.group_coordinator.GroupCoordinator": (
         "_coordination_task", "_do_heartbeat", "_rejoin_needed_fut", "generation",
     ),
     "aiokafka.record.default_records._DefaultRecordBatchPy": ("_maybe_uncompress", "_buffer"),
-    "aiokafka.consumer.fetcher.Fetcher": ("MemoryRecords(", "PartitionRecords("),
+    "aiokafka.consumer.fetcher.Fetcher": (
+        "MemoryRecords(", "PartitionRecords(", "OffsetRequest(-1, self._isolation_level,",
+    ),
     "aiokafka.consumer.fetcher.PartitionRecords": (
         "has_next()", "next_batch()", "for record in next_batch", "if record.offset < self.next_fetch_offset:",
     ),
@@ -72,6 +79,35 @@ def is_in_transaction(producer: AIOKafkaProducer) -> bool:
     return producer._txn_manager is not None and bool(producer._txn_manager.is_in_transaction())
 
 
+def on_transaction_error(producer: AIOKafkaProducer, first: Callable[[BaseException], None]) -> None:
+    """Call ``first`` with the error that fails a transaction: what the calls raise is often only its consequence."""
+    transactions = producer._txn_manager
+    if transactions is None:
+        return
+    abortable, fatal = transactions.error_transaction, transactions.fatal_error
+
+    def error_transaction(error: BaseException) -> None:
+        first(error)
+        abortable(error)
+
+    def fatal_error(error: BaseException) -> None:
+        first(error.__cause__ or error)
+        fatal(error)
+
+    transactions.error_transaction, transactions.fatal_error = error_transaction, fatal_error
+
+
+def add_to_transaction(producer: AIOKafkaProducer, partition: TopicPartition) -> None:
+    """Make a partition part of the transaction without writing to it: the commit fails unless that is allowed."""
+    producer._txn_manager.maybe_add_partition_to_txn(partition)
+
+
+def awaited_topics(producer: AIOKafkaProducer) -> set[str]:
+    """The topics that Kafka has not let into the transaction yet."""
+    transactions = producer._txn_manager
+    return set() if transactions is None else {partition.topic for partition in transactions.partitions_to_add()}
+
+
 async def abandon(producer: AIOKafkaProducer) -> None:
     """End what a ``stop()`` that was cut off leaves behind: a sender that keeps trying, and its waiters."""
     if producer._sender is not None:
@@ -94,6 +130,20 @@ def brokers(admin: AIOKafkaAdminClient) -> list[tuple[str, int]]:
 async def send_request(admin: AIOKafkaAdminClient, request: Any, node: int | None = None) -> Any:
     """Send a request to a broker (any one for None) and return its response. Raises ``KafkaError``."""
     return await admin._send_request(request, node)
+
+
+# -- consumers
+
+
+async def high_watermarks(
+    consumer: AIOKafkaConsumer, partitions: Iterable[TopicPartition], timeout_ms: int
+) -> dict[TopicPartition, int]:
+    """The ends of partitions; ``end_offsets`` of a consumer that reads what is committed ends at the first transaction
+    that is open. Raises ``KafkaError``."""
+    asking = copy.copy(consumer._fetcher)  # its tasks go on with the original
+    asking._isolation_level = READ_UNCOMMITTED
+    ends: dict[TopicPartition, int] = await asking.end_offsets(list(partitions), timeout_ms)
+    return ends
 
 
 # -- members of a group

@@ -7,7 +7,6 @@ import msgspec
 
 from bridge.agents.agent import Agent
 from bridge.partitions.owner import PartitionOwner
-from bridge.partitions.watcher import PartitionAgents
 
 PartitionState = Literal["opening", "watching", "cannot_commit", "handing_over"]
 
@@ -19,12 +18,13 @@ class Watched(NamedTuple):
     agent: Agent
 
 
-class PartitionView(msgspec.Struct, frozen=True):
-    """An owned partition; ``agents``: how many it has in memory."""
+class PartitionView(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An owned partition; ``agents``: how many it has in memory; ``problem``: why it was lost, until it can commit."""
 
     number: int
     state: PartitionState
     agents: int
+    problem: str | None = None
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,7 +42,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def partitions(self) -> list[PartitionView]:
-        return [_view(number, self.owned[number].agents) for number in sorted(self.owned)]
+        return [_view(number, self.owned[number]) for number in sorted(self.owned)]
 
     def agents(self) -> Iterator[Watched]:
         """All agents in memory."""
@@ -58,8 +58,9 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
 StatusSource = Callable[[], Snapshot]
 
 
-def _view(number: int, agents: PartitionAgents | None) -> PartitionView:
+def _view(number: int, owner: PartitionOwner) -> PartitionView:
+    agents = owner.agents
     if agents is None:
-        return PartitionView(number, "opening", 0)
+        return PartitionView(number, "opening", 0, owner.problem)
     state: PartitionState = "watching" if agents.accepting else "cannot_commit" if agents.active else "handing_over"
-    return PartitionView(number, state, len(agents))
+    return PartitionView(number, state, len(agents), owner.problem)

@@ -1,8 +1,11 @@
 """How far the inbox's committed offset may move: pure."""
 
 from collections import OrderedDict
+from collections.abc import Iterable
 
 import msgspec
+
+from asm_bridge_schemas.records import AgentState, Books
 
 
 class OffsetTracker:
@@ -30,6 +33,18 @@ class OffsetTracker:
     def committable(self) -> int:
         """The offset of the first entry that is not completed."""
         return next(iter(self._open), self.position)
+
+
+def last_known(position: int, books: Iterable[Books]) -> int:
+    """The highest offset of the inbox that is remembered, by the group or by a state; -1 if none is. A log that ends
+    before it is not the one that was read."""
+    return max((position - 1, *(book.inbox_offset for book in books)))
+
+
+def forget_inbox(state: AgentState) -> AgentState:
+    """The state without what it remembers of the inbox, which has become another log. The ids of what was delivered
+    stay: they are the senders'."""
+    return msgspec.structs.replace(state, bridge=msgspec.structs.replace(state.bridge, inbox_offset=-1, inbox_open=[]))
 
 
 class CommitMetadata(

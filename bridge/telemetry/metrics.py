@@ -93,6 +93,9 @@ class Metrics:
             return Histogram(f"asm_bridge_{name}", text, registry=registry, buckets=_FAST)
 
         self.polls = counter("polls", "Requests to the vendor by result", "result", _POLL_RESULTS)
+        self.conversation_lists = counter(
+            "conversation_lists", "Requests for a page of conversations by result", "result", _POLL_RESULTS
+        )
         self.poll_seconds = timings("poll_seconds", "Time from request to answer")
         self.lateness_seconds = timings("poll_lateness_seconds", "How long after its time a poll began")
         self.skipped_ticks = counter(
@@ -108,8 +111,15 @@ class Metrics:
         self.partitions = gauge("partitions_owned", "Partitions whose agents this process watches")
         self.partitions_lost = counter("partitions_lost", "Times that a partition's memory was dropped and read again")
         self.agents = gauge("agents", "Watched agents of this process, by state", "state")
+        self.stable_offset_behind = gauge(
+            "stable_offset_behind_seconds",
+            "For how long an open transaction has held back a partition, once that is more than 30 s",
+            "topic",
+            "partition",
+        )
         self.inbox_pending = gauge("inbox_pending", "Injections that wait for their agent")
         self.inbox_oldest_seconds = gauge("inbox_oldest_seconds", "Age of the oldest injection that waits")
+        self.inbox_deleted = counter("inbox_deleted", "Offsets of the inbox that were deleted before they were read")
         self.token_reloads = gauge("token_reloads", "Token files read so far")
         self.unreadable_fields = counter("unreadable_fields", "Fields of answers that could not be read", "field")
         self.registry_errors = counter("registry_errors", "Registry entries that could not be read")
@@ -121,7 +131,7 @@ class Metrics:
             "kafka_errors",
             "Errors from Kafka, by what was done",
             "operation",
-            ("start", "registry", "group", "inbox", "commit", "state", "header_name"),
+            ("start", "registry", "group", "inbox", "commit", "state", "header_name", "another_log"),
         )
         Info("asm_bridge_build", "Version of the bridge", registry=registry).info({"version": VERSION})
         ProcessCollector(namespace="asm_bridge", registry=registry)

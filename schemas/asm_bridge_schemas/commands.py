@@ -41,6 +41,10 @@ class SessionEntry(msgspec.Struct, frozen=True, kw_only=True, gc=False, forbid_u
     get_queued_calls: bool = True
     get_messages: bool = True
     keep_alive: bool = False
+    get_conversations: bool = False
+    """Whether ``listconversations`` is asked for this agent, too."""
+    conversations_interval: Annotated[float, Meta(ge=0.05, le=3600)] = 10.0
+    """Seconds between these requests."""
     labels: dict[str, str] = {}
 
 

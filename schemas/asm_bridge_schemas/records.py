@@ -462,7 +462,8 @@ class ConversationChanged(Record, frozen=True, kw_only=True, tag=True):
     conversation: Annotated[
         dict[str, Any] | None,
         _about(
-            "The vendor's `OmniConversation` in snake_case; of one that left as last seen, or null.",
+            "The vendor's `OmniConversation` in snake_case; of one that left as last seen. Null where the bridge does "
+            "not have that any more, and for one that is larger than 512 KiB.",
             {"conversation_sid": "5000000000000000042", "status": "CONVERSATION_STATUS_NEW"},
             pii=True,
         ),
@@ -550,6 +551,8 @@ class Books(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=T
     message_digests: list[str] = []
     """Those of the messages already published whose timestamp is the cursor."""
     topic_sequences: dict[str, int] = {}
+    conversations: dict[str, str] = {}
+    """The conversations in view: conversation_sid -> a digest of each field, in the order of `OmniConversation`'s."""
     inbox_offset: int = -1
     """The highest finished offset of this agent's injections..."""
     inbox_open: list[int] = []

@@ -1,4 +1,4 @@
-"""The bridge is killed and restarted in the middle of its work, and what it promised is checked record by record."""
+"""The bridge is killed and restarted during its work, and its promises are checked record by record."""
 
 import asyncio
 import os
@@ -25,7 +25,7 @@ INTERVAL = 1.0
 
 
 async def kill_now_and_then(the_lab: Lab, kills: int, seconds: float, rng: random.Random) -> None:
-    """``kill -9`` in the middle of whatever it does, and a restart at once."""
+    """Kills the bridge with ``kill -9`` at random times, and restarts it at once."""
     for _ in range(kills):
         await asyncio.sleep(seconds / kills * (0.5 + rng.random() / 2))
         the_lab.kill()
@@ -34,7 +34,7 @@ async def kill_now_and_then(the_lab: Lab, kills: int, seconds: float, rng: rando
 
 @pytest.mark.timeout(240 + SECONDS * 3)
 async def test_nothing_is_lost_or_contradicted_by_kill_9(broker: Broker, topics_prefix: str, tmp_path: Path) -> None:
-    """Whatever moment ``run`` is killed in: sequences are whole, statuses chain, every event has its one outcome."""
+    """Whenever ``run`` is killed, sequences are complete, statuses chain, and every event has exactly one outcome."""
     rng = random.Random(7)
     simulator = ["--sessions", str(AGENTS), "--change-rate", "0.5", "--seed", "7"]
     async with lab(broker.bootstrap_servers, topics_prefix, tmp_path, *simulator) as the_lab:
@@ -53,8 +53,7 @@ async def test_nothing_is_lost_or_contradicted_by_kill_9(broker: Broker, topics_
 
 
 async def test_a_takeover_writes_only_what_is_new(broker: Broker, topics_prefix: str, tmp_path: Path) -> None:
-    """Of agents that have not changed meanwhile no state is written again: thousands of them would be asked so much
-    later."""
+    """A takeover does not write the states of unchanged agents again, so thousands of agents are polled soon."""
     simulator = ["--sessions", "20", "--change-rate", "0", "--no-logouts"]
     async with lab(broker.bootstrap_servers, topics_prefix, tmp_path, *simulator) as one:
         await one.bridge()
@@ -70,7 +69,7 @@ async def test_a_takeover_writes_only_what_is_new(broker: Broker, topics_prefix:
 
 
 async def test_a_clean_restart_sends_nothing_twice(broker: Broker, topics_prefix: str, tmp_path: Path) -> None:
-    """Three times SIGTERM while events come in: exit code 0 each time, no event sent again, nothing shown is lost."""
+    """Three restarts by SIGTERM during injections exit with 0, send no event again, and lose nothing that was shown."""
     rng = random.Random(8)
     async with lab(broker.bootstrap_servers, topics_prefix, tmp_path, "--sessions", "20", "--seed", "8") as the_lab:
         await the_lab.bridge()

@@ -27,6 +27,7 @@ def sessions_toml(simulator: Simulator) -> str:
         f"agent_id = {json.dumps(agent_id)}\n"
         f"token = {json.dumps(f'file:{TOKENS_FILE}#{agent_id}')}\n"
         f"skills = {json.dumps(caller.life.skills)}\n"
+        f"get_conversations = true\n"
         f"labels = {{ site = {json.dumps(caller.life.site)} }}\n"
         for agent_id, caller in simulator.world.callers.items()
     )

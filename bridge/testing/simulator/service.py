@@ -70,6 +70,8 @@ class Simulator:
         answer = gateway.CALLS[visit.call](self.world, caller, body, visit.number)
         if visit.call == "getstatus":
             gateway.note(self.world, caller)
+        elif visit.call == "listconversations":
+            gateway.note_list(self.world, caller)
         return answer
 
     def _note_refusal(self, caller: Caller, body: bytes, status: int) -> None:

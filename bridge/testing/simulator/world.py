@@ -7,8 +7,9 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from bridge.testing.simulator import agents, calls
+from bridge.testing.simulator import agents, calls, conversations
 from bridge.testing.simulator.answers import Answer
+from bridge.testing.simulator.conversations import Conversations
 from bridge.testing.simulator.faults import FaultName, Faults
 from bridge.testing.simulator.ledger import Conduct, Ledger
 from bridge.testing.simulator.pictures import SimulatedAgent
@@ -63,11 +64,20 @@ class Shown(NamedTuple):
     alert: Value | None
 
 
+class Listed(NamedTuple):
+    """The conversations of the list that is being read, page by page; ``whole``: the last page is among them."""
+
+    asm_session_sid: str
+    conversations: tuple[Value, ...]
+    whole: bool
+
+
 @dataclass(slots=True)
 class Caller:
     """An agent as the service knows it, with the last request read and the last answer made, to be used again."""
 
     life: SimulatedAgent
+    conversations: Conversations
     token: str
     conduct: Conduct = field(default_factory=Conduct)
     retry_at: dict[FaultName, float] = field(default_factory=dict)
@@ -75,6 +85,7 @@ class Caller:
     poll: Poll | None = None
     shown: Shown | None = None
     noted: Shown | None = None
+    listed: Listed | None = None
 
 
 class LifeTime:
@@ -134,13 +145,24 @@ class World:
         agents.advance(caller.life, self.now())
         return caller.life
 
+    def conversations(self, caller: Caller) -> Conversations:
+        """The agent's conversations as they are now."""
+        conversations.advance(caller.conversations, self.now())
+        return caller.conversations
+
 
 def _born(options: Options, epoch: float) -> list[Caller]:
+    rate, seed = options.change_rate, options.seed
     lives = (
-        agents.born(n, options.seed, change_rate=options.change_rate, epoch=epoch, logouts=options.logouts)
-        for n in range(options.agents)
+        agents.born(n, seed, change_rate=rate, epoch=epoch, logouts=options.logouts) for n in range(options.agents)
     )
-    return [Caller(life, token_of(life.agent_id)) for life in lives]
+    return [Caller(life, _conversations(life, seed), token_of(life.agent_id)) for life in lives]
+
+
+def _conversations(life: SimulatedAgent, seed: int) -> Conversations:
+    return conversations.opened(
+        life.index, life.agent_id, life.skills[1], seed, change_rate=life.change_rate, epoch=life.epoch
+    )
 
 
 def token_of(agent_id: str) -> str:
