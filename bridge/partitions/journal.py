@@ -32,6 +32,8 @@ log = structlog.get_logger()
 
 _BATCH_BYTES = 8 * 1024 * 1024
 """Steps gathered beyond this stop the polling until they are committed."""
+_KEPT_EVERY = 2.0
+"""Seconds after which it is written until when the agents were observed, if nothing else is."""
 _OUTPUTS = [topic.name for topic in TOPICS if topic.output and topic.partitioned]
 _OVERDUE = 2.0
 """Seconds after which a commit under way stops the polling."""
@@ -105,6 +107,7 @@ class Journal:
         self._unwatched: set[str] = set()
         self._committed: tuple[int, CommitMetadata] | None = None
         self._commit_began: float | None = None
+        self._kept_at = 0.0
 
     async def recover(self) -> bool:
         """Fence, then read states and offset, in this order. Returns whether the former owner handed over cleanly."""
@@ -124,7 +127,7 @@ class Journal:
         self.observed_until = max(known, default=None)
         if self.observed_until is not None:
             self._clock.go_on_from(self.observed_until)
-        await self._commit(None, everywhere=True)
+        await self._commit(everywhere=True)
         return metadata.clean
 
     def _compare(self, metadata: CommitMetadata, bounds: tuple[int, int]) -> CommitMetadata:
@@ -200,19 +203,19 @@ class Journal:
     async def commit(self, *, clean: bool | None = None, heartbeat: Heartbeat | None = None) -> States:
         """Write what was gathered. Returns the states that were committed.
 
-        With a heartbeat, or to hand over (``clean`` says how), it is kept until when the agents were observed.
-        Raises ``PartitionLost``, after which the journal must be closed, and another one recover.
+        Until when the agents were observed is kept at least every two seconds, with a heartbeat, and to hand over
+        (``clean`` says how). Raises ``PartitionLost``, after which the journal must be closed, and another one recover.
         """
         self.observed_until = self._clock.now().wall
         if heartbeat is not None:
             self._batch.add(self._encoder.heartbeat(heartbeat(rfc3339(self.observed_until))))
-        keep = clean is not None or heartbeat is not None
-        return await self._commit(self.observed_until, clean=bool(clean), keep=keep)
+        overdue = bool(self.states) and time.monotonic() - self._kept_at > _KEPT_EVERY
+        keep = overdue or clean is not None or heartbeat is not None
+        return await self._commit(clean=bool(clean), keep=keep)
 
-    async def _commit(
-        self, observed_until: float | None, *, clean: bool = False, keep: bool = False, everywhere: bool = False
-    ) -> States:
-        """``everywhere``: fail unless every output topic can be written."""
+    async def _commit(self, *, clean: bool = False, keep: bool = False, everywhere: bool = False) -> States:
+        """``keep``: write until when the agents were observed; ``everywhere``: fail unless every output topic can be
+        written."""
         batch, self._batch = self._batch, Batch()
         self._under_way, read_up_to = batch, self.offsets.position
         self.wake.clear()
@@ -220,10 +223,10 @@ class Journal:
         position = (self.offsets.committable, msgspec.structs.replace(self.metadata, clean=clean))
         offset = None
         if keep or position != self._committed:
-            metadata = msgspec.structs.replace(position[1], observed_until=observed_until or self.observed_until)
+            metadata = msgspec.structs.replace(position[1], observed_until=self.observed_until)
             offset = (position[0], metadata.encode())
         states = [
-            self._encoder.state(agent_id, state, observed_until or 0)
+            self._encoder.state(agent_id, state, self.observed_until or self._clock.now().wall)
             for agent_id, state in changed.items()
             if state is not None or agent_id in self._written
         ]
@@ -231,6 +234,8 @@ class Journal:
             with tracing.commit(batch.traced, self.partition, len(batch.messages) + len(states)):
                 await self._write(batch.messages, states, offset, everywhere)
         self._committed, self._under_way = position, Batch()
+        if states or offset:
+            self._kept_at = time.monotonic()
         if self.held:
             self.held = {offset: known for offset, known in self.held.items() if offset >= read_up_to}
         if batch.oldest_at is not None:
