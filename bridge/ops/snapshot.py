@@ -19,7 +19,9 @@ class Watched(NamedTuple):
 
 
 class PartitionView(msgspec.Struct, frozen=True, omit_defaults=True):
-    """An owned partition; ``agents``: the number of agents in memory."""
+    """An owned partition; ``agents``: the number of agents in memory; ``problem``: why it was lost, until it can
+    commit.
+    """
 
     number: int
     state: PartitionState
