@@ -10,7 +10,7 @@ from asm_bridge_schemas.asm import AsmSession, GetStatusRes, ListConversationsRe
 from bridge.asm.answer import UNCHANGED, Answer
 from bridge.asm.errors import AsmError, Malformed, Refused
 from bridge.asm.http.request import Failure, PreparedRequest, Response, Target
-from bridge.asm.reading import MAX_RETRY_AFTER, Message, read_response
+from bridge.asm.response import MAX_RETRY_AFTER, Message, read_response
 from bridge.asm.transport import Transport, fetch
 
 log = structlog.get_logger()

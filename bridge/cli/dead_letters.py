@@ -15,8 +15,8 @@ from bridge.cli.inject import details, open_inbox
 from bridge.cli.options import SettingsCommand, new_app, seconds, settings_of
 from bridge.cli.output import print_json, print_table
 from bridge.clock import rfc3339
-from bridge.kafka.dead_letters import NotResendable, Resend, read
-from bridge.kafka.dead_letters import resend as prepare
+from bridge.kafka.resend import NotResendable, Resend, read
+from bridge.kafka.resend import resend as prepare
 from bridge.printable import printable
 from bridge.settings import Settings
 

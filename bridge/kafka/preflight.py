@@ -37,20 +37,23 @@ class Preflight:
         """Waits for Kafka, creates missing topics, and tries a transaction; then waits for the Schema Registry, without
         which nothing could be published. Raises ``UnsuitableKafkaError``.
         """
-        await self._until_passed(self._check, "kafka.awaited")
+        await self._until_passed(self._check)
         if self._frames is not None:
-            await self._until_passed(self._frames.register, "schema_registry.awaited")
+            await self._until_passed(self._frames.register)
 
-    async def _until_passed(self, check: Callable[[], Awaitable[None]], event: str) -> None:
+    async def _until_passed(self, check: Callable[[], Awaitable[None]]) -> None:
         while True:
             try:
                 await check()
             except (KafkaError, OSError, TimeoutError, SchemaRegistryError) as error:
-                if isinstance(error, KafkaError | OSError):
-                    METRICS.kafka_errors.labels("start").inc()
                 text = str(error) or type(error).__name__
                 if text != self.waiting_for:
-                    log.warning(event, error=error)
+                    if isinstance(error, SchemaRegistryError):
+                        log.warning("schema_registry.awaited", error=error)
+                    else:
+                        log.warning("kafka.awaited", error=error)
+                if not isinstance(error, SchemaRegistryError):
+                    METRICS.kafka_errors.labels("start").inc()
                 self.waiting_for = text
                 await asyncio.sleep(_RETRY_EVERY)
             else:

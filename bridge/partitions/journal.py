@@ -21,7 +21,7 @@ from bridge.kafka.encoding import Encoder, Outgoing, read_state
 from bridge.kafka.errors import KafkaError, describe
 from bridge.kafka.group import ConsumerGroupMember
 from bridge.kafka.lifecycle import CALL_DEADLINE, with_deadline
-from bridge.kafka.producer import PartitionProducer
+from bridge.kafka.partition_producer import PartitionProducer
 from bridge.kafka.reading import read_to_end
 from bridge.kafka.topics import TOPICS
 from bridge.partitions.offsets import CommitMetadata, OffsetTracker, forget_inbox, last_known

@@ -101,7 +101,7 @@ class Metrics:
         self.poll_seconds = timings("poll_seconds", "Time from request to answer")
         self.lateness_seconds = timings("poll_lateness_seconds", "How long after its time a poll began")
         self.skipped_ticks = counter(
-            "skipped_ticks", "Polls left out, by reason", "reason", ("late", "unanswered", "partition")
+            "skipped_ticks", "Polls left out, by reason", "reason", ("late", "unanswered", "rate_limit", "partition")
         )
         self.records = counter("records", "Records appended, by topic", "topic", _RECORD_TOPICS)
         self.changes = counter("changes", "Steps that added a record")

@@ -12,7 +12,7 @@ from bridge.agents.queue import InjectionQueue
 from bridge.agents.step import KnownOutcome, Step
 from bridge.clock import Clock
 from bridge.kafka.encoding import Encoder, Outgoing
-from bridge.kafka.producer import PartitionProducer
+from bridge.kafka.partition_producer import PartitionProducer
 from bridge.partitions import journal as module
 from bridge.partitions.journal import Journal, PartitionLost
 from bridge.settings.model import InjectionSettings

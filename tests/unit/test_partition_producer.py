@@ -10,7 +10,7 @@ from aiokafka.errors import IllegalOperation, InvalidTxnState, MessageSizeTooLar
 from bridge.kafka.clients import Clients
 from bridge.kafka.encoding import Outgoing
 from bridge.kafka.errors import KafkaError, describe, is_refusal
-from bridge.kafka.producer import PartitionProducer
+from bridge.kafka.partition_producer import PartitionProducer
 
 
 class FencedClient:
