@@ -19,7 +19,7 @@ from bridge.agents.health import BRIDGE_DOWN, Health, Unpollable
 from bridge.agents.injection import Injection
 from bridge.agents.queue import InjectionQueue
 from bridge.agents.request import PollRequest, RequestBuilder
-from bridge.agents.step import Step
+from bridge.agents.step import KnownOutcome, Step
 from bridge.asm.answer import Answer
 from bridge.asm.errors import AsmError, Malformed, Refused
 from bridge.backoff import Backoff
@@ -270,10 +270,14 @@ class Agent:
         self.pending.sweep(step, in_flight, self.unknown_since)
         return self._done(step)
 
-    def take(self, injection: Injection, at: Instant) -> Step | None:
-        """An injection from the inbox: it waits for the next request, or is finished here."""
+    def take(self, injection: Injection, at: Instant, known: KnownOutcome | None = None) -> Step | None:
+        """An injection from the inbox: it waits for the next request, or is finished here; ``known``: what became of it
+        before, when it was sent."""
         step = Step(self.state, at.wall)
-        self.pending.add(step, injection)
+        if known is None:
+            self.pending.add(step, injection)
+        else:
+            self.pending.settle(step, injection, known)
         return self._done(step)
 
     def committed(self, state: AgentState) -> None:

@@ -1,4 +1,4 @@
-"""An answer of the ASM service, as the client hands it on."""
+"""An answer of the ASM service, as the client returns it."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,7 @@ from asm_bridge_schemas.asm import AsmSession, GetStatusRes, ListConversationsRe
 
 
 class Answer(NamedTuple):
-    """A 2xx answer that was read; ``body`` is what it was read from.
+    """A decoded 2xx answer, and the ``body`` from which it was decoded.
 
     ``message`` is None for an answer that is byte for byte the one that the caller knows already (``UNCHANGED``).
     """

@@ -1,4 +1,4 @@
-"""When each agent is polled, and how many at a time: pure, in slots of time that is passed in (monotonic seconds)."""
+"""When each agent is polled, and how many at a time: pure, in slots of time passed in as monotonic seconds."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -67,7 +67,7 @@ class Schedule:
         return self._scheduled.get(agent)
 
     def add(self, agent: Agent, partition: "PartitionAgents", at: float) -> None:
-        """Tick in the agent's own phase from now on; if the first tick is more than a second away, once before it."""
+        """Schedules ticks in the agent's own phase; if the first is more than a second away, one tick before it."""
         known = self._scheduled.get(agent)
         rhythm = agent.interval, agent.conversations.interval
         if known is not None and (known.interval, known.list_interval) == rhythm:
@@ -85,23 +85,24 @@ class Schedule:
             scheduled.current = False
 
     def wake(self, scheduled: Scheduled, at: float) -> None:
-        """Hand the agent out in ``advance`` once more, soon after ``at``."""
+        """Returns the agent from ``advance`` once more, soon after ``at``."""
         if not scheduled.waking:
             scheduled.waking = True
             self._wakes[max(int(at / SLOT), self._slot) + 1].append(scheduled)
 
     def start(self, at: float) -> None:
-        """Begin with the first slot that holds anything, or with now."""
+        """Begins with the first slot that is not empty, or with now."""
         self._slot = min([*self._ticks, *self._lists], default=int(at / SLOT)) - 1
 
     @property
     def next_slot(self) -> float:
-        """When the next slot begins."""
+        """The time at which the next slot begins."""
         return (self._slot + 1) * SLOT
 
     def advance(self) -> tuple[list[Scheduled], list[Scheduled], list[Scheduled]]:
-        """Enter the next slot. Returns the agents whose tick is due, those whose conversations are, and those that
-        wanted to be woken."""
+        """Enters the next slot. Returns the agents whose tick is due, those whose conversations are due, and those to
+        be woken.
+        """
         self._slot += 1
         woken = self._wakes.pop(self._slot, [])
         for scheduled in woken:
@@ -110,7 +111,7 @@ class Schedule:
         return due, [scheduled for scheduled in self._lists.pop(self._slot, ()) if scheduled.current], woken
 
     def tick(self, scheduled: Scheduled, at: float) -> tuple[float, int]:
-        """Take the tick that is due, and schedule the next one. Returns how late it is, and how many were missed."""
+        """Takes the tick that is due, and schedules the next one. Returns how late it is, and how many were missed."""
         due, interval = scheduled.due, scheduled.interval
         late = at - due
         missed = int(late / interval) if late >= interval else 0
@@ -140,7 +141,7 @@ class RateLimit:
         self.allowance = inf if per_second is None else 0.0
 
     def refill(self) -> None:
-        """A slot begins."""
+        """Begins a slot."""
         if self._per_slot is not None:
             self.allowance = min(max(1.0, self._per_slot), self.allowance + self._per_slot)
 

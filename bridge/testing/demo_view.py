@@ -1,4 +1,4 @@
-"""What the demo has seen, and its picture for a terminal: pure, times (seconds since 1970) are passed in."""
+"""The state of the demo, and its view for a terminal: pure, times (seconds since 1970) are passed in."""
 
 import re
 from collections import Counter, deque
@@ -21,7 +21,7 @@ _FOLLOWED = 3
 
 @dataclass(slots=True)
 class Injection:
-    """One on its way: when it was produced, when the service received it, when its outcome was read from Kafka."""
+    """One injection: when it was produced, when the service received it, when its outcome was read from Kafka."""
 
     injection_id: str
     agent_id: str
@@ -38,7 +38,7 @@ class Injection:
 
 @dataclass(frozen=True, slots=True)
 class Endpoints:
-    """Where to look: addresses, and the settings with which other commands find this broker."""
+    """Addresses, and the settings with which other commands find this broker."""
 
     kafka: str
     page: str
@@ -49,7 +49,7 @@ class Endpoints:
 
 @dataclass(slots=True)
 class DemoStats:
-    """Counts, rates, the last records and injections, the newest last."""
+    """Counts, rates, and the last records and injections, newest last."""
 
     began: float
     state: str = "starting"
@@ -183,7 +183,7 @@ def _out(stats: DemoStats, endpoints: Endpoints) -> list[Text]:
 
 
 def _narrow(line: str, width: int) -> str:
-    """Where there is little room, a line goes without the spaces that put it into columns."""
+    """In a narrow terminal a line goes without the spaces that align its columns."""
     return line if width >= _WIDE else re.sub("  +", " ", line)
 
 

@@ -20,7 +20,7 @@ _EXPECTED = f'one entry of events, as {{"pause_event": {{}}}}: an object with ex
 
 
 class CommandError(Exception):
-    """The record is none that the bridge can take; ``code`` and text go into its dead letter. Never holds a token."""
+    """The bridge cannot accept the record; ``code`` and text go into its dead letter. Never contains a token."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)

@@ -540,7 +540,7 @@ class Delivered(msgspec.Struct, frozen=True, kw_only=True, gc=False, array_like=
 
 
 class Books(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
-    """The bridge's own books, on which nobody may rely: they may change with each release."""
+    """The bridge's private accounting, which may change with each release: do not rely on it."""
 
     status_observed_at: str | None = None
     status_interrupted: bool = False

@@ -135,6 +135,11 @@ FIRES: dict[str, tuple[dict[str, str], int]] = {
         15,
     ),
     "AsmBridgeInboxAgeing": ({f"asm_bridge_inbox_oldest_seconds{{{JOB}}}": "0+60x10"}, 6),
+    "AsmBridgeTransactionOpen": (
+        {f'asm_bridge_stable_offset_behind_seconds{{topic="asm.inject", partition="3", {JOB}}}': "45x10"},
+        2,
+    ),
+    "AsmBridgeInboxDeleted": ({f"asm_bridge_inbox_deleted_total{{{JOB}}}": "0 0 5x10"}, 4),
     "AsmBridgeDeadLetters": ({f'asm_bridge_dead_letters_total{{code="refused", {JOB}}}': "0 0 1x10"}, 4),
     "AsmBridgePartitionsLost": ({f"asm_bridge_partitions_lost_total{{{JOB}}}": "0 0 3 4x10"}, 4),
     "AsmBridgeCommitsFail": ({f'asm_bridge_commits_total{{result="failed", {JOB}}}': "0 0 1x10"}, 4),

@@ -123,7 +123,8 @@ async def test_the_registry_is_live(quiet: Lab) -> None:
     assert seconds(left["observed_at"]) - changed < AT_ONCE + 0.5
     removed = time.time()
     await quiet.produce("sessions", None, b"agent-0")
-    *_, ended = await told_types(quiet, "agent-0", *BEGUN, "AgentSessionEnded", "AgentWatchEnded")
+    ends = "AgentProfileChanged", "AgentSessionEnded", "AgentWatchEnded"
+    *_, ended = await told_types(quiet, "agent-0", *BEGUN, *ends)
     assert seconds(ended["observed_at"]) - removed < AT_ONCE
     await quiet.register("agent-0", interval=0.5)
     again = await until(lambda: _of_another_stream(quiet, "agent-0", ended["stream_id"]), "a new stream")

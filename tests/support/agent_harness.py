@@ -19,7 +19,7 @@ from bridge.asm.answer import UNCHANGED, Answer
 from bridge.asm.client import CALLS
 from bridge.asm.errors import AsmError
 from bridge.asm.http.request import Response
-from bridge.asm.reading import read_response
+from bridge.asm.response import read_response
 from bridge.backoff import Backoff
 from bridge.clock import Instant
 from bridge.settings.model import InjectionSettings

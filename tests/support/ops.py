@@ -57,7 +57,9 @@ class Pictured:
         return agent
 
     def snapshot(self) -> Snapshot:
-        owned: dict[int, Any] = {number: SimpleNamespace(agents=home) for number, home in self.homes.items()}
+        owned: dict[int, Any] = {
+            number: SimpleNamespace(agents=home, problem=None) for number, home in self.homes.items()
+        }
         return Snapshot(
             not_ready=self.reason,
             group_id="asm-bridge",

@@ -8,7 +8,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from bridge.kafka.clients import Clients
-from bridge.partitions.owner import PartitionOwner, Shared, linger
+from bridge.kafka.errors import TopicAuthorizationFailedError
+from bridge.partitions.journal import PartitionLost
+from bridge.partitions.owner import Failures, PartitionOwner, Shared, linger
 
 
 @pytest.mark.parametrize("delivery", ["exactly_once", "at_least_once"])
@@ -56,3 +58,18 @@ async def test_whatever_fails_the_partition_is_recovered(monkeypatch: pytest.Mon
         owner.cancel()
     assert [line["event"] for line in logged] == ["partition.lost"] * 4
     assert [bool(line["exc_info"]) for line in logged] == [True, False, False, False]
+
+
+def test_a_cause_that_persists_is_backed_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A refusal up to 30 s, an outage, which ends by itself, up to 5 s; the first time, and another cause, at once; and
+    each is new once."""
+    monkeypatch.setattr("random.uniform", lambda _, most: most)
+    denied = PartitionLost("not authorised to write asm.inject-outcomes")
+    denied.__cause__ = TopicAuthorizationFailedError("asm.inject-outcomes")
+    failures = Failures()
+    recorded = [failures.record(denied, 1.0) for _ in range(8)]
+    assert [new for new, _ in recorded] == [True] + 7 * [False]
+    assert [delay for _, delay in recorded] == [0, 2, 4, 8, 16, 30, 30, 30]
+    outage = [failures.record(TimeoutError(), 1.0) for _ in range(8)]
+    assert [outage[0], outage[-1]] == [(True, 0), (False, 5)]
+    assert failures.record(TimeoutError(), 3600.0) == (False, 0)

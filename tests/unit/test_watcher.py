@@ -7,7 +7,7 @@ import pytest
 from asm_bridge_schemas import records
 from asm_bridge_schemas.records import AgentObservationLost, AgentState, AgentStatusChanged
 from bridge.agents.agent import Agent
-from bridge.agents.step import DeadLetter, Step
+from bridge.agents.step import DeadLetter, KnownOutcome, Step
 from bridge.asm.answer import Answer
 from bridge.backoff import Backoff
 from bridge.clock import Clock, seconds
@@ -33,6 +33,7 @@ class RememberingJournal:
         self.states: dict[str, AgentState] = {}
         self.offsets = OffsetTracker(0)
         self.metadata = CommitMetadata()
+        self.held: dict[int, KnownOutcome] = {}
         self.accepting = True
         self.observed_until: float | None = None
         self.records: list[records.Published] = []
@@ -140,3 +141,31 @@ def test_a_key_that_is_too_large_is_a_dead_letter_without_it() -> None:
     agents.deliver([Message(0, key=b"a" * 2000, value=EVENT), Message(1, key=b"b", value=b"no event")])
     assert [(letter.code, letter.key, letter.origin.offset) for letter in letters] == [("too_large", None, 0)]
     assert partition.offsets.committable == 2
+
+
+async def test_a_lost_partition_waits_for_the_answers_to_its_events() -> None:
+    """What becomes of an event that is under way is known before the partition is recovered; polls without events are
+    not waited for."""
+    partition, polled = RememberingJournal(), set[Agent]()
+    agents: PartitionAgents
+    registry = Registry(lambda agent_id: agents.sync(agent_id), lambda bad: None)  # noqa: PLW0108 - agents come after
+    policy = Policy(1.0, InjectionSettings(), Backoff(), Clock())
+    agents = PartitionAgents(partition, PARTITIONS, registry, lambda agent, _: polled.add(agent), policy)  # type: ignore[arg-type]
+    agents.begin(0)
+    for number, key in enumerate((b"a", b"b")):
+        registry.read(Message(number, key=key, value=b'{"asm_session_sid": "7", "token": "env:T"}'))
+    agents.deliver([Message(0, key=b"a", value=EVENT, timestamp=int(now().wall * 1000))])
+    for agent in polled:
+        agent.in_flight = agent.next_request("t", now())
+    (sending,) = (agent for agent in polled if agent.in_flight and agent.in_flight.injections)
+    agents.end()
+    waiting = asyncio.create_task(agents.events_answered())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    request, sending.in_flight = sending.in_flight, None
+    assert request is not None
+    answer = read_answer(request, status_body())
+    assert isinstance(answer, Answer)
+    agents.poll_finished(sending, sending.answered(request, answer, now()))
+    await asyncio.wait_for(waiting, 1)
+    assert partition.offsets.committable == 1

@@ -1,4 +1,5 @@
-"""The levers under ``/sim/``: look at what was shown and taken, and make things happen. For tests and people.
+"""The control endpoints under ``/sim/``, for tests and people: show what was shown and taken, and change the
+simulation.
 
 GET  /sim/agents                     [{agent_id, token, asm_session_sid, voice_session_sid, status_desc, ...}]
 GET  /sim/agents/ID                  all that this agent was shown and asked

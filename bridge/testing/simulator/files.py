@@ -1,4 +1,4 @@
-"""What a bridge needs to watch the simulated agents: a file of tokens, and a sessions file that refers to it."""
+"""The files that a bridge needs to watch the simulated agents: tokens, and a sessions file that refers to them."""
 
 import json
 from pathlib import Path

@@ -44,7 +44,7 @@ def read_poll(caller: Caller, body: bytes) -> Poll:
 
 
 def getstatus(world: World, caller: Caller, body: bytes, request: int) -> Answer:
-    """What there is to show now; takes all of the request's events, or none and refuses the request."""
+    """The current status; takes all of the request's events, or refuses the request and takes none."""
     poll = read_poll(caller, body)
     agent, session = _in_session(world, caller, poll.asm_session_sid)
     if poll.events:

@@ -1,4 +1,4 @@
-"""What the service showed each agent and took from it, for tests and people to compare with what came out of Kafka."""
+"""The record of what the service showed to each agent and took from it, to compare with the records in Kafka."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
@@ -72,7 +72,9 @@ class RefusedEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Conduct(msgspec.Struct, kw_only=True):
-    """All that one agent was shown and asked. ``truncated``: a list reached its limit and lost its oldest entries."""
+    """Everything that one agent was shown and requested. ``truncated``: a list reached its limit and lost its oldest
+    entries.
+    """
 
     requests: int = 0
     polls: int = 0

@@ -1,4 +1,4 @@
-"""The simulated floor: agents with their tokens, the calls that wait, and the time that passes for them."""
+"""The simulated floor: agents with their tokens, the waiting calls, and the time that passes for them."""
 
 import time
 from collections.abc import Callable
@@ -51,7 +51,7 @@ class Poll(NamedTuple):
 
 
 class Shown(NamedTuple):
-    """What an answer to ``getstatus`` shows, and what it was made of: if that is the same, it is sent again."""
+    """The contents of an answer to ``getstatus`` and their sources; if these are the same, it is sent again."""
 
     poll: Poll
     version: int
@@ -74,7 +74,7 @@ class Listed(NamedTuple):
 
 @dataclass(slots=True)
 class Caller:
-    """An agent as the service knows it, with the last request read and the last answer made, to be used again."""
+    """An agent as the service knows it, with the last request read and the last answer sent, for reuse."""
 
     life: SimulatedAgent
     conversations: Conversations
@@ -111,7 +111,9 @@ class LifeTime:
 
 
 class World:
-    """Agents ``agent-0`` and on, each with the token ``sim-token-<agent_id>``. ``clock`` tells seconds since 1970."""
+    """Agents from ``agent-0`` on, each with the token ``sim-token-<agent_id>``. ``clock`` returns seconds
+    since 1970.
+    """
 
     def __init__(self, options: Options, clock: Callable[[], float] = time.time) -> None:
         epoch = clock()

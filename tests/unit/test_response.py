@@ -19,7 +19,7 @@ from bridge.asm.errors import (
     Unreachable,
 )
 from bridge.asm.http.request import Failure, Response
-from bridge.asm.reading import CODES, MAX_RETRY_AFTER, Message, excerpt, read_response
+from bridge.asm.response import CODES, MAX_RETRY_AFTER, Message, excerpt, read_response
 
 HTML = b"<html><head><title>404 Not Found</title></head><body><h1>404 Not Found</h1></body></html>"
 TOKEN = "tok-3f9a7c12"
