@@ -56,6 +56,8 @@ class DemoStats:
     counts: Counter[str] = field(default_factory=Counter)
     outcomes: Counter[str] = field(default_factory=Counter)
     produced: int = 0
+    changes: int = 0
+    """Of the records on the conversations topic, those that tell a change; the others are injected events."""
     lines: deque[str] = field(default_factory=lambda: deque(maxlen=_KEPT))
     injections: dict[str, Injection] = field(default_factory=dict)
     _samples: deque[tuple[float, Counter[str]]] = field(default_factory=deque)
@@ -71,7 +73,8 @@ class DemoStats:
         """A record arrived. Returns the injection that it is about, if any; ``taken``: when the service received it."""
         self.counts[topic] += 1
         self.lines.append(line)
-        if topic not in ("conversations", "inject-outcomes"):
+        self.changes += value.get("type") == "ConversationChanged"
+        if topic not in ("conversations", "inject-outcomes") or "injection_id" not in value:
             return None
         one = self._injection(value, now)
         if topic == "conversations":
@@ -100,7 +103,7 @@ class DemoStats:
         wanted = {
             "statuses on Kafka": self.counts["agent-status"],
             "queued calls on Kafka": self.counts["queued-calls"],
-            "conversation events on Kafka": self.counts["conversations"],
+            "conversation events on Kafka": self.counts["conversations"] - self.changes,
             "an injected event at the service": taken,
             "its outcome on Kafka": self.outcomes["delivered"],
         }

@@ -39,7 +39,7 @@ async def test_nothing_is_lost_or_contradicted_by_kill_9(broker: Broker, topics_
     simulator = ["--sessions", str(AGENTS), "--change-rate", "0.5", "--seed", "7"]
     async with lab(broker.bootstrap_servers, topics_prefix, tmp_path, *simulator) as the_lab:
         await the_lab.bridge()
-        agents = await the_lab.register_all(interval=INTERVAL)
+        agents = await the_lab.register_all(interval=INTERVAL, get_conversations=True, conversations_interval=0.5)
         await asyncio.gather(
             inject_for(the_lab, agents, EVENTS, SECONDS, rng), kill_now_and_then(the_lab, KILLS, SECONDS, rng)
         )

@@ -25,7 +25,8 @@ async def test_the_demo_prints_lines_where_there_is_no_terminal() -> None:
     text = out.decode()
     assert process.returncode == 0, text + err.decode()
     assert "\x1b" not in text
-    for word in ("AgentStatusChanged", "QueuedCallChanged", "ConversationEventDelivered", "InjectionCompleted"):
+    words = ("AgentStatusChanged", "QueuedCallChanged", "ConversationEventDelivered", "InjectionCompleted")
+    for word in (*words, "ConversationChanged"):
         assert word in text
     assert "demo-1 for agent-0: topic -> request +" in text
     assert "asm-bridge tail" in text

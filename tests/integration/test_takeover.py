@@ -34,7 +34,7 @@ async def watching(broker: Broker, prefix: str, directory: Path, names: str) -> 
     async with lab(broker.bootstrap_servers, prefix, directory, *simulator) as the_lab:
         for name in names:
             await the_lab.bridge(name, KAFKA__GROUP_INSTANCE_ID="")
-        agents = await the_lab.register_all(interval=INTERVAL)
+        agents = await the_lab.register_all(interval=INTERVAL, get_conversations=True, conversations_interval=0.5)
         await polled(the_lab)
         yield the_lab, agents
         await the_lab.completed()

@@ -218,6 +218,7 @@ def _summary(simulator: Simulator, caller: Caller) -> Body:
         "skills": life.skills,
         "site": life.site,
         "polls": caller.conduct.polls,
+        "lists": caller.conduct.lists,
         "in_flight": caller.conduct.in_flight,
     }
 

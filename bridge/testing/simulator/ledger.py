@@ -94,6 +94,8 @@ class Conduct(msgspec.Struct, kw_only=True):
     alerts: list[AlertShown] = []
     calls: list[CallsShown] = []
     conversations: list[ConversationsShown] = []
+    lists: int = 0
+    """Lists of conversations that were read to their end."""
     truncated: bool = False
     last_status: dict[str, Any] | None = None
     """The own status last shown."""
@@ -155,6 +157,7 @@ class Ledger:
 
     def conversations_shown(self, conduct: Conduct, now: float, asm_session_sid: str, listed: Iterable[Value]) -> None:
         """Remembers the conversations of a list, or that another session had them, if that differs from before."""
+        conduct.lists += 1
         found = {str(one["conversation_sid"]): str(one["status"]) for one in listed}
         last = conduct.conversations[-1] if conduct.conversations else None
         if last is None or (last.asm_session_sid, last.conversations) != (asm_session_sid, found):

@@ -272,7 +272,13 @@ async def bad_entry(trial: Trial, rng: Random) -> None:
 
 
 async def registered(trial: Trial, rng: Random, agent_id: str) -> None:
-    await trial.lab.register(agent_id, skills=trial.skills[agent_id], interval=rng.choice(trial.intervals))
+    await trial.lab.register(
+        agent_id,
+        skills=trial.skills[agent_id],
+        interval=rng.choice(trial.intervals),
+        get_conversations=True,
+        conversations_interval=1.0,
+    )
 
 
 REGISTRY: dict[str, Fault] = {f.__name__: f for f in (unregistered_and_back, interval_changed, bad_entry)}

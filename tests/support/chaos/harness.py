@@ -122,15 +122,17 @@ class Simulated:
         return {name: await self.get(f"agents/{name}") for name in names}
 
     async def settle(self, agent_ids: Iterable[str], rounds: int = 3, deadline: float = 60) -> None:
-        """Freezes the lives, and waits until each agent was polled ``rounds`` times more, so that everything
-        was shown.
+        """Freezes the lives, and waits until each agent was polled ``rounds`` times more, and its conversations were
+        listed once more if they are, so that everything was shown.
         """
         await self.post("freeze")
-        before = {name: (await self.get(f"agents/{name}"))["requests"] for name in agent_ids}
+        before = {name: await self.get(f"agents/{name}") for name in agent_ids}
 
         async def all_asked() -> bool:
-            for name in list(before):
-                if (await self.get(f"agents/{name}"))["requests"] < before[name] + rounds:
+            for name, old in list(before.items()):
+                new = await self.get(f"agents/{name}")
+                listed = not old["lists"] or new["asm_session_sid"] is None or new["lists"] > old["lists"]
+                if new["requests"] - new["lists"] < old["requests"] - old["lists"] + rounds or not listed:
                     return False
                 del before[name]
             return True
