@@ -37,6 +37,7 @@ class Preflight:
         without which nothing could be published. Raises ``UnsuitableKafkaError``."""
         await self._until_passed(self._check, "kafka.awaited")
         if self._frames is not None:
+            self.waiting_for = "asking the Schema Registry for the ids of the schemas"
             await self._until_passed(self._frames.register, "schema_registry.awaited")
 
     async def _until_passed(self, check: Callable[[], Awaitable[None]], event: str) -> None:
