@@ -469,7 +469,8 @@ class ConversationChanged(Record, frozen=True, kw_only=True, tag=True):
     conversation: Annotated[
         dict[str, Any] | None,
         _about(
-            "The vendor's `OmniConversation` in snake_case; of one that left as last seen, or null.",
+            "The vendor's `OmniConversation` in snake_case; of one that left as last seen. Null where the bridge does "
+            "not have that any more, and for one that is larger than 512 KiB.",
             {"conversation_sid": "5000000000000000042", "status": "CONVERSATION_STATUS_NEW"},
             pii=True,
         ),
@@ -546,7 +547,7 @@ class Delivered(msgspec.Struct, frozen=True, kw_only=True, gc=False, array_like=
 
 
 class Books(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
-    """The bridge's own books, on which nobody may rely: they may change with each release."""
+    """The bridge's private accounting, which may change with each release: do not rely on it."""
 
     status_observed_at: str | None = None
     status_interrupted: bool = False
@@ -557,6 +558,8 @@ class Books(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=T
     message_digests: list[str] = []
     """Those of the messages already published whose timestamp is the cursor."""
     topic_sequences: dict[str, int] = {}
+    conversations: dict[str, str] = {}
+    """The conversations in view: conversation_sid -> a digest of each field, in the order of `OmniConversation`'s."""
     inbox_offset: int = -1
     """The highest finished offset of this agent's injections..."""
     inbox_open: list[int] = []

@@ -1,4 +1,4 @@
-"""One agent without clock and network: what it asks, and what it makes of each answer and failure."""
+"""One agent without clock and network: the requests it makes, and what it concludes from each answer and failure."""
 
 import json
 import tracemalloc
@@ -21,7 +21,7 @@ from bridge.agents.request import PollRequest
 from bridge.asm.answer import Answer
 from bridge.asm.errors import AsmError, Malformed, Refused, Throttled, Unauthorized, Unavailable, Unreachable
 from bridge.asm.http.request import Response
-from bridge.asm.reading import read_response
+from bridge.asm.response import read_response
 from bridge.backoff import Backoff
 from bridge.clock import Instant
 from bridge.settings.model import InjectionSettings
@@ -69,7 +69,7 @@ def outcomes(harness: AgentHarness) -> dict[str, str]:
 
 
 def test_watching_begins_a_stream() -> None:
-    """AgentWatchStarted is number 1 of a stream made anew each time; AgentWatchEnded is its last."""
+    """AgentWatchStarted is record 1 of a new stream, and AgentWatchEnded is its last."""
     harness = AgentHarness()
     (started,) = harness.watch(labels={"site": "manila"})
     assert (started.sequence, started.labels, started.asm_session_sid) == (1, {"site": "manila"}, None)
@@ -80,7 +80,7 @@ def test_watching_begins_a_stream() -> None:
 
 
 def test_an_edited_profile_is_published() -> None:
-    """AgentProfileChanged has the labels and skills from now on; an edit of anything else publishes nothing."""
+    """An edit of labels or skills publishes AgentProfileChanged; an edit of anything else publishes nothing."""
     harness = AgentHarness()
     harness.watch(labels={"site": "manila"}, skills=["english"])
     (changed,) = harness.watch(labels={"site": "cebu"}, skills=["english"])
@@ -90,7 +90,7 @@ def test_an_edited_profile_is_published() -> None:
 
 
 def test_watching_again_after_a_restart_goes_on_with_the_stream() -> None:
-    """A move between processes is no new stream; statuses chain on."""
+    """A move between processes continues the stream, and the next status refers to the last one."""
     first = AgentHarness().in_session()
     second = AgentHarness(state=first.agent.state, now=10, picture=first.picture)
     assert second.watch() == []
@@ -102,7 +102,7 @@ def test_watching_again_after_a_restart_goes_on_with_the_stream() -> None:
 
 
 def test_watching_again_writes_nothing() -> None:
-    """What takes over thousands of agents must not write all their states anew."""
+    """A process that takes over thousands of agents does not write their states again."""
     first = AgentHarness().in_session()
     at = Instant(10, EPOCH + 10)
     second = Agent(first.agent.state, InjectionSettings(), Backoff(), at)
@@ -111,7 +111,7 @@ def test_watching_again_writes_nothing() -> None:
 
 
 def test_a_session_is_asked_for_and_then_polled() -> None:
-    """asm_session_sid null: request getcurrentsession, then its status at once."""
+    """An agent without asm_session_sid calls getcurrentsession first and then polls the session's status."""
     harness = AgentHarness()
     harness.watch()
     first = harness.next_request()
@@ -127,7 +127,7 @@ def test_a_session_is_asked_for_and_then_polled() -> None:
 
 
 def test_the_request_is_what_the_registry_says() -> None:
-    """Keep-alive only where it is wished; skills and extensions as registered."""
+    """A request asks for keep-alive, skills and extensions as the registry entry says."""
     harness = AgentHarness()
     harness.watch(asm_session_sid="5", skills=["english"], agent_pbx_extensions=["12"], get_queued_calls=False)
     assert body(harness.next_request()) == {
@@ -143,7 +143,9 @@ def test_the_request_is_what_the_registry_says() -> None:
 
 
 def test_messages_are_asked_for_from_the_last_committed_timestamp() -> None:
-    """What was emitted and not committed may be lost with the process: it is asked for again."""
+    """Messages are requested from the last committed timestamp, since records not committed may be lost with the
+    process.
+    """
     harness = AgentHarness().in_session()
     harness.poll(status_body(message="hello", messageTimestamp="12"))
     assert body(harness.next_request())["minimum_message_timestamp"] == "0"
@@ -153,7 +155,7 @@ def test_messages_are_asked_for_from_the_last_committed_timestamp() -> None:
 
 
 def test_an_unchanged_request_is_the_same_object() -> None:
-    """The common poll builds nothing."""
+    """An unchanged poll reuses the request object of the previous one."""
     harness = AgentHarness().in_session()
     first = harness.poll()
     assert harness.poll() is first
@@ -162,7 +164,7 @@ def test_an_unchanged_request_is_the_same_object() -> None:
 
 
 def test_the_same_answer_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same bytes as before mean the same; after a change of the request they are read again."""
+    """An answer with the same bytes as the last is not decoded; after a change of the request it is decoded again."""
     harness = AgentHarness().in_session()
     harness.poll()
 
@@ -180,7 +182,7 @@ def test_the_same_answer_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_answer_without_status_is_one_at_its_defaults() -> None:
-    """An answer without voice_status is one with every field at its default."""
+    """An answer without voice_status is read as a status with every field at its default."""
     harness = AgentHarness()
     harness.watch(asm_session_sid="7")
     harness.poll(b"{}")
@@ -193,7 +195,7 @@ def test_an_answer_without_status_is_one_at_its_defaults() -> None:
 
 @pytest.mark.parametrize("end", [session_body(None), session_body("7", asmSessionEnd="2026-11-23T09:30:00Z")])
 def test_an_ended_session_is_told(end: bytes) -> None:
-    """A refused poll is looked into at once; without a session now, it has ended."""
+    """After a refused poll the session is looked up at once; if there is none, AgentSessionEnded is emitted."""
     harness = AgentHarness().in_session()
     harness.fail(harness.next_request(), refused())
     assert harness.agent.urgent
@@ -206,7 +208,7 @@ def test_an_ended_session_is_told(end: bytes) -> None:
 
 
 def test_a_refused_question_for_the_session_means_none() -> None:
-    """What getcurrentsession answers without a session is not documented: a refusal is taken for it."""
+    """A refusal of getcurrentsession means that the agent has no session (the vendor does not document that answer)."""
     harness = AgentHarness().in_session()
     harness.fail(harness.next_request(), refused())
     harness.fail(harness.next_request(), refused())
@@ -214,6 +216,7 @@ def test_a_refused_question_for_the_session_means_none() -> None:
 
 
 def test_another_session_replaces_the_first() -> None:
+    """A new session of the agent ends the former one as replaced."""
     harness = AgentHarness().in_session()
     harness.fail(harness.next_request(), refused(400))
     (ended,) = harness.answer(harness.next_request(), session_body("8"))
@@ -224,7 +227,7 @@ def test_another_session_replaces_the_first() -> None:
 
 
 def test_the_same_session_that_comes_back_is_a_new_start() -> None:
-    """Also when the same sid comes back, and although its answer is the same as before."""
+    """A session that returns with the same sid starts again, even if its answer is the same as before."""
     harness = AgentHarness().in_session()
     harness.fail(harness.next_request(), refused())
     harness.answer(harness.next_request(), session_body(None))
@@ -237,7 +240,7 @@ def test_the_same_session_that_comes_back_is_a_new_start() -> None:
 
 
 def test_a_fixed_session_is_only_ever_asked_for_itself() -> None:
-    """It ends, another is there: the other is not polled; the fixed one is asked for again, and may come back."""
+    """An agent with a fixed session never polls another one, and resumes when the fixed one returns."""
     harness = AgentHarness()
     harness.watch(asm_session_sid="7")
     harness.poll()
@@ -254,7 +257,7 @@ def test_a_fixed_session_is_only_ever_asked_for_itself() -> None:
 
 
 def test_events_wait_for_a_fixed_session_that_has_ended() -> None:
-    """They are not sent into it, and go out as soon as it is back."""
+    """Events for a fixed session that has ended wait, and go out as soon as the session returns."""
     harness = AgentHarness()
     harness.watch(asm_session_sid="7")
     harness.poll()
@@ -269,7 +272,7 @@ def test_events_wait_for_a_fixed_session_that_has_ended() -> None:
 
 
 def test_fixing_another_sid_ends_the_session_in_view() -> None:
-    """Session 7 is in view; the entry now says 5, which has ended: nobody observes 7 any more."""
+    """Fixing another sid ends the observed session, even if the newly fixed session has ended already."""
     harness = AgentHarness().in_session()
     harness.watch(asm_session_sid="5")
     harness.fail(harness.next_request(), refused())
@@ -278,7 +281,7 @@ def test_fixing_another_sid_ends_the_session_in_view() -> None:
 
 
 def test_an_answer_about_a_former_session_is_not_taken_for_the_new() -> None:
-    """The registry's entry changed while a request was under way."""
+    """An answer to a request made before a change of the registry entry does not apply to the new session."""
     harness = AgentHarness().in_session()
     request = harness.next_request()
     harness.watch(asm_session_sid="5")
@@ -289,7 +292,9 @@ def test_an_answer_about_a_former_session_is_not_taken_for_the_new() -> None:
 
 
 def test_a_lost_agent_is_told_after_five_seconds() -> None:
-    """No answer for longer than three intervals and 5 s: AgentObservationLost, once, with the last answer's time."""
+    """An agent without an answer for longer than three intervals and 5 s emits AgentObservationLost once, with the time
+    of the last answer.
+    """
     harness = AgentHarness().in_session()
     for moment, lost in ((2.0, 0), (5.0, 0), (5.1, 1), (9.0, 0)):
         harness.now = moment
@@ -301,7 +306,7 @@ def test_a_lost_agent_is_told_after_five_seconds() -> None:
 
 
 def test_a_slow_rhythm_has_more_patience() -> None:
-    """Three intervals, where these are longer."""
+    """With a long polling interval an agent counts as lost only after three intervals."""
     harness = AgentHarness().in_session(interval=10)
     harness.now = 30
     assert harness.fail(harness.next_request(), timed_out()) == []
@@ -311,7 +316,7 @@ def test_a_slow_rhythm_has_more_patience() -> None:
 
 @pytest.mark.parametrize("answer", ["READY", "PEERED"])
 def test_observation_is_resumed_by_the_next_answer(answer: str) -> None:
-    """Also by one that is the same as before; it repeats the loss's reason and since."""
+    """The next answer, even an unchanged one, emits AgentObservationResumed with the loss's reason and since."""
     harness = AgentHarness().in_session()
     harness.now = 20
     harness.fail(harness.next_request(), Malformed("x"))
@@ -323,7 +328,7 @@ def test_observation_is_resumed_by_the_next_answer(answer: str) -> None:
 
 
 def test_an_agent_that_may_not_be_asked_is_lost_too() -> None:
-    """Two agents of one session are a fault: the second is reported as sick, session_shared."""
+    """The second of two agents that share a session is reported as sick (session_shared) and as lost."""
     harness = AgentHarness()
     harness.watch()
     harness.agent.unpollable = Unpollable("session_shared", "agent 'a' has the same token")
@@ -335,7 +340,7 @@ def test_an_agent_that_may_not_be_asked_is_lost_too() -> None:
 
 
 def test_being_refused_for_good_is_a_loss() -> None:
-    """The session lives and its polls are refused: there is no observation."""
+    """An agent whose polls are refused while its session lives counts as lost."""
     harness = AgentHarness().in_session()
     for _ in range(2):
         harness.now += 5
@@ -345,7 +350,7 @@ def test_being_refused_for_good_is_a_loss() -> None:
 
 
 def test_a_refused_token_is_not_used_for_a_minute() -> None:
-    """401/403: the session stops asking until its token changes, trying once a minute."""
+    """After a 401 or 403 an agent polls once a minute until its token changes."""
     harness = AgentHarness().in_session()
     harness.fail(harness.next_request("old"), unauthorized())
     for moment, old in ((0.0, False), (59.9, False), (60.0, True)):
@@ -355,7 +360,7 @@ def test_a_refused_token_is_not_used_for_a_minute() -> None:
 
 
 def test_another_token_reference_is_used_at_once() -> None:
-    """After a 401 the registry names another token: no minute's wait for the operator."""
+    """A new token reference in the registry is used at once, even after a 401."""
     harness = AgentHarness().in_session(token="file:a")
     harness.fail(harness.next_request("old"), unauthorized())
     harness.watch(token="file:b")
@@ -363,7 +368,7 @@ def test_another_token_reference_is_used_at_once() -> None:
 
 
 def test_retry_after_is_obeyed() -> None:
-    """By everything, events too."""
+    """Polls and events alike wait until Retry-After has passed."""
     harness = AgentHarness().in_session()
     harness.inject(1)
     harness.fail(harness.next_request(), throttled(429, 12.5))
@@ -375,7 +380,7 @@ def test_retry_after_is_obeyed() -> None:
 
 
 def test_an_answer_that_cannot_be_read_changes_nothing() -> None:
-    """One bad answer never stops another: the next one is read."""
+    """An unreadable answer changes nothing, and the next one is read as usual."""
     harness = AgentHarness().in_session()
     for bad in (b"", b"{", b"[]", b"null", b'{"voiceStatus": 1}', b'{"voiceStatus": {"status": "x"}}'):
         assert harness.answer(harness.next_request(), bad) == []
@@ -387,7 +392,7 @@ def test_an_answer_that_cannot_be_read_changes_nothing() -> None:
 
 
 def test_an_event_goes_out_in_the_next_request() -> None:
-    """At once, while later entries wait for the next one; delivered by any 2xx of the service, readable or not."""
+    """An event goes out with the next request, and any 2xx answer of the service delivers it, readable or not."""
     harness = AgentHarness().in_session()
     request = harness.next_request()
     harness.inject(1, 2)
@@ -402,7 +407,7 @@ def test_an_event_goes_out_in_the_next_request() -> None:
 
 
 def test_events_wait_while_there_is_no_session() -> None:
-    """The agent has no session now: they wait until their time is over, and are expired."""
+    """Events for an agent without a session wait until their time to live is over, and then expire."""
     harness = AgentHarness()
     harness.watch()
     harness.inject(1)
@@ -418,7 +423,7 @@ def test_events_wait_while_there_is_no_session() -> None:
 
 
 def test_an_event_refused_with_its_session_waits_for_the_next() -> None:
-    """getcurrentsession tells a refused event from an ended session."""
+    """A refusal because the session has ended does not reject the event, which waits for the next session."""
     harness = AgentHarness().in_session()
     harness.inject(1)
     harness.fail(harness.next_request(), refused())
@@ -432,7 +437,9 @@ def test_an_event_refused_with_its_session_waits_for_the_next() -> None:
 
 
 def test_refused_events_are_tried_one_by_one_with_polls_between() -> None:
-    """Meanwhile polls go on without events; the bad one is rejected, the good ones are delivered."""
+    """Refused events are tried one by one, with polls between them; the bad one is rejected, the good ones are
+    delivered.
+    """
     harness = AgentHarness().in_session()
     harness.inject(1, 2)
     requests = []
@@ -452,7 +459,7 @@ def test_refused_events_are_tried_one_by_one_with_polls_between() -> None:
 
 
 def test_the_last_of_a_refused_batch_is_tried_alone() -> None:
-    """Two are refused together; before it is known why, the first expires: the second was never tried alone."""
+    """The last event of a refused batch is tried alone even if the others have expired meanwhile."""
     harness = AgentHarness().in_session()
     harness.take(injection(1, EPOCH, expires_at="2026-09-21T14:13:25Z"), injection(2, EPOCH))
     harness.fail(harness.next_request(), refused(400))
@@ -473,7 +480,9 @@ def test_the_last_of_a_refused_batch_is_tried_alone() -> None:
     ],
 )
 def test_a_failed_try_is_no_refusal(error: AsmError, repeated: bool) -> None:
-    """401, 403, 429, 5xx and time-outs are tried again; the outcome says whether the event may have come twice."""
+    """A 401, 403, 429, 5xx or time-out is retried, and the outcome says whether the event may have been delivered
+    twice.
+    """
     harness = AgentHarness().in_session()
     harness.inject(1)
     harness.fail(harness.next_request(), error)
@@ -487,6 +496,7 @@ def test_a_failed_try_is_no_refusal(error: AsmError, repeated: bool) -> None:
 
 
 def test_attempts_end() -> None:
+    """An event that fails max_attempts times is undeliverable."""
     harness = AgentHarness(settings=InjectionSettings(max_attempts=2)).in_session()
     harness.inject(1)
     harness.fail(harness.next_request(), timed_out())
@@ -497,7 +507,7 @@ def test_attempts_end() -> None:
 
 
 def test_an_entry_of_a_dead_process_may_have_been_sent() -> None:
-    """The process that had it may have sent it before it died: possibly_repeated."""
+    """An entry that a dead process had open is possibly_repeated, because that process may have sent it."""
     harness = AgentHarness().in_session()
     harness.take(injection(1, possibly_processed=True))
     harness.answer(harness.next_request(), status_body())
@@ -505,7 +515,9 @@ def test_an_entry_of_a_dead_process_may_have_been_sent() -> None:
 
 
 def test_an_unregistered_agents_events_wait_a_while() -> None:
-    """Its entries wait on, as those of an unknown agent; registered again in time, it gets them."""
+    """Entries of an unregistered agent wait like those of an unknown one, and are sent if it is registered again in
+    time.
+    """
     harness = AgentHarness().in_session()
     harness.now = 100
     harness.inject(1)
@@ -517,7 +529,7 @@ def test_an_unregistered_agents_events_wait_a_while() -> None:
 
 
 def test_an_event_under_way_while_the_agent_is_unregistered_is_delivered() -> None:
-    """It was taken by the service: unregistering does not change that."""
+    """An event in flight when its agent is unregistered is delivered if the service accepts it."""
     harness = AgentHarness().in_session()
     harness.inject(1)
     request = harness.next_request()
@@ -532,7 +544,7 @@ def test_an_event_under_way_while_the_agent_is_unregistered_is_delivered() -> No
 
 
 def test_nothing_is_lost_of_an_agent_that_is_not_watched() -> None:
-    """Unregistered while a request hangs: its time-out tells nothing, and the next stream begins clean."""
+    """A time-out after the agent was unregistered emits nothing, and does not affect its next stream."""
     harness = AgentHarness().in_session()
     request = harness.next_request()
     harness.unwatch()
@@ -542,7 +554,7 @@ def test_nothing_is_lost_of_an_agent_that_is_not_watched() -> None:
 
 
 def test_a_delivered_event_names_its_session() -> None:
-    """An event may go out with a session's first poll: its record carries that session's sid."""
+    """An event that goes out with a session's first poll is recorded with that session's sid."""
     harness = AgentHarness()
     harness.watch()
     harness.inject(1)
@@ -552,7 +564,7 @@ def test_a_delivered_event_names_its_session() -> None:
 
 
 def test_a_text_that_no_record_can_hold_stops_nobody_else() -> None:
-    """A message of megabytes is no answer: it is never appended, where it would stop the whole partition."""
+    """An answer with a text of megabytes is not appended, so it cannot block the partition."""
     harness = AgentHarness().in_session()
     long = msgspec.json.encode({"voiceStatus": {"message": "x" * 300_000, "messageTimestamp": "1"}})
     assert harness.answer(harness.next_request(), long) == []
@@ -561,7 +573,7 @@ def test_a_text_that_no_record_can_hold_stops_nobody_else() -> None:
 
 
 def test_an_answer_too_long_to_read_has_taken_its_events() -> None:
-    """2xx is delivered, whatever the body is."""
+    """A 2xx answer that is too long to read has delivered the request's events."""
     harness = AgentHarness().in_session()
     harness.inject(1)
     emitted = harness.fail(harness.next_request(), Malformed("too long", http_status=200, possibly_processed=True))
@@ -580,7 +592,7 @@ FOREIGN = [
 
 @pytest.mark.parametrize(("status", "body"), FOREIGN)
 def test_nothing_is_concluded_from_a_foreign_answer(status: int, body: bytes) -> None:
-    """The session goes on, no call is gone, no event is delivered or rejected."""
+    """A foreign answer ends no session or call, and neither delivers nor rejects an event."""
     harness = AgentHarness().in_session()
     harness.inject(1)
     for _ in range(4):
@@ -595,7 +607,7 @@ def test_nothing_is_concluded_from_a_foreign_answer(status: int, body: bytes) ->
 
 
 def test_a_foreign_answer_to_the_question_for_the_session_ends_none() -> None:
-    """A refused poll is looked into; until the service itself says which session there is, nothing has ended."""
+    """A foreign answer to getcurrentsession after a refused poll does not end the session."""
     harness = AgentHarness().in_session()
     harness.fail(harness.next_request(), refused())
     for status, body in FOREIGN:
@@ -606,7 +618,7 @@ def test_a_foreign_answer_to_the_question_for_the_session_ends_none() -> None:
 
 
 def test_an_agent_that_gets_only_foreign_answers_is_lost() -> None:
-    """AgentObservationLost says why: foreign_answer."""
+    """An agent that receives only foreign answers is lost with the reason foreign_answer."""
     harness = AgentHarness().in_session()
     harness.now = 6
     (lost,) = harness.answer(harness.next_request(), PAGE, 404)
@@ -617,7 +629,7 @@ def test_an_agent_that_gets_only_foreign_answers_is_lost() -> None:
 
 
 def test_a_token_that_worked_gets_a_few_quick_tries() -> None:
-    """Refused for a moment, a good token is tried five times within some ten seconds, then once a minute."""
+    """A token that worked before is tried five times within about ten seconds, then once a minute."""
     harness = AgentHarness().in_session()
     waits = []
     for _ in range(8):
@@ -633,7 +645,7 @@ def test_a_token_that_worked_gets_a_few_quick_tries() -> None:
 
 
 def test_waiting_is_over_when_the_outage_is() -> None:
-    """What an agent was to wait for ends with the outage that it began in."""
+    """An agent's back-off ends with the outage in which it began."""
     harness = AgentHarness().in_session()
     harness.fail(harness.next_request(), throttled(429, 50))
     harness.now = 5
@@ -642,7 +654,7 @@ def test_waiting_is_over_when_the_outage_is() -> None:
 
 
 def test_retry_after_zero_does_not_end_the_back_off() -> None:
-    """The longer of the two counts."""
+    """The longer of Retry-After and the back-off applies."""
     health = Health(Backoff(100, 100), Instant(0, EPOCH))
     waits = []
     for _ in range(50):
@@ -652,7 +664,7 @@ def test_retry_after_zero_does_not_end_the_back_off() -> None:
 
 
 def test_an_agent_that_cannot_be_polled_takes_no_memory_by_that() -> None:
-    """An agent that shares a session is skipped at each tick, for days."""
+    """An agent that is skipped at each tick, for days, does not use more memory."""
     harness = AgentHarness()
     harness.watch()
     harness.agent.unpollable = Unpollable("session_shared", "agent 'a' has the same token")
@@ -678,7 +690,7 @@ def blocked(status: int) -> AsmError:
 
 
 def drive(harness: AgentHarness, culprit: int, error: AsmError, rounds: int = 80) -> list[list[int]]:
-    """Requests, each of which fails if ``culprit`` is in it. Returns what was sent, until nothing waits any more."""
+    """Sends requests, each of which fails if ``culprit`` is in it, until no event waits. Returns what was sent."""
     requests: list[list[int]] = []
     for _ in range(rounds):
         if not harness.agent.pending:
@@ -694,8 +706,9 @@ def drive(harness: AgentHarness, culprit: int, error: AsmError, rounds: int = 80
 
 @pytest.mark.parametrize("status", [403, 413, 414, 431])
 def test_an_event_that_is_blocked_on_the_way_is_rejected_alone(status: int) -> None:
-    """A firewall or a proxy turns away each request with this event: after three tries alone, between which polls
-    without it get through, it is rejected; those that were sent with it are delivered."""
+    """An event that a firewall or proxy blocks is rejected after three tries alone, between which polls without it
+    succeed; the events sent with it are delivered.
+    """
     harness = AgentHarness().in_session()
     harness.inject(1, 2, 3)
     requests = drive(harness, 2, blocked(status))
@@ -712,7 +725,9 @@ def test_an_event_that_is_blocked_on_the_way_is_rejected_alone(status: int) -> N
     [Unavailable("HTTP 500", http_status=500, possibly_processed=True), timed_out(), blocked(502), blocked(404)],
 )
 def test_an_event_at_which_the_service_stumbles_ends_alone(error: AsmError) -> None:
-    """It is undeliverable after max_attempts, with polls without it in between; the good ones are delivered."""
+    """An event at which the service fails is undeliverable after max_attempts, with polls without it in between; the
+    others are delivered.
+    """
     harness = AgentHarness().in_session()
     harness.inject(*range(1, 21))
     requests = drive(harness, 5, error)
@@ -726,7 +741,7 @@ def test_an_event_at_which_the_service_stumbles_ends_alone(error: AsmError) -> N
 
 
 def test_a_firewall_that_blocks_everything_rejects_no_event() -> None:
-    """As long as polls without events are blocked, too, it is not the event."""
+    """An event is not rejected as long as polls without events are blocked, too."""
     harness = AgentHarness().in_session()
     harness.inject(1)
     for _ in range(8):
@@ -738,7 +753,7 @@ def test_a_firewall_that_blocks_everything_rejects_no_event() -> None:
 
 @pytest.mark.parametrize("error", [throttled(429), throttled(503, 1.0), blocked(429)])
 def test_throttled_tries_are_no_attempts(error: AsmError) -> None:
-    """An event that is throttled for long is not given up for it, but its outcome counts each sending."""
+    """An event that is throttled for long does not use up its attempts, but its outcome counts each sending."""
     harness = AgentHarness(settings=InjectionSettings(max_attempts=2)).in_session()
     harness.inject(1)
     while harness.agent.pending.injections[0].attempts < 7:
@@ -755,7 +770,9 @@ ERRORS = [timed_out, not_connected, unauthorized, throttled, lambda: throttled(5
 
 
 class Conversation(RuleBasedStateMachine):
-    """An agent in arbitrary company: every entry gets one outcome, and the state always tells which are finished."""
+    """Any sequence of answers and failures gives each entry one outcome, and the state always lists those that are
+    completed.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -865,11 +882,15 @@ class Conversation(RuleBasedStateMachine):
 
 
 class Handover(Conversation):
-    """The same with processes that die: the next one has the committed state, and reads the inbox from its prefix."""
+    """Adds processes that die to ``Conversation``: the next one has the committed state, and reads the inbox from the
+    committed offset.
+    """
 
     @rule(lag=st.integers(0, 3))
     def die(self, lag: int) -> None:
-        """Every step was committed; a request under way may have been sent. The inbox is read in portions."""
+        """Ends the process: every step was committed, a request in flight may have been sent, and the inbox is read in
+        portions.
+        """
         old, self.request = self.harness, None
         self.harness = AgentHarness(
             old.settings, old.agent.state, old.now, old.records, old.letters, old.finished, old.picture

@@ -1,4 +1,4 @@
-"""Which partitions a process owns, over a group and owners that only remember what is asked of them."""
+"""Which partitions a process owns, with a group and owners that only record their calls."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -14,7 +14,7 @@ from bridge.partitions.assignment import Assignment
 
 
 class FakeOwner:
-    """Comes to rest at once, and can be resumed."""
+    """Quiesces at once, and can be resumed."""
 
     def __init__(self, partition: int, *_: object) -> None:
         self.partition = partition
@@ -74,8 +74,9 @@ async def running(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Assign
 
 
 async def test_kept_partitions_go_on_from_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a rebalance that no other member can have used, the owner of a partition that stays goes on; the owner of
-    one that left ends."""
+    """A rebalance that no other member can have used keeps the owners of the remaining partitions and ends those of the
+    others.
+    """
     async with running(monkeypatch) as (assignment, member, _):
         member.assign({0, 1}, False)
         stays, goes = assignment.owners[0], assignment.owners[1]
@@ -99,7 +100,7 @@ async def test_partitions_that_another_member_may_have_had_are_recovered(monkeyp
 
 
 async def test_records_go_to_the_owner_of_their_partition(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Records of a partition that is not owned any more are dropped: its next owner reads them."""
+    """Records of a partition that is no longer owned are dropped, since its next owner reads them."""
     async with running(monkeypatch) as (assignment, member, _):
         member.assign({3}, False)
         member.deliver(3, ["a"])
@@ -108,7 +109,7 @@ async def test_records_go_to_the_owner_of_their_partition(monkeypatch: pytest.Mo
 
 
 async def test_a_drained_process_owns_nothing_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Draining hands every partition over and leaves the group; an assignment that comes too late is ignored."""
+    """Draining hands every partition over and leaves the group; an assignment that arrives later is ignored."""
     async with running(monkeypatch) as (assignment, member, task):
         member.assign({0, 1}, False)
         owners: list[Any] = list(assignment.owners.values())

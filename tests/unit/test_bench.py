@@ -1,4 +1,4 @@
-"""``asm-bridge bench``: what it works out, how it starts things, and that all of it comes out of one short run."""
+"""``asm-bridge bench``: its calculations, the processes that it starts, and one short run with all its outputs."""
 
 import json
 import os
@@ -58,14 +58,14 @@ def loaded(client: str, us: float, sessions: int = 500, rss: int = 10**8, kind: 
 
 @pytest.mark.parametrize(("share", "expected"), [(0, 1), (0.5, 51), (0.99, 100), (1, 101)])
 def test_percentiles(share: float, expected: float) -> None:
-    """A percentile is one of the values that were seen; of nothing there is none."""
+    """A percentile is one of the observed values, or None without any."""
     assert percentile(range(1, 102), share) == expected
     assert percentile([7.0], share) == 7
     assert percentile([], share) is None
 
 
 def test_what_two_moments_say() -> None:
-    """CPU a poll is the client's alone, over the polls that the target counted; its own CPU is apart."""
+    """CPU per poll is the client's alone, over the polls that the target counted, without the target's own CPU."""
     figures = load_figures(Moment(1.0, 5), Moment(1.2, 6), SEEN, [0.1] * 75)
     assert figures["us_per_poll"] == pytest.approx(200)
     assert figures["target_us_per_poll"] == pytest.approx(20)
@@ -74,26 +74,26 @@ def test_what_two_moments_say() -> None:
 
 
 def test_a_client_that_did_nothing_has_no_cost() -> None:
-    """No polls: no CPU a poll, rather than a failure of the whole run."""
+    """A client that made no polls has no CPU per poll, and does not fail the run."""
     nothing = {**SEEN, "polls": 0, "changes": 0}
     figures = load_figures(Moment(1.0, 5), Moment(1.2, 6), nothing, [])
     assert (figures["us_per_poll"], figures["records_per_change"]) == (None, None)
 
 
 def test_growth_is_that_of_the_measured_time() -> None:
-    """Memory before and after, and what a million polls would add."""
+    """Growth is the difference of memory over the measured time, and what a million polls would add."""
     figures = load_figures(Moment(1.0, 90_000_000), Moment(1.2, 90_002_000), SEEN, [])
     assert (figures["polls"], figures["rss_before"], figures["growth"]) == (1000, 90_000_000, 2_000_000)
 
 
 def test_proc_stat_is_read_whatever_the_name() -> None:
-    """A process whose name has spaces and brackets is read right."""
+    """/proc/PID/stat is read correctly for a process whose name has spaces and brackets."""
     fields = "S 42 1 1 0 -1 0 0 0 0 0 150 50 7 3 20 0 1 0 99 123456 250 0"
     assert parse_stat(f"77 (a) b (c) {fields}", 100, 4096) == Process(42, 2.1, 250 * 4096)
 
 
 def test_ps_is_read_where_there_is_no_proc() -> None:
-    """macOS: minutes with hundredths, hours, days."""
+    """Without /proc (macOS) the times of ps are read in hours, days and hundredths of a second."""
     text = "  1     0   0:01.50  2048\n 20     1  1:02:03  10\n  30    20 2-00:00:01 0\n"
     found = parse_ps(text)
     assert found == {1: Process(0, 1.5, 2048 * 1024), 20: Process(1, 3723.0, 10240), 30: Process(20, 172801.0, 0)}
@@ -115,7 +115,7 @@ def test_the_use_of_a_tree_of_processes_is_counted() -> None:
 
 
 def test_pinning_holds_for_what_is_started_within() -> None:
-    """The client has its core from its first instruction, and the bench itself keeps its own."""
+    """A client is pinned to its core from its first instruction, and the bench keeps its own core."""
     if not hasattr(os, "sched_setaffinity"):
         pytest.skip("this system cannot pin")
     before = os.sched_getaffinity(0)
@@ -137,13 +137,13 @@ def test_pinning_holds_for_what_is_started_within() -> None:
 def test_two_workers_get_a_core_each_where_four_are(
     allowed: set[int], expected: Cores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing else runs on the cores of the client, be it one process or two."""
+    """Nothing else runs on the client's cores, whether it is one process or two."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: allowed, raising=False)
     assert deal() == expected
 
 
 def test_where_the_workers_have_no_cores_it_is_said() -> None:
-    """A machine too small leaves the kind out, with a note; one that has the cores does not."""
+    """A measurement that needs more cores than the machine has is left out with a note."""
     plan = scenarios(["flat", "workers"], [500], 5, quick=False)
     notes: list[str] = []
     assert [one.kind for one in runner._carried(plan, Cores({1}, None, {0}), notes)] == ["flat"]
@@ -153,7 +153,7 @@ def test_where_the_workers_have_no_cores_it_is_said() -> None:
 
 
 def test_ours_is_started_with_a_session_of_its_own_for_each_agent(tmp_path: Path) -> None:
-    """The registry that the bridge gets is one it takes: fixed sessions, a token each."""
+    """The bench's registry is valid for the bridge: each agent has a fixed session and a token of its own."""
     prepare(place(tmp_path))
     entries = read_sessions_file(tmp_path / "sessions.json")
     assert {agent: (entry.asm_session_sid, entry.token) for agent, entry in entries.items()} == {
@@ -163,7 +163,7 @@ def test_ours_is_started_with_a_session_of_its_own_for_each_agent(tmp_path: Path
 
 
 def test_ours_gets_only_the_settings_of_the_bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is set for a bridge on this machine does not change the measurement; flat out is the shortest interval."""
+    """The bridge's settings on this machine do not affect a measurement; the bench polls at the shortest interval."""
     monkeypatch.setenv("ASM_BRIDGE_RECORDS__ENCODING", "msgpack")
     settings = environment(BRIDGES[0], place(tmp_path, interval=0))
     assert "ASM_BRIDGE_RECORDS__ENCODING" not in settings
@@ -174,7 +174,7 @@ def test_ours_gets_only_the_settings_of_the_bench(tmp_path: Path, monkeypatch: p
 
 
 def test_a_peers_command_line_is_filled_in(tmp_path: Path) -> None:
-    """A peer is told the same sessions, rate, service, Kafka and topic as the bridge."""
+    """A peer is started with the same sessions, rate, service, Kafka and topic as the bridge."""
     client = Client("peer", command=("peer", "{n}", "{interval}s", "{base}", "{brokers}", "{topic}"))
     filled = ["peer", "3", "1.0s", "http://127.0.0.1:1", "127.0.0.1:2", "b.agent-status"]
     assert arguments(client, place(tmp_path)) == filled
@@ -182,7 +182,7 @@ def test_a_peers_command_line_is_filled_in(tmp_path: Path) -> None:
 
 
 def test_a_peer_over_tls_trusts_the_target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Go takes its authorities from SSL_CERT_FILE; over plain HTTP nothing is set."""
+    """A peer over TLS gets its authorities in SSL_CERT_FILE; over plain HTTP the variable is not set."""
     monkeypatch.delenv("SSL_CERT_FILE", raising=False)
     secure = replace(place(tmp_path), ca_file=tmp_path / "ca.pem")
     assert environment(Client("peer"), secure)["SSL_CERT_FILE"] == str(tmp_path / "ca.pem")
@@ -190,7 +190,7 @@ def test_a_peer_over_tls_trusts_the_target(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_the_plan_has_what_was_asked_for() -> None:
-    """Every kind by default but what takes minutes; what is compared is measured with the same sessions and seconds."""
+    """The default plan has every measurement but those of minutes; compared ones use the same sessions and seconds."""
     whole = scenarios(KINDS, [500, 1000], 5, quick=False)
     assert [one.kind for one in whole if one.kind != "memory"] == [
         "load", "load", "flat", "latency", "latency", "scale", "scale", "workers", "recovery", "queue",
@@ -205,8 +205,9 @@ def test_the_plan_has_what_was_asked_for() -> None:
 
 
 def test_the_plan_at_the_defaults_is_what_the_goals_name() -> None:
-    """Latency with 1,000 sessions, that of events while the commits are the defaults'; as many polls of 20,000 as of
-    5,000, recovery of 10,000."""
+    """The default plan has the sizes that the goals name: latency at 1,000 sessions, as many polls at 20,000 as at
+    5,000, and recovery of 10,000.
+    """
     plan = scenarios(KINDS, SIZES, 15, quick=False)
     asked = [(one.kind, one.sessions, one.interval) for one in plan if one.kind in ("latency", "scale", "recovery")]
     latencies = [(one.clients, one.injected) for one in plan if one.kind == "latency"]
@@ -221,7 +222,7 @@ def test_the_plan_at_the_defaults_is_what_the_goals_name() -> None:
 
 
 def test_ratios_are_to_the_go_poller_of_the_same_size() -> None:
-    """The Go poller is the yardstick, without it the aiohttp script, without that there is none."""
+    """Ratios refer to the Go poller, or without it to the aiohttp script, or are left out."""
     small, large = loaded(EXACTLY_ONCE, 300), loaded(EXACTLY_ONCE, 100, 5000)
     measured = [small, loaded(GO, 200), loaded(AIOHTTP, 600), large, loaded(GO, 50, 5000), loaded("x", 1, 7)]
     assert [ratio(one, measured) for one in measured] == [1.5, 1, 3, 2, 1, None]
@@ -230,7 +231,7 @@ def test_ratios_are_to_the_go_poller_of_the_same_size() -> None:
 
 
 def test_the_bridge_is_its_own_yardstick_in_scale_and_workers() -> None:
-    """Many sessions are compared with fewer, two processes with one."""
+    """In scale and workers the bridge is compared with itself: more sessions with fewer, two processes with one."""
     scale = [loaded(EXACTLY_ONCE, 100, kind="scale"), loaded(EXACTLY_ONCE, 150, 2000, kind="scale")]
     workers = [loaded(EXACTLY_ONCE, 100, kind="workers"), loaded(WORKERS, 50, kind="workers")]
     measured = [loaded(GO, 10), *scale, *workers]
@@ -240,7 +241,9 @@ def test_the_bridge_is_its_own_yardstick_in_scale_and_workers() -> None:
 
 
 def test_goals_that_are_met_and_by_how_much_others_are_missed() -> None:
-    """Ratios to the Go poller at each size, and HTTP/2 must gain over HTTP/1.1; the slotted poller up to 2,000."""
+    """Goals compare the bridge with the Go poller at each size, HTTP/2 with HTTP/1.1, and up to 2,000 sessions the
+    bridge with the slotted poller.
+    """
     small = [loaded(EXACTLY_ONCE, 150), loaded(HTTP2, 75), loaded(GO, 300)]
     large = [loaded(one, 240, 5000) for one in (EXACTLY_ONCE, AT_LEAST_ONCE, HTTP2, GO_SLOTS)] + [loaded(GO, 200, 5000)]
     slotted = [loaded(AT_LEAST_ONCE, 110, 2000), loaded(GO_SLOTS, 100, 2000)]
@@ -274,18 +277,20 @@ def test_goals_that_are_met_and_by_how_much_others_are_missed() -> None:
     ],
 )
 def test_goals_of_one_figure(kind: str, figures: dict[str, float | None], verdict: str | None) -> None:
-    """Each is held against its own limit; what was not measured is left out."""
+    """A goal with a single figure has a limit of its own, and is left out if it was not measured."""
     found = goals([Measurement(kind, EXACTLY_ONCE, 1000, figures)])
     assert [one.verdict for one in found] == ([verdict] if verdict else [])
 
 
 def test_a_rate_that_so_few_sessions_cannot_make_is_no_goal() -> None:
-    """200 sessions, each at most every 50 ms, make 4,000 polls/s at best."""
+    """The rate goal is left out if so few sessions cannot reach it: 200 sessions every 50 ms make 4,000 polls/s at
+    best.
+    """
     assert goals([Measurement("flat", EXACTLY_ONCE, 200, {"polls_per_s": 4000.0})]) == []
 
 
 def test_the_goals_of_scale_and_workers() -> None:
-    """At most a fifth more with four times the sessions; two workers make 1.9 times the polls."""
+    """Four times the sessions may cost at most a fifth more per poll, and two workers must make 1.9 times the polls."""
     scale = [loaded(EXACTLY_ONCE, 100, kind="scale"), loaded(EXACTLY_ONCE, 118, 2000, kind="scale")]
     workers = [loaded(EXACTLY_ONCE, 100, kind="workers"), loaded(WORKERS, 50, kind="workers")]
     found = goals([*scale, *workers])
@@ -293,7 +298,7 @@ def test_the_goals_of_scale_and_workers() -> None:
 
 
 def test_where_the_bridge_breaks_its_goal_is_missed() -> None:
-    """A failure is not left out, and a good figure at it does not count."""
+    """A goal is missed if the bridge fails during the measurement, however good its figure is."""
     [first, *_] = goals([replace(loaded(EXACTLY_ONCE, 30), note="it breaks"), loaded(GO, 300)])
     assert (first.measured, first.met, first.verdict) == (0.1, False, "missed: it breaks")
     [recovery] = goals([Measurement("recovery", EXACTLY_ONCE, 500, note="it has ended; it said: no")])
@@ -305,12 +310,12 @@ def test_where_the_bridge_breaks_its_goal_is_missed() -> None:
     [("load", 499.0, ""), ("load", 425.0, "it falls behind: 85% of its polls"), ("flat", 1.0, "")],
 )
 def test_a_cost_at_another_rate_is_in_doubt(kind: str, rate: float, expected: str) -> None:
-    """A client that leaves polls out is not compared in silence with one that makes them."""
+    """The cost of a client that skips polls is marked as doubtful."""
     assert doubt(Scenario(kind, 1000, (), 5, interval=2.0), rate) == expected
 
 
 def test_memory_a_session_comes_from_two_sizes() -> None:
-    """What a session costs beyond the base; not from one size alone."""
+    """Memory per session is calculated from two sizes, and is left out with only one."""
     small, large = loaded("a", 1, 500, 80_000_000, "memory"), loaded("a", 1, 5000, 170_000_000, "memory")
     assert per_session(small, large) == 20_000
     assert per_session(small, small) is None
@@ -318,7 +323,7 @@ def test_memory_a_session_comes_from_two_sizes() -> None:
 
 
 def test_the_table_has_the_ratio_first_and_says_why_a_figure_is_missing() -> None:
-    """A person sees who is better at a glance, goals first; a client that broke stays in the table with its reason."""
+    """The table shows goals and ratios first, and keeps a client that failed, with the reason."""
     broken = Measurement("load", HTTPX, 500, note="it has ended; it said: no")
     [(title, _, held), (_, headers, rows)] = tables([loaded(EXACTLY_ONCE, 150), loaded(GO, 300), broken])
     assert (title, held) == ("Goals: 1 of 1 met", [["CPU / Go poller's", "500", "below 1", "0.500", "met"]])
@@ -329,7 +334,7 @@ def test_the_table_has_the_ratio_first_and_says_why_a_figure_is_missing() -> Non
 
 
 def test_json_has_the_raw_figures() -> None:
-    """A program gets unrounded figures, the machine, and what was left out."""
+    """JSON output has unrounded figures, the machine, and what was left out."""
     measured = [loaded(GO, 300), loaded(EXACTLY_ONCE, 150)]
     made = json.loads(json.dumps(as_json({"cores": "2"}, measured, ["no aiohttp script"])))
     assert [(goal["measured"], goal["target"], goal["met"]) for goal in made["goals"]] == [(0.5, 1, True)]
@@ -338,7 +343,7 @@ def test_json_has_the_raw_figures() -> None:
 
 
 def test_the_target_answers_as_the_vendor_does() -> None:
-    """What is measured is reading real answers: some 1.1 kB, head included, that the bridge understands."""
+    """The target's answers are like the vendor's: about 1.1 kB with the head, and readable by the bridge."""
     text = status(7, 4, own_queue(7)).encode()
     assert 1_000 < len(http("200 OK", text)) < 1_200
     answer = protojson.read(GetStatusRes, text)
@@ -349,14 +354,14 @@ def test_the_target_answers_as_the_vendor_does() -> None:
 
 
 def test_a_shared_queue_changes_by_one_call_a_second() -> None:
-    """Everyone sees the same calls, and each second one of them is another."""
+    """All agents see the same queue, of which one call changes each second."""
     before, after = (json.loads(f"[{shared_queue(50, second)}]") for second in (1000, 1001))
     assert sum(old != new for old, new in zip(before, after, strict=True)) == 1
     assert {call["callSid"] for call in before} == {call["callSid"] for call in after}
 
 
 def test_the_target_counts() -> None:
-    """Polls, sessions, changes and the latency of an event, each from the last reset on."""
+    """The target counts polls, sessions, changes and the latency of an event since the last reset."""
     service = Service(change=0, queue=0, clock=lambda: 1)  # no agent is silent while the clock stands
     for number in (1, 2, 1):
         service.poll(number, b"{}")
@@ -369,7 +374,7 @@ def test_the_target_counts() -> None:
 
 
 def test_a_client_that_stalls_does_not_look_punctual() -> None:
-    """A silence that lasts when the measurement ends counts as a gap."""
+    """A stall that lasts until the measurement ends counts as a gap."""
     now = [0]
     service = Service(change=0, queue=0, clock=lambda: now[0])
     for now[0] in (1_000_000_000, 2_000_000_000):
@@ -382,13 +387,13 @@ def test_a_client_that_stalls_does_not_look_punctual() -> None:
 
 @pytest.mark.parametrize("text", ["", "x", "500,", "0", "500;1000"])
 def test_wrong_sizes_are_refused(text: str) -> None:
-    """A wrong --sessions says what is expected."""
+    """An invalid --sessions is refused with the form that is expected."""
     with pytest.raises(UsageError, match=r"e\.g\. 500,1000"):
         numbers(text)
 
 
 async def test_a_target_that_is_silent_spoils_one_measurement_only() -> None:
-    """The error is one that becomes a note; what was measured before is not lost."""
+    """A target that does not answer costs one measurement, which becomes a note; earlier ones are kept."""
     listen = f"127.0.0.1:{free_port()}"
     service = Target(listen, f"http://{listen}", None)
     with pytest.raises(MeasurementError, match="does not answer"):

@@ -1,4 +1,4 @@
-"""What `asm-bridge check` makes of what it sees, as far as it goes without Kafka and a service."""
+"""The findings of ``asm-bridge check``, as far as they need neither Kafka nor a service."""
 
 import asyncio
 from email.utils import formatdate
@@ -20,14 +20,14 @@ from bridge.settings import AsmSettings, KafkaSettings, OpsSettings, Settings, T
 
 @given(st.integers(0, 2**32), st.floats(-4, 4), st.floats(0, 3))
 def test_a_clock_that_is_right_is_never_blamed(now: int, skew: float, took: float) -> None:
-    """Less than 5 s are no warning, however slow the answer."""
+    """A clock that differs by less than 5 s gives no warning, however slow the answer is."""
     date = formatdate(int(now - skew + took / 2), usegmt=True)
     assert service.clock(date, now, now + took).result == "ok"
 
 
 @given(st.integers(10**6, 2**32), st.floats(6, 10**5), st.booleans(), st.floats(0, 0.5))
 def test_a_clock_that_is_wrong_is_told(now: int, skew: float, ahead: bool, took: float) -> None:
-    """More than 5 s are a warning, with the direction."""
+    """A clock that differs by more than 5 s is reported as a warning, with the direction."""
     date = formatdate(int(now - skew if ahead else now + skew + 1), usegmt=True)
     found = service.clock(date, now, now + took)
     assert found.result == "warning"
@@ -36,7 +36,7 @@ def test_a_clock_that_is_wrong_is_told(now: int, skew: float, ahead: bool, took:
 
 @pytest.mark.parametrize("date", [None, "", "yesterday", "Wed, 21 Oct 2015 07:28:00 +99999999999999999"])
 def test_no_date_is_no_fault(date: str | None) -> None:
-    """A service that tells no time, or nonsense, is not judged by it."""
+    """A service that sends no Date, or an invalid one, gives no finding about the clock."""
     assert service.clock(date, 0, 0).result == "skipped"
 
 
@@ -55,7 +55,7 @@ def test_no_date_is_no_fault(date: str | None) -> None:
     ],
 )
 def test_what_a_call_without_a_token_shows(status: int, body: bytes, result: str) -> None:
-    """Only who refuses it is surely an ASM service."""
+    """Only a service that refuses a call without a token is certain to be ASM."""
     assert service._answered(AsmSettings(), status, body).result == result
 
 
@@ -76,7 +76,7 @@ def members(count: int, protocol: str = "sticky", operations: int | None = READ)
     ],
 )
 def test_membership(count: int, protocol: str, delivery: str, result: str) -> None:
-    """A full group, one for one process only, and another program's are told."""
+    """A full group, a group that allows only one process, and a group of another program are reported."""
     settings = Settings(kafka=KafkaSettings(delivery=delivery))  # type: ignore[arg-type]
     assert kafka._membership(settings, members(count, protocol)).result == result
 
@@ -86,7 +86,7 @@ def rights(operations: int | None, settings: Settings) -> dict[str, Rights]:
 
 
 def test_rights_that_are_not_told_are_not_judged() -> None:
-    """A broker that tells no rights is neither praised nor blamed."""
+    """A broker that does not report rights gives no finding about them."""
     settings = Settings()
     for untold in (None, rights(None, settings)):
         assert [one.result for one in kafka._rights(settings, untold)] == ["skipped"]
@@ -94,7 +94,7 @@ def test_rights_that_are_not_told_are_not_judged() -> None:
 
 
 def test_the_registry_is_written_only_with_a_sessions_file(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """`run` needs no right to write asm.sessions, unless it has entries to add."""
+    """The right to write asm.sessions is required only if `run` has entries to add."""
     file = tmp_path_factory.mktemp("s") / "s.toml"
     file.touch()
     for settings, needed in ((Settings(), False), (Settings(sessions_file=file), True)):
@@ -104,7 +104,7 @@ def test_the_registry_is_written_only_with_a_sessions_file(tmp_path_factory: pyt
 
 
 async def test_nothing_raises_and_all_ends() -> None:
-    """Whatever a check meets is a finding; what does not end is ended."""
+    """A check turns any error into a finding, and ends anything that does not end."""
 
     async def fail(error: Exception) -> list[Finding]:
         raise error
@@ -123,7 +123,7 @@ async def test_nothing_raises_and_all_ends() -> None:
 
 
 def test_no_secret_is_shown() -> None:
-    """Whatever text a library puts into an error."""
+    """A finding never shows a secret, even if a library puts it into an error."""
     asm = AsmSettings(token=SecretStr("t0ken"), proxy="http://me:pr0xy@proxy:3128")
     kafka_ = KafkaSettings(sasl_password=SecretStr("p4ss"), sasl_username="u", security_protocol="SASL_SSL")
     found = [problem("x", "t0ken p4ss pr0xy", "do not show p4ss")]
@@ -132,25 +132,25 @@ def test_no_secret_is_shown() -> None:
 
 
 def test_only_problems_fail() -> None:
-    """Exit code 0 with warnings, and with what was skipped."""
+    """The exit code is 0 if there are only warnings and skipped checks."""
     well = [ok("a", "x"), warning("b", "x", "y"), skipped("c", "x")]
     assert not failed(well)
     assert failed([*well, problem("d", "x", "y")])
 
 
 def test_many_names_fill_no_screen() -> None:
-    """Of a thousand agents with the same fault, five are named."""
+    """A fault of a thousand agents names five of them."""
     assert agents._named(["a"]) == "agent a"
     assert agents._named([f"a{n}" for n in range(1000)]) == "agents a0, a1, a2, a3, a4 and 995 more"
 
 
 def test_an_empty_registry_is_told() -> None:
-    """Nothing would be watched: no fault of `run`'s, and hardly meant."""
+    """An empty registry is reported as a warning, since nothing would be watched."""
     assert [one.result for one in agents.sharing(agents.Watched())] == ["warning"]
 
 
 def test_an_address_that_does_not_exist_is_a_problem() -> None:
-    """A name that this machine does not have."""
+    """A host name that cannot be resolved is a problem."""
     (found,) = check.ops(Settings(ops=OpsSettings(listen="no-such-host.invalid:80"), topics=TopicsSettings()))
     assert found.result == "problem"
     assert "set ops.listen" in found.advice

@@ -1,4 +1,4 @@
-"""When the host is down, it gets a probe, not the herd."""
+"""The circuit breaker: while the host is down it is probed by one agent, not polled by the whole fleet."""
 
 import itertools
 
@@ -13,7 +13,7 @@ SILENCE = Unreachable("no answer")
 
 
 class Steady(Backoff):
-    """A back-off without the dice."""
+    """A back-off without randomness."""
 
     def delay(self, failures: int) -> float:
         return min(self.maximum, self.initial * 2**failures)
@@ -28,7 +28,7 @@ def down(threshold: int = 3) -> CircuitBreaker:
 
 
 def test_a_few_silences_are_no_outage() -> None:
-    """One agent's time-outs stop nobody, and an answer in between starts the count again."""
+    """Time-outs of one agent do not open the circuit breaker, and an answer in between restarts the count."""
     host = CircuitBreaker(Steady(), 3)
     for _ in range(5):
         host.record_failure(0, SILENCE)
@@ -39,7 +39,7 @@ def test_a_few_silences_are_no_outage() -> None:
 
 
 def test_a_host_that_is_down_gets_one_probe_at_a_time() -> None:
-    """After the back-off one may ask; the others wait for what comes of it."""
+    """After the back-off one agent probes the host while the others wait for the result."""
     host = down()
     assert [host.may_poll(0.9), host.may_poll(1.0), host.may_poll(1.0), host.may_poll(20)] == [
         False,
@@ -52,6 +52,7 @@ def test_a_host_that_is_down_gets_one_probe_at_a_time() -> None:
 
 
 def test_the_first_answer_opens_it_for_all() -> None:
+    """The first answer lets all agents poll again."""
     host = down()
     assert host.may_poll(1)
     host.record_success()
@@ -59,14 +60,14 @@ def test_the_first_answer_opens_it_for_all() -> None:
 
 
 def test_a_probe_that_tells_nothing_is_followed_by_another() -> None:
-    """Its agent may have been handed over with the request: the host is not given up for it."""
+    """A probe without a result, e.g. because its agent was handed over, is followed by another one."""
     host = down()
     assert host.may_poll(1)
     assert [host.may_poll(30.9), host.may_poll(31)] == [False, True]
 
 
 def test_what_was_under_way_does_not_put_the_probe_off() -> None:
-    """Five hundred requests that were under way when the host went down are no five hundred failed probes."""
+    """Failures of requests that were in flight when the host went down do not count as failed probes."""
     host = down()
     for _ in range(500):
         host.record_failure(0.5, SILENCE)
@@ -74,7 +75,7 @@ def test_what_was_under_way_does_not_put_the_probe_off() -> None:
 
 
 def test_an_outage_costs_a_handful_of_probes() -> None:
-    """A thousand agents asking for ten minutes: about one probe every 30 s."""
+    """In an outage of ten minutes a thousand agents send about one probe every 30 s."""
     host = down()
     probes = 0
     for tick, _ in itertools.product(range(6000), range(10)):
@@ -86,6 +87,7 @@ def test_an_outage_costs_a_handful_of_probes() -> None:
 
 @pytest.mark.parametrize(("failures", "most"), [(0, 1), (1, 2), (4, 16), (5, 30), (10**6, 30)])
 def test_back_off_is_exponential_with_full_jitter_up_to_thirty_seconds(failures: int, most: float) -> None:
+    """The back-off is exponential with full jitter, up to 30 s."""
     delays = [Backoff().delay(failures) for _ in range(300)]
     assert 0 <= min(delays) < 0.2 * most
     assert 0.8 * most < max(delays) <= most
@@ -96,7 +98,7 @@ def refused() -> Unauthorized:
 
 
 def test_a_small_fleet_that_fails_as_a_whole_is_probed_by_one() -> None:
-    """Eight agents that are all refused do not wait for ten failures."""
+    """A fleet of eight agents that are all refused opens the circuit breaker before ten failures."""
     breaker = CircuitBreaker(Steady(1, 30))
     for number in range(8):
         assert not breaker.is_open
@@ -108,7 +110,9 @@ def test_a_small_fleet_that_fails_as_a_whole_is_probed_by_one() -> None:
 
 
 def test_an_agent_that_is_refused_alone_keeps_to_its_own_waiting_time() -> None:
-    """One agent with a bad token, however often it fails, or one that is throttled, makes no outage."""
+    """One agent with a bad token, however often it fails, or one that is throttled, does not open the
+    circuit breaker.
+    """
     for error in (refused(), Throttled("HTTP 429", http_status=429, retry_after=60)):
         breaker = CircuitBreaker(Steady(1, 30))
         for _ in range(50):
@@ -117,7 +121,7 @@ def test_an_agent_that_is_refused_alone_keeps_to_its_own_waiting_time() -> None:
 
 
 def test_after_an_outage_the_fleet_comes_in_a_ramp() -> None:
-    """Each agent has its own place in the ramp: within 3 s all of a large fleet may be polled again."""
+    """After an outage each agent has its own place in a ramp of 3 s, even in a large fleet."""
     breaker = CircuitBreaker(Steady(1, 30), threshold=1)
     breaker.record_failure(10, SILENCE, "a", 5000)
     breaker.record_success(20)
@@ -127,7 +131,7 @@ def test_after_an_outage_the_fleet_comes_in_a_ramp() -> None:
 
 
 def test_a_refusal_shows_that_the_host_is_there() -> None:
-    """The first 401 by the service after a silence ends that outage."""
+    """The first 401 from the service ends an outage without answers."""
     breaker = down()
     assert breaker.may_poll(1)
     breaker.record_failure(1, refused(), "a", 100)
@@ -135,7 +139,7 @@ def test_a_refusal_shows_that_the_host_is_there() -> None:
 
 
 def test_an_outage_is_logged_once() -> None:
-    """A line when it begins, with what the service or something else answers, and one when it ends."""
+    """An outage is logged when it begins, with what answers instead of the service, and when it ends."""
     with capture_logs() as logged:
         breaker = down()
         breaker.record_failure(5, SILENCE)

@@ -69,7 +69,9 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_the_shell_completes(shell: str) -> None:
-    """Commands, and options with a dot in them, are completed; nothing heavy is loaded for a command's name."""
+    """The shell completes commands, and options with a dot in them; a command's name is completed without loading heavy
+    modules.
+    """
     root = Path(__file__).parents[2]
 
     def completed(words: str) -> str:
@@ -87,7 +89,7 @@ def test_the_shell_completes(shell: str) -> None:
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
 def test_completion_can_be_installed(tmp_path: Path) -> None:
-    """`--install-completion` writes it for the shell it is called from, `--show-completion` shows it."""
+    """`--install-completion` installs completion for the calling shell, and `--show-completion` prints it."""
     python = f"{shlex.quote(sys.executable)} -m bridge"
     script = f"{python} --install-completion && {python} --show-completion && . .bashrc && complete -p asm-bridge"
     environment = os.environ | {"HOME": str(tmp_path)}
@@ -116,7 +118,7 @@ def test_completion_can_be_installed(tmp_path: Path) -> None:
     ],
 )
 def test_wrong_usage(arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Wrong usage is one short text on standard error and exit code 2."""
+    """Wrong usage prints one short text on standard error and exits with 2."""
     assert code(*arguments) == 2
     out, err = capsys.readouterr()
     assert out == ""
@@ -126,7 +128,7 @@ def test_wrong_usage(arguments: list[str], told: str, capsys: pytest.CaptureFixt
 
 
 def test_wrong_settings(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every wrong setting is a line on standard error, and the exit code is 2."""
+    """Every wrong setting is reported on a line of standard error, and the exit code is 2."""
     monkeypatch.setenv("ASM_BRIDGE_KAFKA__DELIVERY", "twice")
     assert code("tail", "--topics.partitions", "0") == 2
     head, *lines = capsys.readouterr().err.splitlines()
@@ -186,7 +188,7 @@ def test_the_list_of_commands_needs_nothing_heavy() -> None:
 
 @pytest.mark.parametrize("command", ["config", "simulate", "schemas"])
 def test_commands_without_kafka_do_not_load_its_client(command: str) -> None:
-    """What `config`, `simulate` and `schemas` do not use, they do not wait for."""
+    """`config`, `simulate` and `schemas` do not load libraries that they do not use."""
     script = (
         f"import sys, bridge.cli.{command}\nprint(*sorted({{'aiokafka', 'httpx', 'structlog'}} & sys.modules.keys()))"
     )
@@ -206,7 +208,7 @@ def test_the_list_of_commands_describes_each_as_it_describes_itself(
 
 
 def test_every_module_of_a_command_is_listed() -> None:
-    """A new command's module needs its line in the list of commands, or nobody can call it."""
+    """Every module of a command is in the list of commands, so that it can be called."""
     folder = Path(__file__).parents[2] / "bridge" / "cli"
     modules = {file.stem for file in folder.glob("*.py") if "\napp = " in file.read_text()}
     assert modules == {name.replace("-", "_") for name in COMMANDS}
@@ -224,7 +226,7 @@ def test_the_help_has_a_section_for_each_kind_of_option(capsys: pytest.CaptureFi
 
 
 def test_kafka_out_of_reach(capsys: pytest.CaptureFixture[str]) -> None:
-    """A Kafka that cannot be reached is told with its address and what to check, without a traceback; exit code 1."""
+    """An unreachable Kafka is reported with its address and what to check, without a traceback; the exit code is 1."""
     assert code("topics", "create", "--kafka.bootstrap_servers", "127.0.0.1:1") == 1
     err = capsys.readouterr().err
     assert err.startswith("asm-bridge: Kafka cannot be reached at 127.0.0.1:1: check kafka.bootstrap_servers")
@@ -233,7 +235,7 @@ def test_kafka_out_of_reach(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_tail_stops_before_kafka_has_answered(number: signal.Signals) -> None:
-    """A signal ends `tail` at once and with 0, also while a Kafka that accepts connections does not answer."""
+    """A signal ends `tail` at once and with 0, even while Kafka accepts connections without answering."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         servers = f"127.0.0.1:{silent.getsockname()[1]}"
         environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
@@ -250,14 +252,14 @@ def test_tail_stops_before_kafka_has_answered(number: signal.Signals) -> None:
 
 @pytest.mark.parametrize("event", ["", "{}", "[", '{"pause_event": {}, "resume_event": {}}', '{"frob_event": {}}'])
 def test_a_bad_event_is_not_sent(event: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """`inject` looks at the event before anything is sent: here there is not even a Kafka."""
+    """`inject` validates the event before it connects to Kafka."""
     Path("event.json").write_text(event)
     assert code("inject", "agent-7", "event.json", "--kafka.bootstrap_servers", "127.0.0.1:1") == 1
     assert capsys.readouterr().err.startswith("asm-bridge: not sent: ")
 
 
 def test_a_literal_token_is_refused_unseen(capsys: pytest.CaptureFixture[str]) -> None:
-    """A token itself is not taken, and not repeated in the error."""
+    """A literal token is refused, and is not repeated in the error."""
     assert code("sessions", "add", "agent-7", "--token", "eyJsecret") == 2
     err = capsys.readouterr().err
     assert "a literal token is refused" in err
@@ -265,7 +267,7 @@ def test_a_literal_token_is_refused_unseen(capsys: pytest.CaptureFixture[str]) -
 
 
 def test_schemas_are_exported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """`schemas export DIR` writes JSON Schemas and the AsyncAPI document into a directory that it makes."""
+    """`schemas export DIR` writes JSON Schemas and the AsyncAPI document into a new directory."""
     assert code("schemas", "export", str(tmp_path / "new")) == 0
     files = {file.name: json.loads(file.read_text()) for file in (tmp_path / "new").iterdir()}
     assert f"{len(files)} files written" in capsys.readouterr().out
@@ -302,14 +304,14 @@ entries = st.dictionaries(
 
 @given(entries)
 def test_what_is_exported_can_be_imported(registry: dict[str, SessionEntry]) -> None:
-    """`export`'s TOML reads back as the same registry, whatever is in it."""
+    """The TOML that `export` writes reads back as the same registry."""
     assert read_sessions(as_toml(registry), "export.toml") == registry
     assert read_sessions("\ufeff" + as_toml(registry), "saved by an editor.toml") == registry
     assert read_sessions('\ufeff[{"agent_id": "a"}]', "list.json").keys() == {"a"}
 
 
 def test_every_wrong_session_is_named() -> None:
-    """A file of sessions with faults names each entry by its position, and no token."""
+    """Every wrong entry of a sessions file is reported with its position, and without its token."""
     text = """
         [[sessions]]
         agent_id = "a"
@@ -331,13 +333,13 @@ def test_every_wrong_session_is_named() -> None:
 
 @pytest.mark.parametrize("text", ["[session]\nagent_id = 'a'", "sessions = 3", "[[sessions", '"a"', "3", "[1]"])
 def test_a_file_of_something_else_is_refused(text: str) -> None:
-    """A file that holds no sessions is refused, by name: --prune must never take it for an empty one."""
+    """A file without sessions is refused by name, so that --prune cannot take it for an empty one."""
     with pytest.raises(SessionsFileError, match=r"^s\.toml: "):
         read_sessions(text, "s.toml")
 
 
 def test_only_what_differs_is_written() -> None:
-    """Entries that mean the same are left alone; --prune removes what the file lacks."""
+    """Entries that mean the same are not written, and --prune removes those that the file lacks."""
     registry = {"same": b'{"interval": null}', "other": b'{"interval": 3}', "gone": b"{}", "broken": b"{"}
     wanted = {"same": SessionEntry(), "other": SessionEntry(), "new": SessionEntry(), "broken": SessionEntry()}
     assert changes(read_entries(registry), wanted).keys() == {"other", "new", "broken"}
@@ -352,7 +354,7 @@ def record(value: bytes | None, key: bytes | None = b"agent-7", **headers: str) 
 
 
 def test_a_record_is_one_line() -> None:
-    """`tail` shows time, topic, agent, type and what changed."""
+    """`tail` shows the time, topic, agent and type of a record and what changed."""
     value = (
         b'{"type":"AgentStatusChanged","status_desc":"PAUSED","paused":true,"changed":["status_desc","paused"],'
         b'"previous_status_desc":"READY"}'
@@ -380,12 +382,12 @@ def test_a_record_is_one_line() -> None:
     ],
 )
 def test_a_line_says_what_is_in_the_record(value: bytes, shown: str) -> None:
-    """`tail` has a few words for each type of record, instead of its JSON."""
+    """`tail` summarises each type of record in a few words instead of its JSON."""
     assert as_line(record(value), "asm.").endswith(f" {shown}")
 
 
 def test_every_record_has_a_summary() -> None:
-    """A new record needs its line in the table of summaries, or `tail` prints its JSON."""
+    """Every record has an entry in the table of summaries, so that `tail` does not print its JSON."""
     assert _SUMMARIES.keys() == {cls.__name__ for cls in TOPICS}
 
 
@@ -399,7 +401,7 @@ def test_every_record_has_a_summary() -> None:
     ],
 )
 def test_records_are_decoded(value: bytes | None, content_type: str, shown: object) -> None:
-    """`tail --json` has one object a line, with the value decoded by its content type."""
+    """`tail --json` prints one object per line, with the value decoded by its content type."""
     line = as_json(record(value, content_type=content_type))
     assert "\n" not in line
     assert json.loads(line) == {
@@ -417,7 +419,7 @@ def test_records_are_decoded(value: bytes | None, content_type: str, shown: obje
     st.none() | st.binary(), st.none() | st.binary(), st.sampled_from(["application/json", "application/msgpack", ""])
 )
 def test_any_record_can_be_shown(value: bytes | None, key: bytes | None, content_type: str) -> None:
-    """Whatever was written to a topic, `tail` prints one line of it, without control characters, and goes on."""
+    """`tail` prints one line without control characters for any record, and continues."""
     message = record(value, key, content_type=content_type, asm_error="\x1b[2J")
     assert as_line(message, "asm.").isprintable()
     assert json.loads(as_json(message))["offset"] == 14
@@ -425,7 +427,7 @@ def test_any_record_can_be_shown(value: bytes | None, key: bytes | None, content
 
 @pytest.mark.parametrize("format_", ["json", "console"])
 def test_logs_hold_no_secret(format_: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """A secret is masked in the log, in messages, fields and tracebacks, our own and the libraries'."""
+    """The log masks secrets in messages, fields and tracebacks, in the bridge's lines and the libraries'."""
     import structlog
 
     root, before = logging.getLogger(), logging.getLogger().handlers

@@ -1,4 +1,4 @@
-"""The vendor's client: every answer and every failure becomes a body or one of the bridge's own errors."""
+"""The vendor's client: every answer is decoded, and every failure becomes one of the bridge's own errors."""
 
 import asyncio
 import contextlib
@@ -23,7 +23,7 @@ from bridge.asm.errors import (
     Unreachable,
 )
 from bridge.asm.http.request import PreparedRequest
-from bridge.asm.reading import CODES
+from bridge.asm.response import CODES
 from bridge.asm.transport import HttpxAdapter, TransportForHttpx, build_transport
 from bridge.settings import AsmSettings
 from bridge.testing.simulator import Fault, Faults, Options, Simulator, serve
@@ -40,7 +40,7 @@ def client(answer: Callable[[httpx.Request], httpx.Response] | httpx.Response) -
 
 
 async def outcome(asm: AsmClient, request: PreparedRequest) -> Answer:
-    """The answer. Raises the error that is handed on instead."""
+    """Returns the answer, or raises the error that is handed on instead."""
     outcomes: asyncio.Queue[Answer | AsmError] = asyncio.Queue()
     asm.send(request, outcomes.put_nowait)
     found = await outcomes.get()
@@ -61,7 +61,7 @@ async def error_of(asm: AsmClient, call: str = "getstatus", token: str = TOKEN) 
 
 
 async def test_a_request_is_what_the_vendor_asks_for() -> None:
-    """POST with a JSON body and the agent's own bearer token; sent again, it is the same."""
+    """A request is a POST with a JSON body and the agent's bearer token, and is the same when it is sent again."""
     seen: list[httpx.Request] = []
 
     def answer(request: httpx.Request) -> httpx.Response:
@@ -81,7 +81,7 @@ async def test_a_request_is_what_the_vendor_asks_for() -> None:
 
 @pytest.mark.parametrize("status", CODES)
 async def test_a_refusal_of_the_service_is_handed_on(status: int) -> None:
-    """The client's errors are those of ``read_response``, with the request's own token kept out of their text."""
+    """A refusal raises the error of ``read_response``, without the request's token in its text."""
     body = {"code": CODES[status][0], "message": f"Bearer {TOKEN}"}
     error = await error_of(client(httpx.Response(status, json=body)))
     assert not isinstance(error, ForeignAnswer)
@@ -89,7 +89,7 @@ async def test_a_refusal_of_the_service_is_handed_on(status: int) -> None:
 
 
 async def test_no_status_leaks() -> None:
-    """Whatever number comes, the caller sees an ``AsmError``."""
+    """Any status of an empty answer raises an ``AsmError``, and never another exception."""
     for status in {*range(201, 600)}:
         with pytest.raises(Unreachable if status == 407 else ForeignAnswer):
             await sent(client(httpx.Response(status)))
@@ -97,12 +97,12 @@ async def test_no_status_leaks() -> None:
 
 @pytest.mark.parametrize("status", [201, 202, 204])
 async def test_any_2xx_is_an_answer(status: int) -> None:
-    """2xx: delivered."""
+    """Any 2xx status counts as an answer and delivers the request's events."""
     assert await sent(client(httpx.Response(status, content=b"{}"))) == b"{}"
 
 
 async def test_redirects_are_not_followed() -> None:
-    """A token is not carried to another host."""
+    """Redirects are not followed, so that a token is not sent to another host."""
     seen: list[str] = []
 
     def answer(request: httpx.Request) -> httpx.Response:
@@ -114,7 +114,7 @@ async def test_redirects_are_not_followed() -> None:
 
 
 async def test_retry_after_is_bounded_by_the_setting() -> None:
-    """asm.max_retry_after is the longest time that a Retry-After can ask for."""
+    """A Retry-After is limited to asm.max_retry_after."""
     answer = httpx.Response(503, headers={"Retry-After": "3600", "Date": "Wed, 21 Oct 2015 07:28:00 GMT"})
     asm = AsmClient(HttpxAdapter(httpx.MockTransport(lambda _: answer)), BASE, max_retry_after=20)
     assert (await error_of(asm)).retry_after == 20
@@ -140,7 +140,7 @@ UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
 @pytest.mark.parametrize("cls", sorted(HTTPX, key=str), ids=lambda cls: f"{cls.__module__}.{cls.__name__}")
 async def test_no_exception_of_the_libraries_leaks(cls: type[Exception]) -> None:
-    """No usable answer came; whether the request may have arrived is told apart."""
+    """An exception of a library becomes an error that says whether the request may have been sent."""
 
     def fail(_: httpx.Request) -> httpx.Response:
         raise raised(cls)
@@ -152,7 +152,7 @@ async def test_no_exception_of_the_libraries_leaks(cls: type[Exception]) -> None
 
 
 async def test_an_answer_that_breaks_off_may_have_been_acted_upon() -> None:
-    """Sent, but no whole answer came."""
+    """A request whose answer breaks off may have been processed."""
 
     class Broken(httpx.AsyncByteStream):
         async def __aiter__(self) -> AsyncIterator[bytes]:
@@ -168,13 +168,14 @@ async def test_an_answer_that_breaks_off_may_have_been_acted_upon() -> None:
     "body", [b"", b"{", b"[]", b"null", b"\xff", b'{"asmSessionSid": 1.5}', b"<html>", b"[" * 9999]
 )
 async def test_an_answer_that_cannot_be_read_is_an_error(body: bytes) -> None:
+    """An unreadable answer raises an error."""
     error = await error_of(client(httpx.Response(200, content=body)), "getcurrentsession")
     assert isinstance(error, Malformed if b"asmSessionSid" in body else ForeignAnswer)
     assert error.http_status == 200
 
 
 async def test_an_answer_that_is_known_is_not_read() -> None:
-    """The client hands UNCHANGED on for the body that its caller knows already, and reads every other one."""
+    """The client returns UNCHANGED for the body that its caller already knows, and decodes any other one."""
     asm = client(httpx.Response(200, content=b"{}"))
     found: list[Answer | AsmError] = []
     for known in (None, b"{}", b"{ }"):
@@ -188,6 +189,7 @@ async def test_an_answer_that_is_known_is_not_read() -> None:
 
 
 async def test_the_current_session_is_none_where_the_service_refuses() -> None:
+    """A refusal of getcurrentsession gives no session."""
     refused = httpx.Response(404, json={"code": 5, "message": "no session"})
     assert (await client(refused).current_session(TOKEN)).asm_session_sid == "0"
     found = await client(httpx.Response(200, json={"asmSessionSid": "9007199254740993"})).current_session(TOKEN)
@@ -214,7 +216,7 @@ async def service(faults: Faults | None = None, **options: Any) -> AsyncIterator
 
 
 async def test_a_real_answer_arrives() -> None:
-    """The session, then its status, over one client."""
+    """One client gets the session and then its status from a real server."""
     async with service() as asm:
         session = await asm.current_session(TOKEN_0)
         body = b'{"asm_session_sid": "%s"}' % session.asm_session_sid.encode()
@@ -226,6 +228,7 @@ async def test_a_real_answer_arrives() -> None:
 
 
 async def test_a_real_refusal_arrives() -> None:
+    """A real server's refusal raises the same error as a scripted one."""
     async with service() as asm:
         request = asm.request("getstatus", TOKEN_0, b'{"asm_session_sid": "1"}')
         with pytest.raises(Refused):
@@ -246,7 +249,7 @@ REAL: dict[str, tuple[Faults, type[AsmError], bool]] = {
 
 @pytest.mark.parametrize("name", REAL)
 async def test_real_failures_are_the_same_errors(name: str) -> None:
-    """Time-outs and cut connections too, in both ways of cutting; the next request finds a working client."""
+    """Real time-outs and cut connections raise the same errors, and the next request succeeds."""
     faults, kind, possibly_processed = REAL[name]
     async with service(faults, request_timeout=0.3) as asm:
         for _ in range(2):
@@ -257,7 +260,7 @@ async def test_real_failures_are_the_same_errors(name: str) -> None:
 
 
 async def test_a_refused_connection_sent_nothing() -> None:
-    """A connect failure is no reason to call an event possibly repeated."""
+    """A request that could not connect was not sent, so its events are not possibly repeated."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         async with against(f"http://127.0.0.1:{taken.getsockname()[1]}") as asm:
@@ -267,6 +270,7 @@ async def test_a_refused_connection_sent_nothing() -> None:
 
 
 async def test_a_name_that_does_not_exist_sent_nothing() -> None:
+    """A request to a host name that does not exist was not sent."""
     async with against("http://asm.invalid", connect_timeout=2) as asm:
         error = await error_of(asm)
     assert isinstance(error, Unreachable)
@@ -274,7 +278,7 @@ async def test_a_name_that_does_not_exist_sent_nothing() -> None:
 
 
 async def test_waiting_for_a_connection_sent_nothing() -> None:
-    """max_connections bounds what is under way; who waited in vain for a place sent nothing."""
+    """A request that waited in vain for one of max_connections was not sent."""
     simulator = Simulator(Options(agents=4, faults={"hang": Fault()}))
     async with (
         serve(simulator) as base_url,
@@ -289,7 +293,7 @@ async def test_waiting_for_a_connection_sent_nothing() -> None:
 
 
 async def test_real_redirects_are_not_followed() -> None:
-    """By the engine neither."""
+    """A real server's redirect is not followed."""
     hosts = 0
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -307,6 +311,8 @@ async def test_real_redirects_are_not_followed() -> None:
 
 
 async def test_what_speaks_no_http_is_unreachable() -> None:
+    """A server that does not speak HTTP counts as unreachable."""
+
     async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"\x15\x03\x01 nonsense\r\n\r\n")
         await writer.drain()
@@ -318,19 +324,19 @@ async def test_what_speaks_no_http_is_unreachable() -> None:
 
 
 async def test_a_closed_client_raises_an_error_of_the_bridge() -> None:
-    """Also while the process is stopping."""
+    """A closed client raises an error of the bridge, even while the process is stopping."""
     async with service() as asm:
         await asm.aclose()
         assert isinstance(await error_of(asm), Unreachable)
 
 
 def test_the_libraries_exceptions_are_all_tried() -> None:
-    """A new release of httpx brings its new errors into the tests above by itself."""
+    """The tests above cover every exception class of the installed httpx."""
     assert httpx.RemoteProtocolError in HTTPX
 
 
 async def test_an_answer_that_kafka_cannot_hold_is_none() -> None:
-    """Of 8 MiB and more; its events were taken all the same."""
+    """An answer of 8 MiB or more is an error, but has delivered the request's events."""
     error = await error_of(
         client(httpx.Response(200, content=b'{"voiceStatus":{"message":"' + b"x" * (8 * 1024 * 1024) + b'"}}'))
     )
@@ -339,7 +345,7 @@ async def test_an_answer_that_kafka_cannot_hold_is_none() -> None:
 
 
 async def test_a_client_of_httpx_speaks_over_the_pool() -> None:
-    """An httpx client that is given a TransportForHttpx gets status, body and errors as from httpx's own transport."""
+    """An httpx client with a TransportForHttpx gets the same status, body and errors as with httpx's own transport."""
     simulator = Simulator(Options(agents=1, faults={"status_429": Fault(retry_after=7)}))
     async with serve(simulator) as base_url:
         transport = TransportForHttpx(build_transport(AsmSettings(base_url=base_url)))

@@ -1,4 +1,4 @@
-"""What the bridge takes from its topics, and how it says no."""
+"""The bridge's input topics: which entries and events it accepts, and how it refuses the others."""
 
 import json
 from typing import Any
@@ -27,7 +27,7 @@ def entry(**fields: Any) -> SessionEntry:
 
 
 def test_the_contracts_entry_is_read() -> None:
-    """The documented registry entry means what it says."""
+    """The registry entry in the documentation is read with every field."""
     value = b"""{"asm_session_sid": null, "token": "file:agent-7", "interval": 1.0, "skills": ["english"],
      "agent_pbx_extensions": [], "get_queued_calls": true, "get_messages": true, "keep_alive": false,
      "labels": {"site": "manila"}}"""
@@ -37,7 +37,9 @@ def test_the_contracts_entry_is_read() -> None:
 
 
 def test_every_field_is_optional() -> None:
-    """An empty entry watches the agent with the defaults: calls and messages, no keep-alive; null is a default too."""
+    """An empty entry watches the agent with the defaults: calls and messages, no keep-alive; null means the default,
+    too.
+    """
     assert entry() == SessionEntry()
     assert (entry().get_queued_calls, entry().get_messages, entry().keep_alive, entry().token) == (
         True,
@@ -59,7 +61,7 @@ def test_every_field_is_optional() -> None:
     ],
 )
 def test_a_session_sid_is_exact_however_it_is_written(sent: Any, sid: str | None) -> None:
-    """A fixed session may be given as digits or as a number beyond 2^53; 0, protobuf's unset, is none."""
+    """A fixed session may be digits or a number beyond 2^53; 0, protobuf's unset, means no fixed session."""
     assert entry(asm_session_sid=sent).asm_session_sid == sid
 
 
@@ -68,7 +70,7 @@ def test_a_session_sid_is_exact_however_it_is_written(sent: Any, sid: str | None
     ["file:agent-7", "file:agent.7", "file:tokens.json#agent/7", "file:site manila@7", "env:TOKEN_7", "env:_T"],
 )
 def test_a_token_is_a_reference(token: str) -> None:
-    """A file of the secrets directory, a key of one, or a variable of the environment."""
+    """A token reference names a file in the secrets directory, a key of one, or an environment variable."""
     assert entry(token=token).token == token
 
 
@@ -81,7 +83,7 @@ def test_a_token_is_a_reference(token: str) -> None:
     ],
 )  # fmt: skip
 def test_a_literal_token_is_refused(token: str) -> None:
-    """Anything but a reference inside the secrets directory or the environment is refused, saying what to do."""
+    """A token that is not a reference is refused with what to do instead."""
     with pytest.raises(CommandError, match="a literal token is refused") as error:
         entry(token=token)
     assert error.value.code == "literal_token"
@@ -106,7 +108,7 @@ def test_a_literal_token_is_refused(token: str) -> None:
     ids=range(12),
 )
 def test_a_token_in_the_wrong_place_is_not_repeated(fields: dict[str, Any]) -> None:
-    """Wherever a secret was put by mistake, the refusal, which goes into a dead letter, does not contain it."""
+    """A refusal, which goes into a dead letter, does not repeat a secret, in whatever field it is."""
     with pytest.raises(CommandError) as error:
         entry(**fields)
     assert SECRET not in f"{error.value!r} {error.value} {error.value.args}"
@@ -135,14 +137,14 @@ def test_a_token_in_the_wrong_place_is_not_repeated(fields: dict[str, Any]) -> N
     ],
 )
 def test_a_bad_entry_says_which_field_is_wrong(fields: dict[str, Any], problem: str) -> None:
-    """Each mistake in an entry is refused with the field's name."""
+    """Each mistake in an entry is reported with the field's name."""
     with pytest.raises(CommandError, match=problem) as error:
         entry(**fields)
     assert error.value.code == "malformed_entry"
 
 
 def test_an_entry_of_a_toml_table_is_read_alike() -> None:
-    """What the sessions file holds is read as the registry's JSON is."""
+    """An entry of the sessions file is read like the registry's JSON."""
     assert session_entry({"interval": 2, "token": "env:T"}) == entry(interval=2, token="env:T")
 
 
@@ -151,7 +153,7 @@ CONVERSATION = {"conversationSid": 9007199254740993, "channel_type": "CHANNEL_TY
 
 @pytest.mark.parametrize("kind", EVENT_KINDS)
 def test_all_six_kinds_of_event_are_taken(kind: str) -> None:
-    """An event of each kind is taken, with state and event_time beside it, in either naming style."""
+    """An event of each kind is accepted, with state and event_time beside it, in either naming style."""
     head, *tail = kind.split("_")
     camel = head + "".join(part.capitalize() for part in tail)
     for name in (kind, camel):
@@ -163,7 +165,7 @@ def test_all_six_kinds_of_event_are_taken(kind: str) -> None:
     "kind", ["activated_conversation_event", "deactivated_conversation_event", "sent_message_event"]
 )
 def test_a_conversation_is_known_by_its_sid(kind: str) -> None:
-    """The sid of the event's conversation is exact, and null where the event names none."""
+    """The sid of an event's conversation is exact, or null if the event names none."""
     assert read_event(json.dumps({kind: {"conversation": CONVERSATION}}).encode(), None) == InjectedEvent(
         kind=kind,  # type: ignore[arg-type]
         value={kind: {"conversation": {"conversation_sid": "9007199254740993", "channel_type": "CHANNEL_TYPE_SMS"}}},
@@ -237,7 +239,7 @@ PAGE_SAMPLE = b"""
 
 
 def test_the_sample_of_the_vendors_page_is_an_event() -> None:
-    """Its "1s" for times and "string" for a number are left out; its texts and numbers are sent as they stand."""
+    """The sample of the vendor's page is accepted without its placeholders "1s" and "string" for times and numbers."""
     event = read_event(PAGE_SAMPLE, "application/json")
     conversation = event.value["activated_conversation_event"]["conversation"]
     assert event.conversation_sid == "1"
@@ -250,7 +252,7 @@ def test_the_sample_of_the_vendors_page_is_an_event() -> None:
 
 @pytest.mark.parametrize("name", ["task_sid", "conversation_sid", "date_created"])
 def test_a_placeholder_is_left_out(name: str) -> None:
-    """Any number or time may be the word that generators of samples put there; a text of that word is a text."""
+    """A placeholder word in place of a number or time is left out; in place of a text it is kept."""
     conversation = {name: "string", "customer_name": "string"}
     event = read_event(json.dumps({"sent_message_event": {"conversation": conversation}}).encode(), None)
     assert event.value == {"sent_message_event": {"conversation": {"customer_name": "string"}}}
@@ -258,14 +260,14 @@ def test_a_placeholder_is_left_out(name: str) -> None:
 
 
 def test_a_record_may_begin_with_a_byte_order_mark() -> None:
-    """An event or an entry written by an editor that puts one there is read as any other."""
+    """An event or entry with a byte order mark is read as any other."""
     assert read_event(b'\xef\xbb\xbf{"pause_event": {}}', None).kind == "pause_event"
     assert read_session_entry(b'\xef\xbb\xbf{"interval": 2}') == SessionEntry(interval=2)
 
 
 @pytest.mark.parametrize("header", ["application/msgpack", "application/x-msgpack; v=1", "APPLICATION/vnd.msgpack"])
 def test_messagepack_is_taken_when_the_header_says_so(header: str) -> None:
-    """The same event in MessagePack, named in the content-type, is the same injection."""
+    """An event in MessagePack, named in the content-type, is the same injection as in JSON."""
     event = {"activated_conversation_event": {"conversation": CONVERSATION}}
     from_json = read_event(json.dumps(event).encode(), None)
     assert read_event(msgspec.msgpack.encode(event), header) == from_json
@@ -296,7 +298,7 @@ def test_messagepack_is_taken_when_the_header_says_so(header: str) -> None:
     ids=range(18),
 )
 def test_what_is_no_event_is_refused_with_what_is_expected(value: bytes | None, problem: str) -> None:
-    """The dead letter says what is wrong and what an event looks like."""
+    """A record that is not an event is refused with what is wrong and what an event looks like."""
     with pytest.raises(CommandError) as error:
         read_event(value, None)
     assert error.value.code == "malformed_event"
@@ -313,7 +315,7 @@ def test_what_is_no_event_is_refused_with_what_is_expected(value: bytes | None, 
 @example(value=b"\x82\xabpause_event\x80\x01\x02")
 @example(value=b"\x82\xabpause_event\x80\xaaevent_time\xcb\x7f\xf8\x00\x00\x00\x00\x00\x00")
 def test_no_bytes_do_more_than_be_refused(value: bytes) -> None:
-    """Whatever stands on the topics, the answer is a command or CommandError: a poison record stops nothing."""
+    """Any bytes give a command or a CommandError, so that a bad record cannot stop a partition."""
     for content_type in (None, "application/msgpack"):
         assert_taken_or_refused(read_event, value, content_type)
     assert_taken_or_refused(read_session_entry, value)

@@ -43,14 +43,16 @@ def busy() -> DemoStats:
 
 @pytest.mark.parametrize(("width", "height"), [(80, 24), (140, 40), (40, 12), (300, 100), (20, 5)])
 def test_the_picture_fits_the_terminal(width: int, height: int) -> None:
-    """No line is longer, and the whole is not higher, than the terminal, however much flows."""
+    """The view is never wider or higher than the terminal, however much flows."""
     lines = shown(busy(), width, height)
     assert len(lines) == height
     assert max(map(len, lines)) <= width
 
 
 def test_the_picture_tells_both_directions_and_where_to_look() -> None:
-    """Rates of polls and topics, the newest injections and records, the page, the service and the next commands."""
+    """The view shows rates of polls and topics, recent injections and records, the page, the service and the next
+    commands.
+    """
     text = "\n".join(shown(busy(), 140, 40))
     assert "10 agents -> getstatus 0.0/s -> bridge -> topics on 127.0.0.1:9092" in text
     assert "demo-199 for agent-1: topic -> delivered +500 ms" in text
@@ -62,7 +64,7 @@ def test_the_picture_tells_both_directions_and_where_to_look() -> None:
 
 
 def test_dead_letters_appear_with_the_first() -> None:
-    """A demo without trouble does not show a topic of troubles."""
+    """The view shows the dead-letter topic only after the first dead letter."""
     stats = DemoStats(BEGAN)
     assert not any("dead-letters" in line for line in shown(stats, 80, 24))
     stats.record_read("dead-letters", {}, "a letter", BEGAN)
@@ -70,7 +72,7 @@ def test_dead_letters_appear_with_the_first() -> None:
 
 
 def test_rates_are_those_of_the_last_five_seconds() -> None:
-    """What came long ago no longer counts."""
+    """Rates count only the last five seconds."""
     stats = DemoStats(BEGAN)
     assert stats.rate("agent-status") == 0.0
     for second in range(20):
@@ -83,7 +85,7 @@ def test_rates_are_those_of_the_last_five_seconds() -> None:
 
 @pytest.mark.parametrize("order", [("conversations", "inject-outcomes"), ("inject-outcomes", "conversations")])
 def test_an_injection_is_followed_whichever_record_is_read_first(order: tuple[str, str]) -> None:
-    """From topic to request to outcome, with the time since it was produced."""
+    """An injection is followed from topic to request to outcome, with the time since it was produced."""
     stats = DemoStats(BEGAN)
     stats.injection_sent("demo-1", "agent-1", BEGAN)
     values = {"conversations": delivered("demo-1"), "inject-outcomes": outcome("demo-1")}
@@ -95,7 +97,7 @@ def test_an_injection_is_followed_whichever_record_is_read_first(order: tuple[st
 
 
 def test_an_injection_of_somebody_else_is_followed_too() -> None:
-    """What the user sends with `asm-bridge inject` while the demo runs appears like the demo's own."""
+    """An event that you inject with `asm-bridge inject` while the demo runs is shown like the demo's own."""
     stats = DemoStats(BEGAN)
     one = stats.record_read("inject-outcomes", outcome("mine", "expired"), "", BEGAN + 2)
     assert one == Injection("mine", "agent-1", BEGAN, None, "expired", BEGAN + 2)
@@ -104,7 +106,7 @@ def test_an_injection_of_somebody_else_is_followed_too() -> None:
 
 
 def test_the_demo_fails_unless_records_flowed_both_ways() -> None:
-    """It names each thing that should have been seen and was not."""
+    """The demo fails with a list of what it expected to see and did not."""
     stats = DemoStats(BEGAN)
     assert len(stats.missing(0)) == 5
     for topic in ("agent-status", "queued-calls"):
@@ -116,8 +118,17 @@ def test_the_demo_fails_unless_records_flowed_both_ways() -> None:
     assert stats.missing(1) == []
 
 
+def test_a_conversation_that_changes_is_no_injection() -> None:
+    """A change of a conversation is counted and shown like any record, and does not stand for an injected event."""
+    stats = DemoStats(BEGAN)
+    value = {"type": "ConversationChanged", "conversation_sid": "5", "change": "entered"}
+    assert stats.record_read("conversations", value, "a change", BEGAN) is None
+    assert stats.counts["conversations"] == 1
+    assert "conversation events on Kafka" in stats.missing(1)
+
+
 def test_the_log_does_not_tear_the_picture(monkeypatch: pytest.MonkeyPatch) -> None:
-    """While the picture stands the log's lines are shown in it, without colours; afterwards they go out as before."""
+    """Log lines appear within the view, without colours, and on standard error after it has ended."""
     terminal, lines = io.StringIO(), list[str]()
     handler = logging.StreamHandler(terminal)
     monkeypatch.setattr(logging.getLogger(), "handlers", [handler])

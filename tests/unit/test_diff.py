@@ -1,4 +1,4 @@
-"""The records between two answers, judged by a reader who has nothing else."""
+"""The records between two answers, checked by a reader that has only the records."""
 
 from collections import Counter
 from typing import Any
@@ -22,7 +22,7 @@ histories = st.lists(observations | st.sampled_from(["ended", "unwatched"]), min
 
 
 class Reader:
-    """An agent's state on one side, a reader of its records on the other; each state goes through Kafka."""
+    """An agent's state and a reader of its records; each state goes through Kafka's encoding."""
 
     def __init__(self) -> None:
         self.state = AgentState(agent_id="agent-7", stream_id="s", sequence=1)
@@ -76,7 +76,7 @@ def alert_of(answer: asm.VoiceStatus) -> tuple[str, str] | None:
 
 @given(histories)
 def test_the_records_lead_from_one_picture_to_the_next(history: list[Observed | str]) -> None:
-    """Whoever applies the records to the old picture has the new one, whatever was answered."""
+    """A consumer that applies the records to the old state has the new one, whatever the answers were."""
     reader = Reader()
     for observed in history:
         if isinstance(observed, str):
@@ -93,7 +93,7 @@ def test_the_records_lead_from_one_picture_to_the_next(history: list[Observed | 
 
 @given(histories)
 def test_the_same_answer_again_tells_nothing(history: list[Observed | str]) -> None:
-    """Nothing is told where nothing has changed."""
+    """An unchanged answer emits no records."""
     reader = Reader()
     for observed in history:
         if isinstance(observed, str):
@@ -108,7 +108,9 @@ def test_the_same_answer_again_tells_nothing(history: list[Observed | str]) -> N
 
 @given(histories)
 def test_each_message_is_told_once(history: list[Observed | str]) -> None:
-    """The cursor is inclusive: a message counts as new by text and timestamp, also across sessions and restarts."""
+    """A message is emitted once, identified by text and timestamp, although the cursor is inclusive, across sessions
+    and restarts.
+    """
     reader = Reader()
     expected: list[tuple[str, int]] = []
     for observed in history:
@@ -126,7 +128,7 @@ def test_each_message_is_told_once(history: list[Observed | str]) -> None:
 
 @given(observations, st.sampled_from(["ended", "replaced", "unwatched"]))
 def test_a_session_leaves_nothing_behind(observed: Observed, reason: str) -> None:
-    """At an end each call in view is left (session_ended) and the alert cleared, under the ended session's sid."""
+    """A session's end emits the end of each call (session_ended) and of the alert under that session's sid."""
     reader = Reader()
     reader.observe(observed)
     calls, alert = set(reader.picture.calls), reader.picture.alert
@@ -143,7 +145,7 @@ def test_a_session_leaves_nothing_behind(observed: Observed, reason: str) -> Non
 
 @given(observations, observations)
 def test_another_sid_replaces_the_session(first: Observed, second: Observed) -> None:
-    """A login that follows another without a gap ends the first as replaced, before anything is said of the second."""
+    """A login that directly follows another ends the first session as replaced before any record of the second."""
     reader = Reader()
     reader.observe(first)
     told = reader.observe(second)
@@ -158,7 +160,7 @@ def test_another_sid_replaces_the_session(first: Observed, second: Observed) -> 
 
 
 def test_the_same_session_that_comes_back_begins_a_new_chain() -> None:
-    """AgentSessionStarted comes also when the same sid comes back, and the first status names every field."""
+    """A session that returns with the same sid emits AgentSessionStarted, and its first status names every field."""
     reader = Reader()
     observed: Observed = ("7", asm.VoiceStatus(status_desc="READY"), True, True)
     reader.observe(observed)
@@ -172,14 +174,14 @@ def test_the_same_session_that_comes_back_begins_a_new_chain() -> None:
 
 
 def test_keep_alive_is_no_change() -> None:
-    """keep_alive_succeeded answers the request; it says nothing about the agent."""
+    """A change of keep_alive_succeeded emits no records, since it says nothing about the agent."""
     reader = Reader()
     reader.observe(("7", asm.VoiceStatus(), True, True))
     assert reader.observe(("7", asm.VoiceStatus(keep_alive_succeeded=True), True, True)) == []
 
 
 def test_the_order_of_the_calls_is_no_change() -> None:
-    """A call is identified by list and sid, not by where it stands."""
+    """Reordered calls emit no records, since a call is identified by list and sid."""
     reader = Reader()
     a, b = asm.QueuedCallData(call_sid="1"), asm.QueuedCallData(call_sid="2")
     told = []
@@ -190,8 +192,9 @@ def test_the_order_of_the_calls_is_no_change() -> None:
 
 
 def test_a_queue_that_many_see_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All who see the same lists are told the same, and their states share a list; so does who has a call of their own,
-    but for that one."""
+    """Agents that see the same lists get the same records and share a list in their states, even if one has a call of
+    its own.
+    """
     looked: list[str] = []
 
     def digest(call: asm.QueuedCallData) -> str:
@@ -214,7 +217,7 @@ def test_a_queue_that_many_see_is_looked_at_once(monkeypatch: pytest.MonkeyPatch
 
 
 def test_calls_no_longer_asked_for_are_left_as_not_asked() -> None:
-    """Who stops asking for calls does not claim that they are gone."""
+    """Calls that are no longer requested leave the view as not requested rather than as ended."""
     reader = Reader()
     queued = asm.QueuedCalls(hqm_calls=[asm.QueuedCallData(call_sid="1")])
     reader.observe(("7", asm.VoiceStatus(queued_calls=queued), True, True))
@@ -227,7 +230,7 @@ def test_calls_no_longer_asked_for_are_left_as_not_asked() -> None:
     ("voice_sid", "current", "told"), [("5", "6", "5"), (None, "6", "6"), (None, "0", None), ("0", "0", None)]
 )
 def test_the_voice_session_is_told_where_it_is_known(voice_sid: str | None, current: str, told: str | None) -> None:
-    """From getcurrentsession, else from the status; "0" is protobuf's way to say none."""
+    """The voice session is taken from getcurrentsession, else from the status; "0" is protobuf's form of unset."""
     step = Step(AgentState(agent_id="a", stream_id="s"), EPOCH)
     answer = asm.VoiceStatus(current_session_id=current)
     observe(step, answer, sid="7", voice_sid=voice_sid, calls=True, messages=True)
@@ -235,14 +238,14 @@ def test_the_voice_session_is_told_where_it_is_known(voice_sid: str | None, curr
 
 
 def test_a_voice_session_at_its_default_does_not_hide_that_of_the_status() -> None:
-    """A gateway that prints defaults says "0" in getcurrentsession: the status still tells the voice session."""
+    """A voice session of "0" in getcurrentsession does not hide the one in the status."""
     step = Step(AgentState(agent_id="a", stream_id="s"), EPOCH)
     observe(step, asm.VoiceStatus(current_session_id="6"), sid="7", voice_sid="0", calls=True, messages=True)
     assert step.records[0].voice_session_sid == "6"  # type: ignore[union-attr]
 
 
 def test_times_that_cannot_be_read_come_raw() -> None:
-    """A placeholder like "1s" is null, with its text beside it."""
+    """An unreadable time such as "1s" is null, with its text in the ..._raw field."""
     reader = Reader()
     call = asm.QueuedCallData(call_sid="1", start_date="1s", hold_date="2026-11-23T10:30:00+01:00")
     told = reader.observe(("7", asm.VoiceStatus(queued_calls=asm.QueuedCalls(on_hold_calls=[call])), True, True))
@@ -252,7 +255,7 @@ def test_times_that_cannot_be_read_come_raw() -> None:
 
 
 def test_an_unwatched_agents_record_has_no_number() -> None:
-    """What belongs to no stream takes no number of one."""
+    """A record of an unwatched agent has no sequence number."""
     step = Step(AgentState(agent_id="a"), EPOCH)
     step.emit(
         records.InjectionCompleted,

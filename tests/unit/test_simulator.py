@@ -354,13 +354,12 @@ def test_an_agent_that_was_logged_out_by_hand_stays_away() -> None:
 
 
 def test_sessions_are_made_and_ended_by_the_vendors_own_calls() -> None:
-    """createsession logs in, endsession logs out, listconversations finds none."""
+    """createsession logs in, endsession logs out."""
     service = Service()
     old = service.sid()
     made = protojson.read(asm.CreateSessionRes, service.call("createsession", "agent-0", b"{}").body)
     assert made.asm_session_sid == service.sid() != old
     body = json.dumps({"asm_session_sid": made.asm_session_sid}).encode()
-    assert service.call("listconversations", "agent-0", body).body == b"{}"
     assert service.call("endsession", "agent-0", body).body == b"{}"
     assert service.agent("agent-0")["asm_session_sid"] is None
 
@@ -904,3 +903,113 @@ def test_faults_by_flag_are_faults_by_name() -> None:
     faults: Faults = _faults(dict.fromkeys(NAMES, 0.5), Fault(retry_after=3))
     assert list(faults) == list(NAMES)
     assert {fault.probability for fault in faults.values()} == {0.5}
+
+
+# ------------------------------------------------------------------------------------------- conversations
+
+
+def pages(service: Service, agent_id: str = "agent-0", **request: Any) -> list[list[dict[str, Any]]]:
+    """The pages of the agent's list of conversations."""
+    found, token = [], ""
+    while True:
+        body = {"asm_session_sid": service.sid(agent_id), **request, **({"page_token": token} if token else {})}
+        answer = service.call("listconversations", agent_id, json.dumps(body).encode())
+        assert answer.status == 200, answer.body
+        value = json.loads(answer.body)
+        found.append(value.get("conversations", []))
+        token = value.get("nextPageToken", "")
+        if not token:
+            return found
+
+
+def test_conversations_live_plausible_lives() -> None:
+    """Conversations come, change hands, close and are not seen again; lists of several pages are among them."""
+    service, sizes, statuses, gone = Service(change_rate=1.0, logouts=False), set(), set(), set[str]()
+    before: set[str] = set()
+    for _ in range(300):
+        service.clock.now += 1
+        listed = [one for page in pages(service) for one in page]
+        sids = {one["conversationSid"] for one in listed}
+        assert len(sids) == len(listed)
+        assert not sids & gone
+        gone |= before - sids
+        before = sids
+        sizes.add(len(listed))
+        statuses |= {one["status"] for one in listed}
+    assert {1, 4, 7} <= sizes
+    assert max(sizes) < 20
+    assert len(gone) > 30
+    assert statuses == {
+        f"CONVERSATION_STATUS_{name}"
+        for name in ("NEWLY_ASSIGNED", "AWAITING_REPLY_FROM_CUSTOMER", "AWAITING_REPLY_FROM_AGENT")
+    }
+
+
+def test_conversations_repeat_themselves() -> None:
+    """The same seed gives the same conversations at the same time, however often they were looked at."""
+    one, other = Service(change_rate=1.0, logouts=False), Service(change_rate=1.0, logouts=False)
+    for service in (one, other):
+        service.clock.now += 10
+        pages(service)
+        service.clock.now += 40 if service is one else 30
+    other.clock.now += 10
+    assert pages(one) == pages(other)
+    assert pages(one) != pages(one, "agent-1")
+
+
+@pytest.mark.parametrize("emit_defaults", [False, True])
+def test_conversations_are_the_vendors(emit_defaults: bool) -> None:
+    """A list is a ``ListConversationsRes`` in camelCase, of which the bridge's own reader leaves nothing out."""
+    service = Service(emit_defaults=emit_defaults)
+    body = json.dumps({"asm_session_sid": service.sid()}).encode()
+    answer = service.call("listconversations", "agent-0", body)
+    read = protojson.read(asm.ListConversationsRes, answer.body)
+    sent = json.loads(answer.body)["conversations"]
+    assert [one.conversation_sid for one in read.conversations] == [one["conversationSid"] for one in sent]
+    own = service.agent("agent-0")["conversations_open"]
+    assert {one.conversation_sid: one.customer_name for one in read.conversations}.items() <= {
+        sid: one["customer_name"] for sid, one in own.items()
+    }.items()
+    assert read.conversations[0].conversation_assignments[0].user_id == "agent-0"
+
+
+def test_a_list_can_be_narrowed_and_is_refused_for_another_session() -> None:
+    """Statuses and channels narrow a list; a wrong token or session, and an unknown field, are refused."""
+    service = Service()
+    service.post(
+        "agents/agent-0/conversation", {"add": {"status": "CONVERSATION_STATUS_FLOW", "conversation_sid": "5"}}
+    )
+    (found,) = pages(service, statuses=["CONVERSATION_STATUS_FLOW"])
+    assert [one["conversationSid"] for one in found] == ["5"]
+    assert pages(service, channel_types=["CHANNEL_TYPE_VOICE"]) == [[]]
+    for wrong, status in (({"asm_session_sid": "1"}, 404), ({"page_token": "x"}, 400), ({"page_size": 5}, 400)):
+        body = json.dumps({"asm_session_sid": service.sid(), **wrong}).encode()
+        assert service.call("listconversations", "agent-0", body).status == status
+
+
+def test_conversations_can_be_changed_by_hand() -> None:
+    """A conversation that was added stays until it is removed; what was shown of it, whole lists, is remembered."""
+    service = Service()
+    assert service.agent("agent-0")["conversations"] == []
+    for sid in range(1, 6):
+        service.post("agents/agent-0/conversation", {"add": {"conversation_sid": str(sid)}})
+    pages(service)
+    service.post("agents/agent-0/conversation", {"change": "3", "customer_name": "Zoe"})
+    assert "Zoe" in {one.get("customerName") for page in pages(service) for one in page}
+    service.post("agents/agent-0/conversation", {"remove": "3"})
+    body = json.dumps({"asm_session_sid": service.sid()}).encode()
+    service.call("listconversations", "agent-0", body)
+    shown = service.agent("agent-0")["conversations"]
+    assert len(shown) == 1, "the first page alone is no list"
+    pages(service)
+    first, second = service.agent("agent-0")["conversations"]
+    assert first["conversations"].keys() - second["conversations"].keys() == {"3"}
+
+
+@pytest.mark.parametrize("body", [{}, {"add": 5}, {"add": {"size": 1}}, {"change": "99"}, {"remove": "x"}])
+def test_a_wrong_change_of_conversations_changes_nothing(body: dict[str, Any]) -> None:
+    """The lever answers 400 and says what is wrong."""
+    service = Service()
+    path = "/sim/agents/agent-0/conversation"
+    status, _ = pull(service.simulator, "POST", path, b"", json.dumps(body).encode())
+    assert status == 400

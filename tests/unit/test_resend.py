@@ -1,4 +1,4 @@
-"""What of a dead letter is sent again, and what cannot be."""
+"""Dead letters that can be sent again, and those that cannot."""
 
 from typing import Any
 
@@ -8,8 +8,8 @@ from aiokafka.structs import ConsumerRecord
 from bridge.agents.injection import read_injection
 from bridge.agents.step import DeadLetter
 from bridge.clock import rfc3339
-from bridge.kafka.dead_letters import NotResendable, Resend, resend
 from bridge.kafka.encoding import Encoder, read_dead_letter
+from bridge.kafka.resend import NotResendable, Resend, resend
 from bridge.record_id import RecordId
 
 NOW = 1_800_000_000.0
@@ -32,7 +32,7 @@ def record(key: bytes | None, value: bytes | None, headers: Any = (), **place: A
 
 
 def dead_letter(code: str = "unknown_agent", origin: str = "asm.inject/3/17", **original: Any) -> DeadLetter:
-    """A dead letter as the bridge writes it and we read it."""
+    """Returns a dead letter as the bridge writes it and reads it back."""
     original = {"key": b"agent-7", "value": EVENT, "headers": (), **original}
     written = DeadLetter(code=code, text="why", origin=RecordId.parse(origin), **original)
     message = Encoder("json", "asm.inject").dead_letter(written)
@@ -40,20 +40,20 @@ def dead_letter(code: str = "unknown_agent", origin: str = "asm.inject/3/17", **
 
 
 def test_a_dead_letter_tells_what_was_and_why() -> None:
-    """Time, origin, agent, code, text and value of a dead letter are those that the bridge put away."""
+    """A dead letter has the time, origin, agent, code, text and value that the bridge wrote."""
     found = dead_letter(headers=(("ce_id", b"x"),))
     assert (found.time, found.origin, found.agent_id) == (NOW, RecordId("asm.inject", 3, 17), "agent-7")
     assert (found.code, found.text, found.value) == ("unknown_agent", "why", EVENT)
 
 
 def test_a_record_of_another_program_is_still_listed() -> None:
-    """A record without the bridge's headers is shown by its own place."""
+    """A record without the bridge's headers is listed under its own record id."""
     found = read_dead_letter(record(None, None))
     assert (found.code, str(found.origin), found.agent_id) == ("unknown", "asm.dead-letters/1/5", None)
 
 
 def test_the_original_is_sent_with_its_headers() -> None:
-    """Value and headers are the original's; the bridge's own are left out, those of a moved record too."""
+    """A dead letter is sent with the original's value and headers, without the bridge's own."""
     headers = (("content-type", b"application/json"), ("ce_id", b"x"), ("ce_source", b"crm"), ("traceparent", b"00-1"))
     found = dead_letter(
         headers=(*headers, ("asm_origin", b"asm.inject/0/1"), ("asm_received_at", b"2026-01-01T00:00:00Z"))
@@ -62,7 +62,7 @@ def test_the_original_is_sent_with_its_headers() -> None:
 
 
 def test_an_original_without_an_id_keeps_the_one_it_had() -> None:
-    """An event without ce_id goes under the id of its first outcome, so that sending it twice delivers it once."""
+    """An event without ce_id is sent with the id of its first outcome, so that sending it twice delivers it once."""
     sent = resend(dead_letter(headers=(("ce_id", b""),)), NOW)
     assert sent.headers == (("ce_id", b"3/17"),)
     entry = read_injection(record(b"agent-7", sent.value, sent.headers, topic="asm.inject"), 300, False)
@@ -71,7 +71,7 @@ def test_an_original_without_an_id_keeps_the_one_it_had() -> None:
 
 @pytest.mark.parametrize(("ahead", "kept"), [(60.0, True), (0.0, False), (-60.0, False)])
 def test_an_expiry_that_has_passed_is_left_out(ahead: float, kept: bool) -> None:
-    """What has expired would only expire again: expires_at is dropped, and that is said."""
+    """An expires_at that has passed is dropped with a notice, since the event would only expire again."""
     sent = resend(dead_letter(headers=(("ce_id", b"x"), ("expires_at", rfc3339(NOW + ahead).encode()))), NOW)
     assert ("expires_at" in dict(sent.headers)) is kept
     assert (sent.note is None) is kept
@@ -92,6 +92,8 @@ def test_an_expiry_that_has_passed_is_left_out(ahead: float, kept: bool) -> None
     ],
 )
 def test_what_cannot_be_sent_says_why(found: DeadLetter, told: str) -> None:
-    """What would only come back, or is not kept, is not sent, and the reason is told."""
+    """A dead letter that would be refused again, or whose value is not kept, is not sent, and the reason
+    is reported.
+    """
     with pytest.raises(NotResendable, match=told):
         resend(found, NOW)

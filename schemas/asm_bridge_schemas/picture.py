@@ -1,0 +1,186 @@
+"""The latest picture of each agent: events folded into ``AgentState``, from the beginning or from a published state.
+
+The picture has the form of the records of ``asm.agent-state`` (without the bridge's books, the calls in the order in
+which they came), so a reader that joins late begins with those and goes on with the events.
+
+    >>> from asm_bridge_schemas.picture import fold
+    >>> from asm_bridge_schemas.records import AgentState, QueuedCallChanged
+    >>> state = AgentState(agent_id="agent-7", stream_id="s1", sequence=16)
+    >>> entered = QueuedCallChanged(
+    ...     agent_id="agent-7", stream_id="s1", sequence=17, asm_session_sid="7",
+    ...     observed_at="2026-11-23T09:30:00.000250Z", change="entered", list="agent_queue", call_sid="42")
+    >>> [call.call_sid for call in fold(state, entered).calls]
+    ['42']
+"""
+
+from typing import Any
+
+from msgspec.structs import replace
+
+from asm_bridge_schemas import records
+from asm_bridge_schemas.records import AgentState, Alert, CallInView, Loss, Published, Status
+
+
+def fold(state: AgentState | None, record: Published) -> AgentState | None:
+    """The picture after the record: the next one of the agent's stream, in order of ``sequence``.
+
+    None for an agent that is not watched: before ``AgentWatchStarted``, and after ``AgentWatchEnded``.
+    """
+    if record.stream_id is None or record.sequence is None:
+        return state  # the outcome of an event for an agent that is not watched
+    if isinstance(record, records.AgentWatchEnded):
+        return None
+    if state is None or isinstance(record, records.AgentWatchStarted):
+        state = AgentState(agent_id=record.agent_id)
+    changed = _changed(state, record)
+    return replace(
+        state, stream_id=record.stream_id, sequence=record.sequence, observed_at=record.observed_at, **changed
+    )
+
+
+def _changed(state: AgentState, record: Published) -> dict[str, Any]:
+    """The fields that the record changes, except for its number and time."""
+    match record:
+        case records.AgentWatchStarted() | records.AgentProfileChanged():
+            return {"labels": record.labels, "skills": record.skills}
+        case records.AgentSessionStarted():
+            return _session(record.asm_session_sid, record.voice_session_sid)
+        case records.AgentSessionEnded():
+            return _session(None, None)
+        case records.AgentObservationLost():
+            return {"lost": Loss(reason=record.reason, since=record.since)}
+        case records.AgentObservationResumed():
+            return {"lost": None}
+        case records.AgentStatusChanged():
+            status = Status(**{name: getattr(record, name) for name in Status.__struct_fields__})
+            return {"status": status, "status_group": record.status_group, "status_since": record.status_since}
+        case records.QueuedCallChanged():
+            return {"calls": _calls(state.calls, record)}
+        case records.AgentAlertRaised():
+            return {"alert": Alert(kind=record.kind, alert_id=record.alert_id)}
+        case records.AgentAlertCleared():
+            return {"alert": None}
+    return {}
+
+
+def _session(sid: str | None, voice_sid: str | None) -> dict[str, Any]:
+    none = {"status": None, "status_group": None, "status_since": None}
+    return {"asm_session_sid": sid, "voice_session_sid": voice_sid, **none}
+
+
+def _calls(calls: list[CallInView], record: records.QueuedCallChanged) -> list[CallInView]:
+    key = record.list, record.call_sid
+    call = CallInView(
+        list=record.list,
+        call_sid=record.call_sid,
+        start_date=record.start_date,
+        call_type=record.call_type,
+        skills=record.skills,
+    )
+    if record.change == "left":
+        return [one for one in calls if (one.list, one.call_sid) != key]
+    if any((one.list, one.call_sid) == key for one in calls):
+        return [call if (one.list, one.call_sid) == key else one for one in calls]
+    return [*calls, call]
+
+
+class Pictures:
+    """The picture of every agent, by agent_id in ``agents``, for a reader of all topics.
+
+    ``apply`` takes records as Kafka hands them over: those that come ahead of records of another topic are held back
+    until these have come, and those that the picture has already are left out. With ``at_least_once``, the last step
+    of an agent may come again with another content after a crash of the bridge: it replaces the first one.
+
+    To join late: ``load`` what stands on asm.agent-state, up to the end of the topic, then ``apply`` the other topics'
+    records from any earlier time on. Loading the states that follow, too, heals the gaps that a topic's retention, or a
+    reader that did not use read_committed, has made.
+    """
+
+    def __init__(self) -> None:
+        self.agents: dict[str, AgentState] = {}
+        self._before: dict[str, AgentState] = {}
+        """The picture before the last step: before the records that have its observed_at."""
+        self._ahead: dict[str, dict[int, Published]] = {}
+        self._ended: dict[str, str] = {}
+        """agent_id -> the stream that ended last."""
+        self._loaded: dict[str, str] = {}
+        """agent_id -> the stream of the last state loaded: the one that a tombstone ends."""
+
+    @property
+    def held(self) -> int:
+        """How many records wait for others that have not come yet."""
+        return sum(map(len, self._ahead.values()))
+
+    def load(self, agent_id: str, state: AgentState | None) -> list[Published]:
+        """Loads a record of asm.agent-state, None for a tombstone. Returns the held records that can be applied now.
+
+        A state older than the picture is left out.
+        """
+        known = self.agents.get(agent_id)
+        if state is None or state.stream_id is None:
+            ended = self._loaded.pop(agent_id, None)
+            if known is not None and ended is not None and known.stream_id == ended:
+                self._end(agent_id, ended)
+            return []
+        self._loaded[agent_id] = state.stream_id
+        if state.stream_id == self._ended.get(agent_id) or (known is not None and not _newer(state, known)):
+            return []
+        self.agents[agent_id] = state
+        self._before.pop(agent_id, None)
+        return self._release(agent_id, state.stream_id)
+
+    def apply(self, record: Published) -> list[Published]:
+        """Returns the records that were applied, in order: this one and those that waited for it, or none."""
+        agent_id, stream_id, number = record.agent_id, record.stream_id, record.sequence
+        if stream_id is None or number is None or stream_id == self._ended.get(agent_id):
+            return []
+        known = self.agents.get(agent_id)
+        if known is not None and known.stream_id == stream_id and number <= known.sequence:
+            if not self._replaces(record, known):
+                return []
+        elif known is not None and known.stream_id != stream_id and record.observed_at < (known.observed_at or ""):
+            return []  # of a stream before
+        self._ahead.setdefault(stream_id, {})[number] = record
+        return self._release(agent_id, stream_id)
+
+    def _replaces(self, record: Published, known: AgentState) -> bool:
+        """Whether the record begins a step that was published before with another content; goes back if it does."""
+        before = self._before.get(record.agent_id)
+        if before is None or record.observed_at <= (known.observed_at or "") or record.sequence != before.sequence + 1:
+            return False
+        self.agents[record.agent_id] = before
+        return True
+
+    def _release(self, agent_id: str, stream_id: str) -> list[Published]:
+        """Applies what can be applied of the records held for a stream."""
+        held, applied = self._ahead.get(stream_id, {}), list[Published]()
+        known = self.agents.get(agent_id)
+        current = known if known is not None and known.stream_id == stream_id else None
+        number = 0 if current is None else current.sequence
+        for passed in [one for one in held if one <= number]:
+            del held[passed]
+        while (record := held.pop(number + 1, None)) is not None:
+            if current is not None and current.observed_at != record.observed_at:
+                self._before[agent_id] = current
+            current = fold(current, record)
+            applied.append(record)
+            number += 1
+        if not held:
+            self._ahead.pop(stream_id, None)
+        if applied and current is not None:
+            self.agents[agent_id] = current
+        elif applied:
+            self._end(agent_id, stream_id)
+        return applied
+
+    def _end(self, agent_id: str, stream_id: str) -> None:
+        self._ended[agent_id] = stream_id
+        self._ahead.pop(stream_id, None)
+        self._before.pop(agent_id, None)
+        self.agents.pop(agent_id, None)
+
+
+def _newer(state: AgentState, known: AgentState) -> bool:
+    if state.stream_id == known.stream_id:
+        return state.sequence > known.sequence
+    return (state.observed_at or "") >= (known.observed_at or "")

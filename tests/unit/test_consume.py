@@ -1,0 +1,247 @@
+"""What the records' own package gives to consumers: decoding, the proof that nothing is missing, pictures."""
+
+import doctest
+import random
+from collections import defaultdict
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from asm_bridge_schemas import consume, picture, records
+from asm_bridge_schemas.consume import Missing, Sequences, Unknown, decode
+from asm_bridge_schemas.frame import frame
+from asm_bridge_schemas.picture import Pictures
+from asm_bridge_schemas.records import TOPICS, AgentState, Published
+from bridge.kafka.encoding import Encoder, Outgoing
+from tests.support.agent_harness import AgentHarness, public
+from tests.support.samples import sample
+from tests.support.strategies import status_body
+
+Stream = list[tuple[Published, AgentState]]
+"""Each record with the state that was published with it."""
+
+
+def written(cls: type[msgspec.Struct], encoding: Any = "json") -> tuple[msgspec.Struct, Outgoing]:
+    encoder, record = Encoder(encoding, "asm.inject"), sample(cls)
+    if isinstance(record, AgentState):
+        return record, encoder.state(record.agent_id, record, 1.0)
+    if isinstance(record, records.PartitionHeartbeat):
+        return record, encoder.heartbeat(record)
+    return record, encoder.record(record)
+
+
+@pytest.mark.parametrize("module", [consume, picture])
+def test_the_examples_in_the_docstrings_are_true(module: Any) -> None:
+    """What the modules' docstrings show is what happens."""
+    assert doctest.testmod(module) == (0, doctest.testmod(module).attempted)
+    assert doctest.testmod(module).attempted > 0
+
+
+@pytest.mark.parametrize("encoding", ["json", "msgpack"])
+@pytest.mark.parametrize("cls", TOPICS, ids=lambda cls: cls.__name__)
+def test_every_record_is_decoded_by_its_headers(cls: type[msgspec.Struct], encoding: str) -> None:
+    """Each record that the bridge writes comes back equal, framed or not, however a client hands over the headers."""
+    record, message = written(cls, encoding)
+    assert message.value is not None
+    assert decode(message.value, message.headers) == record
+    assert decode(frame(7) + message.value, dict(message.headers)) == record
+    assert decode(message.value, [(name, value.decode()) for name, value in message.headers]) == record
+    without_type = [header for header in message.headers if header[0] != "ce_type"]
+    assert decode(message.value, without_type) == record
+
+
+def test_what_cannot_be_read_is_reported_and_stops_nobody() -> None:
+    """A type of a later release, a broken value and another program's record are Unknown; a tombstone is None."""
+    later = decode(b"{}", [("ce_type", b"com.tcn.asm.agent_yawned.v1"), ("content-type", b"application/json")])
+    assert isinstance(later, Unknown)
+    assert later.ce_type == "com.tcn.asm.agent_yawned.v1"
+    assert decode(None, [("ce_type", b"x")]) is None
+    _, message = written(records.AgentWatchStarted)
+    for value in (b"", b"\xff", b"[" * 100_000, b'{"type": "AgentWatchStarted"}', b"\0\0\0\0\1"):
+        assert isinstance(decode(value, message.headers), Unknown)
+    for headers in (None, {}, [("ce_type", None)], [("ce_type", b"\xff")], {"content-type": "text/plain"}):
+        assert isinstance(decode(b"7", headers), Unknown)
+    assert isinstance(decode(b'{"type": "AgentYawned"}'), Unknown)
+
+
+def numbered(number: int | None, topic_number: int | None = None, stream: str | None = "s1") -> Published:
+    return records.AgentProfileChanged(
+        agent_id="agent-7",
+        stream_id=stream,
+        sequence=number,
+        topic_sequence=topic_number,
+        asm_session_sid=None,
+        observed_at="2026-11-23T09:30:00.000250Z",
+    )
+
+
+def test_numbers_say_what_is_missing() -> None:
+    """Numbers that come out of order are ahead, then late; those that never come are missing."""
+    sequences = Sequences()
+    seen = [sequences.see(numbered(number)) for number in (1, 2, 4, 7, 3, 2, 5)]
+    assert seen == ["next", "next", "ahead", "ahead", "late", "repeated", "late"]
+    assert sequences.missing() == [Missing("agent-7", "s1", 6, 6)]
+    assert sequences.see(numbered(3, stream="s2")) == "ahead"
+    assert sequences.missing()[1:] == [Missing("agent-7", "s2", 1, 2)]
+    assert sequences.see(numbered(None, stream=None)) == "unnumbered"
+
+
+def test_one_topic_has_its_own_numbers() -> None:
+    """A reader of one topic counts by topic_sequence, and other topics' records are no part of it."""
+    sequences = Sequences(topic="agent-status", from_start=False)
+    assert [sequences.see(numbered(one, two)) for one, two in ((7, 3), (9, 4), (12, 6))] == ["next", "next", "ahead"]
+    assert sequences.missing() == [Missing("agent-7", "s1", 5, 5)]
+    assert sequences.see(sample(records.QueuedCallChanged)) == "unnumbered"
+    with pytest.raises(ValueError, match="topic_sequence"):
+        sequences.join(AgentState(agent_id="agent-7", stream_id="s1", sequence=3))
+
+
+def test_a_state_covers_what_was_before_it() -> None:
+    """After joining a state, its numbers are repeated, the next one is next, and only later ones can be missing."""
+    sequences = Sequences()
+    sequences.see(numbered(3))
+    sequences.see(numbered(9))
+    sequences.join(AgentState(agent_id="agent-7", stream_id="s1", sequence=5))
+    sequences.join(AgentState(agent_id="agent-8"))
+    assert [sequences.see(numbered(number)) for number in (5, 6, 4, 10)] == ["repeated", "late", "repeated", "next"]
+    assert sequences.missing() == [Missing("agent-7", "s1", 7, 8)]
+
+
+@given(st.permutations(range(1, 12)), st.integers(0, 11), st.integers(0, 10))
+def test_sequences_agree_with_a_set(numbers: list[int], taken: int, joined: int) -> None:
+    """Whatever the order and wherever a state is joined: what is missing is what a set of numbers lacks."""
+    sequences, seen = Sequences(), set(range(1, joined + 1))
+    if joined:
+        sequences.join(AgentState(agent_id="agent-7", stream_id="s1", sequence=joined))
+    for number in numbers[:taken]:
+        assert (sequences.see(numbered(number)) == "repeated") == (number in seen)
+        seen.add(number)
+    missing = {number for gap in sequences.missing() for number in range(gap.first, gap.last + 1)}
+    assert missing == set(range(1, max(seen, default=0))) - seen
+
+
+STEPS = st.lists(
+    st.sampled_from(["READY", "PEERED", "call-1", "call-2", "calls", "nothing", "alert", "end", "lost", "profile"]),
+    max_size=25,
+)
+
+
+def played(steps: list[str], *, unwatch: bool = False) -> Stream:
+    """What an agent publishes that is answered this."""
+    harness, stream = AgentHarness(), Stream()
+    answers = {
+        "call-1": {"queuedCalls": {"agentQueueCalls": [{"callSid": "1", "startDate": "2026-09-21T14:13:20Z"}]}},
+        "call-2": {"queuedCalls": {"onHoldCalls": [{"callSid": "2", "skills": ["english"]}]}},
+        "calls": {"queuedCalls": {"agentQueueCalls": [{"callSid": "2"}, {"callSid": "1", "callType": "OUTBOUND"}]}},
+        "nothing": {},
+        "alert": {"alert": {"backofficeMessage": {"id": "a1", "message": "hello"}}},
+    }
+
+    def take() -> None:
+        stream.extend((record, harness.agent.state) for record in harness.records[len(stream) :])
+
+    harness.in_session(get_queued_calls=True)
+    take()
+    for number, step in enumerate(steps):
+        harness.now += 1
+        if step == "lost":
+            harness.pass_by(20)
+        elif step == "profile":
+            harness.watch(get_queued_calls=True, labels={"number": str(number)})
+        elif step == "end":
+            harness.answer(harness.next_request(), b"{}", 404)
+        else:
+            harness.poll(status_body(step) if step not in answers else status_body("READY", **answers[step]))
+        take()
+    if unwatch:
+        harness.unwatch()
+        take()
+    return stream
+
+
+def shuffled(stream: list[Published], seed: int) -> list[Published]:
+    """The records as a reader of all topics gets them: in order within each topic only."""
+    topics, chance = defaultdict(list), random.Random(seed)
+    for record in stream:
+        topics[TOPICS[type(record)]].append(record)
+    left = [TOPICS[type(record)] for record in stream]
+    chance.shuffle(left)
+    return [topics[topic].pop(0) for topic in left]
+
+
+@settings(max_examples=100)
+@given(STEPS, st.integers(0, 1000), st.booleans())
+def test_pictures_are_what_the_bridge_publishes(steps: list[str], seed: int, unwatch: bool) -> None:
+    """Records in any order of the topics lead to the published state; each is applied once, in order."""
+    stream = played(steps, unwatch=unwatch)
+    pictures, applied = Pictures(), list[Published]()
+    for record in shuffled([record for record, _ in stream], seed):
+        applied += pictures.apply(record)
+        assert pictures.apply(record) == []
+    assert applied == [record for record, _ in stream]
+    assert pictures.held == 0
+    left = {agent_id: public(state) for agent_id, state in pictures.agents.items()}
+    assert left == ({} if unwatch else {"agent-7": public(stream[-1][1])})
+
+
+@settings(max_examples=100)
+@given(STEPS, st.integers(0, 1000), st.randoms(use_true_random=False))
+def test_joining_late_leads_to_the_same_picture(steps: list[str], seed: int, chance: random.Random) -> None:
+    """A reader begins with any published state and with records from any time before it, whichever it reads first."""
+    stream = played(steps)
+    joined = chance.choice(stream)[1]
+    after = [record for record, _ in stream if (record.sequence or 0) > joined.sequence]
+    come = shuffled([record for record, _ in stream[chance.randrange(joined.sequence + 1) :]], seed)
+    pictures, applied = Pictures(), list[Published]()
+    loaded_at = chance.randrange(len(come) + 1)
+    for number, record in enumerate(come):
+        if number == loaded_at:
+            applied += pictures.load("agent-7", joined)
+        applied += pictures.apply(record)
+    if loaded_at == len(come):
+        applied += pictures.load("agent-7", joined)
+    assert [record for record in applied if (record.sequence or 0) > joined.sequence] == after
+    assert public(pictures.agents["agent-7"]) == public(stream[-1][1])
+    assert pictures.held == 0
+
+
+def test_a_step_that_comes_again_replaces_the_first() -> None:
+    """After a crash of an at_least_once bridge the last step comes with another content: the later one holds."""
+    stream = [record for record, _ in played(["PEERED", "calls"])]
+    pictures = Pictures()
+    for record in stream:
+        pictures.apply(record)
+    assert len(pictures.agents["agent-7"].calls) == 2
+    last = [record for record in stream if record.observed_at == stream[-1].observed_at]
+    assert len(last) > 1
+    again = replace(numbered(last[0].sequence), stream_id=last[0].stream_id, observed_at="2099-01-01T00:00:00.000000Z")
+    assert pictures.apply(last[0]) == []
+    assert pictures.apply(again) == [again]
+    assert pictures.agents["agent-7"].calls == []
+    assert pictures.agents["agent-7"].sequence == again.sequence
+    assert pictures.agents["agent-7"].status.status_desc == "PEERED"
+
+
+def test_a_late_tombstone_ends_its_own_stream_only() -> None:
+    """The states of an agent that was removed and registered again may be read after the events of its new stream."""
+    first, second = played(["READY"], unwatch=True), played(["PEERED"])
+    pictures = Pictures()
+    for record, _ in second:
+        pictures.apply(record)
+    now = pictures.agents["agent-7"]
+    later = replace(now, observed_at="2099-01-01T00:00:00.000000Z")
+    pictures.agents["agent-7"] = later
+    pictures.load("agent-7", first[3][1])
+    pictures.load("agent-7", None)
+    assert pictures.agents["agent-7"] == later
+    for record, _ in first:
+        assert pictures.apply(record) == []
+    pictures.load("agent-7", second[-1][1])
+    pictures.load("agent-7", None)
+    assert pictures.agents == {}
+    assert pictures.load("agent-7", second[-1][1]) == []
+    assert pictures.agents == {}
