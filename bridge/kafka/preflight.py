@@ -39,6 +39,7 @@ class Preflight:
         """
         await self._until_passed(self._check)
         if self._frames is not None:
+            self.waiting_for = "asking the Schema Registry for the ids of the schemas"
             await self._until_passed(self._frames.register)
 
     async def _until_passed(self, check: Callable[[], Awaitable[None]]) -> None:

@@ -16,10 +16,16 @@ from msgspec import Meta
 from asm_bridge_schemas import asm
 from asm_bridge_schemas.statuses import StatusGroup
 
+SINCE = "x-since"
+"""Marks a field that was added after the version 1.0.0 of the schemas, with the version that brought it. Records that
+were written before lack it, so it is not ``required``."""
+MAY_GROW = "x-may-grow"
+"""Marks a list of values to which a minor version may add: a reader must get along with those that it does not know."""
 
-def _about(description: str, *examples: Any, pii: bool = False, **schema: Any) -> Meta:
-    """A field's meaning, unit, clock and source; examples of it; whether it is personal data."""
-    extra = {**schema, **({"x-pii": True} if pii else {})}
+
+def _about(description: str, *examples: Any, pii: bool = False, since: str | None = None, **schema: Any) -> Meta:
+    """A field's meaning, unit, clock and source; examples of it; whether it is personal data; see ``SINCE``."""
+    extra = {**schema, **({"x-pii": True} if pii else {}), **({SINCE: since} if since else {})}
     return Meta(description=description, examples=list(examples) or None, extra_json_schema=extra or None)
 
 
@@ -36,7 +42,8 @@ def _vendors(title: str, names: type[IntEnum], description: str) -> Meta:
 
 def _reasons(title: str, description: str, *values: str) -> Meta:
     """A list of ours that may grow: text for a reader in Python, so that an old reader reads new records."""
-    return Meta(title=title, description=description, examples=[values[0]], extra_json_schema={"enum": list(values)})
+    extra = {"enum": list(values), MAY_GROW: True}
+    return Meta(title=title, description=description, examples=[values[0]], extra_json_schema=extra)
 
 
 def values_of(enum: Any) -> tuple[Any, ...]:

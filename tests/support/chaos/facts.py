@@ -95,7 +95,7 @@ class Facts:
 
     @cached_property
     def heartbeats(self) -> list[Told]:
-        return [Told(m, json.loads(m.value or b"null")) for m in self.messages if m.topic == "heartbeats"]
+        return [Told(m, json.loads(unframed(m.value or b"null"))) for m in self.messages if m.topic == "heartbeats"]
 
     @cached_property
     def dead_letters(self) -> list[Message]:
