@@ -2,7 +2,7 @@
 
 
 def __getattr__(name: str) -> str:
-    """``__version__``, read when it is asked for: ``importlib.metadata`` takes longer to import than all of Typer."""
+    """``__version__``, read on demand: ``importlib.metadata`` takes longer to import than all of Typer."""
     if name != "__version__":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib.metadata import PackageNotFoundError, version

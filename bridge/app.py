@@ -1,4 +1,4 @@
-"""Puts the parts together for ``run``."""
+"""Builds the parts of the bridge for ``run``."""
 
 import asyncio
 import contextlib
@@ -67,7 +67,7 @@ async def _run(settings: Settings) -> int:
 
 
 class StartError(Exception):
-    """The bridge cannot work with this Kafka, or on this machine, as it is set up; the text says what to do."""
+    """The bridge cannot work with this Kafka, or on this machine, as configured; the text says what to do."""
 
 
 class Bridge:
@@ -109,7 +109,7 @@ class Bridge:
         self.readiness = Readiness(self._preflight, self._follower, self._assignment)
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Until ``stop``; then polls under way end, their steps are committed, and the partitions are handed over.
+        """Runs until ``stop``; then polls in flight end, their steps are committed, and the partitions are handed over.
 
         Raises ``StartError``.
         """
@@ -148,7 +148,7 @@ class Bridge:
             yield
 
     def snapshot(self) -> Snapshot:
-        """What this process is doing, for the endpoints."""
+        """The present state of this process, for the endpoints."""
         return Snapshot(
             not_ready=self.readiness.reason(),
             group_id=self._settings.kafka.group_id,
@@ -185,7 +185,7 @@ def _clients(kafka: KafkaSettings, topics: TopicsSettings) -> Clients:
 
 
 async def _until(stop: asyncio.Event, work: Awaitable[Any]) -> None:
-    """Wait for ``work``, or for ``stop``, which ends it."""
+    """Waits for ``work``, or for ``stop``, which cancels it."""
     task = asyncio.ensure_future(work)
     stopped = asyncio.ensure_future(stop.wait())
     await asyncio.wait([task, stopped], return_when=asyncio.FIRST_COMPLETED)

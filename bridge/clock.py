@@ -1,4 +1,4 @@
-"""The two clocks, and times as the records carry them: RFC 3339, UTC, microseconds."""
+"""The two clocks, and times as in the records: RFC 3339, UTC, microseconds."""
 
 import time
 from datetime import UTC, datetime
@@ -13,7 +13,7 @@ class Instant(NamedTuple):
 
 
 class Clock:
-    """The system's clocks. Tests hand in another one.
+    """The system's clocks. Tests pass in another one.
 
     The wall clock never goes back by less than a minute: it stands still instead, so that what is observed later has no
     earlier time. A larger step is an administrator's, and is followed.
@@ -32,7 +32,7 @@ class Clock:
         return Instant(time.monotonic(), wall)
 
     def go_on_from(self, wall: float) -> None:
-        """Another process has published times up to ``wall`` (seconds since 1970): none of ours is earlier."""
+        """Another process has published times up to ``wall`` (seconds since 1970): no later time may be earlier."""
         self._latest = max(self._latest, wall)
 
 
@@ -55,7 +55,9 @@ def rfc3339(seconds: float, timespec: str = "microseconds") -> str:
 
 
 def seconds(text: str) -> float:
-    """Seconds since 1970 of an RFC 3339 time. Raises ``ValueError`` where it is none or names no offset."""
+    """Seconds since 1970 of an RFC 3339 time. Raises ``ValueError`` for any other text, and for a time
+    without offset.
+    """
     time = datetime.fromisoformat(text)
     if time.tzinfo is None:
         raise ValueError(f"{text!r} has no offset from UTC (end it with Z)")

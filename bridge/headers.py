@@ -1,4 +1,4 @@
-"""The headers of Kafka records that the bridge writes and reads: every name once."""
+"""The headers of Kafka records that the bridge writes and reads, each name defined once."""
 
 from collections.abc import Iterable
 

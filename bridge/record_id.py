@@ -1,4 +1,4 @@
-"""Where a record stands in Kafka, and its text form ``topic/partition/offset``."""
+"""The position of a record in Kafka, and its text form ``topic/partition/offset``."""
 
 from typing import NamedTuple
 
@@ -31,5 +31,5 @@ class RecordId(NamedTuple):
 
 
 def _is_number(text: str) -> bool:
-    """Whether it is one that fits into 64 bits, as Kafka's offsets do."""
+    """Whether the text is a number that fits into 64 bits, as Kafka's offsets do."""
     return text.isascii() and text.isdigit() and int(text[:20]) < 2**63

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM, caught at the entry points alone; inside, stopping is an event that is passed in."""
+"""SIGINT and SIGTERM, caught only at the entry points; elsewhere stopping is an event that is passed in."""
 
 import asyncio
 import signal

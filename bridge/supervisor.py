@@ -46,7 +46,8 @@ _WRONG_SETTINGS = 2
 @dataclass(slots=True)
 class WorkerProcess:
     """A worker: its process (None while it does not run) and the port of its own ops endpoint. ``answered``: since its
-    last start; ``was_ready`` and ``restarts``: since the supervisor started."""
+    last start; ``was_ready`` and ``restarts``: since the supervisor started.
+    """
 
     number: int
     process: Process | None = None
@@ -97,7 +98,7 @@ class Supervisor:
         return sum(worker.process is not None for worker in self.workers)
 
     async def run(self, stop: asyncio.Event) -> int:
-        """Until ``stop``, which is also set here when a worker cannot work at all. Returns the exit code."""
+        """Runs until ``stop``, which is also set here when a worker cannot work at all. Returns the exit code."""
         async with asyncio.TaskGroup() as tasks:
             kept = [tasks.create_task(self._keep_running(worker, stop)) for worker in self.workers]
             await stop.wait()
@@ -110,7 +111,7 @@ class Supervisor:
                 worker.process.kill()
 
     async def _keep_running(self, worker: WorkerProcess, stop: asyncio.Event) -> int:
-        """Restart the worker whenever it ends. Returns 0, or the exit code of one that cannot work."""
+        """Restarts the worker whenever it ends. Returns 0, or the exit code of one that cannot work."""
         clock = asyncio.get_running_loop().time
         failures = 0
         while not stop.is_set():
@@ -130,7 +131,7 @@ class Supervisor:
         return 0
 
     async def _run_once(self, worker: WorkerProcess, stop: asyncio.Event) -> int:
-        """Start a worker, and wait until it ends. Returns its exit code (a signal's as a negative number)."""
+        """Starts a worker, and waits until it ends. Returns its exit code (a signal's as a negative number)."""
         worker.port, worker.answered = free_port(), False
         command = worker_command(self._arguments, worker.number, worker.port, self._instance)
         process = worker.process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, start_new_session=True)
@@ -264,14 +265,17 @@ class _Families(Collector):
 
 
 def become_worker(number: int) -> None:
-    """Make this process worker ``number``: each line of its log says so, and it drains when its standard input ends."""
+    """Makes this process worker ``number``: each line of its log has the number, and it drains when its standard input
+    ends.
+    """
     structlog.contextvars.bind_contextvars(worker=number)
     threading.Thread(target=_wait_for_supervisor, name="supervisor", daemon=True).start()
 
 
 def _wait_for_supervisor() -> None:
-    """SIGUSR1, not SIGTERM: systemd, for one, may have sent SIGTERM to every process already, and a second one ends a
-    process at once."""
+    """Uses SIGUSR1 instead of SIGTERM: systemd, for example, may have sent SIGTERM to every process already, and a
+    second one ends a process at once.
+    """
     while os.read(0, 4096):
         pass
     os.kill(os.getpid(), signal.SIGUSR1)

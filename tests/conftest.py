@@ -50,7 +50,7 @@ def needs_broker(item: pytest.Item) -> bool:
 
 
 def skip_without_transactions(items: list[pytest.Item], broker: Broker) -> list[str]:
-    """Marks what the broker cannot carry; returns the names."""
+    """Marks tests that need what the broker lacks. Returns their names."""
     if broker.transactions:
         return []
     skipped = [item for item in items if item.get_closest_marker("transactions")]
@@ -61,7 +61,7 @@ def skip_without_transactions(items: list[pytest.Item], broker: Broker) -> list[
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call() -> Iterator[None]:
-    """A test that kills or pauses the broker is skipped on one that somebody else runs."""
+    """A test that kills or pauses the broker is skipped with a broker that the run did not start."""
     try:
         yield
     except BrokerNotOursError as error:
@@ -111,7 +111,7 @@ def topics_prefix() -> str:
 
 @pytest.fixture(scope="session")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with an authority of our own, and certificates by it: ``good``, ``other`` (host), ``old``."""
+    """A directory with a certificate authority, and certificates by it: ``good``, ``other`` (host), ``old``."""
     folder = tmp_path_factory.mktemp("authority")
 
     def openssl(arguments: str) -> None:

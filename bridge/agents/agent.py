@@ -13,12 +13,13 @@ from asm_bridge_schemas.asm import AsmSession, GetStatusRes, VoiceStatus
 from asm_bridge_schemas.commands import SessionEntry
 from asm_bridge_schemas.protojson import timestamp
 from asm_bridge_schemas.records import AgentProfileChanged, AgentState, AgentWatchEnded, AgentWatchStarted, Books
+from bridge.agents.conversations import LIST_CONVERSATIONS, ConversationList
 from bridge.agents.diff import end_session, observe
 from bridge.agents.health import BRIDGE_DOWN, Health, Unpollable
 from bridge.agents.injection import Injection
 from bridge.agents.queue import InjectionQueue
 from bridge.agents.request import PollRequest, RequestBuilder
-from bridge.agents.step import Step
+from bridge.agents.step import KnownOutcome, Step
 from bridge.asm.answer import Answer
 from bridge.asm.errors import AsmError, Malformed, Refused
 from bridge.backoff import Backoff
@@ -55,8 +56,8 @@ class Agent:
     """
 
     __slots__ = (
-        "_again", "_ended", "_events_at", "_plain_next", "_refusal", "_requests", "_voice_sid", "entry", "health",
-        "in_flight", "interval", "pending", "share", "sid", "state", "unknown_since", "unpollable",
+        "_again", "_ended", "_events_at", "_plain_next", "_refusal", "_requests", "_voice_sid", "conversations",
+        "entry", "health", "in_flight", "interval", "pending", "share", "sid", "state", "unknown_since", "unpollable",
     )  # fmt: skip
 
     def __init__(self, state: AgentState, injection: "InjectionSettings", backoff: Backoff, at: Instant) -> None:
@@ -67,6 +68,7 @@ class Agent:
         self.unknown_since: float | None = 0.0
         self.pending = InjectionQueue(injection)
         self.health = Health(backoff, at)
+        self.conversations = ConversationList(backoff)
         self.share = crc32(state.agent_id.encode()) / 2**32
         """Its phase, as a share of its interval from 0 to 1: a fleet that starts together must not poll together."""
         self.in_flight: PollRequest | None = None
@@ -119,6 +121,7 @@ class Agent:
         if self.entry is None or self.entry.token != entry.token:
             self.health.forget_token()
         self.entry, self.interval, self.unknown_since = entry, entry.interval or interval, None
+        self.conversations.watch(step, entry)
         self._requests.forget()
         if restored:
             self.health.check_lost(step, self.interval, at, BRIDGE_DOWN)
@@ -137,7 +140,7 @@ class Agent:
         self.entry, self.sid, self.unknown_since, self._refusal = None, None, at.wall, None
         self._requests.forget()
         if self.state.stream_id is not None:
-            end_session(step, "unwatched")
+            self._end_session(step, "unwatched")
             profile: dict[str, Any] = {"labels": self.state.labels, "skills": self.state.skills}
             step.emit(AgentWatchEnded, **profile, reason="unregistered", asm_session_sid=None)
             books = step.state.bridge
@@ -151,37 +154,56 @@ class Agent:
         """Whether a request may go out now, with this token; see ``Health.may_poll``."""
         return self.entry is not None and self.health.may_poll(token, at, outage_ended)
 
-    def next_request(self, token: str, at: Instant) -> PollRequest:
-        """The next request; the events in it count as tried."""
+    def next_request(self, token: str, at: Instant, *, status: bool = True) -> PollRequest:
+        """The next request; the events in it count as tried. ``status``: it is the turn of a status poll; otherwise
+        conversations that are due may be asked for, where neither events nor a second look at the session are."""
         assert self.entry is not None
-        self._again = False
+        again, self._again = self._again, False
         if self._refusal is not None or self.sid is None:
             return self._requests.session(token, self.state.stream_id, self.sid)
         taken: tuple[Injection, ...] = ()
         if self.pending.injections and not self._ended and not self._plain_next and at.monotonic >= self._events_at:
             taken = self.pending.take(at.wall)
+        if not (status or again or taken or self._plain_next) and self._has_list:
+            return self.conversations.request(token, self.state.stream_id, self.sid)
         self._plain_next = False
         return self._requests.status(token, self.state.stream_id, self.sid, self.entry, taken)
 
     @property
     def urgent(self) -> bool:
         """Whether the next request should not wait for its tick."""
-        return self.entry is not None and (self._again or self._has_events)
+        return self.entry is not None and (self._again or self._has_events or self._has_list)
 
     def urgent_at(self, outage_ended: float) -> float:
         """When what is urgent may be sent (monotonic seconds); see ``Health.may_poll``."""
         ready_at = self.health.ready_at(outage_ended)
-        return ready_at if self._again or self._plain_next else max(ready_at, self._events_at)
+        at_once = self._again or self._plain_next or self._has_list
+        return ready_at if at_once else max(ready_at, self._events_at)
 
     @property
     def _has_events(self) -> bool:
         """Whether events wait, and there is a session to send them into."""
         return bool(self.pending.injections) and self.sid is not None and not self._ended
 
+    @property
+    def _has_list(self) -> bool:
+        """Whether conversations are due, and there is a session, whose status was published, to ask for them in."""
+        if not self.conversations.due or self._ended or self._refusal is not None:
+            return False
+        return self.sid is not None and self.sid == self.state.asm_session_sid
+
+    def status_next(self) -> bool:
+        """The time of a status poll has come while conversations are asked for: it follows at once. Returns whether
+        none was to follow already."""
+        following, self._again = self._again, True
+        return not following
+
     # -- what came of it
 
     def answered(self, request: PollRequest, answer: Answer, at: Instant) -> Step | None:
         """A 2xx answer. Most often it is the same as the last one: then there is nothing to read."""
+        if request.call == LIST_CONVERSATIONS:
+            return self._listed(request, answer, at)
         stale = self._stale(request)
         if answer.message is None and self.state.lost is None and self.pending.suspect is None:
             if not stale:
@@ -196,8 +218,23 @@ class Agent:
         self._delivered(step, request, answer.status)
         return self._done(step)
 
+    def _listed(self, request: PollRequest, answer: Answer, at: Instant) -> Step | None:
+        """A page of conversations. Nothing follows from it for the agent's own status and its health."""
+        step = Step(self.state, at.wall)
+        try:
+            self.conversations.answered(step, request, answer)
+        except Malformed as error:
+            self.conversations.failed(request, error, at)
+        return self._done(step)
+
     def failed(self, request: PollRequest, error: AsmError, at: Instant) -> Step | None:
         """No usable answer. A refusal is looked into at once; everything else is tried again later."""
+        if request.call == LIST_CONVERSATIONS:
+            self.conversations.failed(request, error, at)
+            step = Step(self.state, at.wall)
+            if not self._stale(request):  # status polls have waited for it: for too long, perhaps
+                self.health.check_lost(step, self.interval, at, error.reason)
+            return self._done(step)
         step = Step(self.state, at.wall)
         if self._stale(request):
             self.pending.failed(step, request.injections, error)
@@ -233,10 +270,14 @@ class Agent:
         self.pending.sweep(step, in_flight, self.unknown_since)
         return self._done(step)
 
-    def take(self, injection: Injection, at: Instant) -> Step | None:
-        """An injection from the inbox: it waits for the next request, or is finished here."""
+    def take(self, injection: Injection, at: Instant, known: KnownOutcome | None = None) -> Step | None:
+        """An injection from the inbox: it waits for the next request, or is finished here; ``known``: what became of it
+        before, when it was sent."""
         step = Step(self.state, at.wall)
-        self.pending.add(step, injection)
+        if known is None:
+            self.pending.add(step, injection)
+        else:
+            self.pending.settle(step, injection, known)
         return self._done(step)
 
     def committed(self, state: AgentState) -> None:
@@ -265,6 +306,8 @@ class Agent:
             raise Malformed(f"a text of {longest} characters does not fit into a record", http_status=200)
         assert request.sid is not None
         self._succeeded(step, request, status.status_desc, at)
+        if self.state.asm_session_sid != request.sid:
+            self.conversations.leave(step)
         observe(
             step, status, sid=request.sid, voice_sid=self._voice_sid, calls=request.calls, messages=request.messages
         )
@@ -284,11 +327,15 @@ class Agent:
         else:
             self.health.record_success(request.token, at)  # what the agent resumes with, the session's status says
         if self.state.asm_session_sid != (None if self._ended else now):
-            end_session(step, "ended" if now is None else "replaced")
+            self._end_session(step, "ended" if now is None else "replaced")
         self._voice_sid = session.voice_session.voice_session_sid if session.voice_session else None
         self.sid = fixed or now
         self._requests.forget()
         self._again = now is not None and not self._ended
+
+    def _end_session(self, step: Step, reason: str) -> None:
+        self.conversations.leave(step)
+        end_session(step, reason)
 
     def _request_refused(self, step: Step, request: PollRequest, refusal: UnexplainedRefusal, at: Instant) -> None:
         """The session lives, so the request was bad: one of its events, or all of it."""

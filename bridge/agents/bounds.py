@@ -1,4 +1,4 @@
-"""How large what comes in may be, so that whatever is written about it fits into a record of any topic: pure."""
+"""Limits on the size of input, so that everything written about it fits into a record of any topic: pure."""
 
 from collections.abc import Iterable, Sequence
 
@@ -17,7 +17,7 @@ _MOVED = frozenset({names.ORIGIN, names.RECEIVED_AT})
 
 
 def too_large(value: bytes | None, headers: Headers) -> str | None:
-    """What of a record of the inbox is too large, and what is allowed; None if nothing is."""
+    """The part of an inbox record that is too large and its limit, or None."""
     if len(value or b"") > MAX_BYTES:
         return f"the value is longer than {MAX_BYTES} bytes"
     for name, text in headers:
@@ -29,7 +29,7 @@ def too_large(value: bytes | None, headers: Headers) -> str | None:
 
 
 def kept(headers: Iterable[tuple[str, bytes | None]]) -> list[tuple[str, bytes | None]]:
-    """The headers that a dead letter keeps: those that are not too large themselves, as many as fit."""
+    """The headers that a dead letter keeps: those within the limit for one header, as many as fit."""
     left = MAX_HEADER_BYTES
     found: list[tuple[str, bytes | None]] = []
     for header in headers:
@@ -41,7 +41,7 @@ def kept(headers: Iterable[tuple[str, bytes | None]]) -> list[tuple[str, bytes |
 
 
 def clipped(value: bytes | None, headers: Headers) -> tuple[bytes | None, list[tuple[str, bytes | None]]]:
-    """Value and headers, each cut off one byte after its bound: what was too large still is, and can be written."""
+    """Value and headers, each cut one byte beyond its limit, so that they stay too large but can be written."""
     left = MAX_HEADER_BYTES + 1
     found: list[tuple[str, bytes | None]] = []
     for name, text in headers:
@@ -55,7 +55,7 @@ def clipped(value: bytes | None, headers: Headers) -> tuple[bytes | None, list[t
 
 
 def _senders(headers: Headers) -> Headers:
-    """Without those that the bridge adds to a record that it moves."""
+    """The headers without those that the bridge adds to a record that it moves."""
     return [header for header in headers if not (header[0] in _MOVED and len(header[1] or b"") <= MAX_ID_BYTES)]
 
 

@@ -1,4 +1,4 @@
-"""What an answer says that the state does not: pure, facet by facet.
+"""The records for the differences between an answer and the state: pure, facet by facet.
 
 Equal pictures give no record; applied to the old picture, the records give the new one.
 """
@@ -45,8 +45,9 @@ _REMEMBERED = 256
 
 
 def observe(step: Step, answer: VoiceStatus, *, sid: str, voice_sid: str | None, calls: bool, messages: bool) -> None:
-    """Add what ``answer`` of session ``sid`` changes. ``calls`` and ``messages``: whether the request asked for
-    them."""
+    """Emits what ``answer`` of session ``sid`` changes. ``calls`` and ``messages``: whether the request
+    asked for them.
+    """
     if step.state.asm_session_sid != sid:
         end_session(step, "replaced")
         start_session(step, sid, answer.current_session_id if voice_sid in (None, "0") else voice_sid)
@@ -68,7 +69,7 @@ def start_session(step: Step, sid: str, voice_sid: str | None) -> None:
 
 
 def end_session(step: Step, reason: str) -> None:
-    """The session in view is over, and with it its calls and alert. Nothing happens where there is none."""
+    """Ends the observed session with its calls and alert; does nothing if there is none."""
     state = step.state
     if state.asm_session_sid is None:
         return
@@ -109,12 +110,14 @@ def _status(step: Step, answer: VoiceStatus) -> None:
 
 
 def _milliseconds(since: str, now: float) -> int:
-    """From a time until ``now`` (seconds since 1970); never negative, although two clocks may be involved."""
+    """The time from ``since`` until ``now`` (seconds since 1970); never negative, although two clocks may
+    be involved.
+    """
     return max(0, round((now - seconds(since)) * 1000))
 
 
 class _Seen(NamedTuple):
-    """Calls by (list, call_sid), as the state has them, and the digest of each."""
+    """Calls by (list, call_sid), as in the state, and the digest of each."""
 
     calls: dict[tuple[CallList, str], QueuedCallData]
     views: list[CallInView]
@@ -125,7 +128,7 @@ _NONE = _Seen({}, [], [])
 
 
 def _by_identity(function: Callable[..., T]) -> Callable[..., T]:
-    """Remembers what came of the very same arguments: a queue that many see is one object (``Shared``)."""
+    """Caches the result for identical arguments: a queue that many agents see is one object (``Shared``)."""
     known: dict[tuple[int, ...], tuple[tuple[Any, ...], T]] = {}
 
     def remembered(*args: Any) -> T:
@@ -184,7 +187,7 @@ def _together(*lists: _Seen) -> _Seen:
 
 @_by_identity
 def _differences(old: list[CallInView], digests: list[str], seen: _Seen, reason: str) -> list[dict[str, Any]]:
-    """The fields of the record of each call that has changed. Where in its list a call stands is not a change."""
+    """The fields of the record of each call that has changed. A call's position in its list does not count."""
     before = {(view.list, view.call_sid): digest for view, digest in zip(old, digests, strict=True)}
     changes: list[dict[str, Any]] = [
         {"change": "left", "reason": reason, **msgspec.structs.asdict(view)}
@@ -255,7 +258,7 @@ def _as(message: msgspec.Struct | None, cls: type[msgspec.Struct]) -> msgspec.St
 
 
 def _time(name: str, text: str | None) -> dict[str, str | None]:
-    """A time, or the text of one that cannot be read."""
+    """A time, or the text of one that is unreadable."""
     time = timestamp(text)
     return {name: time, f"{name}_raw": text if time is None else None}
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from asm_bridge_schemas.records import ConversationEventDelivered, Delivered, InjectionCompleted, Outcome
 from bridge.agents.bounds import MAX_BYTES
 from bridge.agents.injection import Injection
-from bridge.agents.step import DeadLetter, Step
+from bridge.agents.step import DeadLetter, KnownOutcome, Step
 from bridge.asm.errors import AsmError, ForeignAnswer
 from bridge.clock import rfc3339
 
@@ -53,6 +53,19 @@ class InjectionQueue:
                 step, injection, "backlog", f"more than {self._settings.max_pending} events wait for this agent"
             )
 
+    def settle(self, step: Step, injection: Injection, known: KnownOutcome) -> None:
+        """Finish an injection that was sent, and whose outcome could not be written then: it is not sent again."""
+        record, text = known
+        injection.attempts, injection.http_status = record.attempts, record.http_status
+        injection.possibly_processed = record.possibly_repeated
+        self.injections.append(injection)
+        if record.outcome == "delivered":
+            self.delivered(
+                step, (injection,), record.asm_session_sid, record.http_status or 200, at=record.completed_at
+            )
+        else:
+            self._complete(step, injection, record.outcome, record.reason, text, record.asm_session_sid)
+
     def take(self, now: float) -> tuple[Injection, ...]:
         """The injections for the next request, which count as tried; of two with the same id, the second waits."""
         most = 1 if self.one_at_a_time else self._settings.max_events_per_request
@@ -73,8 +86,10 @@ class InjectionQueue:
             injection.attempts += 1
         return tuple(taken)
 
-    def delivered(self, step: Step, taken: Iterable[Injection], sid: str | None, http_status: int) -> None:
-        """The service took these, in session ``sid``."""
+    def delivered(
+        self, step: Step, taken: Iterable[Injection], sid: str | None, http_status: int, at: str | None = None
+    ) -> None:
+        """The service took these, in session ``sid``; ``at``: when, if not in this step."""
         for injection in taken:
             assert injection.event is not None
             step.emit(
@@ -85,7 +100,7 @@ class InjectionQueue:
                 conversation_sid=injection.event.conversation_sid,
                 event=injection.event.value,
                 injection_id=injection.injection_id,
-                delivered_at=step.at,
+                delivered_at=at or step.at,
             )
             injection.http_status = http_status
             self._complete(step, injection, "delivered", sid=sid)

@@ -1,4 +1,4 @@
-"""The requests of one agent: pure. One without events is built once, and sent again as long as it stays the same."""
+"""The requests of one agent: pure. A request without events is built once, and reused as long as it stays the same."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -46,7 +46,9 @@ class RequestBuilder:
         self._plain: PollRequest | None = None
 
     def forget(self) -> None:
-        """What is asked for, or of which session, has changed: build the next request, and read its answer."""
+        """Builds the next request again, and reads its answer: the session or the contents of the request have
+        changed.
+        """
         self._plain = self.known = None
 
     def move_cursor(self, cursor: int) -> None:
@@ -54,7 +56,7 @@ class RequestBuilder:
             self.cursor, self._plain = cursor, None
 
     def session(self, token: str, stream_id: str | None, sid: str | None) -> PollRequest:
-        """Asks which session there is; ``sid`` is the one known so far."""
+        """Builds a request for the current session; ``sid`` is the one known so far."""
         return PollRequest("getcurrentsession", b"{}", stream_id, sid, token=token)
 
     def status(
@@ -65,7 +67,7 @@ class RequestBuilder:
         entry: SessionEntry,
         injections: tuple[Injection, ...] = (),
     ) -> PollRequest:
-        """Asks for the status of session ``sid``; ``injections`` go along."""
+        """Builds a request for the status of session ``sid``, with ``injections``."""
         if injections:
             return self._status(token, stream_id, sid, entry, injections)
         plain = self._plain

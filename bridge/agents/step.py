@@ -1,17 +1,18 @@
-"""A step: what one answer, or one decision, adds. It is committed whole or not at all."""
+"""A step: the records that one answer, or one decision, adds. It is committed as a whole or not at all."""
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import msgspec
 
-from asm_bridge_schemas.records import TOPICS, AgentState, Published
+from asm_bridge_schemas.records import TOPICS, AgentState, InjectionCompleted, Published
 from bridge.agents.trace import Trace
 from bridge.clock import rfc3339
 from bridge.record_id import RecordId
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
-    """What could not be handled: the original's key, value and headers, why (a code and a text), and where it stood.
+    """A record that could not be handled: its key, value, headers and position, and the reason (a code and a text).
 
     ``time``: when the dead letter was written, in seconds since 1970; 0 before it is.
     """
@@ -30,8 +31,15 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
         return None if self.key is None else self.key.decode(errors="backslashreplace")
 
 
+class KnownOutcome(NamedTuple):
+    """What became of an event that was sent; ``text``: of its dead letter, None if it has none."""
+
+    record: InjectionCompleted
+    text: str | None
+
+
 class Step:
-    """Gathers the records of one agent, numbering them, beside the state after them.
+    """Collects the records of one agent, numbering them, and the state after them.
 
     ``state`` is replaced, never changed in place. ``finished`` holds the offsets of inbox entries that the step
     completes, ``traces`` the sender's trace of the records (by position) that are about an injection, ``span`` the
@@ -58,15 +66,15 @@ class Step:
         return self._at
 
     def set(self, **fields: Any) -> None:
-        """Replace fields of the state: what a reader of the state sees."""
+        """Replaces fields of the state that a reader of the state sees."""
         self.state = msgspec.structs.replace(self.state, **fields)
 
     def book(self, **fields: Any) -> None:
-        """Replace fields of the bridge's own books in the state."""
+        """Replaces fields of the bridge's own accounting in the state."""
         self.set(bridge=msgspec.structs.replace(self.state.bridge, **fields))
 
     def emit(self, record: type[Published], trace: Trace | None = None, **fields: Any) -> None:
-        """Add a record to the agent's stream; of an agent that is not watched, it belongs to none."""
+        """Adds a record to the agent's stream, or to none if the agent is not watched."""
         state = self.state
         sequence = topic_sequence = None
         if trace is not None:
@@ -87,6 +95,14 @@ class Step:
                 **fields,
             )
         )
+
+    def sent_outcomes(self) -> Iterator[tuple[int, KnownOutcome]]:
+        """Offset and outcome of the entries that the step completes and that were sent at least once."""
+        texts = {letter.origin.entry: letter.text for letter in self.dead_letters}
+        completed = (record for record in self.records if isinstance(record, InjectionCompleted))
+        for offset, record in zip(self.finished, completed, strict=True):
+            if record.attempts:
+                yield offset, KnownOutcome(record, texts.get(record.entry))
 
     @property
     def empty(self) -> bool:

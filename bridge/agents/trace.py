@@ -12,8 +12,7 @@ _LONGEST_STATE = 512
 
 @dataclass(slots=True)
 class Trace:
-    """The trace headers that an injection's outcome gets; ``span`` is the open span of OpenTelemetry, if traces are
-    on."""
+    """The trace headers for an injection's outcome; ``span`` is the open span of OpenTelemetry, if tracing is on."""
 
     headers: tuple[tuple[str, bytes], ...]
     span: Any = None

@@ -1,1 +1,1 @@
-"""The ASM service: client, tokens, failures. Nothing else in the bridge knows HTTP."""
+"""The ASM service: client, tokens, failures. No other part of the bridge knows HTTP."""

@@ -1,4 +1,6 @@
-"""When the service is down, throttles or refuses everybody: one agent probes it, then the fleet follows, not a herd."""
+"""When the service is down, throttles or refuses every agent, one agent probes it, and then the fleet follows in a
+ramp.
+"""
 
 import structlog
 
@@ -67,7 +69,7 @@ class CircuitBreaker:
         return True
 
     def record_success(self, now: float = 0.0) -> None:
-        """The service itself has answered, and did more than to refuse or to throttle."""
+        """The service itself has answered with more than a refusal or throttling."""
         if self._failures:
             self._failures, self._probes, self._probing = 0, 0, False
             self._failed.clear()
@@ -77,7 +79,8 @@ class CircuitBreaker:
 
     def record_failure(self, now: float, error: AsmError, agent: object = None, fleet: int = 0) -> None:
         """A request of ``agent``, one of ``fleet`` agents, has failed. Of those that ended with one connection, only
-        the first counts."""
+        the first counts.
+        """
         unauthorized = isinstance(error, Unauthorized)
         if unauthorized != self._unauthorized:  # the host is there and refuses, or does so no longer
             self.record_success(now)
@@ -98,7 +101,7 @@ class CircuitBreaker:
             self._probe_at = now + self._backoff.delay(self._probes) * (2 if unauthorized else 1)
 
     def _is_common(self, error: AsmError, fleet: int) -> bool:
-        """Whether the failures are the fleet's rather than one agent's."""
+        """Whether the failures concern the fleet rather than one agent."""
         several = len(self._failed) > 1
         if several and len(self._failed) >= fleet > 0:
             return True

@@ -1,4 +1,4 @@
-"""The calls of the ASM service: requests, and what their answers mean."""
+"""The calls of the ASM service: requests, and the meaning of their answers."""
 
 from collections.abc import Callable
 from functools import partial
@@ -6,11 +6,11 @@ from functools import partial
 import httpx
 import structlog
 
-from asm_bridge_schemas.asm import AsmSession, GetStatusRes
+from asm_bridge_schemas.asm import AsmSession, GetStatusRes, ListConversationsRes
 from bridge.asm.answer import UNCHANGED, Answer
 from bridge.asm.errors import AsmError, Malformed, Refused
 from bridge.asm.http.request import Failure, PreparedRequest, Response, Target
-from bridge.asm.reading import MAX_RETRY_AFTER, Message, read_response
+from bridge.asm.response import MAX_RETRY_AFTER, Message, read_response
 from bridge.asm.transport import Transport, fetch
 
 log = structlog.get_logger()
@@ -18,14 +18,17 @@ log = structlog.get_logger()
 OnAnswer = Callable[[Answer | AsmError], None]
 
 PATH = "/api/v1alpha1/asm/asmapi/"
-CALLS: dict[str, Message] = {"getstatus": GetStatusRes, "getcurrentsession": AsmSession}
+CALLS: dict[str, Message] = {
+    "getstatus": GetStatusRes,
+    "getcurrentsession": AsmSession,
+    "listconversations": ListConversationsRes,
+}
 """Each call, and the message that answers it."""
 _HEADERS = {"content-type": "application/json", "accept": "application/json", "user-agent": "asm-kafka-bridge"}
 
 
 class AsmClient:
-    """Calls of the ASM service. Every call is bounded by the transport's time-outs, and no error but ``AsmError`` comes
-    out of it."""
+    """Calls of the ASM service. The transport's time-outs bound every call, and ``AsmError`` is the only error."""
 
     def __init__(self, transport: Transport, base_url: str, max_retry_after: float = MAX_RETRY_AFTER) -> None:
         self._transport = transport
@@ -39,15 +42,16 @@ class AsmClient:
         return PreparedRequest(self._targets[call], headers, body, repeatable=repeatable)
 
     def send(self, request: PreparedRequest, on_answer: OnAnswer, known: bytes | None = None) -> None:
-        """Send; ``on_answer`` is called once, later, with the answer, read, or with the error.
+        """Sends a request; ``on_answer`` is called once, later, with the decoded answer or with the error.
 
         An answer whose body is ``known`` is not read: it is ``UNCHANGED``.
         """
         self._transport.send(request, partial(self._on_response, request, on_answer, known))
 
     async def current_session(self, token: str) -> AsmSession:
-        """The caller's session; ``asm_session_sid`` is "0" where there is none (undocumented: any refusal is taken
-        for it). Raises ``AsmError``."""
+        """The caller's session; its ``asm_session_sid`` is "0" if there is none (undocumented: any refusal counts as
+        that). Raises ``AsmError``.
+        """
         request = self.request("getcurrentsession", token, b"{}", repeatable=True)
         answer = self._read(request, await fetch(self._transport, request))
         if isinstance(answer, Refused):

@@ -1,8 +1,8 @@
-"""What can go wrong with a request to the service, by what the caller must do next."""
+"""The errors of a request to the service, by what the caller must do next."""
 
 
 class AsmError(Exception):
-    """There is no answer that can be used.
+    """A request without a usable answer.
 
     ``reason`` is the word published in ``AgentObservationLost``; ``http_status`` is None where no answer came;
     ``possibly_processed``: the service may have processed the request's events all the same; ``retry_after``: seconds
@@ -29,28 +29,30 @@ class AsmError(Exception):
 
 class Unauthorized(AsmError):
     """The service answered 401 or 403, or there is no token to send: after a few quick tries for a token that worked a
-    moment ago, ask no more until the token changes (but for one try a minute)."""
+    moment ago, do not send until the token changes, except for one try per minute.
+    """
 
     reason = "unauthorized"
     counts_as_outage = True
 
 
 class Throttled(AsmError):
-    """The service answered 429 or 503: ask again with back-off, and not before ``retry_after``."""
+    """The service answered 429 or 503: retry with back-off, and not before ``retry_after``."""
 
     reason = "throttled"
     counts_as_outage = True
 
 
 class Unavailable(AsmError):
-    """The service failed in another way: ask again with back-off."""
+    """The service failed in another way: retry with back-off."""
 
     reason = "unavailable"
 
 
 class Unreachable(Unavailable):
-    """There is no answer at all. It counts as an outage unless the host broke the request off (it is there), and of
-    those that ended with one connection, once."""
+    """There was no answer at all. It counts as an outage unless the host closed the connection (so it is there), and
+    only once for all requests that ended with one connection.
+    """
 
     reason = "unreachable"
 
@@ -60,8 +62,10 @@ class Unreachable(Unavailable):
 
 
 class ForeignAnswer(AsmError):
-    """What answered is not the service, but a proxy, a firewall or another program: nothing follows for the session,
-    its calls or the request's events. Ask again with back-off; if that goes on for all agents, the host is down."""
+    """The answer is not from the service but from a proxy, a firewall or another program: it says nothing about the
+    session, its calls or the request's events. Retry with back-off; if it continues for all agents, the host is
+    down.
+    """
 
     reason = "foreign_answer"
     counts_as_outage = True
@@ -78,6 +82,6 @@ class Refused(AsmError):
 
 
 class Malformed(AsmError):
-    """An answer of the service that cannot be read, or that no record can hold: ask again with back-off."""
+    """An answer of the service that is unreadable, or too large for a record: retry with back-off."""
 
     reason = "malformed"

@@ -1,4 +1,4 @@
-"""Bearer tokens by reference. A token never leaves this module but in a request's header."""
+"""Bearer tokens by reference. A token leaves this module only in a request's header."""
 
 import json
 import os
@@ -27,7 +27,7 @@ class Tokens:
         return sum(file.readings for file in self._files.values())
 
     def get(self, reference: str | None) -> str:
-        """The token as it is now. Raises ``Unauthorized``, with what to do, where there is none."""
+        """The current token. Raises ``Unauthorized``, with what to do, if there is none."""
         if reference is None:
             return _usable(self._default, "neither the session nor asm.token names a token")
         if reference in self._known:
@@ -64,7 +64,7 @@ def _usable(token: str | None, problem: str) -> str:
 
 
 class _File:
-    """A file's text, read again when it is another file (also one put in its place by renaming) or was changed."""
+    """A file's text, read again when the file has changed or was replaced (also by renaming)."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

@@ -1,4 +1,4 @@
-"""What carries requests to the service: the pool of connections, or, for tests, any transport of httpx.
+"""Carries requests to the service: the pool of connections, or, for tests, any transport of httpx.
 
 httpx's exceptions become the bridge's own here and nowhere else.
 """
@@ -17,24 +17,24 @@ class Transport(Protocol):
     """Sends prepared requests to one service. Every request is bounded by the transport's own deadline."""
 
     def send(self, request: PreparedRequest, on_response: OnResponse) -> None:
-        """Send; ``on_response`` is called once, later, with the answer or with why there is none. Raises nothing.
+        """Sends a request; ``on_response`` is called once, later, with the response or the failure. Raises nothing.
 
         The request may be sent again, also while it is under way.
         """
 
     async def aclose(self) -> None:
-        """Close all connections; requests under way fail, and so do later ones."""
+        """Closes all connections; requests in flight fail, and so do later ones."""
 
 
 def build_transport(asm: AsmSettings) -> Transport:
-    """The transport to ``asm.base_url`` that the settings describe."""
+    """Builds the transport to ``asm.base_url`` according to the settings."""
     url = httpx.URL(asm.base_url)
     forwarded = url.scheme == "http" and asm.proxy is not None and asm.proxy.startswith("http")
     return (ForwardingPool if forwarded else Pool)(url, **asm.transport_arguments())
 
 
 async def fetch(transport: Transport, request: PreparedRequest) -> Response | Failure:
-    """Send and wait for what comes of it."""
+    """Sends a request and waits for the result."""
     response: asyncio.Future[Response | Failure] = asyncio.get_running_loop().create_future()
 
     def on_response(result: Response | Failure) -> None:

@@ -29,8 +29,9 @@ async def examine(
     all_agents: bool = False,
     on_progress: Callable[[int, int], None] = lambda number, of: None,
 ) -> list[Finding]:
-    """What was found, in the order of the checks. ``offline``: only what needs no network; ``on_progress`` follows
-    the tokens that are tried. Never raises, and never shows a secret."""
+    """The findings, in the order of the checks. ``offline``: only checks without network; ``on_progress`` follows the
+    tokens that are tried. Never raises, and never shows a secret.
+    """
     watched = agents.Watched()
     entries, file = agents.sessions_file(settings)
     local = [ok("settings", "valid; `asm-bridge config` shows them"), *file, *ops(settings)]
@@ -100,7 +101,7 @@ async def _within(check: str, seconds: float | None, work: Awaitable[list[Findin
 
 
 def ops(settings: Settings) -> list[Finding]:
-    """Whether ops.listen is free."""
+    """Checks whether ops.listen is free."""
     try:
         listen(settings.ops.host, settings.ops.port).close()
     except socket.gaierror:
@@ -124,7 +125,7 @@ def _taken(settings: Settings, reason: str) -> Finding:
 
 
 def _is_bridge(settings: Settings) -> bool:
-    """Whether a bridge has the address."""
+    """Whether a bridge uses the address."""
     import httpx
 
     host = f"[{settings.ops.host}]" if ":" in settings.ops.host else settings.ops.host

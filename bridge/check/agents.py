@@ -41,7 +41,7 @@ class Watched:
     """The offset after that of the last record."""
 
     def put(self, record_id: RecordId, key: bytes, value: bytes | None) -> None:
-        """Take one record of the registry in."""
+        """Applies one record of the registry."""
         self.registry.put(record_id, key, value)
         self.end = record_id.offset + 1
         agent_id = key.decode(errors="backslashreplace")
@@ -57,7 +57,7 @@ class Watched:
 
 
 def sessions_file(settings: Settings) -> tuple[dict[str, SessionEntry], list[Finding]]:
-    """Its entries (none if one is invalid, as in ``run``), and the findings about it."""
+    """The entries of the sessions file (none if one is invalid, as in ``run``), and the findings about it."""
     path = settings.sessions_file
     if path is None:
         return {}, []
@@ -70,7 +70,7 @@ def sessions_file(settings: Settings) -> tuple[dict[str, SessionEntry], list[Fin
 
 
 async def registry(settings: Settings, watched: Watched) -> list[Finding]:
-    """Read the registry into ``watched``."""
+    """Reads the registry into ``watched``."""
     topic = settings.topics.name("sessions")
     try:
         connection = settings.kafka.client_arguments()
@@ -184,7 +184,7 @@ def _refused(settings: Settings, kind: tuple[type[AsmError], str], agents: list[
 
 
 def _grouped(items: Mapping[str, K]) -> list[tuple[K, list[str]]]:
-    """The agents by what was found about them."""
+    """The agents by finding."""
     groups: defaultdict[K, list[str]] = defaultdict(list)
     for agent, kind in items.items():
         groups[kind].append(agent)

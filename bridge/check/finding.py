@@ -1,4 +1,4 @@
-"""What a check found."""
+"""The finding of a check."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,7 +8,7 @@ Result = Literal["ok", "warning", "problem", "skipped"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """``found`` says what is, ``advice`` what to do about it (nothing if all is well)."""
+    """``found`` describes the result, ``advice`` what to do about it (empty if all is well)."""
 
     check: str
     result: Result

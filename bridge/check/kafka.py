@@ -61,7 +61,7 @@ def _wants_more(kafka: KafkaSettings) -> str:
 
 
 async def _try_all(kafka: KafkaSettings, servers: list[tuple[str, int]], setting: str) -> list[Finding]:
-    """What is wrong with the servers that fail."""
+    """The errors of the servers that fail."""
     arguments = kafka.client_arguments()
     errors = await asyncio.gather(*(_try(arguments, *server) for server in servers))
     return [

@@ -20,7 +20,7 @@ _JSON = {"content-type": "application/json", "accept": "application/json", "user
 
 
 def bounded(asm: AsmSettings) -> AsmSettings:
-    """The settings, with time-outs that let a check end."""
+    """The settings with time-outs short enough for a check."""
     bounds = {
         "connect_timeout": min(asm.connect_timeout, CONNECT),
         "request_timeout": min(asm.request_timeout, REQUEST),
@@ -47,7 +47,7 @@ async def address(asm: AsmSettings) -> list[Finding]:
 
 
 def _answered(asm: AsmSettings, status: int, body: bytes) -> Finding:
-    """What the answer to a call without a token says."""
+    """The finding for the answer to a call without a token."""
     answer = f"{asm.base_url} answers with HTTP {status}"
     address = "check that asm.base_url is the address of your region, and that no proxy or gateway answers in its place"
     if status == 407:

@@ -1,4 +1,4 @@
-"""``asm-bridge dead-letters``: what could not be handled, and sending it again."""
+"""``asm-bridge dead-letters``: lists records that could not be handled, and sends them again."""
 
 import time
 from collections import deque
@@ -15,8 +15,8 @@ from bridge.cli.inject import details, open_inbox
 from bridge.cli.options import SettingsCommand, new_app, seconds, settings_of
 from bridge.cli.output import print_json, print_table
 from bridge.clock import rfc3339
-from bridge.kafka.dead_letters import NotResendable, Resend, read
-from bridge.kafka.dead_letters import resend as prepare
+from bridge.kafka.resend import NotResendable, Resend, read
+from bridge.kafka.resend import resend as prepare
 from bridge.printable import printable
 from bridge.settings import Settings
 
@@ -103,7 +103,7 @@ def _judge(found: "list[_Resent]", named: bool, timeout: float | None) -> None:
 
 @dataclass(slots=True)
 class _Resent:
-    """A dead letter and what has become of it."""
+    """A dead letter and its result."""
 
     origin: str
     key: str | None

@@ -1,4 +1,4 @@
-"""Runs what is asynchronous and talks to Kafka; one text for each way in which it fails."""
+"""Runs coroutines that talk to Kafka, and turns each failure into one text."""
 
 import asyncio
 import contextlib
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 def run_async(main: Coroutine[Any, Any, T]) -> T:
-    """The coroutine's result. Raises ``CliError`` if Kafka fails."""
+    """Returns the coroutine's result. Raises ``CliError`` if Kafka fails."""
     # What aiokafka logs while it tries is reported once, by the error.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     try:
@@ -28,7 +28,9 @@ def run_async(main: Coroutine[Any, Any, T]) -> T:
 
 
 async def until_signal(main: Coroutine[Any, Any, T]) -> T | None:
-    """The coroutine's result; None if SIGINT or SIGTERM came first, which cancels it. A second one ends the process."""
+    """Returns the coroutine's result, or None if SIGINT or SIGTERM came first, which cancels it. A second signal ends
+    the process.
+    """
     working, stopping = asyncio.ensure_future(main), asyncio.ensure_future(stop_on_signals().wait())
     await asyncio.wait((working, stopping), return_when=asyncio.FIRST_COMPLETED)
     if not stopping.done():

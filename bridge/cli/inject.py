@@ -88,7 +88,7 @@ def _show(agent_id: str, sent: "_Sent", json: bool) -> None:
 
 
 def details(outcome: dict[str, Any]) -> str:
-    """What a person wants to know about an outcome besides what it is."""
+    """The details of an outcome that are of interest to people."""
     facts = {
         "reason": outcome.get("reason"),
         "HTTP": outcome.get("http_status"),
@@ -151,7 +151,7 @@ class _Sent:
 
 
 class Inbox:
-    """Takes entries, and yields their outcomes if it was opened for them."""
+    """Sends entries, and yields their outcomes if it was opened for them."""
 
     def __init__(self, topic: str, partitions: int, writer: Writer, reader: Reader | None) -> None:
         self._topic = topic
@@ -178,7 +178,7 @@ class Inbox:
 
 @asynccontextmanager
 async def open_inbox(settings: Settings, agents: Iterable[str], *, wait: bool) -> AsyncIterator[Inbox]:
-    """The inbox for these agents; with ``wait`` it sees the outcomes of what is put from now on.
+    """The inbox for these agents; with ``wait`` it reads the outcomes of entries sent from now on.
 
     Raises ``KafkaUnavailableError``.
     """
@@ -197,7 +197,7 @@ async def open_inbox(settings: Settings, agents: Iterable[str], *, wait: bool) -
 async def _send(
     settings: Settings, agent_id: str, value: bytes, headers: Mapping[str, str], timeout: float | None
 ) -> _Sent:
-    """Produce to the agent's partition and wait ``timeout`` seconds for the outcome. Raises ``CliError``."""
+    """Sends to the agent's partition and waits ``timeout`` seconds for the outcome. Raises ``CliError``."""
     async with open_inbox(settings, [agent_id], wait=timeout is not None) as inbox:
         entry = await inbox.put(agent_id, value, [(name, text.encode()) for name, text in headers.items()])
         if timeout is None:

@@ -1,4 +1,4 @@
-"""What the commands' options have in common; every setting as an option of every command that uses settings."""
+"""Common options of the commands, and every setting as an option of every command that uses settings."""
 
 from collections.abc import Iterator
 from functools import cache

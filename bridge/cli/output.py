@@ -1,4 +1,4 @@
-"""What all commands print alike: tables, JSON, a bar that shows progress."""
+"""Output that all commands share: tables, JSON, a progress bar."""
 
 import contextlib
 import json

@@ -76,17 +76,27 @@ def add(
     keep_alive: Annotated[
         bool, typer.Option("--keep-alive", help="Keep the session alive by polling, even after the agent has left!")
     ] = False,
+    conversations: Annotated[
+        bool, typer.Option("--conversations", help="Ask for the agent's conversations, too (listconversations).")
+    ] = False,
+    conversations_interval: Annotated[
+        str | None, typer.Option(metavar="DURATION", help="Time between requests for conversations (default: 10s).")
+    ] = None,
 ) -> None:
     """Watch an agent. An existing entry is replaced."""
     fields = {
         "asm_session_sid": asm_session_sid,
         "token": token,
-        "interval": None if interval is None else _interval(interval),
+        "interval": None if interval is None else _interval("--interval", interval),
         "skills": skill,
         "agent_pbx_extensions": agent_pbx_extension,
         "get_queued_calls": queued_calls,
         "get_messages": messages,
         "keep_alive": keep_alive,
+        "get_conversations": conversations,
+        "conversations_interval": (
+            None if conversations_interval is None else _interval("--conversations-interval", conversations_interval)
+        ),
         "labels": _labels(label or []),
     }
     _apply(settings_of(ctx), {agent_id: _entry(agent_id, fields)})
@@ -194,10 +204,10 @@ def _entry(agent_id: str, fields: dict[str, Any]) -> SessionEntry:
         raise UsageError(str(error)) from None
 
 
-def _interval(text: str) -> float:
-    interval = seconds("--interval", text)
+def _interval(option: str, text: str) -> float:
+    interval = seconds(option, text)
     if not 0.05 <= interval <= 3600:
-        raise UsageError(f"--interval: must be from 50ms to 1h, not {text!r}")
+        raise UsageError(f"{option}: must be from 50ms to 1h, not {text!r}")
     return interval
 
 
@@ -226,6 +236,7 @@ def _row(agent_id: str, entry: SessionEntry | Exception) -> tuple[str, ...]:
         "no queued calls": not entry.get_queued_calls,
         "no messages": not entry.get_messages,
         "keep-alive": entry.keep_alive,
+        f"conversations every {show_duration(entry.conversations_interval)}": entry.get_conversations,
     }
     return (
         agent_id,

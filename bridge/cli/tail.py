@@ -76,7 +76,9 @@ def tail(
 
 
 async def _tail(settings: Settings, options: TailOptions) -> None:
-    """Raises ``CliError`` if a topic does not exist, ``BrokenPipeError`` if the reader of the output has closed it."""
+    """Prints records. Raises ``CliError`` if a topic does not exist, ``BrokenPipeError`` if the reader of the output
+    has closed it.
+    """
     counts = await partition_counts(settings.kafka.client_arguments())
     names = dict.fromkeys(_names(settings.topics, options, counts))
     partitions = [(name, partition) for name in names for partition in range(counts[name])]
@@ -93,8 +95,9 @@ async def _tail(settings: Settings, options: TailOptions) -> None:
 
 
 async def _records(reader: Reader, options: TailOptions) -> AsyncIterator[KafkaRecord]:
-    """By time within what arrives together, until the duration is over, the end has been reached, or the reader of our
-    output has closed it."""
+    """Records in the order of time within each fetch, until the duration is over, the end has been reached, or the
+    reader of our output has closed it.
+    """
     loop = asyncio.get_running_loop()
     end = loop.time() + (float("inf") if options.duration is None else options.duration)
     while not (loop.time() >= end or reader_gone() or (options.until_end and reader.at_end)):

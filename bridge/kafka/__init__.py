@@ -1,4 +1,4 @@
-"""Kafka: topics, clients, partitions. No other package of the bridge needs to know aiokafka."""
+"""Kafka: topics, clients, partitions. Only this package of the bridge knows aiokafka."""
 
 from bridge.kafka.errors import KafkaUnavailableError
 from bridge.kafka.lifecycle import connected

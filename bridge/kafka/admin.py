@@ -1,4 +1,4 @@
-"""Read-only requests that tell more than aiokafka's clients do: a connection, rights, a group's members."""
+"""Read-only requests that return more than aiokafka's clients do: a connection, rights, a group's members."""
 
 import asyncio
 from collections.abc import Iterable, Mapping
@@ -29,7 +29,7 @@ _RETRY = 0.2
 
 
 async def connection_error(connection: Mapping[str, Any], host: str, port: int) -> Exception | None:
-    """Why no connection to this one server can be made (network, TLS, login); None if one can.
+    """Why a connection to this one server fails (network, TLS, login), or None.
 
     A client that starts from several servers does not say which of them failed, and why.
     """
@@ -44,7 +44,7 @@ async def connection_error(connection: Mapping[str, Any], host: str, port: int) 
 
 @dataclass(frozen=True, slots=True)
 class Rights:
-    """What we may do with a topic or group: bits of operations, None where the broker does not report them.
+    """The client's rights to a topic or group: bits of operations, or None if the broker does not report them.
 
     ``seen``: we may describe it, and it is there.
     """
@@ -59,7 +59,7 @@ class Rights:
 
 @dataclass(frozen=True, slots=True)
 class Members:
-    """A consumer group: the rights to it, how many are in it, and the assignor that they agreed upon."""
+    """A consumer group: the client's rights to it, the number of members, and the assignor that they agreed upon."""
 
     rights: Rights
     count: int
@@ -67,7 +67,9 @@ class Members:
 
 
 async def topic_rights(admin: AIOKafkaAdminClient, names: Iterable[str]) -> dict[str, Rights] | None:
-    """By full name; None where the broker is too old to report them (before Kafka 2.3). Raises ``KafkaError``."""
+    """Rights by full name, or None if the broker is too old to report them (before Kafka 2.3). Raises
+    ``KafkaError``.
+    """
     try:
         answer = await send_request(admin, _TopicRights(list(names)))
     except (NotImplementedError, IncompatibleBrokerVersion):
@@ -76,8 +78,9 @@ async def topic_rights(admin: AIOKafkaAdminClient, names: Iterable[str]) -> dict
 
 
 async def group_members(admin: AIOKafkaAdminClient, group_id: str) -> Members | None:
-    """None where the broker is too old to report them. Raises ``KafkaError``; without the right to see the group,
-    ``GroupAuthorizationFailedError``."""
+    """The group, or None if the broker is too old to report it. Raises ``KafkaError``; without the right to see the
+    group, ``GroupAuthorizationFailedError``.
+    """
     while True:
         try:
             coordinator = await admin.find_coordinator(group_id)

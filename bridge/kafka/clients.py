@@ -1,4 +1,4 @@
-"""aiokafka's clients, built one way, and the producers of partitions."""
+"""aiokafka's clients, all built in the same way, and the producers of partitions."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -36,7 +36,7 @@ def servers_of(connection: Mapping[str, Any]) -> str:
 
 
 def new_reader(connection: Mapping[str, Any]) -> AIOKafkaConsumer:
-    """A consumer outside any group that sees what is committed, from the beginning unless a position is set."""
+    """A consumer outside any group that reads committed records, from the beginning unless a position is set."""
     return AIOKafkaConsumer(
         **connection,
         group_id=None,
@@ -48,7 +48,7 @@ def new_reader(connection: Mapping[str, Any]) -> AIOKafkaConsumer:
 
 
 def new_producer(connection: Mapping[str, Any], **kind: Any) -> AIOKafkaProducer:
-    """A producer that waits for all replicas; ``kind``: more of aiokafka's arguments."""
+    """A producer that waits for all replicas; ``kind``: further arguments of aiokafka's."""
     internals.compress_quickly()
     return AIOKafkaProducer(**connection, **kind, acks="all", max_request_size=_MAX_REQUEST)
 
@@ -61,7 +61,7 @@ async def open_admin(connection: Mapping[str, Any]) -> AsyncIterator[AIOKafkaAdm
 
 
 async def _stop(producer: AIOKafkaProducer) -> None:
-    """One in a transaction aborts first, or readers would wait for its time-out."""
+    """Stops a producer, and aborts its transaction first, or readers would wait for its time-out."""
     if internals.is_in_transaction(producer):
         await stop_quietly(producer.abort_transaction())
     await stop_quietly(producer.stop())
@@ -78,7 +78,9 @@ class _Shared:
 
 @dataclass(frozen=True, slots=True)
 class Clients:
-    """How to reach Kafka. ``connection``: what every aiokafka client takes; ``topic``: the full name of a topic."""
+    """How to reach Kafka. ``connection``: the arguments of every aiokafka client; ``topic``: the full name
+    of a topic.
+    """
 
     connection: dict[str, Any]
     group_id: str
@@ -90,7 +92,7 @@ class Clients:
     _shared: _Shared = field(default_factory=_Shared, init=False, repr=False)
 
     async def start_producer(self, partition: int | str) -> AIOKafkaProducer:
-        """The producer of a partition, to be given back to ``close``.
+        """Starts the producer of a partition, to be given back to ``close``.
 
         In ``exactly_once`` it is the partition's own: its transactional id is what fences a former owner. Raises
         ``NoTransactionsError`` where the broker has none. In ``at_least_once`` all partitions have the same one, which
@@ -128,7 +130,7 @@ class Clients:
         return producer
 
     async def close(self, producer: AIOKafkaProducer) -> None:
-        """Stop a producer.
+        """Stops a producer.
 
         The one that all partitions share is stopped for all of them: those that still write fail, and open again. If it
         were kept for the others, what one partition gave up could still be written after that partition was read again.
@@ -142,7 +144,7 @@ class Clients:
                 await _stop(producer)
 
     def group_consumer(self) -> AIOKafkaConsumer:
-        """The inbox's consumer. It commits nothing itself: offsets go along with the steps."""
+        """The inbox's consumer. It commits nothing itself, since offsets are committed with the steps."""
         timeout = int(self.session_timeout * 1000)
         return AIOKafkaConsumer(
             **self.connection,

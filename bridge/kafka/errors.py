@@ -1,10 +1,16 @@
-"""What Kafka can fail with. Other packages take aiokafka's errors from here, so that this package alone imports it."""
+"""The errors of Kafka. Other packages import aiokafka's errors from here, so that only this package
+imports aiokafka.
+"""
 
 from aiokafka.errors import (
     AuthenticationFailedError,
     ClusterAuthorizationFailedError,
     GroupAuthorizationFailedError,
+    InvalidTimestampError,
     KafkaError,
+    MessageSizeTooLargeError,
+    PolicyViolationError,
+    RecordListTooLargeError,
     SaslAuthenticationFailed,
     TopicAuthorizationFailedError,
     TransactionalIdAuthorizationFailed,
@@ -16,19 +22,59 @@ __all__ = [
     "AuthenticationFailedError",
     "ClusterAuthorizationFailedError",
     "GroupAuthorizationFailedError",
+    "HeldBackError",
     "KafkaError",
     "KafkaUnavailableError",
     "NoTransactionsError",
+    "RefusedRecordsError",
     "SaslAuthenticationFailed",
     "TopicAuthorizationFailedError",
     "TransactionalIdAuthorizationFailed",
     "UnreadableRecordsError",
     "UnsupportedSaslMechanismError",
+    "describe",
+    "is_refusal",
 ]
+
+REFUSED_RECORDS = (
+    MessageSizeTooLargeError,
+    RecordListTooLargeError,
+    InvalidTimestampError,
+    PolicyViolationError,
+)
+"""What Kafka answers to a batch for the sake of a record in it."""
+
+
+_NOT_AUTHORISED = (
+    (TopicAuthorizationFailedError, "write"),
+    (GroupAuthorizationFailedError, "use the group"),
+    (TransactionalIdAuthorizationFailed, "use the transactional id"),
+    (ClusterAuthorizationFailedError, "write to this cluster without a transaction"),
+)
+
+
+_REFUSALS = (AuthenticationFailedError, *(kind for kind, _ in _NOT_AUTHORISED))
+
+
+def describe(error: BaseException) -> str:
+    """What went wrong while writing, and with which of Kafka's objects, in a few words."""
+    objects = error.args[0] if error.args and isinstance(error.args[0], set) else error.args[:1]
+    for kind, refused in _NOT_AUTHORISED:
+        if isinstance(error, kind):
+            return f"not authorised to {refused} {', '.join(sorted(map(str, objects)))}".rstrip()
+    text = str(error)
+    if isinstance(error, KafkaError):
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def is_refusal(error: BaseException | None) -> bool:
+    """Whether trying again soon is of no use: somebody must change something first."""
+    return isinstance(error, (*_REFUSALS, RefusedRecordsError))
 
 
 class KafkaUnavailableError(KafkaError):  # type: ignore[misc]
-    """Kafka cannot be reached, does not let us in, or lacks a topic. The text says where, and what to check."""
+    """Kafka is unreachable, refuses the login, or lacks a topic. The text says where, and what to check."""
 
     def __str__(self) -> str:
         """The text alone: aiokafka would put the class's name before it."""
@@ -39,8 +85,24 @@ class NoTransactionsError(KafkaError):  # type: ignore[misc]
     """The broker does not support transactions, which ``exactly_once`` needs."""
 
 
+class RefusedRecordsError(KafkaError):  # type: ignore[misc]
+    """Kafka refuses a batch for the sake of a record in it; the text names the topic, and why."""
+
+    def __str__(self) -> str:
+        """The text alone: aiokafka would put the class's name before it."""
+        return RuntimeError.__str__(self)
+
+
+class HeldBackError(KafkaError):  # type: ignore[misc]
+    """A transaction that stays open holds back what is to be read; the text says where, and since when."""
+
+    def __str__(self) -> str:
+        """The text alone: aiokafka would put the class's name before it."""
+        return RuntimeError.__str__(self)
+
+
 class UnreadableRecordsError(KafkaError):  # type: ignore[misc]
-    """aiokafka failed over what a fetch brought, with an error that is not one of Kafka's; the text says which."""
+    """aiokafka failed to decode fetched records with an error that is not one of Kafka's; the text says which."""
 
 
 EXPECTED_ERRORS = (KafkaError, OSError, TimeoutError)

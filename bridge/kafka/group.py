@@ -1,4 +1,4 @@
-"""Membership in the consumer group of the inbox: the partitions that are owned, and their records."""
+"""Membership in the consumer group of the inbox: the owned partitions, and their records."""
 
 import asyncio
 import contextlib
@@ -14,6 +14,7 @@ from bridge.kafka import internals
 from bridge.kafka.clients import Clients
 from bridge.kafka.lifecycle import START_DEADLINE, stop_quietly, with_deadline
 from bridge.kafka.reading import fetch_records
+from bridge.kafka.stable_offsets import StableOffsets
 from bridge.telemetry.logs import RepeatFilter
 from bridge.telemetry.metrics import METRICS
 
@@ -45,6 +46,7 @@ class ConsumerGroupMember(ConsumerRebalanceListener):  # type: ignore[misc]
         self._confirmed_at = float("-inf")
         self._heartbeat = asyncio.Condition()
         self.is_member = False
+        self.stable = StableOffsets()
 
     async def start(self) -> None:
         await with_deadline(self._consumer.start(), START_DEADLINE)
@@ -52,13 +54,15 @@ class ConsumerGroupMember(ConsumerRebalanceListener):  # type: ignore[misc]
         self._consumer.subscribe([self._topic], listener=self)
 
     async def run(self) -> None:
-        """Deliver records until stopped. Transient errors of Kafka are waited out; raises ``KafkaError`` when the
-        membership is lost for good."""
+        """Delivers records until stopped, and waits out transient errors of Kafka. Raises ``KafkaError`` when the
+        membership is lost for good.
+        """
         failures = RepeatFilter()
         while True:
             try:
                 for partition, messages in (await fetch_records(self._consumer, 1000)).items():
                     self._deliver(partition.partition, messages)
+                self.stable.look(self._consumer, self._consumer.assignment())
             except ConsumerStoppedError:
                 return
             except KafkaError as error:
@@ -70,12 +74,13 @@ class ConsumerGroupMember(ConsumerRebalanceListener):  # type: ignore[misc]
                 await asyncio.sleep(1)
 
     async def stop(self) -> None:
+        self.stable.clear()
         await stop_quietly(self._consumer.stop())
 
     # -- for the owner of a partition
 
     def read_from(self, partition: int, offset: int) -> None:
-        """Begin, or go on, to hand out the records of a partition."""
+        """Starts or resumes the delivery of a partition's records."""
         with contextlib.suppress(KafkaError):  # lost at this moment: the next assignment follows
             self._consumer.seek(self._tp(partition), offset)
             self._consumer.resume(self._tp(partition))
@@ -92,18 +97,26 @@ class ConsumerGroupMember(ConsumerRebalanceListener):  # type: ignore[misc]
         tp = self._tp(partition)
         return int((await with_deadline(self._consumer.end_offsets([tp])))[tp])
 
+    async def bounds(self, partition: int) -> tuple[int, int]:
+        """The first offset that the inbox still has, and its end."""
+        tp = self._tp(partition)
+        begin = await with_deadline(self._consumer.beginning_offsets([tp]))
+        return int(begin[tp]), await self.end_offset(partition)
+
     async def commit(self, partition: int, offset: int, metadata: str) -> None:
-        """Commit the inbox's offset, outside of any transaction."""
+        """Commits the inbox's offset outside of any transaction."""
         await self._consumer.commit({self._tp(partition): OffsetAndMetadata(offset, metadata)})
 
     def is_current(self) -> bool:
         """Whether Kafka has answered a heartbeat within the session time-out; otherwise another member may own the
-        partitions by now."""
+        partitions.
+        """
         return time.monotonic() - self._confirmed_at < self._session_timeout
 
     async def next_heartbeat(self) -> None:
-        """Wait for a heartbeat that is sent and answered from now on: an owner that was fenced may not be one any
-        more."""
+        """Waits for a heartbeat that is sent and answered from now on, since an owner that was fenced may have lost its
+        partitions.
+        """
         now = time.monotonic()
         async with self._heartbeat:
             await self._heartbeat.wait_for(lambda: self._confirmed_at > now)

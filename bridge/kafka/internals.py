@@ -1,21 +1,23 @@
-"""aiokafka's private parts, as read in aiokafka 0.14.0: what its public ones cannot say or do.
+"""aiokafka's private parts, as of aiokafka 0.14.0, for purposes that its public interface does not cover.
 
 No other module touches an attribute of aiokafka's that begins with an underscore. pyproject.toml admits 0.14 only;
 tests/unit/test_internals.py fails and names the part when one of ``PARTS`` is gone.
 """
 
 import asyncio
+import copy
 import struct
 import sys
 import time
 import zlib
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Any
 
 import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.consumer import fetcher
+from aiokafka.consumer.fetcher import READ_UNCOMMITTED
 from aiokafka.errors import CorruptRecordException, ProducerClosed
 from aiokafka.record import default_records
 from aiokafka.record.default_records import DefaultRecordBatchBuilder, _DefaultRecordBatchPy
@@ -34,17 +36,22 @@ READ_IN = "0.14"
 
 PARTS = {
     "aiokafka.producer.producer.AIOKafkaProducer": ("_txn_manager", "_sender", "_message_accumulator", "client"),
-    "aiokafka.producer.transaction_manager.TransactionManager": ("_transaction_waiter", "is_in_transaction"),
+    "aiokafka.producer.transaction_manager.TransactionManager": (
+        "_transaction_waiter", "error_transaction", "fatal_error", "is_in_transaction", "maybe_add_partition_to_txn",
+        "partitions_to_add",
+    ),
     "aiokafka.producer.message_accumulator.MessageAccumulator": ("fail_all",),
     "aiokafka.producer.sender.Sender": ("close",),
     "aiokafka.admin.client.AIOKafkaAdminClient": ("_client", "_send_request"),
     "aiokafka.client.AIOKafkaClient": ("cluster", "close"),
-    "aiokafka.consumer.consumer.AIOKafkaConsumer": ("_coordinator",),
+    "aiokafka.consumer.consumer.AIOKafkaConsumer": ("_coordinator", "_fetcher"),
     "aiokafka.consumer.group_coordinator.GroupCoordinator": (
         "_coordination_task", "_do_heartbeat", "_rejoin_needed_fut", "generation",
     ),
     "aiokafka.record.default_records._DefaultRecordBatchPy": ("_maybe_uncompress", "_buffer"),
-    "aiokafka.consumer.fetcher.Fetcher": ("MemoryRecords(", "PartitionRecords("),
+    "aiokafka.consumer.fetcher.Fetcher": (
+        "MemoryRecords(", "PartitionRecords(", "OffsetRequest(-1, self._isolation_level,",
+    ),
     "aiokafka.consumer.fetcher.PartitionRecords": (
         "has_next()", "next_batch()", "for record in next_batch", "if record.offset < self.next_fetch_offset:",
     ),
@@ -56,7 +63,7 @@ PARTS = {
 
 
 def compress_quickly() -> None:
-    """Have gzip compress with level 1: aiokafka asks for level 9, ten times as costly for a tenth less size."""
+    """Makes gzip compress with level 1: aiokafka asks for level 9, ten times as costly for a tenth less size."""
     modules: list[Any] = [_compiled_records, default_records]
     for module in modules:
         if hasattr(module, "gzip_encode"):
@@ -72,8 +79,37 @@ def is_in_transaction(producer: AIOKafkaProducer) -> bool:
     return producer._txn_manager is not None and bool(producer._txn_manager.is_in_transaction())
 
 
+def on_transaction_error(producer: AIOKafkaProducer, first: Callable[[BaseException], None]) -> None:
+    """Call ``first`` with the error that fails a transaction: what the calls raise is often only its consequence."""
+    transactions = producer._txn_manager
+    if transactions is None:
+        return
+    abortable, fatal = transactions.error_transaction, transactions.fatal_error
+
+    def error_transaction(error: BaseException) -> None:
+        first(error)
+        abortable(error)
+
+    def fatal_error(error: BaseException) -> None:
+        first(error.__cause__ or error)
+        fatal(error)
+
+    transactions.error_transaction, transactions.fatal_error = error_transaction, fatal_error
+
+
+def add_to_transaction(producer: AIOKafkaProducer, partition: TopicPartition) -> None:
+    """Make a partition part of the transaction without writing to it: the commit fails unless that is allowed."""
+    producer._txn_manager.maybe_add_partition_to_txn(partition)
+
+
+def awaited_topics(producer: AIOKafkaProducer) -> set[str]:
+    """The topics that Kafka has not let into the transaction yet."""
+    transactions = producer._txn_manager
+    return set() if transactions is None else {partition.topic for partition in transactions.partitions_to_add()}
+
+
 async def abandon(producer: AIOKafkaProducer) -> None:
-    """End what a ``stop()`` that was cut off leaves behind: a sender that keeps trying, and its waiters."""
+    """Ends what a cancelled ``stop()`` leaves behind: a sender that keeps trying, and its waiters."""
     if producer._sender is not None:
         producer._message_accumulator.fail_all(ProducerClosed())
         await asyncio.gather(producer._sender.close(), producer.client.close())
@@ -92,8 +128,22 @@ def brokers(admin: AIOKafkaAdminClient) -> list[tuple[str, int]]:
 
 
 async def send_request(admin: AIOKafkaAdminClient, request: Any, node: int | None = None) -> Any:
-    """Send a request to a broker (any one for None) and return its response. Raises ``KafkaError``."""
+    """Sends a request to a broker (any one for None) and returns the response. Raises ``KafkaError``."""
     return await admin._send_request(request, node)
+
+
+# -- consumers
+
+
+async def high_watermarks(
+    consumer: AIOKafkaConsumer, partitions: Iterable[TopicPartition], timeout_ms: int
+) -> dict[TopicPartition, int]:
+    """The ends of partitions; ``end_offsets`` of a consumer that reads what is committed ends at the first transaction
+    that is open. Raises ``KafkaError``."""
+    asking = copy.copy(consumer._fetcher)  # its tasks go on with the original
+    asking._isolation_level = READ_UNCOMMITTED
+    ends: dict[TopicPartition, int] = await asking.end_offsets(list(partitions), timeout_ms)
+    return ends
 
 
 # -- members of a group
@@ -110,7 +160,8 @@ def generation(consumer: AIOKafkaConsumer) -> int:
 
 
 def on_heartbeat(consumer: AIOKafkaConsumer, confirm: Callable[[float], Awaitable[None]]) -> None:
-    """Await ``confirm(sent_at)`` (monotonic seconds) for each heartbeat that Kafka answers and that asks for no rejoin.
+    """Awaits ``confirm(sent_at)`` (monotonic seconds) for each heartbeat that Kafka answers without asking for a
+    rejoin.
 
     The consumer must have been started.
     """
@@ -132,7 +183,7 @@ def on_heartbeat(consumer: AIOKafkaConsumer, confirm: Callable[[float], Awaitabl
 
 
 class _LenientBytes(bytearray):
-    """Bytes whose parts can always be decoded; of a record, aiokafka's Python reader decodes the header names only."""
+    """Bytes whose parts can always be decoded; aiokafka's Python reader decodes only the header names of a record."""
 
     def __getitem__(self, index: Any) -> Any:
         found = super().__getitem__(index)
@@ -143,7 +194,7 @@ class _LenientBytes(bytearray):
 
 
 class _Batch:
-    """A batch of records, read by aiokafka's fast reader for as long as that can, and then by its slow one."""
+    """A batch of records, read by aiokafka's fast reader as far as possible, and then by its slow one."""
 
     __slots__ = ("_batch", "_partition", "_raw")
 
@@ -172,7 +223,7 @@ class _Batch:
 
 
 class _Records:
-    """What a fetch brought of one partition, batch by batch."""
+    """The fetched records of one partition, batch by batch."""
 
     def __init__(self, raw: bytes) -> None:
         self._records = MemoryRecords(raw)

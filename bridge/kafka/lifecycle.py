@@ -1,4 +1,4 @@
-"""The life of an aiokafka client: started, called and stopped within deadlines, which aiokafka's own calls lack."""
+"""The life of an aiokafka client: started, called and stopped within deadlines, which aiokafka itself lacks."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Coroutine
@@ -19,13 +19,15 @@ STOP_DEADLINE = 5.0
 
 
 async def with_deadline(call: Awaitable[T], deadline: float = CALL_DEADLINE) -> T:
-    """The result of a call to Kafka. Raises ``TimeoutError``; aiokafka would wait for as long as the broker is down."""
+    """Returns the result of a call to Kafka. Raises ``TimeoutError``; aiokafka would wait as long as the broker is
+    down.
+    """
     async with asyncio.timeout(deadline):
         return await call
 
 
 async def stop_quietly(call: Coroutine[Any, Any, Any], deadline: float = STOP_DEADLINE) -> None:
-    """Let a client stop within the deadline, whatever it raises.
+    """Stops a client within the deadline, whatever it raises.
 
     In a task of its own: in an outage aiokafka's ``stop()`` lets the cancellation of its own parts out, which would
     look as if the caller had been cancelled.
@@ -40,7 +42,7 @@ async def stop_quietly(call: Coroutine[Any, Any, Any], deadline: float = STOP_DE
 
 @asynccontextmanager
 async def connected(client: C, servers: str) -> AsyncIterator[C]:
-    """An aiokafka client (producer, consumer or admin), started and in the end stopped.
+    """An aiokafka client (producer, consumer or admin) that is started on entry and stopped on exit.
 
     ``servers``: what the user set, for the text of an error. Raises ``KafkaUnavailableError`` within 10 s.
     """

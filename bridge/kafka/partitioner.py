@@ -1,4 +1,4 @@
-"""Which partition a key belongs to, as Java's default partitioner has it."""
+"""The partition of a key, as Java's default partitioner chooses it."""
 
 from aiokafka.partitioner import murmur2
 
@@ -10,5 +10,5 @@ def key_hash(key: bytes | str) -> int:
 
 
 def partition_for(key: bytes | str, partitions: int) -> int:
-    """The partition, 0 to ``partitions`` - 1, of a key, as Kafka's ``BuiltInPartitioner`` has it."""
+    """The partition, 0 to ``partitions`` - 1, of a key, as Kafka's ``BuiltInPartitioner`` chooses it."""
     return key_hash(key) % partitions

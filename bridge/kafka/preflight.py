@@ -1,5 +1,6 @@
-"""Before the bridge works: is Kafka there, are its topics right, and can it do what ``kafka.delivery`` needs? Are the
-ids of the schemas known, if values are framed?"""
+"""The checks before the bridge works: whether Kafka can be reached, its topics are right, it can do what
+``kafka.delivery`` needs, and, if values are framed, the ids of the schemas are known.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -33,22 +34,27 @@ class Preflight:
         self._frames = frames
 
     async def run(self) -> None:
-        """Wait for Kafka, create topics that are missing, and try a transaction; then wait for the Schema Registry,
-        without which nothing could be published. Raises ``UnsuitableKafkaError``."""
-        await self._until_passed(self._check, "kafka.awaited")
+        """Waits for Kafka, creates missing topics, and tries a transaction; then waits for the Schema Registry, without
+        which nothing could be published. Raises ``UnsuitableKafkaError``.
+        """
+        await self._until_passed(self._check)
         if self._frames is not None:
-            await self._until_passed(self._frames.register, "schema_registry.awaited")
+            self.waiting_for = "asking the Schema Registry for the ids of the schemas"
+            await self._until_passed(self._frames.register)
 
-    async def _until_passed(self, check: Callable[[], Awaitable[None]], event: str) -> None:
+    async def _until_passed(self, check: Callable[[], Awaitable[None]]) -> None:
         while True:
             try:
                 await check()
             except (KafkaError, OSError, TimeoutError, SchemaRegistryError) as error:
-                if isinstance(error, KafkaError | OSError):
-                    METRICS.kafka_errors.labels("start").inc()
                 text = str(error) or type(error).__name__
                 if text != self.waiting_for:
-                    log.warning(event, error=error)
+                    if isinstance(error, SchemaRegistryError):
+                        log.warning("schema_registry.awaited", error=error)
+                    else:
+                        log.warning("kafka.awaited", error=error)
+                if not isinstance(error, SchemaRegistryError):
+                    METRICS.kafka_errors.labels("start").inc()
                 self.waiting_for = text
                 await asyncio.sleep(_RETRY_EVERY)
             else:

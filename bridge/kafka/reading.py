@@ -9,9 +9,13 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import ConsumerStoppedError
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
+from bridge.kafka import internals
 from bridge.kafka.clients import new_reader, servers_of
-from bridge.kafka.errors import KafkaError, UnreadableRecordsError
+from bridge.kafka.errors import HeldBackError, KafkaError, UnreadableRecordsError
 from bridge.kafka.lifecycle import CALL_DEADLINE, connected, with_deadline
+from bridge.kafka.stable_offsets import StableOffsets, held_back
+
+_DEADLINE_MS = int(CALL_DEADLINE * 1000)
 
 
 async def fetch_records(consumer: AIOKafkaConsumer, timeout_ms: int) -> dict[TopicPartition, list[ConsumerRecord]]:
@@ -44,7 +48,8 @@ class Reader:
     async def fetch(self, timeout: float = 0.5) -> list[ConsumerRecord]:
         """The next records, those of each partition in order; none if none comes within ``timeout`` seconds.
 
-        Raises ``KafkaError``, and ``TimeoutError`` where the end has not been reached and nothing comes for 30 s.
+        Raises ``KafkaError``, ``HeldBackError`` among them where a transaction is open before the end for 30 s, and
+        ``TimeoutError`` where the end has not been reached and nothing comes for 30 s.
         """
         # After records there may be the end of a transaction, which only another call reads: one that would wait.
         wait = 0 if self._fetched else int(timeout * 1000)
@@ -54,6 +59,10 @@ class Reader:
         await self.look_for_end(time.monotonic() - begin)
         return [record for records in found.values() for record in records]
 
+    def watch(self, stable: StableOffsets) -> None:
+        """Let ``stable`` take in what the last fetch brought along."""
+        stable.look(self._consumer, self._consumer.assignment())
+
     async def look_for_end(self, waited: float = 0.0) -> None:
         """Bring ``at_end`` up to date, after a fetch that took ``waited`` seconds. Raises as ``fetch`` does."""
         if not self._unread:
@@ -62,6 +71,7 @@ class Reader:
         self._silent_for = self._silent_for + waited if positions == self._positions else 0.0
         self._positions = positions
         if self._silent_for > CALL_DEADLINE:
+            self._raise_held_back()
             raise TimeoutError(f"no record of {', '.join(map(_name, self._unread))} came within {CALL_DEADLINE:g} s")
         for partition, position in positions.items():
             # Tansu's end_offsets is too low, but what a fetch brings along is right.
@@ -69,6 +79,12 @@ class Reader:
             self._unread[partition] = end
             if position >= end:
                 del self._unread[partition]
+
+    def _raise_held_back(self) -> None:
+        for partition, end in self._unread.items():
+            stable = self._consumer.last_stable_offset(partition)
+            if stable is not None and 0 <= stable < end:
+                raise HeldBackError(held_back(partition, stable, time.time() - self._silent_for))
 
 
 @asynccontextmanager
@@ -87,11 +103,12 @@ async def open_reader(
         consumer.assign(assigned)
         # Before anything that waits for the first fetch to be sent: what comes after it waits until it is answered,
         # which where there is nothing to read is half a second.
-        ends = await with_deadline(consumer.end_offsets(assigned))
         if from_end:
-            for partition, end in ends.items():
+            for partition, end in (await with_deadline(consumer.end_offsets(assigned))).items():
                 consumer.seek(partition, end)
-        reader = Reader(consumer, {} if from_end else ends)
+        # Not the last stable offset: what stands behind somebody's open transaction is part of what was written.
+        ends = {} if from_end else await internals.high_watermarks(consumer, assigned, _DEADLINE_MS)
+        reader = Reader(consumer, ends)
         await reader.look_for_end()
         yield reader
 
@@ -99,7 +116,8 @@ async def open_reader(
 async def read_to_end(
     connection: Mapping[str, Any], partitions: Iterable[tuple[str, int]]
 ) -> AsyncIterator[ConsumerRecord]:
-    """Every committed record of these partitions up to their end as it is now; those of a partition in order.
+    """Every committed record of these partitions up to their end as it is now, open transactions included, which are
+    waited for; those of a partition in order.
 
     Raises as ``open_reader`` and ``Reader.fetch`` do.
     """

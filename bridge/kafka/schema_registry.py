@@ -1,4 +1,4 @@
-"""The Schema Registry: where the schemas of the output topics get the ids that stand before their values.
+"""The Schema Registry, which gives the schemas of the output topics the ids in their values' frames.
 
 Confluent's API, which Apicurio has at ``/apis/ccompat/v7``. An id never changes: once all are known, the bridge needs
 the registry no longer.
@@ -19,7 +19,7 @@ _NOT_FOUND = (40401, 40402, 40403)
 
 
 class SchemaRegistryError(Exception):
-    """The registry cannot be reached, or refuses what it is asked for; the text says where, and what to do."""
+    """The registry is unreachable, or refuses a request; the text says where, and what to do."""
 
 
 class SchemaRegistryClient:
@@ -38,28 +38,28 @@ class SchemaRegistryClient:
         await self._http.aclose()
 
     async def subjects(self) -> None:
-        """Ask for something that every registry answers, to see whether it is one."""
+        """Makes a request that every registry answers, to see whether this is one."""
         await self._call("GET", "/subjects")
 
     async def find(self, subject: str, schema: str) -> int | None:
-        """The id that a subject's version with this schema has; None if it has none."""
+        """The id of a subject's version with this schema, or None."""
         found = await self._call("POST", f"/subjects/{subject}", schema)
         return None if found is None else _id(found)
 
     async def register(self, subject: str, schema: str) -> int:
-        """Make it a version of the subject, unless it is one; the id."""
+        """Makes the schema a version of the subject, if it is not one. Returns the id."""
         registered = await self._call("POST", f"/subjects/{subject}/versions", schema)
         if registered is None:
             raise SchemaRegistryError(f"{self._url} does not know how to register a schema: {_WHERE}")
         return _id(registered)
 
     async def is_compatible(self, subject: str, schema: str) -> bool:
-        """Whether it may become the subject's next version."""
+        """Whether the schema may become the subject's next version."""
         found = await self._call("POST", f"/compatibility/subjects/{subject}/versions/latest", schema)
         return found is None or found.get("is_compatible") is True
 
     async def _call(self, method: str, path: str, schema: str | None = None) -> dict[str, Any] | None:
-        """The answer; None if it says that the subject, version or schema does not exist."""
+        """The answer, or None if it says that the subject, version or schema does not exist."""
         body = None if schema is None else {"schemaType": "JSON", "schema": schema}
         try:
             response = await self._http.request(method, path, json=body)
@@ -78,7 +78,7 @@ class SchemaRegistryClient:
 
 
 class OutputFrames:
-    """The frame of each output topic's values; ``frames`` (by topic, without its prefix) is filled by ``register``."""
+    """The frame of each output topic's values; ``register`` fills ``frames`` (by topic, without its prefix)."""
 
     def __init__(self, settings: SchemaRegistrySettings, topics: TopicsSettings) -> None:
         self.frames: dict[str, bytes] = {}
@@ -86,7 +86,7 @@ class OutputFrames:
         self._topics = topics
 
     async def register(self) -> None:
-        """Learn the ids that are not known yet. Raises ``SchemaRegistryError``; what is known by then is kept.
+        """Finds the ids that are not known yet. Raises ``SchemaRegistryError``; ids found until then are kept.
 
         A schema is registered only where the registry does not have it, so that the right to read is enough for a
         bridge whose schemas somebody else registers (``asm-bridge schemas export --registry``).
@@ -102,7 +102,7 @@ class OutputFrames:
 
 
 def registered_texts() -> Mapping[str, str]:
-    """Topic, without its prefix -> its schema, as it is registered."""
+    """Topic, without its prefix -> its schema, in the registered form."""
     return {topic: text(schema) for topic, schema in registered_schemas().items()}
 
 

@@ -1,4 +1,4 @@
-"""Records as people and programs read them: decoded, one line each."""
+"""Records in a form for people and programs: decoded, one line each."""
 
 import base64
 from collections.abc import Callable
@@ -16,8 +16,9 @@ Value = dict[str, Any]
 
 
 def decoded(message: KafkaRecord) -> Any:
-    """The value, by its content-type header, without its frame; bytes that are not what that says come back as they
-    are."""
+    """The value, decoded by its content-type header, without its frame; bytes that do not match it are returned
+    unchanged.
+    """
     if message.value is None:
         return None
     content_type = (dict(message.headers).get(names.CONTENT_TYPE) or b"").partition(b";")[0].strip().lower()
@@ -48,7 +49,7 @@ def as_json(message: KafkaRecord) -> str:
 
 
 def as_line(message: KafkaRecord, prefix: str) -> str:
-    """Time, topic without the prefix, agent, type, and the most telling fields."""
+    """Time, topic without the prefix, agent, type, and the most important fields."""
     value = decoded(message)
     headers = names.texts(message.headers)
     kind = value.get("type") if isinstance(value, dict) else None

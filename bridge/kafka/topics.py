@@ -1,4 +1,4 @@
-"""The bridge's topics as data; creating those that are missing, checking those that exist. None is ever altered."""
+"""The bridge's topics as data. Creates missing topics and checks existing ones, which are never altered."""
 
 import asyncio
 from collections.abc import Iterable, Mapping
@@ -19,7 +19,7 @@ _MIB = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """A topic, named without the prefix. ``partitioned``: topics.partitions many, else one."""
+    """A topic, named without the prefix. ``partitioned``: it has topics.partitions partitions, else one."""
 
     name: str
     compacted: bool = False
@@ -59,7 +59,7 @@ TopicOutcome = Literal["created", "exists", "missing", "differs", "failed"]
 
 @dataclass(frozen=True, slots=True)
 class TopicResult:
-    """What became of a topic, by its full name: ``problems`` must be solved, ``notes`` are good to know."""
+    """The result for a topic, by its full name: ``problems`` must be solved, ``notes`` are for information."""
 
     name: str
     outcome: TopicOutcome
@@ -73,7 +73,7 @@ class TopicResult:
 
 
 def configs_of(topic: Topic, settings: TopicsSettings) -> dict[str, str]:
-    """The topic's configs as it is created."""
+    """The configs with which the topic is created."""
     policy = {"cleanup.policy": "compact"}
     if not topic.compacted:
         policy = {"cleanup.policy": "delete", "retention.ms": str(settings.retention_ms)}
@@ -83,7 +83,8 @@ def configs_of(topic: Topic, settings: TopicsSettings) -> dict[str, str]:
 async def ensure_topics(
     connection: Mapping[str, Any], settings: TopicsSettings, *, create: bool = True
 ) -> list[TopicResult]:
-    """Create what is missing (or, without ``create``, say so) and check the rest; a result for each topic.
+    """Creates missing topics (or, without ``create``, reports them) and checks the rest. Returns a result for each
+    topic.
 
     ``connection`` is what every aiokafka client takes. Safe to repeat, and to run in several processes at once. Raises
     ``KafkaUnavailableError``; a topic that cannot be created or does not fit is told in its result.
@@ -99,7 +100,7 @@ async def ensure_topics(
 
 
 async def partition_counts(connection: Mapping[str, Any]) -> dict[str, int]:
-    """Full name -> number of partitions, of every topic that this client may see. Raises ``KafkaUnavailableError``."""
+    """Full name -> number of partitions, of every topic that this client can see. Raises ``KafkaUnavailableError``."""
     async with open_admin(connection) as admin:
         try:
             return await _counts(admin)
@@ -110,7 +111,7 @@ async def partition_counts(connection: Mapping[str, Any]) -> dict[str, int]:
 
 
 async def partitions_of(connection: Mapping[str, Any], topic: str) -> int:
-    """How many partitions a topic has. Raises ``KafkaUnavailableError``, also if it does not exist."""
+    """The number of partitions of a topic. Raises ``KafkaUnavailableError``, also if it does not exist."""
     counts = await partition_counts(connection)
     if topic not in counts:
         raise KafkaUnavailableError(
@@ -139,7 +140,7 @@ async def _counts(admin: AIOKafkaAdminClient) -> dict[str, int]:
 
 
 async def _visible(admin: AIOKafkaAdminClient, names: Iterable[str]) -> dict[str, int]:
-    """The counts, once every named topic is among them: a new topic takes a moment to be known."""
+    """The partition counts, once they contain every named topic: a new topic takes a moment to appear."""
     async with asyncio.timeout(CALL_DEADLINE):
         while not set(names) <= (counts := await _counts(admin)).keys():  # noqa: ASYNC110 - Kafka has no event for it
             await asyncio.sleep(0.05)
@@ -164,7 +165,7 @@ async def _create(admin: AIOKafkaAdminClient, topic: Topic, settings: TopicsSett
 
 
 async def _send(admin: AIOKafkaAdminClient, new: NewTopic) -> tuple[str, str] | None:
-    """None, or the kind of error and what the broker said."""
+    """Creates a topic. Returns None, or the kind of error and the broker's message."""
     response = await with_deadline(admin.create_topics([new], timeout_ms=int(CALL_DEADLINE * 1000)))
     _, code, message = response.topic_errors[0]
     if code == 0:
@@ -174,7 +175,7 @@ async def _send(admin: AIOKafkaAdminClient, new: NewTopic) -> tuple[str, str] | 
 
 
 async def _describe(admin: AIOKafkaAdminClient, names: list[str]) -> dict[str, dict[str, str]]:
-    """Configs by topic; none if the broker does not report them."""
+    """Configs by topic, or none if the broker does not report them."""
     if not names:
         return {}
     resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in names]

@@ -1,4 +1,4 @@
-"""Writing single records outside of any transaction: the registry, and what the commands send."""
+"""Writes single records outside of any transaction: the registry's, and those of the commands."""
 
 from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping
 from contextlib import asynccontextmanager
@@ -21,7 +21,7 @@ class Writer:
     async def send(
         self, topic: str, partition: int, key: bytes, value: bytes | None, headers: Iterable[tuple[str, bytes]] = ()
     ) -> Awaitable[RecordMetadata]:
-        """Begin to write a record; await what is returned for its offset. Both raise ``KafkaError``."""
+        """Starts to write a record; await the result for its offset. Both raise ``KafkaError``."""
         acknowledged: Awaitable[RecordMetadata] = await self._producer.send(
             topic, value, key, partition, headers=list(headers)
         )
@@ -30,13 +30,13 @@ class Writer:
     async def put(
         self, topic: str, partition: int, key: bytes, value: bytes | None, headers: Iterable[tuple[str, bytes]] = ()
     ) -> RecordId:
-        """Write a record and wait until all replicas have it. Raises ``KafkaError``, ``TimeoutError``."""
+        """Writes a record and waits until all replicas have it. Raises ``KafkaError``, ``TimeoutError``."""
         sent = await with_deadline(self._producer.send_and_wait(topic, value, key, partition, headers=list(headers)))
         return RecordId(topic, partition, sent.offset)
 
 
 @asynccontextmanager
 async def open_writer(connection: Mapping[str, Any]) -> AsyncIterator[Writer]:
-    """A writer. ``connection``: what every aiokafka client takes. Raises ``KafkaUnavailableError``."""
+    """A writer. ``connection``: the arguments of every aiokafka client. Raises ``KafkaUnavailableError``."""
     async with connected(new_producer(connection), servers_of(connection)) as producer:
         yield Writer(producer)

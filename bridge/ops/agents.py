@@ -33,7 +33,7 @@ class Query(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class SessionView(msgspec.Struct, frozen=True, kw_only=True):
-    """An agent; times in seconds. ``reason``, ``why``, ``advice``: what is wrong with it, None where nothing is.
+    """An agent; times in seconds. ``reason``, ``why``, ``advice``: its problem, or None.
 
     Of its registry entry only the labels are shown: not its token, nor the reference to it.
     """
@@ -53,7 +53,7 @@ class SessionView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SessionsPage(msgspec.Struct, frozen=True):
-    """``total``: how many fit the query, of which ``sessions`` are those from ``offset`` on."""
+    """``total``: the number of matches for the query, of which ``sessions`` are those from ``offset`` on."""
 
     total: int
     offset: int
@@ -62,7 +62,7 @@ class SessionsPage(msgspec.Struct, frozen=True):
 
 
 def sessions_page(snapshot: Snapshot, query: Query) -> SessionsPage:
-    """By agent_id."""
+    """The agents that match the query, in the order of their agent_id."""
     search = query.search.strip().lower()
     found = [one for one in snapshot.agents() if _fits(one, query.condition) and _matches(one, search)]
     found.sort(key=lambda one: one.agent.state.agent_id)

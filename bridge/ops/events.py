@@ -1,4 +1,4 @@
-"""Events for operators, derived once a second from two samples of the bridge: they cost the hot path nothing."""
+"""Events for operators, derived once per second from two samples of the bridge at no cost to the hot path."""
 
 import time
 from collections.abc import Iterable, Iterator
@@ -27,7 +27,7 @@ class Event(msgspec.Struct, frozen=True):
 
 
 class Health(msgspec.Struct, frozen=True):
-    """The part of a snapshot that is compared with the one before."""
+    """The part of a snapshot that is compared with the previous one."""
 
     not_ready: str | None
     partitions: frozenset[int]
@@ -48,7 +48,7 @@ def observed(records: Iterable[Observation]) -> list[Event]:
 
 
 def changes(old: Health, new: Health) -> Iterator[Event]:
-    """What happened between two samples."""
+    """The events between two samples."""
     yield from _counted(old.sample, new.sample)
     yield from _partitions(old.partitions, new.partitions)
     if new.service_down and not old.service_down:
@@ -66,7 +66,7 @@ def event(level: Level, kind: str, text: str) -> Event:
 
 
 def _kind(reason: str | None) -> str | None:
-    """A reason without its details, which change while it stays the same."""
+    """A reason without its details, which change while the reason stays the same."""
     return reason and reason.partition(":")[0]
 
 

@@ -11,7 +11,7 @@ from starlette.types import ASGIApp
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Raises ``OSError`` where the address is taken."""
+    """Binds a listening socket. Raises ``OSError`` if the address is in use."""
     return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
 
 
@@ -31,7 +31,7 @@ def free_port() -> int:
 
 @contextlib.asynccontextmanager
 async def answering(listener: socket.socket, application: ASGIApp) -> AsyncIterator[None]:
-    """Answer on the socket within the block."""
+    """Serves the application on the socket within the block."""
     server = _Server(uvicorn.Config(application, log_config=None, access_log=False, lifespan="off"))
     task = asyncio.create_task(server.serve(sockets=[listener]))
     try:

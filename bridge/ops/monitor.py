@@ -1,4 +1,4 @@
-"""Samples the bridge once a second: reads the counters, notes what changed, and feeds the streams."""
+"""Samples the bridge once per second: reads the counters, notes changes, and feeds the event streams."""
 
 import asyncio
 import os
@@ -21,7 +21,7 @@ _EVENTS = 100
 
 
 class Monitor:
-    """Costs nothing on the hot path: between two samples it is idle, and it counts agents only for a reader."""
+    """Costs nothing on the hot path: it is idle between two samples, and counts agents only on request."""
 
     def __init__(self, snapshot: StatusSource) -> None:
         self._snapshot = snapshot
@@ -36,13 +36,13 @@ class Monitor:
         self._closed = False
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Samples until cancelled."""
         while True:
             self.sample()
             await asyncio.sleep(1)
 
     def sample(self) -> None:
-        """Take a sample, and note what changed since the last one."""
+        """Takes a sample, and notes what changed since the last one."""
         new = sample(time.monotonic(), METRICS.sampled)
         health = Health.of(self._snapshot(), new)
         if self._health is not None:
@@ -57,7 +57,7 @@ class Monitor:
         self._wake()
 
     def status(self) -> bytes:
-        """``StatusReport`` as JSON, made at most once a second, however many clients ask."""
+        """``StatusReport`` as JSON, computed at most once per second, however many clients ask."""
         if not self._samples:
             self.sample()
         if self._encoded is None:
@@ -67,13 +67,13 @@ class Monitor:
         return self._encoded
 
     async def stream(self) -> AsyncIterator[bytes]:
-        """A status a second as server-sent events, until ``close``."""
+        """One status per second as server-sent events, until ``close``."""
         while not self._closed:
             yield b"data: " + self.status() + b"\n\n"
             await self._next.wait()
 
     def close(self) -> None:
-        """End the streams: a server that is stopping would wait for them."""
+        """Ends the streams, since a server that is stopping would wait for them."""
         self._closed = True
         self._wake()
 

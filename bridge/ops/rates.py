@@ -1,4 +1,4 @@
-"""Rates and quantiles from counters that are read once a second: pure."""
+"""Rates and quantiles from counters that are read once per second: pure."""
 
 from bisect import bisect_left
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ _PREFIX = "asm_bridge_"
 
 
 class Sample(msgspec.Struct, frozen=True):
-    """The counters at a moment (monotonic seconds): name without prefix -> label's value ("" without one) -> value."""
+    """The counters at one time (monotonic seconds): name without prefix -> label's value ("" without one) -> value."""
 
     at: float
     values: dict[str, dict[str, float]]
@@ -23,7 +23,7 @@ class Sample(msgspec.Struct, frozen=True):
 
 
 def sample(at: float, metrics: Iterable[Collector]) -> Sample:
-    """Read metrics that have one label at most."""
+    """Reads metrics that have at most one label."""
     values: dict[str, dict[str, float]] = {}
     for metric in metrics:
         for family in metric.collect():
@@ -34,7 +34,7 @@ def sample(at: float, metrics: Iterable[Collector]) -> Sample:
 
 
 def per_second(old: Sample, new: Sample, name: str, label: str | None = None) -> float:
-    """How fast a counter grew between two samples; over all of its labels, if none is named."""
+    """The growth of a counter per second between two samples, over all of its labels if none is named."""
     elapsed = new.at - old.at
     if elapsed <= 0:
         return 0.0
@@ -44,8 +44,9 @@ def per_second(old: Sample, new: Sample, name: str, label: str | None = None) ->
 
 
 def quantile(old: Sample, new: Sample, name: str, q: float) -> float | None:
-    """Of what a histogram observed between two samples, as Prometheus' ``histogram_quantile`` has it: linear within a
-    bucket, the highest bound for what is beyond it. None where nothing was observed."""
+    """A quantile of a histogram's observations between two samples, as by Prometheus' ``histogram_quantile``: linear
+    within a bucket, the highest bound beyond it. None without observations.
+    """
     before = old.by_label(f"{name}_bucket")
     buckets = sorted((float(le), count - before.get(le, 0.0)) for le, count in new.by_label(f"{name}_bucket").items())
     if not buckets or buckets[-1][1] <= 0:

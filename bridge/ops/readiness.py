@@ -1,4 +1,4 @@
-"""Says why this process does not do its work."""
+"""Says why this process is not ready."""
 
 import asyncio
 
@@ -18,11 +18,11 @@ class Readiness:
         self._assignment = assignment
 
     def reason(self) -> str | None:
-        """Why this process does not do its work now; None if it does."""
+        """Why this process is not ready, or None."""
         if self._preflight.waiting_for is not None:
             return self._preflight.waiting_for
         if not self._follower.whole.is_set():
-            return "the registry has not been read yet: is Kafka reachable?"
+            return f"the registry has not been read yet: {self._follower.problem or 'is Kafka reachable?'}"
         member, owners = self._assignment.member, self._assignment.owners
         if member is None or not member.is_member:
             return "not in the consumer group yet, or a rebalance is in progress"
@@ -31,10 +31,18 @@ class Readiness:
         if not owners:
             return "owns no partition: there are more processes than partitions"
         waiting = sorted(number for number, owner in owners.items() if not owner.ready)
-        return f"partitions are recovering, or cannot commit: {waiting}" if waiting else None
+        if not waiting:
+            return "; ".join([*self._follower.stable.reasons(), *member.stable.reasons()]) or None
+        problems: dict[str, list[int]] = {}
+        for number in waiting:
+            if (problem := owners[number].problem) is not None:
+                problems.setdefault(problem, []).append(number)
+        if not problems:
+            return f"partitions are recovering, or cannot commit: {waiting}"
+        return "; ".join(f"{_named(numbers)} cannot commit: {problem}" for problem, numbers in problems.items())
 
     async def log_changes(self) -> None:
-        """Log each change, until cancelled."""
+        """Logs each change until cancelled."""
         logged: str | None = ""
         while True:
             reason = self.reason()
@@ -45,3 +53,7 @@ class Readiness:
                     (log.warning if logged is None else log.info)("run.not_ready", reason=reason)
                 logged = reason
             await asyncio.sleep(1)
+
+
+def _named(partitions: list[int]) -> str:
+    return f"partition {partitions[0]}" if len(partitions) == 1 else f"partitions {partitions}"

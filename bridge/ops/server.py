@@ -1,4 +1,4 @@
-"""Health, metrics, the status and the page over HTTP. Everything can be read, nothing can be changed."""
+"""Health, metrics, the status and the page over HTTP. All of it is read-only."""
 
 import asyncio
 import contextlib
@@ -34,7 +34,7 @@ _HEADERS = {
 
 
 def application(snapshot: StatusSource, monitor: Monitor) -> Starlette:
-    """The endpoints. ``monitor`` must be running: rates and streams come from it."""
+    """The endpoints. ``monitor`` must be running, since it provides rates and streams."""
     routes: list[BaseRoute] = [
         *_probes(snapshot),
         *_api(snapshot, monitor),
@@ -78,7 +78,7 @@ def _api(snapshot: StatusSource, monitor: Monitor) -> list[Route]:
 
 @contextlib.asynccontextmanager
 async def serve(listener: socket.socket, snapshot: StatusSource) -> AsyncIterator[None]:
-    """Answer on the socket within the block."""
+    """Serves the endpoints on the socket within the block."""
     monitor = Monitor(snapshot)
     async with answering(listener, application(snapshot, monitor)):
         sampling = asyncio.create_task(monitor.run())
@@ -91,7 +91,7 @@ async def serve(listener: socket.socket, snapshot: StatusSource) -> AsyncIterato
 
 
 class _Headers:
-    """Puts ``_HEADERS`` on every answer: the page loads nothing from other origins and cannot be framed."""
+    """Adds ``_HEADERS`` to every response: the page loads nothing from other origins and cannot be framed."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -1,4 +1,4 @@
-"""What the bridge is doing now, as references into it: cheap to take, valid until control returns to the event loop."""
+"""The present state of the bridge, as references: cheap to take, valid until control returns to the event loop."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Literal, NamedTuple
@@ -7,7 +7,6 @@ import msgspec
 
 from bridge.agents.agent import Agent
 from bridge.partitions.owner import PartitionOwner
-from bridge.partitions.watcher import PartitionAgents
 
 PartitionState = Literal["opening", "watching", "cannot_commit", "handing_over"]
 
@@ -19,17 +18,21 @@ class Watched(NamedTuple):
     agent: Agent
 
 
-class PartitionView(msgspec.Struct, frozen=True):
-    """An owned partition; ``agents``: how many it has in memory."""
+class PartitionView(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An owned partition; ``agents``: the number of agents in memory; ``problem``: why it was lost, until it can
+    commit.
+    """
 
     number: int
     state: PartitionState
     agents: int
+    problem: str | None = None
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """``not_ready``: why this process does not do its work, None if it does. ``registered``: agents in the registry, of
-    all processes; ``refused``: registry entries that cannot be read; ``token_reloads``: token files read so far."""
+    """``not_ready``: why this process is not ready, or None. ``registered``: agents in the registry, of all processes;
+    ``refused``: invalid registry entries; ``token_reloads``: token files read so far.
+    """
 
     not_ready: str | None
     group_id: str
@@ -42,7 +45,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def partitions(self) -> list[PartitionView]:
-        return [_view(number, self.owned[number].agents) for number in sorted(self.owned)]
+        return [_view(number, self.owned[number]) for number in sorted(self.owned)]
 
     def agents(self) -> Iterator[Watched]:
         """All agents in memory."""
@@ -51,15 +54,16 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
                 yield Watched(number, agent)
 
     def arrivals(self) -> list[float]:
-        """When each of the injections that wait arrived, in seconds since 1970."""
+        """The arrival time of each waiting injection, in seconds since 1970."""
         return [injection.received_at for one in self.agents() for injection in one.agent.pending.injections]
 
 
 StatusSource = Callable[[], Snapshot]
 
 
-def _view(number: int, agents: PartitionAgents | None) -> PartitionView:
+def _view(number: int, owner: PartitionOwner) -> PartitionView:
+    agents = owner.agents
     if agents is None:
-        return PartitionView(number, "opening", 0)
+        return PartitionView(number, "opening", 0, owner.problem)
     state: PartitionState = "watching" if agents.accepting else "cannot_commit" if agents.active else "handing_over"
-    return PartitionView(number, state, len(agents))
+    return PartitionView(number, state, len(agents), owner.problem)

@@ -18,28 +18,28 @@ _LATE = 0.5
 
 
 class Rate(msgspec.Struct, frozen=True):
-    """A counter: now, and since the process began."""
+    """A counter per second now, and its total since the process began."""
 
     per_second: float
     total: int
 
 
 class Quantiles(msgspec.Struct, frozen=True):
-    """Seconds; None where nothing was observed lately."""
+    """Seconds, or None without recent observations."""
 
     p50: float | None
     p99: float | None
 
 
 class Notice(msgspec.Struct, frozen=True):
-    """Something is wrong, although the process is ready."""
+    """A problem that does not make the process unready."""
 
     text: str
     advice: str
 
 
 class AgentCounts(msgspec.Struct, frozen=True):
-    """In memory here, by condition; ``sick``: see ``/api/sessions?condition=sick``."""
+    """Agents in memory, by condition; ``sick``: see ``/api/sessions?condition=sick``."""
 
     total: int
     by_condition: dict[str, int]
@@ -62,7 +62,7 @@ class Commits(msgspec.Struct, frozen=True):
 
 
 class Inbox(msgspec.Struct, frozen=True):
-    """``outcomes``: how many since the process began."""
+    """``outcomes``: the totals since the process began."""
 
     pending: int
     oldest_seconds: float
@@ -70,14 +70,14 @@ class Inbox(msgspec.Struct, frozen=True):
 
 
 class History(msgspec.Struct, frozen=True):
-    """One value for each of the last seconds, the newest last."""
+    """One value for each of the last seconds, oldest first."""
 
     polls: list[float]
     records: list[float]
 
 
 class StatusReport(msgspec.Struct, frozen=True, kw_only=True):
-    """Rates and quantiles are those of the last ten seconds. ``events``: the newest first."""
+    """Rates and quantiles are those of the last ten seconds. ``events``: newest first."""
 
     version: str
     process: str
@@ -104,7 +104,7 @@ class StatusReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class About(msgspec.Struct, frozen=True):
-    """What does not change while the process lives."""
+    """Facts that do not change while the process lives."""
 
     version: str
     process: str
@@ -114,7 +114,7 @@ class About(msgspec.Struct, frozen=True):
 def status_report(
     about: About, snapshot: Snapshot, old: Sample, new: Sample, events: Sequence[Event], history: History
 ) -> StatusReport:
-    """The report of now; rates are those between the two samples."""
+    """The present report; rates are those between the two samples."""
     now = time.time()
     agents, inbox, polls = _agents(snapshot), _inbox(snapshot, new, now), _polls(old, new)
     return StatusReport(
@@ -144,7 +144,7 @@ def status_report(
 
 
 def notices(snapshot: Snapshot, agents: AgentCounts, inbox: Inbox, polls: Polls) -> list[Notice]:
-    """What needs attention, the worst first."""
+    """What needs attention, most important first."""
     found: list[Notice] = []
     if snapshot.service_down:
         found.append(Notice("the service does not answer", ADVICE["unreachable"]))

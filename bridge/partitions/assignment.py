@@ -1,4 +1,4 @@
-"""Which partitions this process owns: what Kafka's consumer group assigns, each with its owner."""
+"""The partitions that this process owns: those that Kafka's consumer group assigns, each with its owner."""
 
 import asyncio
 import contextlib
@@ -23,7 +23,7 @@ _REVOKE_SHARE = 0.6
 
 
 class Assignment:
-    """``owners``: by partition. ``member``: the membership in the group, None before the first one."""
+    """``owners`` by partition. ``member``: the membership in the group, None before the first one."""
 
     def __init__(self, shared: Shared) -> None:
         self.member: ConsumerGroupMember | None = None
@@ -38,11 +38,11 @@ class Assignment:
         return self._owners
 
     def is_current(self) -> bool:
-        """Whether this process may act as owner: one that was paused must not send what another one sends by now."""
+        """Whether this process may act as owner: one that was paused must not send what the new owner sends."""
         return self.member is not None and self.member.is_current()
 
     async def run(self) -> None:
-        """Be a member of the group until drained or cancelled; a member that Kafka excludes for good joins again."""
+        """Runs as a member of the group until drained or cancelled; a member that Kafka excludes joins again."""
         failures = RepeatFilter()
         async with asyncio.TaskGroup() as self._running:
             while not self._draining:
@@ -62,7 +62,7 @@ class Assignment:
                     await asyncio.sleep(1)
 
     async def drain(self, timeout: float) -> None:
-        """Hand all partitions over, within ``timeout`` seconds, and leave the group."""
+        """Hands all partitions over, within ``timeout`` seconds, and leaves the group."""
         self._draining = True
         log.info("run.draining", partitions=len(self._owners))
         with contextlib.suppress(TimeoutError):
@@ -75,12 +75,12 @@ class Assignment:
     # -- for the registry
 
     def sync(self, agent_id: str) -> None:
-        """The registry's entry of an agent has changed."""
+        """Applies a change of an agent's registry entry."""
         for agents in self._agents_of(agent_id):
             agents.sync(agent_id)
 
     def dead_letter(self, entry: InvalidEntry) -> None:
-        """The registry has an entry that cannot be read."""
+        """Handles a registry entry that is invalid."""
         for agents in self._agents_of(entry.key):
             agents.dead_letter(entry)
 
@@ -95,7 +95,7 @@ class Assignment:
     # -- for the group
 
     async def _revoke(self) -> None:
-        """Come to rest, in the time there is; a partition that does not is taken over as if its owner had died."""
+        """Quiesces in the available time; a partition that does not is taken over as if its owner had died."""
         suspending = [asyncio.ensure_future(owner.suspend()) for owner in self._owners.values()]
         if suspending:
             await asyncio.wait(suspending, timeout=self._shared.clients.session_timeout * _REVOKE_SHARE)

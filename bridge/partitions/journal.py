@@ -6,22 +6,25 @@ Whatever fails, there is one way out: drop the memory and recover.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import msgspec
 import structlog
 
 from asm_bridge_schemas.records import AgentState, PartitionHeartbeat
-from bridge.agents.step import DeadLetter, Step
+from bridge.agents.step import DeadLetter, KnownOutcome, Step
 from bridge.clock import Clock, rfc3339
 from bridge.kafka.clients import Clients
 from bridge.kafka.encoding import Encoder, Outgoing, read_state
-from bridge.kafka.errors import KafkaError
-from bridge.kafka.lifecycle import with_deadline
-from bridge.kafka.producer import PartitionProducer
+from bridge.kafka.errors import KafkaError, describe
+from bridge.kafka.group import ConsumerGroupMember
+from bridge.kafka.lifecycle import CALL_DEADLINE, with_deadline
+from bridge.kafka.partition_producer import PartitionProducer
 from bridge.kafka.reading import read_to_end
-from bridge.partitions.offsets import CommitMetadata, OffsetTracker
+from bridge.kafka.topics import TOPICS
+from bridge.partitions.offsets import CommitMetadata, OffsetTracker, forget_inbox, last_known
 from bridge.telemetry import tracing
 from bridge.telemetry.metrics import METRICS
 
@@ -29,6 +32,9 @@ log = structlog.get_logger()
 
 _BATCH_BYTES = 8 * 1024 * 1024
 """Steps gathered beyond this stop the polling until they are committed."""
+_KEPT_EVERY = 2.0
+"""Seconds after which it is written until when the agents were observed, if nothing else is."""
+_OUTPUTS = [topic.name for topic in TOPICS if topic.output and topic.partitioned]
 _OVERDUE = 2.0
 """Seconds after which a commit under way stops the polling."""
 
@@ -52,6 +58,8 @@ class Batch:
     agents: set[str] = field(default_factory=set)
     traced: list[Step] = field(default_factory=list)
     size: int = 0
+    outcomes: dict[int, KnownOutcome] = field(default_factory=dict)
+    """By offset, of the entries that were sent."""
     oldest_at: float | None = None
     """When its first step came (monotonic)."""
 
@@ -63,7 +71,11 @@ class Batch:
 class Journal:
     """``append`` takes steps at any time and never waits; ``commit`` writes what was gathered, whole or not at all.
 
-    ``commit_offset(partition, offset, metadata)`` is how the inbox's offset is committed without transactions.
+    ``group`` commits the inbox's offset where there are no transactions, and knows what the inbox still has.
+
+    ``held``: what became of events that were sent, by their offsets, and that a former journal of this process could
+    not write. Nothing is sent until it is written: the events themselves are not sent again, and no others on the faith
+    that the next commit succeeds.
     """
 
     def __init__(
@@ -71,9 +83,11 @@ class Journal:
         partition: int,
         clients: Clients,
         encoder: Encoder,
-        commit_offset: Callable[[int, int, str], Awaitable[None]],
+        group: ConsumerGroupMember,
         clock: Clock,
+        held: Mapping[int, KnownOutcome] = MappingProxyType({}),
     ) -> None:
+        self.held = dict(held)
         self.partition = partition
         self.states: dict[str, AgentState] = {}
         self.offsets = OffsetTracker(0)
@@ -84,14 +98,16 @@ class Journal:
         """Set while there is something to commit."""
         self._clients = clients
         self._encoder = encoder
-        self._commit_offset = commit_offset
+        self._group = group
         self._clock = clock
         self._producer: PartitionProducer | None = None
         self._batch = Batch()
+        self._under_way = Batch()
         self._written: set[str] = set()
         self._unwatched: set[str] = set()
         self._committed: tuple[int, CommitMetadata] | None = None
         self._commit_began: float | None = None
+        self._kept_at = 0.0
 
     async def recover(self) -> bool:
         """Fence, then read states and offset, in this order. Returns whether the former owner handed over cleanly."""
@@ -104,19 +120,48 @@ class Journal:
         metadata = CommitMetadata.decode(text) if offset is not None else CommitMetadata(clean=not self.states)
         self.offsets = OffsetTracker(offset or 0)
         self.metadata = msgspec.structs.replace(metadata, clean=False)
+        if self._clients.exactly_once:  # Tansu, which has no transactions, tells a wrong end
+            metadata = self._compare(metadata, await self._group.bounds(self.partition))
         self._committed = None
         known = [at for at in (self.observed_until, metadata.observed_until) if at is not None]
         self.observed_until = max(known, default=None)
         if self.observed_until is not None:
             self._clock.go_on_from(self.observed_until)
-        await self._commit(None)
+        await self._commit(everywhere=True)
         return metadata.clean
+
+    def _compare(self, metadata: CommitMetadata, bounds: tuple[int, int]) -> CommitMetadata:
+        """Hold what is remembered of the inbox against its first offset and its end. What was remembered of another log
+        is void; entries that were deleted unread are counted. Returns the metadata that holds."""
+        begin, end = bounds
+        books = [state.bridge for state in self.states.values()]
+        remembered = last_known(self.offsets.position, books)
+        if end <= remembered:
+            log.error("inbox.is_another_log", partition=self.partition, remembered=remembered, end=end)
+            METRICS.kafka_errors.labels("another_log").inc()
+            self.states = {agent_id: forget_inbox(state) for agent_id, state in self.states.items()}
+            self._batch.agents.update(self.states)
+            self.offsets, self.held = OffsetTracker(begin), {}
+            metadata = msgspec.structs.replace(metadata, clean=False, relocated_up_to=-1)
+            self.metadata = metadata
+        elif begin > self.offsets.position:
+            if self.offsets.position > 0:
+                log.warning("inbox.deleted_unread", partition=self.partition, first=self.offsets.position, end=begin)
+                METRICS.inbox_deleted.inc(begin - self.offsets.position)
+            self.offsets = OffsetTracker(begin)
+        self.held = {offset: known for offset, known in self.held.items() if self.offsets.position <= offset < end}
+        return metadata
 
     @property
     def accepting(self) -> bool:
         """Whether steps can be committed soon: while they cannot, no agent should be polled."""
         overdue = self._commit_began is not None and time.monotonic() - self._commit_began > _OVERDUE
-        return self._producer is not None and not overdue and self._batch.size < _BATCH_BYTES
+        return self._producer is not None and not overdue and self._batch.size < _BATCH_BYTES and not self.held
+
+    @property
+    def unwritten(self) -> dict[int, KnownOutcome]:
+        """What the next journal must hold if this one fails."""
+        return {**self.held, **self._under_way.outcomes, **self._batch.outcomes}
 
     @property
     def oldest_at(self) -> float:
@@ -134,8 +179,10 @@ class Journal:
             self._batch.traced.append(step)
         for letter in step.dead_letters:
             self.dead_letter(letter)
-        for offset in step.finished:
-            self.offsets.completed(offset)
+        if step.finished:
+            self._batch.outcomes.update(step.sent_outcomes())
+            for offset in step.finished:
+                self.offsets.completed(offset)
         METRICS.record_step(step)
         self.wake.set()
 
@@ -156,33 +203,41 @@ class Journal:
     async def commit(self, *, clean: bool | None = None, heartbeat: Heartbeat | None = None) -> States:
         """Write what was gathered. Returns the states that were committed.
 
-        With a heartbeat, or to hand over (``clean`` says how), it is kept until when the agents were observed.
-        Raises ``PartitionLost``, after which the journal must be closed, and another one recover.
+        Until when the agents were observed is kept at least every two seconds, with a heartbeat, and to hand over
+        (``clean`` says how). Raises ``PartitionLost``, after which the journal must be closed, and another one recover.
         """
         self.observed_until = self._clock.now().wall
         if heartbeat is not None:
             self._batch.add(self._encoder.heartbeat(heartbeat(rfc3339(self.observed_until))))
-        keep = clean is not None or heartbeat is not None
-        return await self._commit(self.observed_until, clean=bool(clean), keep=keep)
+        overdue = bool(self.states) and time.monotonic() - self._kept_at > _KEPT_EVERY
+        keep = overdue or clean is not None or heartbeat is not None
+        return await self._commit(clean=bool(clean), keep=keep)
 
-    async def _commit(self, observed_until: float | None, *, clean: bool = False, keep: bool = False) -> States:
+    async def _commit(self, *, clean: bool = False, keep: bool = False, everywhere: bool = False) -> States:
+        """``keep``: write until when the agents were observed; ``everywhere``: fail unless every output topic can be
+        written."""
         batch, self._batch = self._batch, Batch()
+        self._under_way, read_up_to = batch, self.offsets.position
         self.wake.clear()
         changed = self._changed_states(batch.agents)
         position = (self.offsets.committable, msgspec.structs.replace(self.metadata, clean=clean))
         offset = None
         if keep or position != self._committed:
-            metadata = msgspec.structs.replace(position[1], observed_until=observed_until or self.observed_until)
+            metadata = msgspec.structs.replace(position[1], observed_until=self.observed_until)
             offset = (position[0], metadata.encode())
         states = [
-            self._encoder.state(agent_id, state, observed_until or 0)
+            self._encoder.state(agent_id, state, self.observed_until or self._clock.now().wall)
             for agent_id, state in changed.items()
             if state is not None or agent_id in self._written
         ]
-        if batch.messages or states or offset:
+        if batch.messages or states or offset or everywhere:
             with tracing.commit(batch.traced, self.partition, len(batch.messages) + len(states)):
-                await self._write(batch.messages, states, offset)
-        self._committed = position
+                await self._write(batch.messages, states, offset, everywhere)
+        self._committed, self._under_way = position, Batch()
+        if states or offset:
+            self._kept_at = time.monotonic()
+        if self.held:
+            self.held = {offset: known for offset, known in self.held.items() if offset >= read_up_to}
         if batch.oldest_at is not None:
             METRICS.step_seconds.observe(time.monotonic() - batch.oldest_at)
         for agent_id, state in changed.items():
@@ -209,36 +264,46 @@ class Journal:
         self._unwatched = {i for i in agents | self._unwatched if i in self.states and self.states[i].stream_id is None}
         return changed
 
-    async def _write(self, messages: list[Outgoing], states: list[Outgoing], offset: tuple[int, str] | None) -> None:
+    async def _write(
+        self, messages: list[Outgoing], states: list[Outgoing], offset: tuple[int, str] | None, everywhere: bool
+    ) -> None:
+        assert self._producer is not None
         self._commit_began = time.monotonic()
         write = self._transaction if self._clients.exactly_once else self._in_turn
         try:
             with METRICS.commit_seconds.time():
-                await with_deadline(write(messages, states, offset))
+                await with_deadline(write(messages, states, offset, everywhere))
         except (KafkaError, TimeoutError, AssertionError) as error:
             METRICS.commits.labels("failed").inc()
             METRICS.kafka_errors.labels("commit").inc()
-            raise PartitionLost(f"{type(error).__name__}: {error}") from error
+            text = describe(error)
+            if isinstance(error, TimeoutError) and (topics := self._producer.waiting_for):
+                text = f"no answer of Kafka about {', '.join(topics)} within {CALL_DEADLINE:g} s"
+            raise PartitionLost(text) from error
         self._commit_began = None
         METRICS.commits.labels("ok").inc()
 
     async def _transaction(
-        self, messages: list[Outgoing], states: list[Outgoing], offset: tuple[int, str] | None
+        self, messages: list[Outgoing], states: list[Outgoing], offset: tuple[int, str] | None, everywhere: bool
     ) -> None:
         assert self._producer is not None
         await self._producer.begin()
+        if everywhere:
+            self._producer.add_topics(_OUTPUTS)
         await self._producer.send([*messages, *states])
         if offset is not None:
             await self._producer.add_offset(*offset)
         await self._producer.commit()
 
-    async def _in_turn(self, messages: list[Outgoing], states: list[Outgoing], offset: tuple[int, str] | None) -> None:
+    async def _in_turn(
+        self, messages: list[Outgoing], states: list[Outgoing], offset: tuple[int, str] | None, _: bool
+    ) -> None:
         """Without transactions: what a crash cuts off is published again, never left out."""
         assert self._producer is not None
         await self._producer.send(messages)
         await self._producer.send(states)
         if offset is not None:
-            await self._commit_offset(self.partition, *offset)
+            await self._group.commit(self.partition, *offset)
 
     async def _read_states(self) -> dict[str, AgentState]:
         states: dict[bytes, AgentState] = {}

@@ -1,24 +1,27 @@
 """How far the inbox's committed offset may move: pure."""
 
 from collections import OrderedDict
+from collections.abc import Iterable
 
 import msgspec
 
+from asm_bridge_schemas.records import AgentState, Books
+
 
 class OffsetTracker:
-    """Everything before the committed offset is completed: one entry that is open holds it back."""
+    """Everything before the committed offset is completed; one open entry holds it back."""
 
     def __init__(self, position: int) -> None:
         self.position = position
         self._open: OrderedDict[int, None] = OrderedDict()
 
     def opened(self, offset: int) -> None:
-        """An entry was read."""
+        """Records that an entry was read."""
         self._open[offset] = None
         self.position = offset + 1
 
     def completed(self, offset: int) -> None:
-        """An entry has its outcome, or needs none. Safe to repeat."""
+        """Records that an entry has its outcome, or needs none. Safe to repeat."""
         self._open.pop(offset, None)
 
     @property
@@ -32,6 +35,18 @@ class OffsetTracker:
         return next(iter(self._open), self.position)
 
 
+def last_known(position: int, books: Iterable[Books]) -> int:
+    """The highest offset of the inbox that is remembered, by the group or by a state; -1 if none is. A log that ends
+    before it is not the one that was read."""
+    return max((position - 1, *(book.inbox_offset for book in books)))
+
+
+def forget_inbox(state: AgentState) -> AgentState:
+    """The state without what it remembers of the inbox, which has become another log. The ids of what was delivered
+    stay: they are the senders'."""
+    return msgspec.structs.replace(state, bridge=msgspec.structs.replace(state.bridge, inbox_offset=-1, inbox_open=[]))
+
+
 class CommitMetadata(
     msgspec.Struct,
     frozen=True,
@@ -39,7 +54,7 @@ class CommitMetadata(
     omit_defaults=True,
     rename={"relocated_up_to": "in_place", "invalid_entries_up_to": "registry"},
 ):
-    """What the offset commit carries as metadata: the partition's own books.
+    """The metadata of an offset commit: the partition's own accounting.
 
     ``clean``: the owner handed over with nothing under way. ``relocated_up_to``: the highest offset among the inbox's
     records that were moved to their partition, or became dead letters for want of a key. ``invalid_entries_up_to``: the
@@ -53,12 +68,12 @@ class CommitMetadata(
     observed_until: float | None = None
 
     def encode(self) -> str:
-        """As JSON, under the names that earlier releases read."""
+        """Encodes the metadata as JSON, under the names that earlier releases read."""
         return msgspec.json.encode(self).decode()
 
     @classmethod
     def decode(cls, text: str | None) -> "CommitMetadata":
-        """The metadata of a commit. That of another program's commit is taken for an unclean hand-over."""
+        """Decodes a commit's metadata. That of another program counts as an unclean hand-over."""
         try:
             return msgspec.json.decode(text or "", type=cls)
         except msgspec.DecodeError:

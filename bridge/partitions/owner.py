@@ -1,6 +1,7 @@
 """The life of one owned partition: recover, watch its agents, commit, hand over; from the start whenever it fails."""
 
 import asyncio
+import contextlib
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -12,9 +13,11 @@ import structlog
 from asm_bridge_schemas.records import PartitionHeartbeat
 from bridge.agents.agent import Agent
 from bridge.agents.injection import KafkaRecord
+from bridge.agents.step import KnownOutcome
+from bridge.backoff import Backoff
 from bridge.kafka.clients import Clients
 from bridge.kafka.encoding import Encoder
-from bridge.kafka.errors import EXPECTED_ERRORS
+from bridge.kafka.errors import EXPECTED_ERRORS, describe, is_refusal
 from bridge.kafka.group import ConsumerGroupMember
 from bridge.partitions.journal import Journal, PartitionLost
 from bridge.partitions.watcher import PartitionAgents, Policy
@@ -28,9 +31,28 @@ _SWEEP = 0.25
 """Seconds between looks at the deadlines of waiting entries: at the same time in all partitions, and with a slot of the
 poller, because waking up costs more than looking."""
 
-
 _STALLED = 2.0
 """Seconds of a commit after which no agent was polled until it ended."""
+_ANSWERED_WITHIN = 30.0
+"""Seconds for which a partition that is lost waits for the answers to its events."""
+_OUTAGE, _REFUSED = Backoff(0.25, 5.0), Backoff(1.0, 30.0)
+"""Between attempts to own a partition again: an outage ends by itself, a refusal does not."""
+
+
+class Failures:
+    """How often a partition was lost in a row for the same cause."""
+
+    def __init__(self) -> None:
+        self._in_a_row = 0
+        self._repeats = RepeatFilter()
+
+    def record(self, error: Exception, lasted: float) -> tuple[bool, float]:
+        """Whether the cause is a new one, and for how many seconds to leave the partition alone; ``lasted``: how many
+        it was owned."""
+        new = self._repeats.is_new(error)
+        self._in_a_row = 0 if new or lasted > _REFUSED.maximum else self._in_a_row + 1
+        refused = is_refusal(error.__cause__) or is_refusal(error)
+        return new, (_REFUSED if refused else _OUTAGE).delay(self._in_a_row) if self._in_a_row else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +85,11 @@ class PartitionOwner:
         self._suspended: asyncio.Future[bool] | None = None
         self._resumed = asyncio.Event()
         self._inbox_paused = False
+        self._rewound = False
+        """Whether the inbox was seen to begin again: it may be another log."""
+        self._held: dict[int, KnownOutcome] = {}
+        self.problem: str | None = None
+        """Why the partition was lost, until it can commit again."""
         self._next_heartbeat = 0.0
 
     @property
@@ -71,24 +98,31 @@ class PartitionOwner:
         return self.agents is not None and self.agents.accepting
 
     async def run(self) -> None:
-        failures = RepeatFilter()
+        failures = Failures()
         while True:
+            began, delay = time.monotonic(), 0.0
             try:
                 await self._own()
-            except Exception as error:  # whatever it was: the one way back, and no other partition notices
+            except Exception as error:  # noqa: BLE001 - whatever it was: the one way back, and no other partition notices
                 METRICS.partitions_lost.inc()
-                expected = isinstance(error, (PartitionLost, *EXPECTED_ERRORS))
-                stack = error if not expected and failures.is_new(error) else None
-                log.warning("partition.lost", partition=self.partition, error=error, exc_info=stack)
+                self.problem = str(error) if isinstance(error, PartitionLost) else describe(error)
+                new, delay = failures.record(error, time.monotonic() - began)
+                stack = None if isinstance(error, (PartitionLost, *EXPECTED_ERRORS)) or not new else error
+                (log.warning if new else log.debug)(
+                    "partition.lost", partition=self.partition, error=error, exc_info=stack
+                )
+                await self._finish_events()
             finally:
                 await self._release()
             await self._group.next_heartbeat()
+            await asyncio.sleep(delay)
 
     async def _own(self) -> None:
         """Journal and agents are made afresh: what a late answer still appends to the former ones is never written."""
         shared = self._shared
-        journal = Journal(self.partition, shared.clients, shared.encoder, self._group.commit, shared.policy.clock)
-        self._journal = journal
+        journal = self._journal = Journal(
+            self.partition, shared.clients, shared.encoder, self._group, shared.policy.clock, self._held
+        )
         clean = await journal.recover()
         repeated_below = 0 if clean else await self._group.end_offset(self.partition)
         agents = PartitionAgents(journal, shared.partitions, shared.registry, shared.reschedule, shared.policy)
@@ -105,12 +139,18 @@ class PartitionOwner:
     async def _gather_and_commit(self, journal: Journal, agents: PartitionAgents) -> None:
         if await _fires(journal.wake, _SWEEP - time.monotonic() % _SWEEP):
             await _fires(self._flush_now, linger(self._shared, journal.oldest_at, time.monotonic()))
+        if self._rewound:
+            self._rewound = False
+            if (end := await self._group.end_offset(self.partition)) < journal.offsets.position:
+                raise PartitionLost(f"the inbox ends at {end}, and was read up to {journal.offsets.position}")
         agents.sweep()
         began = time.monotonic()
         due = began >= self._next_heartbeat
         if due:
             self._next_heartbeat = began + self._shared.heartbeat_interval
         agents.committed(await journal.commit(heartbeat=partial(self._heartbeat, agents) if due else None))
+        if not journal.held:
+            self.problem = None
         if time.monotonic() - began > _STALLED:
             agents.check_unobserved()
         if self._inbox_paused and agents.has_room:
@@ -141,6 +181,9 @@ class PartitionOwner:
         )
 
     def deliver(self, messages: Sequence[KafkaRecord]) -> None:
+        if self._journal is not None and messages[0].offset < self._journal.offsets.position:
+            self._rewound = True
+            self._journal.wake.set()
         if self.agents is not None and not self.agents.deliver(messages):
             self._inbox_paused = True
             self._group.pause(self.partition)
@@ -163,6 +206,14 @@ class PartitionOwner:
         self._resumed.set()
         return True
 
+    async def _finish_events(self) -> None:
+        """Learn what becomes of the events that are under way: what is known of an event is not sent again."""
+        if self.agents is not None:
+            self.agents.end()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_ANSWERED_WITHIN):
+                    await self.agents.events_answered()
+
     async def _release(self) -> None:
         agents, self.agents = self.agents, None
         journal, self._journal = self._journal, None
@@ -173,6 +224,7 @@ class PartitionOwner:
         self._suspended, self._inbox_paused = None, False
         self._flush_now.clear()
         if journal is not None:
+            self._held = journal.unwritten
             await journal.close()
 
 

@@ -8,6 +8,7 @@ from asm_bridge_schemas.records import AgentState
 from bridge.agents.agent import Agent
 from bridge.agents.bounds import MAX_BYTES, MAX_ID_BYTES, clipped
 from bridge.agents.injection import KafkaRecord, is_utf8, read_injection
+from bridge.agents.request import PollRequest
 from bridge.agents.step import DeadLetter, Step
 from bridge.backoff import Backoff
 from bridge.clock import Clock, Instant, rfc3339
@@ -77,7 +78,14 @@ class PartitionAgents:
     async def quiesce(self) -> None:
         """Poll no more, and wait for the requests in flight."""
         self.active = False
-        while any(agent.in_flight for agent in self._agents.values()):
+        await self._until_none(lambda request: request is not None)
+
+    async def events_answered(self) -> None:
+        """Wait, after ``end``, until it is known of each event that was sent what became of it."""
+        await self._until_none(lambda request: request is not None and bool(request.injections))
+
+    async def _until_none(self, which: Callable[[PollRequest | None], bool]) -> None:
+        while any(which(agent.in_flight) for agent in self._agents.values()):
             self._poll_finished.clear()
             await self._poll_finished.wait()
 
@@ -191,7 +199,7 @@ class PartitionAgents:
             self._forget(agent)
             return
         tracing.received(injection)
-        self.append(agent.take(injection, self._policy.clock.now()))
+        self.append(agent.take(injection, self._policy.clock.now(), self._journal.held.get(injection.offset)))
         if agent.pending:
             self._waiting.add(agent)
             self._reschedule(agent, self)

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from bridge.agents.agent import Agent
+from bridge.agents.conversations import LIST_CONVERSATIONS
 from bridge.agents.request import PollRequest
 from bridge.agents.step import Step
 from bridge.asm.answer import Answer
@@ -59,7 +60,8 @@ class Poller:
         self._clock = clock or Clock()
         self._sleep = sleep
         self._schedule = Schedule(self._on_answer)
-        self._ready: dict[Scheduled, None] = {}
+        self._ready: dict[Scheduled, bool] = {}
+        """Those whose turn it is: for a status poll, or (False) for whatever is urgent."""
 
     async def run(self) -> None:
         """Poll what is due, slot by slot, until cancelled."""
@@ -68,12 +70,14 @@ class Poller:
         while True:
             await self._until(self._schedule.next_slot)
             self._rate.refill()
-            due, woken = self._schedule.advance()
+            due, lists, woken = self._schedule.advance()
             stood_still, at = self._clock.monotonic() - at > _STANDSTILL, self._clock.monotonic()
             if stood_still:
                 self._check_unobserved()
             for scheduled in due:
                 self._tick(scheduled, at)
+            for scheduled in lists:
+                self._list_tick(scheduled)
             for scheduled in woken:
                 self.poll_now(scheduled.agent)
             while self._poll_batch():
@@ -105,7 +109,7 @@ class Poller:
         if urgent_at > at.monotonic:
             self._schedule.wake(scheduled, min(urgent_at, at.monotonic + _LOOK_AGAIN))
             return
-        self._ready[scheduled] = None
+        self._ready.setdefault(scheduled, False)
         if self._rate.allowance >= 1:
             self._poll_ready(scheduled, self._may_send(), at)  # before those whose turn has come: they are many
 
@@ -115,13 +119,21 @@ class Poller:
         late, missed = self._schedule.tick(scheduled, at)
         if missed:
             METRICS.skipped_ticks.labels("late").inc(missed)
-        if scheduled.agent.in_flight is not None:
-            METRICS.skipped_ticks.labels("unanswered").inc()
-        elif scheduled in self._ready:
+        if (in_flight := scheduled.agent.in_flight) is not None:
+            if in_flight.call != LIST_CONVERSATIONS or not scheduled.agent.status_next():
+                METRICS.skipped_ticks.labels("unanswered").inc()
+        elif self._ready.get(scheduled):
             METRICS.skipped_ticks.labels("rate_limit").inc()
         else:
             METRICS.lateness_seconds.observe(late)
-            self._ready[scheduled] = None
+            self._ready[scheduled] = True
+
+    def _list_tick(self, scheduled: Scheduled) -> None:
+        at = self._clock.now()
+        self._schedule.list_tick(scheduled, at.monotonic)
+        scheduled.agent.conversations.tick(at)
+        if scheduled not in self._ready:  # else its status goes first
+            self.poll_now(scheduled.agent)
 
     def _poll_batch(self) -> bool:
         """Poll those whose turn it is, as far as the rate allows. Returns whether there are more, who wait until
@@ -136,20 +148,20 @@ class Poller:
         return True
 
     def _poll_ready(self, scheduled: Scheduled, may_send: bool, at: Instant) -> None:
-        del self._ready[scheduled]
+        status = self._ready.pop(scheduled)
         if scheduled.agent.in_flight is not None or not scheduled.current:
             return
         if not (may_send and scheduled.partition.accepting):
             METRICS.skipped_ticks.labels("partition").inc()
-        elif self._poll(scheduled, at):
+        elif self._poll(scheduled, at, status):
             self._rate.allowance -= 1
 
     # -- one poll
 
-    def _poll(self, scheduled: Scheduled, at: Instant) -> bool:
+    def _poll(self, scheduled: Scheduled, at: Instant, status: bool) -> bool:
         """Send the agent's next request, if it may be polled; ``_on_answer`` gets what comes of it."""
         agent = scheduled.agent
-        request = self._next_request(agent, at)
+        request = self._next_request(agent, at, status)
         if not isinstance(request, PollRequest):
             scheduled.partition.append(agent.poll_skipped(request, at))
             if agent.urgent:
@@ -164,7 +176,7 @@ class Poller:
         self._client.send(request.prepared, scheduled.on_answer, request.known)
         return True
 
-    def _next_request(self, agent: Agent, at: Instant) -> PollRequest | AsmError | None:
+    def _next_request(self, agent: Agent, at: Instant, status: bool) -> PollRequest | AsmError | None:
         """The request to send; or why there is none, None if it is not time yet."""
         assert agent.entry is not None
         if agent.unpollable is not None:
@@ -179,7 +191,7 @@ class Poller:
                 return None
         elif not (agent.health.has_another(token) or breaker.may_poll(at.monotonic)):
             return breaker.outage
-        return agent.next_request(token, at)
+        return agent.next_request(token, at, status=status or breaker.outage is not None)
 
     def _on_answer(self, scheduled: Scheduled, answer: Answer | AsmError) -> None:
         """What the answer means becomes a step of the agent's partition; what is urgent after it is sent at once."""
@@ -198,6 +210,8 @@ class Poller:
 
     def _take(self, agent: Agent, request: PollRequest, answer: Answer | AsmError) -> Step | None:
         at = self._clock.now()
+        if request.call == LIST_CONVERSATIONS:
+            return self._take_list(agent, request, answer, at)
         METRICS.poll_seconds.observe(at.monotonic - request.sent_at)
         if isinstance(answer, Answer):
             _OK.inc()
@@ -210,6 +224,21 @@ class Poller:
             self._breaker.record_failure(at.monotonic, answer, agent, len(self._schedule))
         elif not isinstance(answer, Unreachable):
             self._breaker.record_success(at.monotonic)
+        step = agent.failed(request, answer, at)
+        tracing.polled(request, step, answer.http_status, answer.reason)
+        return step
+
+    def _take_list(self, agent: Agent, request: PollRequest, answer: Answer | AsmError, at: Instant) -> Step | None:
+        """As ``_take``, but that a service which refuses or throttles this call, or is shielded from it, is not down:
+        its status polls will tell."""
+        if isinstance(answer, Answer):
+            METRICS.conversation_lists.labels("ok").inc()
+            step = agent.answered(request, answer, at)
+            tracing.polled(request, step, answer.status)
+            return step
+        METRICS.conversation_lists.labels(answer.reason).inc()
+        if isinstance(answer, Unreachable) and answer.counts_as_outage:
+            self._breaker.record_failure(at.monotonic, answer, agent, len(self._schedule))
         step = agent.failed(request, answer, at)
         tracing.polled(request, step, answer.http_status, answer.reason)
         return step

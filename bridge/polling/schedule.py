@@ -1,4 +1,4 @@
-"""When each agent is polled, and how many at a time: pure, in slots of time that is passed in (monotonic seconds)."""
+"""When each agent is polled, and how many at a time: pure, in slots of time passed in as monotonic seconds."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -17,18 +17,21 @@ SLOT = 0.05
 
 
 class Scheduled:
-    """An agent in the schedule: ``due`` is its next tick; what answers its requests goes to ``on_answer``.
+    """An agent in the schedule: ``due`` is its next tick, ``list_due`` the next one of its conversations, every
+    ``list_interval`` seconds (None: they are not asked for); what answers its requests goes to ``on_answer``.
 
     ``current``: False once the agent was removed, or put into another rhythm.
     """
 
-    __slots__ = ("agent", "current", "due", "interval", "partition", "take", "waking")
+    __slots__ = ("agent", "current", "due", "interval", "list_due", "list_interval", "partition", "take", "waking")
 
     def __init__(self, agent: Agent, partition: "PartitionAgents", take: "Take") -> None:
         self.agent = agent
         self.partition = partition
         self.interval = agent.interval
         self.due = 0.0
+        self.list_interval = agent.conversations.interval
+        self.list_due = 0.0
         self.current = True
         self.waking = False
         self.take = take
@@ -51,6 +54,7 @@ class Schedule:
         self._scheduled: dict[Agent, Scheduled] = {}
         self._ticks: defaultdict[int, list[Scheduled]] = defaultdict(list)
         self._wakes: defaultdict[int, list[Scheduled]] = defaultdict(list)
+        self._lists: defaultdict[int, list[Scheduled]] = defaultdict(list)
         self._slot = 0
 
     def __len__(self) -> int:
@@ -63,54 +67,70 @@ class Schedule:
         return self._scheduled.get(agent)
 
     def add(self, agent: Agent, partition: "PartitionAgents", at: float) -> None:
-        """Tick in the agent's own phase from now on; if the first tick is more than a second away, once before it."""
+        """Schedules ticks in the agent's own phase; if the first is more than a second away, one tick before it."""
         known = self._scheduled.get(agent)
-        if known is not None and known.interval == agent.interval:
+        rhythm = agent.interval, agent.conversations.interval
+        if known is not None and (known.interval, known.list_interval) == rhythm:
             known.partition = partition
             return
         self.remove(agent)
         scheduled = self._scheduled[agent] = Scheduled(agent, partition, self._take)
-        due = _next_due(agent, at - agent.interval / 2)
+        due = _next_due(agent.share, agent.interval, at - agent.interval / 2)
         self._put(scheduled, due if due <= at + 1 else at + agent.share)
+        if scheduled.list_interval is not None:
+            self._put_list(scheduled, _next_due(agent.share, scheduled.list_interval, at))
 
     def remove(self, agent: Agent) -> None:
         if (scheduled := self._scheduled.pop(agent, None)) is not None:
             scheduled.current = False
 
     def wake(self, scheduled: Scheduled, at: float) -> None:
-        """Hand the agent out in ``advance`` once more, soon after ``at``."""
+        """Returns the agent from ``advance`` once more, soon after ``at``."""
         if not scheduled.waking:
             scheduled.waking = True
             self._wakes[max(int(at / SLOT), self._slot) + 1].append(scheduled)
 
     def start(self, at: float) -> None:
-        """Begin with the first slot that holds anything, or with now."""
-        self._slot = min(self._ticks, default=int(at / SLOT)) - 1
+        """Begins with the first slot that is not empty, or with now."""
+        self._slot = min([*self._ticks, *self._lists], default=int(at / SLOT)) - 1
 
     @property
     def next_slot(self) -> float:
-        """When the next slot begins."""
+        """The time at which the next slot begins."""
         return (self._slot + 1) * SLOT
 
-    def advance(self) -> tuple[list[Scheduled], list[Scheduled]]:
-        """Enter the next slot. Returns the agents whose tick is due, and those that wanted to be woken."""
+    def advance(self) -> tuple[list[Scheduled], list[Scheduled], list[Scheduled]]:
+        """Enters the next slot. Returns the agents whose tick is due, those whose conversations are due, and those to
+        be woken.
+        """
         self._slot += 1
         woken = self._wakes.pop(self._slot, [])
         for scheduled in woken:
             scheduled.waking = False
-        return [scheduled for scheduled in self._ticks.pop(self._slot, ()) if scheduled.current], woken
+        due = [scheduled for scheduled in self._ticks.pop(self._slot, ()) if scheduled.current]
+        return due, [scheduled for scheduled in self._lists.pop(self._slot, ()) if scheduled.current], woken
 
     def tick(self, scheduled: Scheduled, at: float) -> tuple[float, int]:
-        """Take the tick that is due, and schedule the next one. Returns how late it is, and how many were missed."""
+        """Takes the tick that is due, and schedules the next one. Returns how late it is, and how many were missed."""
         due, interval = scheduled.due, scheduled.interval
         late = at - due
         missed = int(late / interval) if late >= interval else 0
-        self._put(scheduled, _next_due(scheduled.agent, due + missed * interval if missed else due))
+        self._put(scheduled, _next_due(scheduled.agent.share, interval, due + missed * interval if missed else due))
         return late, missed
+
+    def list_tick(self, scheduled: Scheduled, at: float) -> None:
+        """Take the tick of an agent's conversations, and schedule the next one."""
+        due, interval = scheduled.list_due, scheduled.list_interval
+        assert interval is not None
+        self._put_list(scheduled, _next_due(scheduled.agent.share, interval, due + (at - due) // interval * interval))
 
     def _put(self, scheduled: Scheduled, due: float) -> None:
         scheduled.due = due
         self._ticks[max(int(due / SLOT), self._slot) + 1].append(scheduled)
+
+    def _put_list(self, scheduled: Scheduled, due: float) -> None:
+        scheduled.list_due = due
+        self._lists[max(int(due / SLOT), self._slot) + 1].append(scheduled)
 
 
 class RateLimit:
@@ -121,13 +141,13 @@ class RateLimit:
         self.allowance = inf if per_second is None else 0.0
 
     def refill(self) -> None:
-        """A slot begins."""
+        """Begins a slot."""
         if self._per_slot is not None:
             self.allowance = min(max(1.0, self._per_slot), self.allowance + self._per_slot)
 
 
-def _next_due(agent: Agent, due: float) -> float:
-    """The next time of the agent's phase that is at least half an interval after ``due``: a whole interval from one to
+def _next_due(share: float, interval: float, due: float) -> float:
+    """The next time of an agent's phase that is at least half an interval after ``due``: a whole interval from one to
     the next."""
-    phase = agent.share * agent.interval
-    return phase + (floor((due - phase) / agent.interval + 0.5) + 1) * agent.interval
+    phase = share * interval
+    return phase + (floor((due - phase) / interval + 0.5) + 1) * interval

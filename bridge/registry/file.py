@@ -15,7 +15,7 @@ _DEFAULTS = msgspec.to_builtins(SessionEntry())
 
 
 class SessionsFileError(Exception):
-    """A file of sessions that cannot be used; the text has a line for each wrong entry, with its position."""
+    """A sessions file that cannot be used; the text has a line for each wrong entry, with its position."""
 
     def __init__(self, problems: list[str]) -> None:
         super().__init__("\n".join(problems))
@@ -23,7 +23,7 @@ class SessionsFileError(Exception):
 
 
 def read_sessions_file(path: Path) -> dict[str, SessionEntry]:
-    """The entries by agent_id. Raises ``SessionsFileError``, naming every wrong entry."""
+    """The entries by agent_id. Raises ``SessionsFileError``, which lists every wrong entry."""
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
@@ -57,7 +57,7 @@ def read_sessions(text: str, name: str) -> dict[str, SessionEntry]:
 
 
 def check_agent_id(agent_id: object) -> str:
-    """The agent_id, if it is one. Raises ``CommandError``."""
+    """Returns the agent_id if it is valid. Raises ``CommandError``."""
     if not isinstance(agent_id, str) or not agent_id.strip() or not agent_id.isprintable():
         raise CommandError(
             "malformed_entry", "agent_id is missing or invalid: it must be text without control characters"
@@ -68,7 +68,7 @@ def check_agent_id(agent_id: object) -> str:
 def changes(
     registry: Mapping[str, SessionEntry | CommandError], wanted: Mapping[str, SessionEntry], prune: bool = False
 ) -> dict[str, bytes | None]:
-    """What to write so that the registry has the wanted entries (with ``prune``: no others); None is a tombstone."""
+    """The writes that give the registry the wanted entries (with ``prune``: no others); None is a tombstone."""
     changed: dict[str, bytes | None] = {
         agent_id: msgspec.json.encode(entry) for agent_id, entry in wanted.items() if registry.get(agent_id) != entry
     }
@@ -78,7 +78,7 @@ def changes(
 
 
 def as_object(agent_id: str, entry: SessionEntry) -> dict[str, Any]:
-    """The entry as a file has it: agent_id, and what is not at its default."""
+    """The entry as in a file: agent_id, and the fields that differ from their defaults."""
     fields = msgspec.to_builtins(entry)
     return {"agent_id": agent_id} | {name: value for name, value in fields.items() if value != _DEFAULTS[name]}
 
@@ -139,7 +139,7 @@ def _entry(table: Any) -> SessionEntry:
 
 
 def read_entries(registry: Mapping[str, bytes]) -> dict[str, SessionEntry | CommandError]:
-    """Each entry of the registry, by agent_id in order, or what is wrong with it."""
+    """Each entry of the registry by agent_id, in order, or its error."""
     return {agent_id: _read(registry[agent_id]) for agent_id in sorted(registry)}
 
 

@@ -7,8 +7,9 @@ import structlog
 
 from asm_bridge_schemas.commands import SessionEntry
 from bridge.kafka.clients import Clients
-from bridge.kafka.errors import EXPECTED_ERRORS
+from bridge.kafka.errors import EXPECTED_ERRORS, describe
 from bridge.kafka.reading import open_reader
+from bridge.kafka.stable_offsets import StableOffsets
 from bridge.registry.file import changes
 from bridge.registry.registry import Registry
 from bridge.registry.topic import write_registry
@@ -20,7 +21,7 @@ log = structlog.get_logger()
 
 
 class RegistryFollower:
-    """``whole``: set once the registry has been read to its end, with the entries of ``sessions_file`` in it."""
+    """``whole`` is set once the registry has been read to its end, with the entries of ``sessions_file`` in it."""
 
     def __init__(
         self,
@@ -30,6 +31,9 @@ class RegistryFollower:
         sessions_file: Mapping[str, SessionEntry] | None,
     ) -> None:
         self.whole = asyncio.Event()
+        self.stable = StableOffsets()
+        self.problem: str | None = None
+        """Why the registry cannot be read; None while it can."""
         self._registry = registry
         self._clients = clients
         self._kafka = kafka
@@ -37,7 +41,7 @@ class RegistryFollower:
         self._topic = clients.topic("sessions")
 
     async def run(self) -> None:
-        """Read until cancelled; an outage of Kafka is waited out."""
+        """Reads until cancelled, and waits out an outage of Kafka."""
         read = written = -1
         failures = RepeatFilter()
         while True:
@@ -49,19 +53,26 @@ class RegistryFollower:
                             if read >= written:
                                 self.whole.set()
                                 log.info("registry.read", agents=len(self._registry))
-                        for message in await reader.fetch():
+                        found = await reader.fetch()
+                        self.problem = None
+                        reader.watch(self.stable)
+                        for message in found:
                             if message.offset > read:
                                 read = message.offset  # first: a record that fails must not fail for ever
                                 self._registry.read(message)
             except Exception as error:
                 METRICS.kafka_errors.labels("registry").inc()
+                self.problem = describe(error)
+                self.stable.clear()
                 if failures.is_new(error):
                     stack = None if isinstance(error, EXPECTED_ERRORS) else error
                     log.warning("registry.read_failed", error=error, exc_info=stack)
                 await asyncio.sleep(1)
 
     async def _register(self) -> int:
-        """Write what the registry lacks of the sessions file, once. Returns the last offset written; -1 if none was."""
+        """Writes the entries of the sessions file that the registry lacks, once. Returns the last offset written, or
+        -1.
+        """
         if self._to_register is None:
             return -1
         written = -1

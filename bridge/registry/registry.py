@@ -19,7 +19,7 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Registered:
-    """The last good entry of an agent, and its offset; ``hash`` of its key, which says its partition."""
+    """The last valid entry of an agent, its offset, and the ``hash`` of its key, which gives its partition."""
 
     offset: int
     entry: SessionEntry
@@ -28,7 +28,7 @@ class Registered:
 
 @dataclass(frozen=True, slots=True)
 class InvalidEntry:
-    """The last entry of a key that could not be read. Its value is not kept: it may be a token."""
+    """The last entry of a key, if it is invalid. Its value is not kept, since it may be a token."""
 
     offset: int
     key: bytes
@@ -54,7 +54,7 @@ class Registry:
         return self._entries.get(agent_id)
 
     def entries(self) -> dict[str, SessionEntry]:
-        """Those whose last record could be read."""
+        """Agents whose last record is valid."""
         invalid = {key.decode(errors="replace") for key in self._invalid}
         return {agent_id: one.entry for agent_id, one in self._entries.items() if agent_id not in invalid}
 
@@ -69,7 +69,7 @@ class Registry:
         return len(self._entries)
 
     def unpollable(self, agent_id: str) -> Unpollable | None:
-        """Why an agent must not be polled. Of those that resolve to one session, the one registered first is polled."""
+        """Why an agent must not be polled. Of agents that share a session, only the one registered first is polled."""
         registered = self._entries[agent_id]
         if registered.entry.asm_session_sid is not None:
             return None
@@ -81,11 +81,11 @@ class Registry:
         )
 
     def read(self, message: KafkaRecord) -> None:
-        """Take one record of the topic in."""
+        """Applies one record of the topic."""
         self.put(RecordId(message.topic, message.partition, message.offset), message.key or b"", message.value)
 
     def put(self, record_id: RecordId, key: bytes, value: bytes | None) -> None:
-        """Take the record of this key and value in."""
+        """Applies the record of this key and value."""
         try:
             agent_id = key.decode()
             if not agent_id:

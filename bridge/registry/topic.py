@@ -11,7 +11,7 @@ from bridge.settings import KafkaSettings
 
 
 async def read_registry(kafka: KafkaSettings, topic: str) -> dict[str, bytes]:
-    """agent_id -> value of every entry that is in force, sound or not. Raises ``KafkaError``, ``TimeoutError``."""
+    """agent_id -> value of every current entry, valid or not. Raises ``KafkaError``, ``TimeoutError``."""
     connection = kafka.client_arguments()
     await partitions_of(connection, topic)  # a consumer of a missing topic could make the broker create it
     entries: dict[str, bytes | None] = {}
@@ -26,7 +26,7 @@ async def write_registry(
     changes: Mapping[str, bytes | None],
     on_progress: Callable[[int, int], None] = lambda number, of: None,
 ) -> int:
-    """Returns once every change is acknowledged by all replicas; None is a tombstone. Safe to repeat.
+    """Writes entries, and returns once all replicas have acknowledged every one; None is a tombstone. Safe to repeat.
 
     ``on_progress(n, of)``: after each acknowledgement. Returns the offset of the last one, -1 if there was nothing to
     write. Raises ``KafkaError``, ``TimeoutError``.

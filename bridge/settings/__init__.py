@@ -1,4 +1,4 @@
-"""The bridge's settings, ``load_settings`` gives a frozen ``Settings`` or names every fault."""
+"""The bridge's settings: ``load_settings`` returns a frozen ``Settings``, or raises an error that lists every fault."""
 
 from bridge.settings.load import SettingsError, load_settings, sources
 from bridge.settings.model import (

@@ -1,4 +1,4 @@
-"""Reads the sources of settings, in order, and reports everything that is wrong with them at once."""
+"""Reads the sources of settings, in order, and reports all faults in them at once."""
 
 import difflib
 import os
@@ -21,7 +21,7 @@ _SERVICE_LINKS = ("ASM_BRIDGE_PORT", "ASM_BRIDGE_SERVICE_")
 
 
 class SettingsError(Exception):
-    """Settings that cannot be used; the text has a line for each that is wrong."""
+    """Settings that cannot be used; the text has one line for each fault."""
 
     def __init__(self, problems: list[str]) -> None:
         super().__init__("\n".join(problems))
@@ -30,7 +30,7 @@ class SettingsError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class SettingValue:
-    """A value as a source has it: where it is from, and its name there."""
+    """A value as a source has it: its source, and its name there."""
 
     value: Any
     source: str
@@ -39,7 +39,7 @@ class SettingValue:
 
 @dataclass(slots=True)
 class _Reading:
-    """What the sources say so far; the first to name a key wins."""
+    """The values read from the sources so far; the first source to name a key wins."""
 
     given: dict[str, SettingValue] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
@@ -66,7 +66,7 @@ def load_settings(config: Path | None = None, overrides: Mapping[str, str] | Non
 
 
 def sources(settings: Settings) -> dict[str, str]:
-    """Where the value of each key came from: ``default``, ``environment ASM_BRIDGE_X``, ``command line``, ..."""
+    """The source of each key's value: ``default``, ``environment ASM_BRIDGE_X``, ``command line``, ..."""
     return {key: settings._sources.get(key, "default") for key in KEYS}
 
 
@@ -178,7 +178,7 @@ def _between_keys(nested: dict[str, Any], wrong: set[str]) -> Iterator[tuple[str
 
 
 def _key(location: tuple[int | str, ...]) -> str:
-    """The key at fault; what pydantic adds behind it (members of a union) is left out."""
+    """The key at fault, without what pydantic adds behind it (members of a union)."""
     names = [str(name) for name in location]
     return ".".join(names[:2]) if names[0] in SECTIONS else names[0]
 
@@ -189,7 +189,7 @@ def _line(reading: _Reading, key: str, text: str) -> str:
 
 
 def _text(error: ErrorDetails) -> str:
-    """What is wrong and what to do; the value only of what cannot be a secret."""
+    """What is wrong and what to do; the value only if it cannot be a secret."""
     kind, context = error["type"], error.get("ctx", {})
     if kind == "value_error":
         return str(context["error"])

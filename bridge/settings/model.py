@@ -1,4 +1,4 @@
-"""Every setting: its key, kind, default and meaning. Nothing else in the program repeats them."""
+"""Every setting: its key, type, default and meaning. No other part of the program repeats them."""
 
 import ssl
 from collections.abc import Iterator
@@ -283,7 +283,7 @@ class LogSettings(Section):
 
 
 class Settings(BaseSettings):
-    """All settings in force. Frozen; below the edge go sections or values, not the whole."""
+    """All settings in force. Frozen; inner parts get sections or values instead of the whole."""
 
     model_config = SettingsConfigDict(
         frozen=True, extra="forbid", env_prefix="ASM_BRIDGE_", env_nested_delimiter="__", env_ignore_empty=True
@@ -312,7 +312,7 @@ class Settings(BaseSettings):
     def settings_customise_sources(
         cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, *_: Any, **__: Any
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Only what it is given: ``load_settings`` reads the sources, and remembers which value came from which."""
+        """Uses only the given values: ``load_settings`` reads the sources, and records where each value came from."""
         return (init_settings,)
 
 
@@ -340,5 +340,5 @@ def lookup(settings: Settings, key: str) -> Any:
 
 
 def default_path() -> Path:
-    """The TOML file that is read if ``--config`` names none."""
+    """The TOML file that is read if ``--config`` does not name one."""
     return Path("asm-bridge.toml")

@@ -1,4 +1,4 @@
-"""Settings as they are shown to people and programs: secrets masked."""
+"""Settings as shown to people and programs: secrets masked."""
 
 from pathlib import Path
 from typing import Any
@@ -12,14 +12,14 @@ MASK = "********"
 
 
 def secret_values(settings: Settings) -> list[str]:
-    """What must never be shown: the secrets among the settings."""
+    """The secrets among the settings, which must never be shown."""
     values = [lookup(settings, key) for key in KEYS]
     secrets = [value.get_secret_value() for value in values if isinstance(value, SecretStr)]
     return [*secrets, *proxy_password(settings.asm.proxy)]
 
 
 def masked(settings: Settings, key: str) -> Any:
-    """The value as JSON has it, durations in seconds; a secret that is set as asterisks."""
+    """The value as JSON, durations in seconds; a secret that is set as asterisks."""
     value = lookup(settings, key)
     if isinstance(value, SecretStr):
         return MASK
@@ -32,7 +32,7 @@ def masked(settings: Settings, key: str) -> Any:
 
 
 def shown(settings: Settings, key: str) -> str:
-    """The value as text that could be set; nothing for one that is not set."""
+    """The value as text that you could set; empty if it is not set."""
     return _text(key, masked(settings, key))
 
 

@@ -1,4 +1,4 @@
-"""The kinds of values that settings have: durations, addresses, files."""
+"""The types of settings: durations, addresses, files."""
 
 import ipaddress
 import math
@@ -29,7 +29,7 @@ def duration(value: Any) -> float:
 
 
 def is_duration(metadata: Any) -> bool:
-    """Whether this, of a field's metadata, makes it a duration."""
+    """Whether this entry of a field's metadata makes it a duration."""
     return isinstance(metadata, BeforeValidator) and metadata.func is duration
 
 
@@ -90,7 +90,7 @@ def is_loopback(host: str) -> bool:
 
 
 def _is_address(value: str, *schemes: str) -> bool:
-    """Whether it is a URL with one of the schemes, a host, and a port that can be connected to, if any."""
+    """Whether the text is a URL with one of the schemes, a host, and a usable port, if any."""
     try:
         url = urlsplit(value.strip())
         return url.scheme in schemes and bool(url.hostname) and url.port != 0

@@ -1,4 +1,6 @@
-"""One log for the bridge and its libraries, on standard error: lines on a terminal, else a JSON object a line."""
+"""One log for the bridge and its libraries, on standard error: text on a terminal, otherwise one JSON
+object per line.
+"""
 
 import logging
 import sys
@@ -35,7 +37,7 @@ _REPEATING = ("aiokafka", "opentelemetry")
 
 
 class RepeatFilter:
-    """Whether a failure is worth a line: it differs from the last one, or came back after a minute without it."""
+    """Whether a failure should be logged: it differs from the last one, or recurs after a minute without it."""
 
     def __init__(self, quiet: float = 60.0) -> None:
         self._quiet = quiet
@@ -54,7 +56,7 @@ def setup_logging(
     level: str = "info",
     secrets: Iterable[str] = (),
 ) -> None:
-    """Route structlog and the standard library's logging through one chain that masks ``secrets`` in every text."""
+    """Routes structlog and the standard library's logging through one chain that masks ``secrets`` in every text."""
     console = format == "console" or (format == "auto" and sys.stderr.isatty())
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -86,7 +88,7 @@ def setup_logging(
 
 
 def _short(logger: WrappedLogger, name: str, event: EventDict) -> EventDict:
-    """For people: the text of an error, or the name of its class if it has none."""
+    """For people: an error's text, or the name of its class if it has none."""
     if isinstance(error := event.get("error"), BaseException):
         event["error"] = str(error) or type(error).__name__
     return event
@@ -127,7 +129,7 @@ def _install(formatter: logging.Formatter, level: str) -> None:
 
 
 def _demote(record: logging.LogRecord) -> bool:
-    """Harmless noise of aiokafka becomes debug, and is dropped unless debug is logged."""
+    """Lowers harmless lines of aiokafka to debug, which drops them unless debug is logged."""
     error = record.exc_info[1] if record.exc_info else None
     if record.name == "asyncio" and type(error).__module__.startswith("aiokafka"):
         # A batch that a fenced producer leaves behind: the failure itself is logged where the partition is lost.
@@ -140,7 +142,7 @@ def _demote(record: logging.LogRecord) -> bool:
 
 
 class _LibraryRepeatFilter:
-    """Passes a line that a library repeats once in ``seconds``: in an outage aiokafka connects 200 times a second."""
+    """Passes a line that a library repeats once in ``seconds``: in an outage aiokafka connects 200 times per second."""
 
     def __init__(self, seconds: float = 30.0) -> None:
         self._seconds = seconds

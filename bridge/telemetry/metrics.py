@@ -1,4 +1,4 @@
-"""Every metric of the bridge, in one place. Names are a user interface: they start with ``asm_bridge_``."""
+"""Every metric of the bridge, in one place. Names are a user interface, and start with ``asm_bridge_``."""
 
 from bisect import bisect_left
 from collections import deque
@@ -48,7 +48,8 @@ _FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
 
 
 class Timings(Collector):
-    """A histogram for what happens at every poll: a tenth of the cost of the client library's, which locks twice.
+    """A histogram for something that happens in every poll: a tenth of the cost of the client library's, which locks
+    twice.
 
     One thread observes; another may collect.
     """
@@ -71,8 +72,9 @@ class Timings(Collector):
 
 
 class Metrics:
-    """The list. A counter with a label names the values that it is known to take: it begins at zero for each, as one
-    that appeared with its first event would hide that event from ``increase()``."""
+    """The list of metrics. A counter with a label names its known values, so that it starts at zero for each: a series
+    that appears with its first event would hide that event from ``increase()``.
+    """
 
     def __init__(self) -> None:
         registry = self.registry = CollectorRegistry()
@@ -93,10 +95,13 @@ class Metrics:
             return Histogram(f"asm_bridge_{name}", text, registry=registry, buckets=_FAST)
 
         self.polls = counter("polls", "Requests to the vendor by result", "result", _POLL_RESULTS)
+        self.conversation_lists = counter(
+            "conversation_lists", "Requests for a page of conversations by result", "result", _POLL_RESULTS
+        )
         self.poll_seconds = timings("poll_seconds", "Time from request to answer")
         self.lateness_seconds = timings("poll_lateness_seconds", "How long after its time a poll began")
         self.skipped_ticks = counter(
-            "skipped_ticks", "Polls left out, by reason", "reason", ("late", "unanswered", "partition")
+            "skipped_ticks", "Polls left out, by reason", "reason", ("late", "unanswered", "rate_limit", "partition")
         )
         self.records = counter("records", "Records appended, by topic", "topic", _RECORD_TOPICS)
         self.changes = counter("changes", "Steps that added a record")
@@ -108,8 +113,15 @@ class Metrics:
         self.partitions = gauge("partitions_owned", "Partitions whose agents this process watches")
         self.partitions_lost = counter("partitions_lost", "Times that a partition's memory was dropped and read again")
         self.agents = gauge("agents", "Watched agents of this process, by state", "state")
+        self.stable_offset_behind = gauge(
+            "stable_offset_behind_seconds",
+            "For how long an open transaction has held back a partition, once that is more than 30 s",
+            "topic",
+            "partition",
+        )
         self.inbox_pending = gauge("inbox_pending", "Injections that wait for their agent")
         self.inbox_oldest_seconds = gauge("inbox_oldest_seconds", "Age of the oldest injection that waits")
+        self.inbox_deleted = counter("inbox_deleted", "Offsets of the inbox that were deleted before they were read")
         self.token_reloads = gauge("token_reloads", "Token files read so far")
         self.unreadable_fields = counter("unreadable_fields", "Fields of answers that could not be read", "field")
         self.registry_errors = counter("registry_errors", "Registry entries that could not be read")
@@ -121,7 +133,7 @@ class Metrics:
             "kafka_errors",
             "Errors from Kafka, by what was done",
             "operation",
-            ("start", "registry", "group", "inbox", "commit", "state", "header_name"),
+            ("start", "registry", "group", "inbox", "commit", "state", "header_name", "another_log"),
         )
         Info("asm_bridge_build", "Version of the bridge", registry=registry).info({"version": VERSION})
         ProcessCollector(namespace="asm_bridge", registry=registry)
@@ -130,7 +142,7 @@ class Metrics:
 
     @property
     def sampled(self) -> list[Collector]:
-        """Those that the status computes its rates from."""
+        """The metrics from which the status computes its rates."""
         return [
             self.polls, self.poll_seconds, self.lateness_seconds, self.skipped_ticks, self.records, self.outcomes,
             self.dead_letters, self.commits, self.commit_seconds, self.rebalances, self.partitions_lost,
@@ -138,7 +150,7 @@ class Metrics:
         ]  # fmt: skip
 
     def record_step(self, step: Step) -> None:
-        """Count the records of a step."""
+        """Counts the records of a step."""
         if step.records:
             self.changes.inc()
         for record in step.records:

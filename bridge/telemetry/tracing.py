@@ -1,4 +1,4 @@
-"""OpenTelemetry traces (extra ``otel``), where the environment asks for them; else nothing of it is imported.
+"""OpenTelemetry traces (extra ``otel``), if the environment asks for them; otherwise OpenTelemetry is not imported.
 
 Spans: ``inject``, from an entry's arrival to its outcome, in its sender's trace; ``poll``, for requests that carry
 events or report something, below the ``inject`` of the first event that it carries; ``commit``, linked to the polls and
@@ -52,7 +52,7 @@ _on: _On | None = None
 
 
 def requested_exporters(environ: Mapping[str, str]) -> list[str]:
-    """The exporters that the environment asks for, in OpenTelemetry's own variables; empty: no traces."""
+    """The exporters that OpenTelemetry's own environment variables ask for; empty: no traces."""
     if environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
         return []
     if exporters := environ.get("OTEL_TRACES_EXPORTER", ""):
@@ -62,7 +62,7 @@ def requested_exporters(environ: Mapping[str, str]) -> list[str]:
 
 @contextlib.contextmanager
 def traces(group_id: str) -> Iterator[None]:
-    """Traces within the block, if the environment asks for them. On leaving, the rest is exported, for at most 5 s."""
+    """Traces within the block, if the environment asks for them. On exit the rest is exported, for at most 5 s."""
     exporters = requested_exporters(os.environ)
     stop = _start(exporters, group_id) if exporters else None
     try:
@@ -136,7 +136,7 @@ def _never_raises(record: Callable[P, None]) -> Callable[P, None]:
 
 @_never_raises
 def received(injection: "Injection") -> None:
-    """An injection was taken in: its ``inject`` begins, and is what its outcome refers to."""
+    """An injection was read: starts its ``inject`` span, to which its outcome refers."""
     assert _on is not None
     from opentelemetry.trace import SpanKind, set_span_in_context
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
@@ -195,7 +195,9 @@ def polled(request: "PollRequest", step: "Step | None", status: int | None, erro
 
 @contextlib.contextmanager
 def commit(steps: Sequence["Step"], partition: int, messages: int) -> Iterator[None]:
-    """The block writes ``messages``, those of ``steps`` among them; the injections that these complete end with it."""
+    """The span of a transaction that writes ``messages``, those of ``steps`` among them; it ends the ``inject`` spans
+    of completed injections.
+    """
     if _on is None or not messages:
         yield
         return

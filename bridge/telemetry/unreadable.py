@@ -1,4 +1,4 @@
-"""Fields of the service's answers that cannot be read: counted each time, logged once each."""
+"""Unreadable fields of the service's answers: counted each time, logged once each."""
 
 from collections import defaultdict
 
@@ -18,7 +18,7 @@ class UnreadableFields:
         self._repeats: defaultdict[str, RepeatFilter] = defaultdict(RepeatFilter)
 
     def __call__(self, error: ProtoJSONError) -> None:
-        """The field's value is not logged: ``error`` does not have it."""
+        """Counts and logs a field. Its value is not logged: ``error`` does not have it."""
         METRICS.unreadable_fields.labels(error.field).inc()
         if self._repeats[error.field].is_new(error):
             log.warning("asm.field_unreadable", field=error.field, error=error)

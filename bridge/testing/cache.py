@@ -1,4 +1,4 @@
-"""Where downloads and builds are kept between runs."""
+"""The folder for downloads and builds that are kept between runs."""
 
 import os
 from pathlib import Path

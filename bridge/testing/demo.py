@@ -1,4 +1,4 @@
-"""The demo: a broker, the simulator and the bridge in one process tree, and what flows between them."""
+"""The demo: a broker, the simulator and the bridge in one process tree, and a view of the records between them."""
 
 import asyncio
 import io
@@ -63,7 +63,9 @@ class Demo:
         self._left_out = 0
 
     async def run(self, duration: float | None) -> list[str]:
-        """Until a signal, or for ``duration`` seconds of records. Returns what should have been seen but was not."""
+        """Runs until a signal, or for ``duration`` seconds of records. Returns what should have been seen but
+        was not.
+        """
         stop = stop_on_signals()
         logs.setup_logging("console", "warning")
         logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # the embedded broker lacks what aiokafka tries first
@@ -87,7 +89,7 @@ class Demo:
         return [] if self._keep else self._summary()
 
     async def _start(self, stack: AsyncExitStack) -> tuple[Settings, Endpoints]:
-        """Broker and simulator, and the settings of a bridge between them."""
+        """Starts the broker and the simulator. Returns the settings of a bridge between them."""
         address = await stack.enter_async_context(nullcontext(self._broker) if self._broker else embedded_broker())
         base_url = await stack.enter_async_context(serve(self._simulator))
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="asm-bridge-demo-")))
@@ -129,7 +131,7 @@ class Demo:
         self._say("\n".join(lines) + "\n")
 
     async def _look(self, endpoints: Endpoints) -> None:
-        """Keep the picture up to date."""
+        """Keeps the view up to date."""
         # The screen is the terminal's second one: what stood there before is back when the demo ends.
         with Live(console=self._console, screen=True, auto_refresh=False) as live, _Log(self._stats.lines.append):
             while True:
@@ -153,7 +155,7 @@ class Demo:
                 self._lines = max(0, self._lines - _LINES_PER_SECOND // 5)
 
     def _record(self, message: ConsumerRecord, prefix: str) -> None:
-        """Show a record: every one about an injection, and as many of the others as a person can read."""
+        """Shows a record: every one about an injection, and as many of the others as a person can read."""
         topic, value = message.topic.removeprefix(prefix), decoded(message)
         line = as_line(message, prefix)[_DATE:]
         injection = self._stats.record_read(topic, value, line, time.time(), self._taken(value))
@@ -164,14 +166,14 @@ class Demo:
             self._left_out += 1
 
     def _taken(self, value: object) -> float | None:
-        """When the service received the event that a record is about."""
+        """The time at which the service received the event that a record is about."""
         if not isinstance(value, dict) or "event" not in value:
             return None
         same = (one.at for one in reversed(self._simulator.world.ledger.events) if one.event == value["event"])
         return next(same, None)
 
     async def _inject(self, settings: Settings) -> None:
-        """Produce an event every few seconds, as a microservice would."""
+        """Produces an event every few seconds, as a microservice would."""
         agents = itertools.cycle(self._simulator.world.callers)
         producer = AIOKafkaProducer(**settings.kafka.client_arguments(), acks="all")
         async with connected(producer, settings.kafka.bootstrap_servers):
@@ -204,7 +206,7 @@ class Demo:
 
 
 class _Log(io.TextIOBase):
-    """Within the block, log lines go to ``say``: written to the terminal they would tear the picture."""
+    """Within the block, passes log lines to ``say``: written to the terminal they would break the view."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say

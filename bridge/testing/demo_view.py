@@ -1,4 +1,4 @@
-"""What the demo has seen, and its picture for a terminal: pure, times (seconds since 1970) are passed in."""
+"""The state of the demo, and its view for a terminal: pure, times (seconds since 1970) are passed in."""
 
 import re
 from collections import Counter, deque
@@ -21,7 +21,7 @@ _FOLLOWED = 3
 
 @dataclass(slots=True)
 class Injection:
-    """One on its way: when it was produced, when the service received it, when its outcome was read from Kafka."""
+    """One injection: when it was produced, when the service received it, when its outcome was read from Kafka."""
 
     injection_id: str
     agent_id: str
@@ -38,7 +38,7 @@ class Injection:
 
 @dataclass(frozen=True, slots=True)
 class Endpoints:
-    """Where to look: addresses, and the settings with which other commands find this broker."""
+    """Addresses, and the settings with which other commands find this broker."""
 
     kafka: str
     prefix: str
@@ -50,13 +50,15 @@ class Endpoints:
 
 @dataclass(slots=True)
 class DemoStats:
-    """Counts, rates, the last records and injections, the newest last."""
+    """Counts, rates, and the last records and injections, newest last."""
 
     began: float
     state: str = "starting"
     counts: Counter[str] = field(default_factory=Counter)
     outcomes: Counter[str] = field(default_factory=Counter)
     produced: int = 0
+    changes: int = 0
+    """Of the records on the conversations topic, those that tell a change; the others are injected events."""
     lines: deque[str] = field(default_factory=lambda: deque(maxlen=_KEPT))
     injections: dict[str, Injection] = field(default_factory=dict)
     _samples: deque[tuple[float, Counter[str]]] = field(default_factory=deque)
@@ -72,7 +74,8 @@ class DemoStats:
         """A record arrived. Returns the injection that it is about, if any; ``taken``: when the service received it."""
         self.counts[topic] += 1
         self.lines.append(line)
-        if topic not in ("conversations", "inject-outcomes"):
+        self.changes += value.get("type") == "ConversationChanged"
+        if topic not in ("conversations", "inject-outcomes") or "injection_id" not in value:
             return None
         one = self._injection(value, now)
         if topic == "conversations":
@@ -101,7 +104,7 @@ class DemoStats:
         wanted = {
             "statuses on Kafka": self.counts["agent-status"],
             "queued calls on Kafka": self.counts["queued-calls"],
-            "conversation events on Kafka": self.counts["conversations"],
+            "conversation events on Kafka": self.counts["conversations"] - self.changes,
             "an injected event at the service": taken,
             "its outcome on Kafka": self.outcomes["delivered"],
         }
@@ -181,7 +184,7 @@ def _out(stats: DemoStats, endpoints: Endpoints) -> list[Text]:
 
 
 def _narrow(line: str, width: int) -> str:
-    """Where there is little room, a line goes without the spaces that put it into columns."""
+    """In a narrow terminal a line goes without the spaces that align its columns."""
     return line if width >= _WIDE else re.sub("  +", " ", line)
 
 

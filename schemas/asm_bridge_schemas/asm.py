@@ -1,4 +1,4 @@
-"""The vendor's messages and enums (tcn.api ASM), as read from what a gateway prints.
+"""The vendor's messages and enums (tcn.api ASM), as read from a gateway's JSON.
 
 A Struct holds values normalised by ``protojson.read``: 64-bit identifiers as digits ("0" where unset), other int64 as
 numbers, enums as names (a number that the list lacks as its digits), Timestamps as the text sent, messages and wrappers
@@ -13,7 +13,7 @@ import msgspec
 
 
 class Wire(Enum):
-    """Protobuf types whose JSON form is not told by the Python type."""
+    """Protobuf types whose JSON form does not follow from the Python type."""
 
     INT64 = "int64"
     TIMESTAMP = "Timestamp"
@@ -26,13 +26,13 @@ class OneOf(msgspec.Struct, frozen=True):
 
 
 class Shared(Enum):
-    """Marks what many sessions are sent alike, such as the calls in a queue: the same text is read once."""
+    """Marks data that many sessions receive alike, such as the calls in a queue: the same text is read once."""
 
     BY_TEXT = "by text"
 
 
 class Needed(Enum):
-    """Marks a field without which an answer says something else: if it cannot be read, neither can the answer."""
+    """Marks a field without which an answer would mean something else: if it is unreadable, so is the answer."""
 
     HERE = "here"
 

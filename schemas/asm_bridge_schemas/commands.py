@@ -20,7 +20,7 @@ _EXPECTED = f'one entry of events, as {{"pause_event": {{}}}}: an object with ex
 
 
 class CommandError(Exception):
-    """The record is none that the bridge can take; ``code`` and text go into its dead letter. Never holds a token."""
+    """The bridge cannot accept the record; ``code`` and text go into its dead letter. Never contains a token."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -41,6 +41,10 @@ class SessionEntry(msgspec.Struct, frozen=True, kw_only=True, gc=False, forbid_u
     get_queued_calls: bool = True
     get_messages: bool = True
     keep_alive: bool = False
+    get_conversations: bool = False
+    """Whether ``listconversations`` is asked for this agent, too."""
+    conversations_interval: Annotated[float, Meta(ge=0.05, le=3600)] = 10.0
+    """Seconds between these requests."""
     labels: dict[str, str] = {}
 
 

@@ -1,4 +1,4 @@
-"""What every consumer needs: records decoded by their headers, and proof that none is missing. Pure, without Kafka.
+"""Helpers for every consumer: records decoded by their headers, and proof that none is missing. Pure, without Kafka.
 
     >>> from asm_bridge_schemas.consume import Sequences, decode
     >>> value = b'{"type":"AgentProfileChanged","agent_id":"agent-7","stream_id":"s1","sequence":1,'
@@ -80,7 +80,7 @@ those. ``repeated``: seen before, or covered by an ``AgentState``. ``unnumbered`
 
 
 class Missing(NamedTuple):
-    """The numbers ``first`` to ``last`` of a stream have not been seen."""
+    """The numbers ``first`` to ``last`` of a stream that have not been seen."""
 
     agent_id: str
     stream_id: str
@@ -126,7 +126,7 @@ class Sequences:
             self._streams[key] = [[1, state.sequence], *later]
 
     def see(self, record: Published) -> Seen:
-        """Takes a record's number down, and says what it means."""
+        """Notes a record's number, and returns what it means."""
         number = record.sequence if self._topic is None else record.topic_sequence
         other_topic = self._topic is not None and TOPICS[type(record)] != self._topic
         if record.stream_id is None or number is None or other_topic:

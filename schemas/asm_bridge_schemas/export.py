@@ -18,7 +18,7 @@ import msgspec
 
 from asm_bridge_schemas import asm, protojson
 from asm_bridge_schemas.commands import EVENT_KINDS, SessionEntry
-from asm_bridge_schemas.records import TOPICS, Books, Published
+from asm_bridge_schemas.records import SINCE, TOPICS, Books, Published
 from asm_bridge_schemas.statuses import STATUS_GROUPS
 
 Schema = dict[str, Any]
@@ -33,9 +33,9 @@ _OPAQUE = {
 }
 
 
-def schemas() -> dict[str, Schema]:
-    """File name -> JSON Schema."""
-    definitions = record_definitions()
+def schemas(definitions: dict[str, Schema] | None = None) -> dict[str, Schema]:
+    """File name -> JSON Schema. ``definitions``: those of the records, if not today's (``record_definitions``)."""
+    definitions = record_definitions() if definitions is None else definitions
     made = [_document(name, definitions, _urn(name)) for name in (cls.__name__ for cls in TOPICS)]
     made += [_union(topic, names, definitions) for topic, names in records_by_topic().items()]
     made += [_union("Published", [cls.__name__ for cls in get_args(Published)], definitions)]
@@ -80,7 +80,8 @@ def record_definitions() -> dict[str, Schema]:
     for name, definition in definitions.items():
         _describe(definition)
         if "properties" in definition:
-            definition["required"] = list(definition["properties"])  # msgspec writes every field
+            # msgspec writes every field; what an older record may lack is marked.
+            definition["required"] = [name for name, one in definition["properties"].items() if SINCE not in one]
             for field, schema in definition["properties"].items():
                 schema.pop("default", None)  # so that nobody takes it for one that may be left out
                 definition["properties"][field] = _name_enums(schema, enums)

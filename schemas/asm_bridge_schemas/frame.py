@@ -10,12 +10,12 @@ LENGTH = _HEAD.size
 
 
 def frame(schema_id: int) -> bytes:
-    """What stands before the values that are written with this schema."""
+    """The frame of values that are written with this schema."""
     return _HEAD.pack(0, schema_id)
 
 
 def schema_id(value: bytes) -> int | None:
-    """The id in a value's frame; None where it has none."""
+    """The id in a value's frame, or None without a frame."""
     return _HEAD.unpack_from(value)[1] if _is_framed(value) else None
 
 

@@ -1,4 +1,4 @@
-"""JSON as it is in the world: what a strict reader refuses, brought into the form that it takes.
+"""Real-world JSON: converts what a strict reader refuses into a form that it accepts.
 
 Nothing here is called before the strict reading of an answer has failed.
 """
@@ -108,7 +108,7 @@ def _rfc3339(nanoseconds: int, otherwise: Any) -> Any:
 
 
 def shown(value: Any) -> str:
-    """What cannot be read, as bounded JSON text."""
+    """An unreadable value as bounded JSON text."""
     try:
         return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)[:_SHOWN]
     except (ValueError, RecursionError):

@@ -39,7 +39,7 @@ def fold(state: AgentState | None, record: Published) -> AgentState | None:
 
 
 def _changed(state: AgentState, record: Published) -> dict[str, Any]:
-    """The fields that the record changes, but for its number and time."""
+    """The fields that the record changes, except for its number and time."""
     match record:
         case records.AgentWatchStarted() | records.AgentProfileChanged():
             return {"labels": record.labels, "skills": record.skills}
@@ -112,7 +112,7 @@ class Pictures:
         return sum(map(len, self._ahead.values()))
 
     def load(self, agent_id: str, state: AgentState | None) -> list[Published]:
-        """Takes a record of asm.agent-state, None for a tombstone. Returns the held records that can be applied now.
+        """Loads a record of asm.agent-state, None for a tombstone. Returns the held records that can be applied now.
 
         A state older than the picture is left out.
         """

@@ -39,7 +39,8 @@ T = TypeVar("T", bound=msgspec.Struct)
 
 
 def read(cls: type[T], data: bytes | Mapping[str, Any]) -> T:
-    """What a service sent, as a Struct: both naming styles, any form of int64 and enum, nulls and unknown fields.
+    """Reads an answer of the service into a Struct: both naming styles, any form of int64 and enum, nulls and unknown
+    fields.
 
     A field that cannot be read costs that field: it has its default (a time its text), and is reported. Raises
     ``ProtoJSONError`` for what is not JSON or not an object, where nothing that was given can be read, and where that
@@ -73,7 +74,7 @@ def _read_tolerantly(cls: type[T], data: bytes | Mapping[str, Any]) -> T:
 
 
 def read_strict(cls: type[msgspec.Struct], data: bytes | Mapping[str, Any]) -> dict[str, Any]:
-    """What is to be sent, normalised: the fields given, in snake_case, int64 as digits, enums as names, times in UTC.
+    """Normalises an event to be sent: the fields given, in snake_case, int64 as digits, enums as names, times in UTC.
 
     Null fields, and the vendor page's ``"1s"`` for times and ``"string"`` for numbers, are left out; an enum number
     that the list lacks stays one.
@@ -100,7 +101,7 @@ def schema(cls: type[msgspec.Struct]) -> dict[str, Any]:
 
 
 def _partly_decoded(cls: type[msgspec.Struct], data: bytes, decode: Reader = decode_strictly) -> Any:
-    """A message's JSON text, but for what is ``Shared``, which stays text."""
+    """A message's JSON text, decoded except for what is ``Shared``, which stays text."""
     try:
         return _decoder(cls).decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):  # or what should be an object is none
@@ -114,7 +115,7 @@ def _decoder(cls: type[msgspec.Struct]) -> msgspec.json.Decoder[Any]:
 
 @cache
 def _text(cls: type[msgspec.Struct]) -> Any:
-    """As what a message's JSON text is decoded: as anything, or where some of it is ``Shared``, as a Struct."""
+    """The type as which a message's JSON text is decoded: any, or a Struct if some of it is ``Shared``."""
     texts = {key: codec.text for key, (_, codec, _) in _fields(cls).items()}
     if all(text is Any for text in texts.values()):
         return Any

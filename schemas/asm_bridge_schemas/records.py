@@ -16,10 +16,16 @@ from msgspec import Meta
 from asm_bridge_schemas import asm
 from asm_bridge_schemas.statuses import StatusGroup
 
+SINCE = "x-since"
+"""Marks a field that was added after the version 1.0.0 of the schemas, with the version that brought it. Records that
+were written before lack it, so it is not ``required``."""
+MAY_GROW = "x-may-grow"
+"""Marks a list of values to which a minor version may add: a reader must get along with those that it does not know."""
 
-def _about(description: str, *examples: Any, pii: bool = False, **schema: Any) -> Meta:
-    """A field's meaning, unit, clock and source; examples of it; whether it is personal data."""
-    extra = {**schema, **({"x-pii": True} if pii else {})}
+
+def _about(description: str, *examples: Any, pii: bool = False, since: str | None = None, **schema: Any) -> Meta:
+    """A field's meaning, unit, clock and source; examples of it; whether it is personal data; see ``SINCE``."""
+    extra = {**schema, **({"x-pii": True} if pii else {}), **({SINCE: since} if since else {})}
     return Meta(description=description, examples=list(examples) or None, extra_json_schema=extra or None)
 
 
@@ -36,7 +42,8 @@ def _vendors(title: str, names: type[IntEnum], description: str) -> Meta:
 
 def _reasons(title: str, description: str, *values: str) -> Meta:
     """A list of ours that may grow: text for a reader in Python, so that an old reader reads new records."""
-    return Meta(title=title, description=description, examples=[values[0]], extra_json_schema={"enum": list(values)})
+    extra = {"enum": list(values), MAY_GROW: True}
+    return Meta(title=title, description=description, examples=[values[0]], extra_json_schema=extra)
 
 
 def values_of(enum: Any) -> tuple[Any, ...]:
@@ -462,7 +469,8 @@ class ConversationChanged(Record, frozen=True, kw_only=True, tag=True):
     conversation: Annotated[
         dict[str, Any] | None,
         _about(
-            "The vendor's `OmniConversation` in snake_case; of one that left as last seen, or null.",
+            "The vendor's `OmniConversation` in snake_case; of one that left as last seen. Null where the bridge does "
+            "not have that any more, and for one that is larger than 512 KiB.",
             {"conversation_sid": "5000000000000000042", "status": "CONVERSATION_STATUS_NEW"},
             pii=True,
         ),
@@ -539,7 +547,7 @@ class Delivered(msgspec.Struct, frozen=True, kw_only=True, gc=False, array_like=
 
 
 class Books(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
-    """The bridge's own books, on which nobody may rely: they may change with each release."""
+    """The bridge's private accounting, which may change with each release: do not rely on it."""
 
     status_observed_at: str | None = None
     status_interrupted: bool = False
@@ -550,6 +558,8 @@ class Books(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=T
     message_digests: list[str] = []
     """Those of the messages already published whose timestamp is the cursor."""
     topic_sequences: dict[str, int] = {}
+    conversations: dict[str, str] = {}
+    """The conversations in view: conversation_sid -> a digest of each field, in the order of `OmniConversation`'s."""
     inbox_offset: int = -1
     """The highest finished offset of this agent's injections..."""
     inbox_open: list[int] = []

@@ -1,9 +1,9 @@
 """The form of the records' schemas that a Schema Registry keeps and checks: one for each topic, draft-07 and closed.
 
 The checkers of the registries understand draft-07 (of 2020-12 Apicurio's fails), and call each field that is added to
-an open object incompatible, because old data may have anything there. So every object is closed here, and only what has
-no default is ``required``: a field is added with a default, and old records remain readable. A reader validates with
-the schema that a record was written with, as the deserializers do unless told otherwise.
+an open object incompatible, because old data may have anything there. So every object is closed here; a field that is
+added later is not ``required`` (see ``SINCE``), and old records fit the new schema. A reader validates with the schema
+that a record was written with, as the deserializers do unless told otherwise.
 
 A topic with several records has one schema with all of them (``oneOf``, told apart by ``type``), and what they refer to
 is in its ``definitions``. The other way, a subject for each record and references to them, does not fit: the frame
@@ -16,20 +16,20 @@ import json
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from asm_bridge_schemas.export import Schema, record_definitions, records_by_topic, referred
-from asm_bridge_schemas.records import TOPICS
+from asm_bridge_schemas.records import MAY_GROW
 
 _DIALECT = "http://json-schema.org/draft-07/schema#"
 _STRING = {"type": "string"}
 
 
-def registered_schemas() -> dict[str, Schema]:
-    """Topic, without its prefix -> what is registered under the subject ``<topic>-value``."""
-    definitions = {name: _registered(schema) for name, schema in record_definitions().items()}
-    for name, required in _without_default().items():
-        definitions[name]["required"] = required
+def registered_schemas(definitions: dict[str, Schema] | None = None) -> dict[str, Schema]:
+    """Topic, without its prefix -> what is registered under the subject ``<topic>-value``.
+
+    ``definitions``: those of the records, if not today's (``record_definitions``).
+    """
+    definitions = record_definitions() if definitions is None else definitions
+    definitions = {name: _registered(schema) for name, schema in definitions.items()}
     return {topic: _document(topic, names, definitions) for topic, names in records_by_topic().items()}
 
 
@@ -62,16 +62,6 @@ def _document(topic: str, names: list[str], definitions: dict[str, Schema]) -> S
     return {**head, **top, **({"definitions": needed} if needed else {})}
 
 
-def _without_default() -> dict[str, list[str]]:
-    """Name of an object -> its fields that have been there since version 1: those without a default."""
-    required: dict[str, list[str]] = {}
-    for cls in TOPICS:
-        objects = msgspec.json.schema(cls)["$defs"]
-        required |= {name: one.get("required", []) for name, one in objects.items() if "properties" in one}
-    del required["Books"]
-    return required
-
-
 def _registered(schema: Any) -> Any:
     """The schema in draft-07, closed, without examples."""
     if isinstance(schema, list):
@@ -83,7 +73,8 @@ def _registered(schema: Any) -> Any:
     if "anyOf" in schema and schema.get("type") == "string":  # the vendor's lists, which any text may join
         return {name: schema[name] for name in ("title", "description") if name in schema} | _STRING
     new = {name: value if name == "enum" else _registered(value) for name, value in schema.items()}
-    new.pop("examples", None)
+    for annotation in ("examples", MAY_GROW):
+        new.pop(annotation, None)
     if schema.get("type") == "object" and "properties" in schema:
         new["additionalProperties"] = False
     return new

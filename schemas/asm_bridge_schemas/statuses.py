@@ -1,4 +1,4 @@
-"""What an agent's status is in contact-centre terms: the table of groups."""
+"""The meaning of an agent's status in contact-centre terms: the table of groups."""
 
 from typing import Annotated, Literal
 

@@ -1,4 +1,4 @@
-"""A message's JSON text: decoded, strictly or as it is in the world, and remembered where many are sent the same."""
+"""A message's JSON text: decoded, strictly or tolerantly, and cached if many sessions receive the same."""
 
 from typing import Any
 
@@ -35,7 +35,7 @@ def decode_tolerantly(data: bytes) -> Any:
 
 
 def by_text(codec: Codec) -> Codec:
-    """Of the same text it reads the same object, which nobody may change."""
+    """Returns the same object for the same text; do not change it."""
     known: dict[bytes, Any] = {}
     in_part: dict[bytes, tuple[Any, list[ProtoJSONError]]] = {}
     size = 0

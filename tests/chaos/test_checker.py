@@ -1,4 +1,4 @@
-"""The judge itself: it passes a story in which everything is kept, and catches each kind of violation."""
+"""The judge of the chaos runs: it passes a run without fault, and finds each kind of violation."""
 
 import json
 from collections import Counter
@@ -72,7 +72,7 @@ def _status(desc: str, change: int, changed: list[str], before: str | None, sinc
 
 
 def _numbered(record: Record, number: int, in_topic: Counter[str]) -> Record:
-    topic = next(topic for cls, topic in records.TOPICS.items() if cls.__name__ == record["type"])
+    topic = records.TOPICS[_class(record["type"])]
     in_topic[topic] += 1
     common = {"agent_id": AGENT, "stream_id": "s1", "sequence": number + 1, "observed_at": AT.format(number)}
     common["topic_sequence"] = in_topic[topic]
@@ -81,9 +81,13 @@ def _numbered(record: Record, number: int, in_topic: Counter[str]) -> Record:
     return {**common, **({"possibly_repeated": False} if record["type"] == "InjectionCompleted" else {}), **record}
 
 
+def _class(name: str) -> type[msgspec.Struct]:
+    return next(cls for cls in records.TOPICS if cls.__name__ == name)
+
+
 def message(record: Record, offset: int) -> Message:
-    """As the bridge would write it."""
-    cls = next(cls for cls in records.TOPICS if cls.__name__ == record["type"])
+    """A record as the bridge would write it."""
+    cls = _class(record["type"])
     filled = {"voice_session_sid": None, "source": None, **record}
     known = {name: value for name, value in filled.items() if name in cls.__struct_fields__}
     record_of_it: Any = msgspec.convert(known, cls)
@@ -119,7 +123,7 @@ def state(told: list[Record]) -> Message:
 
 
 def shown() -> Record:
-    """What the simulator showed: all that is told."""
+    """What the simulator showed: the same as is emitted."""
     pictures = [("READY", 1), ("PEERED", 2), ("IDLE", 3)]
     return {
         "agent_id": AGENT,
@@ -131,6 +135,7 @@ def shown() -> Record:
         "messages": [{"message": "Well done", "message_timestamp": 5}],
         "calls": [{"calls": [["agent_queue", "4000000000001000003"]]}, {"calls": []}],
         "alerts": [{"kind": "backoffice_message", "alert_id": "a1"}, {"kind": None, "alert_id": None}],
+        "conversations": [],
         "last_status": {"status_desc": "IDLE", "last_status_change": 3, "current_session_id": 0},
     }
 
@@ -141,7 +146,7 @@ def taken(index: int = 0, marker: str = MARKER) -> Record:
 
 
 def facts(told: list[Record] | None = None, **more: Any) -> Facts:
-    """A run in which every promise was kept, but for what is passed in."""
+    """A run in which every promise was kept, except for the arguments."""
     told = story() if told is None else told
     produced = [
         Produced(AGENT, HOME, 0, "i1", AGENT.encode(), VALUE, MARKER),
@@ -153,7 +158,7 @@ def facts(told: list[Record] | None = None, **more: Any) -> Facts:
 
 
 def test_a_run_without_fault_passes() -> None:
-    """What keeps every promise is not accused."""
+    """A run in which every promise was kept has no violation."""
     assert broken_promises(facts()) == []
 
 
@@ -221,7 +226,7 @@ BROKEN_STREAMS: dict[str, Callable[[], list[Record]]] = {
 
 
 def _gone_and_back() -> list[Record]:
-    """As if an answer without calls had come between two answers with one."""
+    """Adds an answer without calls between two answers with one."""
     entered = story()[3]
     gone = {**entered, "change": "left", "reason": "gone", "observed_at": AT.format(30)}
     return [gone, {**entered, "observed_at": AT.format(31)}]
@@ -237,8 +242,60 @@ def _ended() -> Record:
 
 @pytest.mark.parametrize("evidence", BROKEN_STREAMS)
 def test_a_broken_stream_is_caught(evidence: str) -> None:
-    """Each way in which the records of a stream can contradict each other, or what was shown, is told."""
+    """Each way in which a stream's records can contradict each other or the simulator is reported."""
     found = broken_promises(facts(BROKEN_STREAMS[evidence]()))
+    assert any(evidence in problem for problem in found), found
+
+
+TALK = {"asm_session_sid": SID, "conversation_sid": "6"}
+
+
+def _talk(*changes: tuple[str, list[str], str | None]) -> dict[str, Any]:
+    """A run with these changes of a conversation, told after the story: (change, changed, status)."""
+    told = story()
+    in_topic = Counter(records.TOPICS[_class(record["type"])] for record in told)
+    for change, changed, status in changes:
+        known = None if status is None else {"conversation_sid": "6", "status": status}
+        record = {"type": "ConversationChanged", "change": change, "changed": changed, "conversation": known, **TALK}
+        told.append(_numbered(record, len(told), in_topic))
+    listed = [{"asm_session_sid": SID, "conversations": {"6": "NEW"}}, {"asm_session_sid": SID, "conversations": {}}]
+    agents = _agent(conversations=[*listed, {"asm_session_sid": SID, "conversations": {"6": "NEW"}}])["agents"]
+    messages = [*(message(record, offset) for offset, record in enumerate(told)), dead_letter()]
+    stated = json.loads(state(told[:15]).value or b"{}") | {"sequence": len(told)}
+    stated["bridge"]["conversations"] = {"6": "x"}
+    last = state(told[:15])._replace(value=json.dumps(stated).encode())
+    return {"messages": [*messages, last], "agents": agents}
+
+
+_CAME = ("entered", ["conversation_sid", "status"], "NEW")
+
+
+def test_conversations_that_are_told_as_shown_pass() -> None:
+    """What tells each conversation as it was shown is not accused."""
+    assert broken_promises(facts(**_talk(_CAME))) == []
+    assert broken_promises(facts(**_talk(_CAME, ("left", [], "NEW"), _CAME))) == []
+    assert broken_promises(facts(**_talk(_CAME, ("left", [], None), _CAME))) == []
+
+
+BROKEN_TALK: dict[str, Callable[[], dict[str, Any]]] = {
+    "conversation 6 entered, and was in view": lambda: _talk(_CAME, _CAME),
+    "conversation 6 updated, and was not in view": lambda: _talk(("updated", ["status"], "NEW")),
+    "changed is ['status'], expected []": lambda: _talk(_CAME, ("updated", ["status"], "NEW")),
+    "tells no change": lambda: _talk(_CAME, ("updated", [], "NEW")),
+    "changed is [], expected ['status']": lambda: _talk(_CAME, ("updated", [], "CLOSED")),
+    "conversation 6 left as": lambda: _talk(_CAME, ("left", [], "CLOSED"), _CAME),
+    "conversations [('6', 'CLOSED')] were published, and never shown": lambda: _talk(
+        ("entered", ["conversation_sid", "status"], "CLOSED")
+    ),
+    "conversations at the end are {'6': 'NEW'}, published {}": lambda: _talk(_CAME, ("left", [], "NEW")),
+    "the state's conversations is ['6'], the stream says []": lambda: _talk(_CAME, ("left", [], "NEW")),
+}
+
+
+@pytest.mark.parametrize("evidence", BROKEN_TALK)
+def test_a_conversation_told_wrongly_is_caught(evidence: str) -> None:
+    """Each way in which the records of conversations can contradict each other, or what was shown, is told."""
+    found = broken_promises(facts(**BROKEN_TALK[evidence]()))
     assert any(evidence in problem for problem in found), found
 
 
@@ -273,7 +330,7 @@ def _one_more(agent_id: str | None) -> dict[str, Any]:
 
 
 def _second_delivery() -> dict[str, Any]:
-    """A second event, delivered too, that reached the service before the first."""
+    """A second event, also delivered, that reached the service before the first."""
     times = {"received_at": AT.format(0), "completed_at": AT.format(5)}
     ids = {"injection_id": "i9", "conversation_sid": "5"}
     told = [
@@ -327,14 +384,14 @@ BROKEN_FACTS: dict[str, Callable[[], dict[str, Any]]] = {
 
 @pytest.mark.parametrize("evidence", BROKEN_FACTS)
 def test_a_broken_promise_is_caught(evidence: str) -> None:
-    """Each way in which the records can disagree with simulator, inbox, state or their own headers is told."""
+    """Each way in which the records can disagree with simulator, inbox, state or their own headers is reported."""
     given = BROKEN_FACTS[evidence]()
     found = broken_promises(facts(**given))
     assert any(evidence in problem for problem in found), found
 
 
 def _rejected(http_status: int) -> list[Record]:
-    """The event is rejected, and so a dead letter is due that is not there."""
+    """Rejects the event without the dead letter that is due."""
     told = _with(6, outcome="rejected", http_status=http_status)
     return _renumbered(record for record in told if record["type"] != "ConversationEventDelivered")
 
@@ -344,7 +401,7 @@ def _refused(status: int, alone: bool = True) -> Record:
 
 
 def test_only_the_service_rejects_an_event() -> None:
-    """It is rejected where the service refused it alone, with that status; or where a firewall dislikes it."""
+    """An event may be rejected only if the service refused it alone, with that status, or a firewall blocks it."""
     evidence = "is rejected with 404, and the service refused it alone with"
 
     def problems(**given: Any) -> list[str]:
@@ -361,12 +418,12 @@ def test_only_the_service_rejects_an_event() -> None:
 
 
 def test_an_event_that_is_sent_again_says_so() -> None:
-    """Twice at the service is allowed where the outcome says that it may be."""
+    """An event may reach the service twice only if its outcome says possibly_repeated."""
     assert broken_promises(facts(_with(6, possibly_repeated=True), taken=[taken(), taken(1)])) == []
 
 
 def test_a_killed_process_may_miss_what_came_and_went() -> None:
-    """A status that was shown, and not committed when the process died, need not be told; others must not be."""
+    """A status that was shown but not committed when the process died may be missing; others may not."""
     more = {"asm_session_sid": SID, "status_desc": "X", "last_status_change": 9}
     pictures = [*shown()["pictures"][:1], more, *shown()["pictures"][1:]]
     assert broken_promises(facts(whole=False, **_agent(pictures=pictures))) == []
@@ -374,14 +431,15 @@ def test_a_killed_process_may_miss_what_came_and_went() -> None:
 
 
 def test_an_ended_watch_leaves_no_state() -> None:
-    """Of an agent that is not watched any more, the state has no stream."""
+    """The state of an agent that is no longer watched must have no stream."""
     found = broken_promises(facts([*story()[:13], _ended()], agents={}))
     assert found == [f"{AGENT}: the state has stream s1, which has ended or never was"]
 
 
 def _in_the_inbox(*copies: tuple[int, int, str], key: bytes = AGENT.encode()) -> list[str]:
-    """What is found where two of the agent's events were produced into a foreign partition, and these are the copies:
-    (partition, offset, origin)."""
+    """The violations if two of the agent's events were produced into a foreign partition and these are the copies:
+    (partition, offset, origin).
+    """
     foreign = (HOME + 1) % 8
     produced = [Produced(AGENT, foreign, offset, f"{foreign}/{offset}", AGENT.encode(), VALUE) for offset in (0, 1)]
     read = [Message("inject", p.partition, p.offset, 0, p.key, p.value, ()) for p in produced]
@@ -393,7 +451,9 @@ def _in_the_inbox(*copies: tuple[int, int, str], key: bytes = AGENT.encode()) ->
 
 
 def test_what_becomes_of_a_foreign_record_is_judged() -> None:
-    """A record in a wrong partition is moved once, home, unchanged and in order; nothing else is in the inbox."""
+    """A record in a wrong partition must be moved once, to its agent's, unchanged and in order, and the inbox must hold
+    nothing else.
+    """
     first, second = ((HOME + 1) % 8, 0), ((HOME + 1) % 8, 1)
     one, two = (HOME, 5, f"{first[0]}/0"), (HOME, 6, f"{second[0]}/1")
     assert _in_the_inbox(one, two) == []

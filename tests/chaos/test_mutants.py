@@ -1,4 +1,4 @@
-"""The broken builds that show what the chaos run catches."""
+"""The mutants that show what the chaos run finds."""
 
 import subprocess
 import sys
@@ -10,6 +10,6 @@ from tests.support.chaos.mutants import MUTANTS
 
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_mutant_changes_the_code_of_today(name: str) -> None:
-    """Each mutant still finds the lines that it breaks."""
+    """Each mutant finds the lines in today's code that it breaks."""
     program = f"from tests.support.chaos.mutants import MUTANTS; MUTANTS[{name!r}]()"
     subprocess.run([sys.executable, "-c", program], check=True)

@@ -1,4 +1,4 @@
-"""``kafka.delivery=at_least_once``: what it promises, and no more."""
+"""``kafka.delivery=at_least_once``: its promises, and their limits."""
 
 import asyncio
 import dataclasses
@@ -26,7 +26,7 @@ SIMULATOR = ("--sessions", "20", "--change-rate", "0.5", "--seed", "9")
 
 
 async def test_a_clean_stop_repeats_nothing(broker: Broker, topics_prefix: str, tmp_path: Path) -> None:
-    """Stopped by SIGTERM, it keeps every promise of exactly_once."""
+    """A bridge that SIGTERM stops keeps every promise of exactly_once."""
     async with lab(broker.bootstrap_servers, topics_prefix, tmp_path, *SIMULATOR) as the_lab:
         await the_lab.bridge(**AT_LEAST_ONCE)
         agents = await the_lab.register_all(interval=0.5)
@@ -42,8 +42,9 @@ async def test_a_clean_stop_repeats_nothing(broker: Broker, topics_prefix: str, 
 
 
 async def test_a_crash_repeats_at_most_the_last_step(broker: Broker, topics_prefix: str, tmp_path: Path) -> None:
-    """After ``kill -9`` a step may appear again; of each sequence number the record observed last holds, and with those
-    every promise is kept."""
+    """After ``kill -9`` a step may appear again; with only the last observed record of each sequence number every
+    promise is kept.
+    """
     async with lab(broker.bootstrap_servers, topics_prefix, tmp_path, *SIMULATOR) as the_lab:
         await the_lab.bridge(**AT_LEAST_ONCE)
         agents = await the_lab.register_all(interval=0.5)
@@ -67,8 +68,9 @@ async def topic(broker: Broker, topics_prefix: str) -> str:
 
 
 async def test_all_partitions_write_with_one_producer(broker: Broker, topic: str) -> None:
-    """One that stopped it, for it failed or went, stopped it for all: the others must open anew, not go on with what
-    may still hold messages of a partition that was read again."""
+    """A partition that stops the shared producer stops it for all, and the others open a new one, so that no message of
+    a partition that is read again is left in it.
+    """
     clients = Clients({"bootstrap_servers": broker.bootstrap_servers}, "group", str, exactly_once=False)
     first, again = await asyncio.gather(clients.start_producer(0), clients.start_producer(1))
     assert first is again
@@ -85,7 +87,9 @@ async def test_all_partitions_write_with_one_producer(broker: Broker, topic: str
 
 
 async def test_nothing_is_written_after_a_producer_was_let_go(broker: Broker, topic: str) -> None:
-    """Also where the broker hangs, and the client's own stop() does not end: who waited is told, and it is silent."""
+    """A producer that was let go writes nothing more and fails its waiters, even if the broker hangs and the client's
+    stop() does not end.
+    """
     clients = Clients({"bootstrap_servers": broker.bootstrap_servers}, "group", str, exactly_once=False)
     producer = await clients.start_producer(0)
     await producer.send_and_wait(topic, b"before")
@@ -103,7 +107,7 @@ async def test_nothing_is_written_after_a_producer_was_let_go(broker: Broker, to
 
 
 def held(facts: Facts) -> Facts:
-    """The facts without what was told again: of each sequence number, what was observed last."""
+    """The facts without repetitions: of each sequence number, the record that was observed last."""
     last: dict[tuple[str, int], Message] = {}
     for message, record in facts.told:
         key = record["stream_id"], record["sequence"]

@@ -1,4 +1,4 @@
-"""Every kind of bad input ends as it should, and the good ones around it pass."""
+"""Every kind of bad input is handled as documented, and the good events around it are delivered."""
 
 import asyncio
 import json
@@ -58,7 +58,7 @@ REGISTRY: dict[str, tuple[str, bytes]] = {
 
 @dataclass
 class Run:
-    """What was sent in under which name, and all that came of it."""
+    """The names and records of the input, and everything that resulted from it."""
 
     facts: Facts
     sent: dict[str, Produced]
@@ -146,14 +146,14 @@ class Senders:
 
 
 def _event_of(size: int, marker: str) -> bytes:
-    """An event of so many bytes."""
+    """An event of exactly this many bytes."""
     frame = '{"activated_conversation_event": {"conversation": {"conversation_sid": "%s", "reference_id": "%s"}}}'
     return (frame % (marker, "x" * (size - len(frame % (marker, ""))))).encode()
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def run(broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Run]:
-    """All bad inputs, sent to one bridge among good ones."""
+    """Sends all bad inputs to one bridge among good ones."""
     prefix, directory = f"t{secrets.token_hex(4)}.", tmp_path_factory.mktemp("bad-input")
     async with lab(
         broker.bootstrap_servers, prefix, directory, "--sessions", str(AGENTS), "--change-rate", "0"
@@ -177,7 +177,7 @@ async def _everything(the_lab: Lab, directory: Path) -> Run:
 
 
 async def test_good_ones_pass_and_each_entry_has_one_outcome(run: Run) -> None:
-    """Whatever comes in between, good events are delivered in order, and each entry has exactly one outcome."""
+    """Good events among bad input are delivered in order, and each entry has exactly one outcome."""
     assert_kept(run.facts)
     named = {produced.entry for produced in run.sent.values()}
     good = {produced.entry for produced in run.facts.produced} - named
@@ -190,7 +190,7 @@ async def test_good_ones_pass_and_each_entry_has_one_outcome(run: Run) -> None:
     "name", [*MALFORMED, "not MessagePack", "unreadable expires_at", "malformed, with an id", "foreign and malformed"]
 )
 async def test_what_is_no_event(run: Run, name: str) -> None:
-    """It is undeliverable, and a dead letter that has the value as it came and says what is wrong."""
+    """A record that is not an event is undeliverable, and its dead letter has the original value and the reason."""
     outcome, letter = run.outcome(name), run.dead_letter(name)
     assert (outcome["outcome"], outcome["reason"], outcome["attempts"]) == ("undeliverable", "malformed_event", 0)
     assert letter.header("asm_error_code") == "malformed_event"
@@ -199,21 +199,21 @@ async def test_what_is_no_event(run: Run, name: str) -> None:
 
 
 async def test_a_dead_letter_keeps_the_headers(run: Run) -> None:
-    """Who sent it put headers on it: they are there beside our own."""
+    """A dead letter has the sender's headers beside the bridge's own."""
     letter = run.dead_letter("malformed, with an id")
     assert (letter.header("ce_id"), letter.header("x-team")) == ("mine", "blue")
     assert run.outcome("malformed, with an id")["injection_id"] == "mine"
 
 
 async def test_a_key_that_is_not_utf8(run: Run) -> None:
-    """There is no such agent: undeliverable, and a dead letter with the key as it came."""
+    """A record whose key is not UTF-8 is undeliverable, and its dead letter has the original key."""
     outcome, letter = run.outcome("key not UTF-8"), run.dead_letter("key not UTF-8")
     assert (outcome["outcome"], outcome["reason"]) == ("undeliverable", "malformed_event")
     assert (letter.key, letter.value) == (b"\xff\xfe-agent", GOOD_EVENT)
 
 
 async def test_without_a_key(run: Run) -> None:
-    """Nobody's event is a dead letter, with its headers, and has no outcome."""
+    """A record without a key becomes a dead letter with its headers, and has no outcome."""
     letter = run.dead_letter("no key")
     assert (letter.key, letter.value) == (None, GOOD_EVENT)
     assert letter.header("asm_error_code") == "malformed_event"
@@ -222,7 +222,7 @@ async def test_without_a_key(run: Run) -> None:
 
 @pytest.mark.parametrize("name", ["unknown agent", "foreign and unknown"])
 async def test_an_unknown_agent(run: Run, name: str) -> None:
-    """After the grace it is undeliverable; its outcome belongs to no stream."""
+    """An unknown agent's event is undeliverable after the grace period, and its outcome belongs to no stream."""
     outcome = run.outcome(name)
     assert (outcome["outcome"], outcome["reason"]) == ("undeliverable", "unknown_agent")
     assert (outcome["stream_id"], outcome["sequence"]) == (None, None)
@@ -231,7 +231,7 @@ async def test_an_unknown_agent(run: Run, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["foreign partition", "foreign partition, with an id"])
 async def test_a_foreign_partition(run: Run, name: str) -> None:
-    """An event in the wrong partition is delivered all the same, under its first place and time of arrival."""
+    """An event in the wrong partition is delivered under its first record id and time of arrival."""
     outcome = run.outcome(name)
     assert (outcome["outcome"], outcome["entry"]) == ("delivered", run.sent[name].entry)
     assert outcome["injection_id"] == run.sent[name].injection_id
@@ -239,7 +239,9 @@ async def test_a_foreign_partition(run: Run, name: str) -> None:
 
 @pytest.mark.parametrize("status", ["", "-404", "-409", "-412", "-422"])
 async def test_a_refused_event(run: Run, status: str) -> None:
-    """The service refuses the event: rejected, a dead letter, and those beside it are delivered once."""
+    """An event that the service refuses is rejected and a dead letter, and the events sent with it are
+    delivered once.
+    """
     outcome, letter = run.outcome(f"refuse{status}"), run.dead_letter(f"refuse{status}")
     assert (outcome["outcome"], outcome["http_status"]) == ("rejected", int(status.removeprefix("-") or "400"))
     assert letter.value == run.sent[f"refuse{status}"].value
@@ -248,7 +250,7 @@ async def test_a_refused_event(run: Run, status: str) -> None:
 
 
 async def test_a_duplicate(run: Run) -> None:
-    """The second of one source and id is not sent; another source, another agent, a refused first one are none."""
+    """A second event with the same source, id and agent is not sent, unless the first was refused."""
     assert run.outcome("first of an id")["outcome"] == "delivered"
     assert (run.outcome("duplicate")["outcome"], run.outcome("duplicate")["attempts"]) == ("duplicate", 0)
     for name in ("same id, another source", "same id, another agent", "good, with that id"):
@@ -259,14 +261,14 @@ async def test_a_duplicate(run: Run) -> None:
 
 @pytest.mark.parametrize("name", ["expired before", "expired waiting"])
 async def test_an_expired_event(run: Run, name: str) -> None:
-    """Its time is over before it could be sent: expired, and no dead letter."""
+    """An event that cannot be sent in time expires, without a dead letter."""
     outcome = run.outcome(name)
     assert (outcome["outcome"], outcome["reason"]) == ("expired", None)
     assert outcome["completed_at"] < rfc3339(time.time())
 
 
 async def test_an_oversized_event(run: Run) -> None:
-    """Over 512 KiB it is undeliverable, and its dead letter has no value; one byte less passes."""
+    """An event over 512 KiB is undeliverable, and its dead letter has no value; one of exactly 512 KiB is delivered."""
     outcome, letter = run.outcome("oversized"), run.dead_letter("oversized")
     assert (outcome["outcome"], outcome["reason"]) == ("undeliverable", "too_large")
     assert letter.value is None
@@ -278,7 +280,7 @@ async def test_an_oversized_event(run: Run) -> None:
 
 @pytest.mark.parametrize("name", [*REGISTRY, "registry key not UTF-8"])
 async def test_a_bad_registry_entry(run: Run, name: str) -> None:
-    """It is a dead letter without its value, which may be a token; the agent's last good entry stays in force."""
+    """An invalid registry entry is a dead letter without its value, and the agent's last valid entry stays in force."""
     letter = run.dead_letter(name)
     assert letter.value is None
     assert letter.header("asm_error_code") == REGISTRY.get(name, ("malformed_entry",))[0]
@@ -288,7 +290,7 @@ async def test_a_bad_registry_entry(run: Run, name: str) -> None:
 
 
 async def test_no_secret_gets_out(run: Run) -> None:
-    """No token, whether it was used or refused, is in a record, a header, a log line or a metric."""
+    """No token, used or refused, appears in a record, a header, a log line or a metric."""
     parts = [repr(message) for message in run.facts.messages]
     for secret in (LITERAL, "sim-token-"):
         assert not [part[:500] for part in parts if secret in part]

@@ -1,4 +1,4 @@
-"""The bench measures a real bridge."""
+"""The bench with a real bridge."""
 
 import pytest
 
@@ -10,7 +10,7 @@ pytestmark = pytest.mark.kafka
 
 
 def test_a_short_run_gives_all_figures(broker: Broker) -> None:
-    """One run, all figures: CPU, rates, gaps, memory, latencies both ways, recovery."""
+    """One short run gives all figures: CPU, rates, gaps, memory, latencies in both directions, recovery."""
     name = EXACTLY_ONCE if broker.transactions else AT_LEAST_ONCE
     plan = [
         Scenario("latency", 20, (name,), seconds=2, warm=0.5, change=0.3, injected=20),

@@ -1,4 +1,4 @@
-"""The chosen broker does what the bridge's tests rely on."""
+"""The chosen broker behaves as the bridge's tests require."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -38,7 +38,7 @@ async def create(broker: Broker, topic: str) -> None:
 
 
 async def values(broker: Broker, topic: str, until: bytes) -> list[bytes]:
-    """The topic's values from its beginning to the one that is ``until``, as a read_committed reader sees them."""
+    """The topic's values from its beginning up to ``until``, as a read_committed reader sees them."""
     consumer = AIOKafkaConsumer(
         topic,
         bootstrap_servers=broker.bootstrap_servers,
@@ -57,7 +57,7 @@ async def values(broker: Broker, topic: str, until: bytes) -> list[bytes]:
 
 
 async def test_records_come_back(broker: Broker, topics_prefix: str) -> None:
-    """What is produced is consumed, in order."""
+    """Records are consumed in the order in which they were produced."""
     topic = f"{topics_prefix}records"
     await create(broker, topic)
     async with producer(broker) as client:
@@ -81,7 +81,7 @@ async def test_only_committed_records_are_seen(broker: Broker, topics_prefix: st
 
 
 async def test_a_broker_that_says_it_has_no_transactions_has_none(broker: Broker, topics_prefix: str) -> None:
-    """Tests are skipped for want of transactions only where a transactional producer really is refused."""
+    """A broker that is declared without transactions really refuses a transactional producer."""
     client = AIOKafkaProducer(bootstrap_servers=broker.bootstrap_servers, transactional_id=f"{topics_prefix}probe")
     try:
         if broker.transactions:
@@ -94,7 +94,7 @@ async def test_a_broker_that_says_it_has_no_transactions_has_none(broker: Broker
 
 
 async def test_a_killed_broker_keeps_its_records(broker: Broker, topics_prefix: str) -> None:
-    """After kill -9 and a restart at the same address, records that were acknowledged are still there."""
+    """A broker keeps its acknowledged records over kill -9 and a restart at the same address."""
     if not broker.durable:
         pytest.skip(f"{broker.description} keeps nothing over a restart")
     topic, address = f"{topics_prefix}durable", broker.bootstrap_servers
@@ -109,7 +109,7 @@ async def test_a_killed_broker_keeps_its_records(broker: Broker, topics_prefix: 
 
 
 async def test_a_paused_broker_goes_on(broker: Broker, topics_prefix: str) -> None:
-    """A paused broker acknowledges nothing, and everything once it is resumed."""
+    """A paused broker acknowledges nothing, and everything after it is resumed."""
     topic = f"{topics_prefix}paused"
     await create(broker, topic)
     async with producer(broker) as client:

@@ -1,4 +1,4 @@
-"""`asm-bridge check`: each failure that it must explain, made on purpose."""
+"""`asm-bridge check` with each failure that it must explain."""
 
 import asyncio
 import contextlib
@@ -43,7 +43,7 @@ def settings(**sections: Any) -> Settings:
 
 
 def told(findings: list[Finding], check: str) -> str:
-    """What was found by a check, and what to do; all in one text, the results first."""
+    """The findings of a check with what to do, as one text, results first."""
     lines = [f"{one.result}: {one.found} -> {one.advice}" for one in findings if one.check == check]
     assert lines, f"no {check} among {[one.check for one in findings]}"
     return "\n".join(lines)
@@ -93,7 +93,7 @@ async def create(kafka: dict[str, Any]) -> None:
 
 
 async def picture(kafka: dict[str, Any]) -> tuple[Any, ...]:
-    """All that a check could have left behind: topics, groups, records."""
+    """Everything that a check could have changed: topics, groups, records."""
     servers, prefix = kafka["kafka"].bootstrap_servers, kafka["topics"].prefix
     async with admin_of(servers) as admin:
         names = sorted(name for name in await admin.list_topics() if name.startswith(prefix))
@@ -112,7 +112,7 @@ async def picture(kafka: dict[str, Any]) -> tuple[Any, ...]:
 
 @pytest.mark.transactions
 async def test_all_is_well_and_nothing_is_changed(kafka: dict[str, Any], tmp_path: Path) -> None:
-    """Where nothing is wrong, nothing is found; no topic, group or record is made."""
+    """A check of a working installation finds no problem, and makes no topic, group or record."""
     await create(kafka)
     before = await picture(kafka)
     async with agents(tmp_path) as sections:
@@ -124,7 +124,7 @@ async def test_all_is_well_and_nothing_is_changed(kafka: dict[str, Any], tmp_pat
 
 @pytest.mark.kafka
 async def test_the_command(kafka: dict[str, Any], tmp_path: Path) -> None:
-    """A table or JSON; exit code 0 with warnings, 1 with a problem, 2 with wrong settings."""
+    """The command prints a table or JSON, and exits with 0 for warnings, 1 for a problem, 2 for wrong settings."""
     await create(kafka)
     given = {
         "ASM_BRIDGE_KAFKA__BOOTSTRAP_SERVERS": kafka["kafka"].bootstrap_servers,
@@ -164,7 +164,7 @@ async def command(given: dict[str, str], *arguments: str) -> tuple[int | None, s
 
 
 async def test_offline_needs_no_network(tmp_path: Path) -> None:
-    """--offline looks at settings, files and secrets, and says what it left out."""
+    """--offline checks settings, files and secrets, and reports what it skipped."""
     async with agents(tmp_path) as sections:
         findings = await examine(settings(**sections), offline=True)
     assert not problems(findings)
@@ -178,7 +178,7 @@ async def test_offline_needs_no_network(tmp_path: Path) -> None:
 
 @contextlib.asynccontextmanager
 async def server(answer: bytes | None, context: ssl.SSLContext | None = None) -> AsyncIterator[int]:
-    """Answers everything with the same, or nothing at all; gives its port."""
+    """Gives the same answer to everything, or none. Yields its port."""
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
@@ -205,7 +205,9 @@ async def server(answer: bytes | None, context: ssl.SSLContext | None = None) ->
     ],
 )
 async def test_a_wrong_bootstrap_address(servers: str, found: str) -> None:
-    """It is told why each server cannot be reached, and what hangs on Kafka is skipped with this reason."""
+    """A wrong bootstrap address is reported with the reason for each server, and the checks that need Kafka are
+    skipped.
+    """
     findings = await examine(settings(kafka=KafkaSettings(bootstrap_servers=servers)))
     assert told(findings, "kafka").startswith(f"problem: {found}")
     for name in ("topics", "rights", "transactions", "group", "registry"):
@@ -213,7 +215,7 @@ async def test_a_wrong_bootstrap_address(servers: str, found: str) -> None:
 
 
 async def test_what_never_answers_ends_the_check_all_the_same() -> None:
-    """A Kafka and a service that take connections and say nothing: it ends in half a minute, and says so."""
+    """A check of a Kafka and a service that never answer ends within half a minute with a problem."""
     begin = time.monotonic()
     async with server(None) as port:
         kafka = KafkaSettings(bootstrap_servers=f"127.0.0.1:{port}")
@@ -224,7 +226,7 @@ async def test_what_never_answers_ends_the_check_all_the_same() -> None:
 
 
 async def test_what_is_not_kafka() -> None:
-    """Another program's port."""
+    """A port of a program other than Kafka is reported as such."""
     async with server(b"HTTP/1.1 400 Bad Request\r\n\r\n") as port:
         findings = await examine(settings(kafka=KafkaSettings(bootstrap_servers=f"127.0.0.1:{port}")))
     assert "that it is Kafka's" in told(findings, "kafka")
@@ -232,7 +234,7 @@ async def test_what_is_not_kafka() -> None:
 
 @pytest.mark.kafka
 async def test_one_wrong_server_of_two_is_a_warning(kafka: dict[str, Any], bootstrap_servers: str) -> None:
-    """What `run` can do without is no problem."""
+    """One wrong bootstrap server of two is a warning, since `run` works without it."""
     both = KafkaSettings(bootstrap_servers=f"127.0.0.1:1,{bootstrap_servers}", group_id=kafka["kafka"].group_id)
     findings = await examine(settings(kafka=both, topics=kafka["topics"]))
     assert told(findings, "kafka").startswith("warning: 127.0.0.1:1: connection refused")
@@ -240,7 +242,7 @@ async def test_one_wrong_server_of_two_is_a_warning(kafka: dict[str, Any], boots
 
 @pytest.mark.kafka
 async def test_missing_topics(kafka: dict[str, Any]) -> None:
-    """Each is named, with how to make it; none appears by being looked for."""
+    """Each missing topic is reported with how to create it, and none is created by the check."""
     findings = await examine(settings(**kafka))
     prefix = kafka["topics"].prefix
     assert told(findings, "topics").startswith(f"problem: missing: {prefix}agent-status, {prefix}queued-calls")
@@ -251,7 +253,7 @@ async def test_missing_topics(kafka: dict[str, Any]) -> None:
 
 @pytest.mark.kafka
 async def test_topics_that_do_not_fit(kafka: dict[str, Any]) -> None:
-    """A wrong number of partitions, a wrong cleanup policy, one topic missing: each is told with its name."""
+    """A wrong number of partitions, a wrong cleanup policy and a missing topic are reported by name."""
     wanted: TopicsSettings = kafka["topics"]
     topics = {topic.name: NewTopic(wanted.name(topic.name), 2 if topic.partitioned else 1, 1) for topic in TOPICS}
     for topic in TOPICS:
@@ -272,7 +274,7 @@ async def test_topics_that_do_not_fit(kafka: dict[str, Any]) -> None:
 
 @pytest.mark.transactions
 async def test_a_group_that_is_full(kafka: dict[str, Any]) -> None:
-    """More processes than partitions: told, with what to do. So is a group of another program's."""
+    """A group with as many members as partitions, or of another program, is reported with what to do."""
     # Tansu, which has no transactions, does not tell who is in a group either.
     await create(kafka)
     one: KafkaSettings = kafka["kafka"]
@@ -292,7 +294,7 @@ async def test_a_group_that_is_full(kafka: dict[str, Any]) -> None:
 
 
 async def until(wanted: Settings, check: str, text: str) -> str:
-    """Look until the group has settled, and the text is found."""
+    """Repeats the check until the group is stable and the text is found."""
     async with asyncio.timeout(40):
         while text not in (found := told(await examine(wanted), check)):
             await asyncio.sleep(0.2)
@@ -300,7 +302,7 @@ async def until(wanted: Settings, check: str, text: str) -> str:
 
 
 async def test_a_broker_without_transactions(topics_prefix: str) -> None:
-    """exactly_once on a broker that cannot: told, with both ways out."""
+    """exactly_once on a broker without transactions is reported with both remedies."""
     async with embedded_broker() as servers:
         sections = {"kafka": KafkaSettings(bootstrap_servers=servers), "topics": TopicsSettings(prefix=topics_prefix)}
         await create(sections)
@@ -314,7 +316,7 @@ async def test_a_broker_without_transactions(topics_prefix: str) -> None:
 
 @pytest.fixture(scope="module")
 def secured() -> Iterator[SecuredBroker]:
-    """It starts only for the tests that need it, and only where real Kafka runs."""
+    """A secured broker, started only for the tests that need it and only with real Kafka."""
     if why := maven.why_not():
         pytest.skip(f"Kafka with logins and rights needs the maven broker: {why}")
     broker = SecuredBroker()
@@ -336,7 +338,7 @@ def login(broker: Broker, user: tuple[str, str], **others: Any) -> KafkaSettings
 
 
 async def test_a_wrong_password(secured: SecuredBroker) -> None:
-    """A wrong password, mechanism, or none at all: told apart, and the password is not shown."""
+    """A wrong password, a wrong mechanism and a missing login are distinguished, without showing the password."""
     findings = await examine(settings(kafka=login(secured, ("bridge", "wr0ng-s3cret"))))
     assert "it refuses the login of bridge -> check kafka.sasl_username and kafka.sasl_p" in told(findings, "kafka")
     assert "wr0ng-s3cret" not in str(findings)
@@ -347,7 +349,7 @@ async def test_a_wrong_password(secured: SecuredBroker) -> None:
 
 
 async def test_rights_that_lack(secured: SecuredBroker, topics_prefix: str) -> None:
-    """What a login may not write, read, or even see is told, without writing; with all rights nothing is."""
+    """Missing rights to write, read or see a topic are reported without writing anything."""
     group = f"{topics_prefix}g"
     topics = TopicsSettings(prefix=topics_prefix, partitions=2)
     admin = {"kafka": login(secured, ADMIN), "topics": topics}
@@ -392,21 +394,21 @@ async def of_service(base_url: str, **asm: Any) -> str:
     ],
 )
 async def test_a_wrong_address(base_url: str, found: str) -> None:
-    """Told with the reason; what hangs on the service is skipped."""
+    """A wrong address of the service is reported with the reason, and the checks that need the service are skipped."""
     findings = await examine(settings(asm=AsmSettings(base_url=base_url)))
     assert told(findings, "service").startswith(f"problem: {base_url}: {found}")
     assert told(findings, "tokens").startswith("skipped: the service cannot be reached")
 
 
 async def test_a_proxy_that_is_not_there() -> None:
-    """The setting at fault is the one named; its password is not shown."""
+    """An unreachable proxy is reported by its setting, without its password."""
     found = await of_service("https://asm.invalid", proxy="http://me:pr0xy-s3cret@127.0.0.1:1")
     assert "check host and port in asm.proxy" in found
     assert "pr0xy-s3cret" not in found
 
 
 async def test_an_address_of_something_else() -> None:
-    """A web server that answers, and is no ASM service."""
+    """A web server that is not ASM is reported as such."""
     async with serve(Simulator(Options(agents=1))) as base_url:
         assert (await of_service(base_url)).startswith("ok: ")
         assert (await of_service(base_url + "/other")).startswith(f"problem: {base_url}/other answers with HTTP 404")
@@ -415,7 +417,9 @@ async def test_an_address_of_something_else() -> None:
 
 
 async def test_a_bad_certificate(authority: Path) -> None:
-    """An unknown authority, another host's certificate, an old one, no TLS at all: told apart, each with what to do."""
+    """An unknown authority, another host's certificate, an expired one and a port without TLS are distinguished, each
+    with what to do.
+    """
     trusted = {"ca_file": authority / "ca.pem"}
     async with with_certificate(authority, "good") as base_url:
         assert (await of_service(base_url, **trusted)).startswith("ok: ")
@@ -437,7 +441,7 @@ async def with_certificate(authority: Path, name: str) -> AsyncIterator[str]:
 
 
 async def test_a_bad_certificate_of_kafka(authority: Path) -> None:
-    """The same for the brokers'."""
+    """A bad certificate of a broker is reported with what to do."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     for name, host, ca, advice in (
         ("good", "127.0.0.1", None, "set kafka.ssl_cafile"),
@@ -455,7 +459,7 @@ async def test_a_bad_certificate_of_kafka(authority: Path) -> None:
 
 @pytest.mark.parametrize(("ahead", "result"), [(60, "warning"), (-60, "warning"), (0, "ok")])
 async def test_a_clock_that_is_wrong(ahead: int, result: str) -> None:
-    """This machine's clock and the service's, by the Date of its answer."""
+    """A difference between this machine's clock and the Date of the service's answer is reported."""
     date = formatdate(time.time() + ahead, usegmt=True)
     async with server(f"HTTP/1.1 401 Unauthorized\r\nDate: {date}\r\nContent-Length: 0\r\n\r\n".encode()) as port:
         findings = await examine(settings(asm=AsmSettings(base_url=f"http://127.0.0.1:{port}")))
@@ -469,7 +473,7 @@ async def test_a_clock_that_is_wrong(ahead: int, result: str) -> None:
 
 
 async def test_a_refused_token(tmp_path: Path) -> None:
-    """Named by the agent, never shown; the other tokens are found good."""
+    """A refused token is reported by its agent and never shown, while the other tokens are found valid."""
     async with agents(tmp_path) as sections:
         tokens = tmp_path / "sim-tokens.json"
         tokens.write_text(tokens.read_text().replace("sim-token-agent-1", "str4nge-t0ken"))
@@ -482,7 +486,7 @@ async def test_a_refused_token(tmp_path: Path) -> None:
 
 
 async def test_not_all_of_many_are_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No more tokens than a sample are tried, 10 a second; with --all-agents every one."""
+    """Only a sample of tokens is tried, 10 per second; with --all-agents every one."""
     monkeypatch.setattr("bridge.check.agents.SAMPLE", 4)
     async with agents(tmp_path, agents=12) as sections:
         assert "4 of 12 tried" in told(await examine(settings(**sections)), "tokens")
@@ -495,7 +499,7 @@ async def test_not_all_of_many_are_tried(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 async def test_secrets_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A missing file, one that is none, a missing key of a JSON file, a missing variable: each with what to do."""
+    """A missing or invalid file, a missing key and a missing variable are each reported with what to do."""
     monkeypatch.delenv("TOKEN_9", raising=False)
     (tmp_path / "tokens.json").write_text('{"a": "s3cret-in-json"}')
     (tmp_path / "folder").mkdir()
@@ -521,7 +525,7 @@ async def test_secrets_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.M
 
 @pytest.mark.kafka
 async def test_agents_that_would_share_a_session(kafka: dict[str, Any], tmp_path: Path) -> None:
-    """As `run` has it: one in the registry, a second one, with the same token, in the sessions file."""
+    """An agent of the sessions file with the token of one in the registry is reported, as by `run`."""
     await create(kafka)
     topic = kafka["topics"].name("sessions")
     await write_registry(kafka["kafka"], topic, {"z": b'{"token": "file:x"}', "broken": b"{"})
@@ -534,7 +538,7 @@ async def test_agents_that_would_share_a_session(kafka: dict[str, Any], tmp_path
 
 
 async def test_a_wrong_sessions_file(tmp_path: Path) -> None:
-    """Every wrong entry is named."""
+    """Every wrong entry of a sessions file is reported."""
     file = tmp_path / "agents.toml"
     file.write_text('[[sessions]]\nagent_id = "a"\ntoken = "eyJsecret"\n[[sessions]]\nskills = ["x"]\n')
     findings = await examine(settings(sessions_file=file), offline=True)
@@ -549,7 +553,7 @@ async def test_a_wrong_sessions_file(tmp_path: Path) -> None:
 
 
 async def test_an_address_that_is_taken() -> None:
-    """By another program: a problem. By a bridge that runs already: a warning. One that this machine has not: told."""
+    """An ops address in use is a problem, or a warning if a bridge uses it; one that the machine lacks is a problem."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         listen = f"127.0.0.1:{taken.getsockname()[1]}"
         findings = await examine(settings(ops=OpsSettings(listen=listen)), offline=True)

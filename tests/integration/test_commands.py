@@ -1,4 +1,4 @@
-"""Commands against a broker, as a user runs them: in processes of their own."""
+"""Commands with a broker, each in a process of its own."""
 
 import asyncio
 import contextlib
@@ -65,14 +65,14 @@ async def bridge(broker: Broker, topics_prefix: str, tmp_path: Path, monkeypatch
 
 @pytest.fixture
 async def topics(bridge: Bridge) -> str:
-    """The prefix of topics that exist."""
+    """The prefix of existing topics."""
     code, out, err = await bridge("topics", "create")
     assert code == 0, out + err
     return bridge.prefix
 
 
 async def test_topics_are_created_once(bridge: Bridge) -> None:
-    """`topics create` makes the nine topics, the registry with one partition; a second time it finds them right."""
+    """`topics create` creates the nine topics, the registry with one partition; a second run finds them correct."""
     results = []
     for _ in range(2):
         code, out, err = await bridge("topics", "create", "--json")
@@ -85,13 +85,15 @@ async def test_topics_are_created_once(bridge: Bridge) -> None:
 
 
 async def test_processes_may_create_topics_at_once(bridge: Bridge) -> None:
-    """Several processes that start together do not trip over each other."""
+    """Several processes that start together can create the topics concurrently."""
     runs = await asyncio.gather(*(bridge("topics", "create") for _ in range(3)))
     assert [code for code, _, _ in runs] == [0, 0, 0], runs
 
 
 async def test_a_wrong_number_of_partitions_is_told(bridge: Bridge, topics: str) -> None:
-    """Existing topics are checked and never altered: what does not fit is told, with what to do, and exit code 1."""
+    """Existing topics are checked and never altered: a wrong number of partitions is reported with what to do, and exit
+    code 1.
+    """
     code, out, _ = await bridge("topics", "create", "--topics.partitions", "2")
     assert code == 1
     assert "has 4 partitions, not 2: set topics.partitions to 4" in out
@@ -99,7 +101,7 @@ async def test_a_wrong_number_of_partitions_is_told(bridge: Bridge, topics: str)
 
 
 async def test_a_wrong_setting_of_a_topic_is_told(bridge: Bridge) -> None:
-    """A state topic that is not compacted would lose the state: it is told."""
+    """A state topic that is not compacted, and so would lose states, is reported."""
     admin = AIOKafkaAdminClient(bootstrap_servers=bridge.broker.bootstrap_servers)
     await admin.start()
     try:
@@ -113,7 +115,7 @@ async def test_a_wrong_setting_of_a_topic_is_told(bridge: Bridge) -> None:
 
 
 async def test_without_topics_commands_say_what_to_do(bridge: Bridge) -> None:
-    """Before there are topics each command says how to make them; none appears by itself."""
+    """Without topics each command says how to create them, and creates none."""
     for arguments in (("sessions", "list"), ("tail",), ("inject", "a")):
         code, _, err = await bridge(*arguments, stdin='{"pause_event": {}}')
         assert code == 1
@@ -162,7 +164,9 @@ async def test_nothing_of_a_wrong_file_is_written(bridge: Bridge, topics: str) -
 
 
 async def answer(bridge: Bridge, outcome: str, encode: Callable[[Any], bytes], content_type: bytes) -> dict[str, str]:
-    """Stand in for the bridge: take one entry from the inbox and publish its outcome; the entry's headers."""
+    """Stands in for the bridge: takes one entry from the inbox and publishes its outcome. Returns the
+    entry's headers.
+    """
     inbox = f"{bridge.prefix}inject"
     consumer = AIOKafkaConsumer(inbox, bootstrap_servers=bridge.broker.bootstrap_servers, auto_offset_reset="earliest")
     await asyncio.wait_for(consumer.start(), DEADLINE)
@@ -205,7 +209,9 @@ async def answer(bridge: Bridge, outcome: str, encode: Callable[[Any], bytes], c
 async def test_an_injection_and_its_outcome(
     bridge: Bridge, topics: str, outcome: str, expected: int, encode: Callable[[Any], bytes], content_type: bytes
 ) -> None:
-    """`inject` sends to the agent's partition, waits for this entry's outcome; 0 only if delivered."""
+    """`inject` sends to the agent's partition, waits for the entry's outcome, and exits with 0 only if it
+    is delivered.
+    """
     event = '{"pauseEvent": {}}'
     sent = bridge("inject", "agent-7", "--id", "id-1", "--source", "crm", "--expires-in", "1m", "--json", stdin=event)
     (code, out, err), headers = await asyncio.gather(sent, answer(bridge, outcome, encode, content_type))
@@ -217,7 +223,7 @@ async def test_an_injection_and_its_outcome(
 
 
 async def test_an_injection_without_an_outcome(bridge: Bridge, topics: str) -> None:
-    """Without a bridge `inject` gives up after --timeout, says where the entry stands and what to check."""
+    """Without a bridge `inject` gives up after --timeout, with the entry's record id and what to check."""
     code, _, err = await bridge("inject", "agent-7", "--timeout", "1s", stdin='{"pause_event": {}}')
     assert code == 1
     assert "no outcome within 1 s" in err
@@ -230,7 +236,7 @@ async def lines(process: Process, count: int) -> list[Any]:
 
 
 async def test_tail_shows_what_is_there(bridge: Bridge, topics: str) -> None:
-    """`tail --from-beginning` prints what stands in the topics: of one agent, of topics by either name."""
+    """`tail --from-beginning` prints the records of the topics, of one agent, and of topics by either name."""
     async with bridge.producer() as producer:
         for agent in ("agent-7", "agent-8"):
             for topic in ("queued-calls", "agent-status"):
@@ -262,7 +268,7 @@ async def test_tail_stops_at_the_end_as_it_was(bridge: Bridge, topics: str) -> N
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 async def test_tail_shows_what_arrives_until_a_signal(bridge: Bridge, topics: str, number: signal.Signals) -> None:
-    """Each record is out as soon as it arrives; SIGINT and SIGTERM end `tail` with 0."""
+    """`tail` prints each record as soon as it arrives; SIGINT and SIGTERM end it with 0."""
     process = await bridge.start("tail", "agent-status", "--json", "--from-beginning")
     async with bridge.producer() as producer:
         for value in (b"1", b"2"):
@@ -274,7 +280,7 @@ async def test_tail_shows_what_arrives_until_a_signal(bridge: Bridge, topics: st
 
 
 async def test_tail_ends_when_nobody_reads(bridge: Bridge, topics: str) -> None:
-    """`tail | head -1` ends by itself, without a complaint, also when nothing more arrives."""
+    """`tail | head -1` ends without an error, even if nothing more arrives."""
     async with bridge.producer() as producer:
         await producer.send_and_wait(f"{topics}agent-status", b"1", key=b"a", partition=0)
     read, write = os.pipe()

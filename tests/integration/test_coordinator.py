@@ -1,4 +1,4 @@
-"""What the bridge asks the group's coordinator, while that is not ready."""
+"""Requests to the group's coordinator while it is not ready."""
 
 import asyncio
 
@@ -19,8 +19,9 @@ PARTITION = TopicPartition("inject", 0)
 
 @pytest.mark.skipif(why_not() is not None, reason=f"three brokers need the maven one: {why_not()}")
 async def test_no_answer_is_not_no_offset(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A coordinator that has moved, or still loads, tells nothing of the offset, in an answer that aiokafka takes
-    for one: it is an error, or the inbox would be read again from its beginning (found by chaos seeds 26 and 29)."""
+    """A coordinator that has moved or is still loading raises an error instead of returning no offset, which would make
+    the inbox be read again from its beginning (found by chaos seeds 26 and 29).
+    """
     cluster = Cluster()
     try:
         connection = {"bootstrap_servers": await asyncio.to_thread(cluster.start)}

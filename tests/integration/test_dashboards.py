@@ -1,4 +1,4 @@
-"""The alert rules and the dashboard, run by the real Prometheus over the bridge's real metrics."""
+"""The alert rules and the dashboard, run by the real Prometheus with the bridge's real metrics."""
 
 import asyncio
 import json
@@ -35,7 +35,9 @@ def _has_image() -> bool:
 
 
 def tool(name: str, directory: Path) -> list[str]:
-    """The command that runs Prometheus' program: this machine's own, or the one in the image. Skips without either."""
+    """The command that runs a program of Prometheus: this machine's own, or the one in the image. Skips
+    without either.
+    """
     if shutil.which(name):
         return [name]
     if not _has_image():
@@ -45,7 +47,7 @@ def tool(name: str, directory: Path) -> list[str]:
 
 
 def promtool(directory: Path, *arguments: str | Path) -> None:
-    """Runs it; fails with what it prints."""
+    """Runs promtool, and fails with its output."""
     command = [*tool("promtool", directory), *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -60,21 +62,21 @@ def metrics_of(text: str) -> set[str]:
 
 
 def exposed() -> set[str]:
-    """The names of all series that the bridge can have."""
+    """The names of all series of the bridge."""
     suffixes = {"counter": ["_total"], "histogram": ["_bucket", "_count", "_sum"], "info": ["_info"], "gauge": [""]}
     families = list(METRICS.registry.collect())
     return {f"{family.name}{suffix}" for family in families for suffix in suffixes[family.type]}
 
 
 def test_metrics_exist() -> None:
-    """Every metric that the dashboard and the alert rules name is one that the bridge has."""
+    """The bridge has every metric that the dashboard and the alert rules name."""
     expressions = [*EXPRESSIONS, *re.findall(r"expr: (.*)", RULES.read_text())]
     process = {"asm_bridge_process_cpu_seconds_total", "asm_bridge_process_resident_memory_bytes"}  # Linux only
     assert metrics_of(" ".join(expressions)) - exposed() - process == set()
 
 
 def test_every_metric_is_shown() -> None:
-    """The dashboard shows each metric that the bridge counts."""
+    """The dashboard shows every metric of the bridge."""
     shown = metrics_of(" ".join(EXPRESSIONS))
     families = {family.name for family in METRICS.registry.collect() if "_process_" not in family.name}
     assert {name for name in families if not any(one.startswith(name) for one in shown)} == set()
@@ -90,7 +92,7 @@ def test_alerts_say_what_to_do() -> None:
 
 
 def test_configuration_is_valid(tmp_path: Path) -> None:
-    """Prometheus takes its configuration and the rules."""
+    """Prometheus accepts its configuration and the rules."""
     promtool(tmp_path, "check", "rules", RULES)
     promtool(tmp_path, "check", "config", CONFIG)
 
@@ -133,6 +135,11 @@ FIRES: dict[str, tuple[dict[str, str], int]] = {
         15,
     ),
     "AsmBridgeInboxAgeing": ({f"asm_bridge_inbox_oldest_seconds{{{JOB}}}": "0+60x10"}, 6),
+    "AsmBridgeTransactionOpen": (
+        {f'asm_bridge_stable_offset_behind_seconds{{topic="asm.inject", partition="3", {JOB}}}': "45x10"},
+        2,
+    ),
+    "AsmBridgeInboxDeleted": ({f"asm_bridge_inbox_deleted_total{{{JOB}}}": "0 0 5x10"}, 4),
     "AsmBridgeDeadLetters": ({f'asm_bridge_dead_letters_total{{code="refused", {JOB}}}': "0 0 1x10"}, 4),
     "AsmBridgePartitionsLost": ({f"asm_bridge_partitions_lost_total{{{JOB}}}": "0 0 3 4x10"}, 4),
     "AsmBridgeCommitsFail": ({f'asm_bridge_commits_total{{result="failed", {JOB}}}': "0 0 1x10"}, 4),
@@ -163,7 +170,7 @@ def rule_test(series: dict[str, str], tests: list[dict[str, Any]]) -> dict[str, 
 
 
 def test_alerts_go_off(tmp_path: Path) -> None:
-    """Each alert goes off on what it is for, and none does while all is well."""
+    """Each alert fires on its condition, and none fires while all is well."""
     assert set(FIRES) == set(alerts())
     tests = [
         rule_test(series, [_count(f'count(ALERTS{{alertname="{name}", alertstate="firing"}}) > bool 0', minute)])
@@ -231,7 +238,7 @@ async def query(client: httpx.AsyncClient, expression: str) -> list[Any]:
 
 @pytest.mark.kafka
 async def test_dashboard_and_rules_over_a_bridge(broker: Broker, topics_prefix: str, tmp_path: Path) -> None:
-    """Every panel of the dashboard shows something of a working bridge, every rule can be evaluated, and none fires."""
+    """With a working bridge every panel of the dashboard shows data, every rule can be evaluated, and none fires."""
     tool("prometheus", tmp_path)
     async with running(broker, topics_prefix, tmp_path, 20) as (url, _), prometheus(url, tmp_path) as client:
         empty = [expr for expr in EXPRESSIONS if not await query(client, expr.replace("$__rate_interval", "30s"))]

@@ -1,4 +1,4 @@
-"""`dead-letters` against a running bridge: what could not be handled is listed, and sent again."""
+"""`dead-letters` with a running bridge: dead letters are listed and sent again."""
 
 import asyncio
 import json
@@ -60,8 +60,9 @@ async def dead_letter(the_lab: Lab, count: int) -> list[dict[str, Any]]:
 
 
 async def test_dead_letters_are_listed_and_sent_again(the_lab: Lab) -> None:
-    """Events for an agent that nobody had registered are dead letters. Once it is registered they are sent again, in
-    order, and delivered under their ids; a second time they are duplicates. What cannot be sent says why."""
+    """Events of an unregistered agent become dead letters, and once it is registered are sent again, in order, and
+    delivered under their ids; a second time they are duplicates, and what cannot be sent says why.
+    """
     first = await the_lab.inject_raw(b"late", EVENT, ce_id="one", headers=[("ce_source", b"crm")])
     second = await the_lab.inject_raw(b"late", EVENT)
     await the_lab.inject_raw(b"late", b"x" * 600_000)
@@ -101,8 +102,9 @@ async def test_dead_letters_are_listed_and_sent_again(the_lab: Lab) -> None:
 
 
 async def test_what_was_not_sent_is_told_by_the_exit_code(the_lab: Lab) -> None:
-    """A dry run sends nothing. A named origin that there is not, or that cannot be sent, is exit code 1, and so is one
-    that fails once more."""
+    """A dry run sends nothing, and the exit code is 1 if a named origin does not exist, cannot be sent, or
+    fails again.
+    """
     before = len(await listed(the_lab))
     entry = (await the_lab.inject_raw(b"nobody", EVENT)).entry
     broken = (await the_lab.inject_raw(b"nobody", b"not json")).entry

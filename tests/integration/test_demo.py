@@ -1,4 +1,4 @@
-"""``make demo``, as somebody meets it who tries the bridge for the first time."""
+"""``make demo``, as a new user runs it."""
 
 import asyncio
 import os
@@ -17,7 +17,7 @@ DEADLINE = 60.0
 
 
 async def test_the_demo_prints_lines_where_there_is_no_terminal() -> None:
-    """`demo --for 6` into a pipe: plain lines, both directions, an injection followed, and 0 as the exit code."""
+    """`demo --for 6` into a pipe prints plain lines of both directions, follows an injection, and exits with 0."""
     process = await asyncio.create_subprocess_exec(
         *COMMAND, "--for", "6", cwd=ROOT, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )
@@ -25,14 +25,17 @@ async def test_the_demo_prints_lines_where_there_is_no_terminal() -> None:
     text = out.decode()
     assert process.returncode == 0, text + err.decode()
     assert "\x1b" not in text
-    for word in ("AgentStatusChanged", "QueuedCallChanged", "ConversationEventDelivered", "InjectionCompleted"):
+    words = ("AgentStatusChanged", "QueuedCallChanged", "ConversationEventDelivered", "InjectionCompleted")
+    for word in (*words, "ConversationChanged"):
         assert word in text
     assert "demo-1 for agent-0: topic -> request +" in text
     assert "asm-bridge tail" in text
 
 
 async def test_ctrl_c_ends_the_demo_on_a_terminal() -> None:
-    """The picture is drawn on the terminal's second screen, and Ctrl-C leaves it: 0, once records flowed both ways."""
+    """The view is drawn on the terminal's alternate screen, and Ctrl-C leaves it with 0 once records
+    flowed both ways.
+    """
     ours, theirs = pty.openpty()
     try:
         process = await asyncio.create_subprocess_exec(
@@ -51,7 +54,7 @@ async def test_ctrl_c_ends_the_demo_on_a_terminal() -> None:
 
 
 async def _read(terminal: int, until: bytes) -> bytes:
-    """What the terminal is sent, up to and with ``until``."""
+    """Reads the terminal's output up to and including ``until``."""
     loop, got = asyncio.get_running_loop(), bytearray()
     seen = asyncio.Event()
 

@@ -1,4 +1,4 @@
-"""Kafka and the vendor's service are away for a while, each in its own way, and come back."""
+"""Outages of Kafka and of the service, of several kinds, and the recovery from each."""
 
 import asyncio
 import json
@@ -33,8 +33,9 @@ MARKERS = count(9_007_199_254_740_993)
 
 @pytest.mark.timeout(180 + OUTAGE)
 async def test_a_dead_broker_is_waited_for(broker: Broker, topics_prefix: str, tmp_path: Path) -> None:
-    """While Kafka is down nobody is asked, readyz says why, and memory stays as it is. It goes on by itself, and what
-    the service showed at the end is told."""
+    """While Kafka is down nothing is polled, readyz says why, and memory does not grow; afterwards the bridge resumes
+    and emits the service's latest state.
+    """
     simulator = ["--sessions", "60", "--change-rate", "1", "--no-logouts"]
     async with lab(broker.bootstrap_servers, topics_prefix, tmp_path, *simulator) as the_lab:
         bridge = await the_lab.bridge()
@@ -63,7 +64,7 @@ async def test_a_dead_broker_is_waited_for(broker: Broker, topics_prefix: str, t
 
 
 def _rss(pid: int) -> int:
-    """In KiB."""
+    """The resident memory of a process in KiB."""
     return int(subprocess.check_output(["ps", "-o", "rss=", "-p", str(pid)]))
 
 
@@ -85,7 +86,7 @@ async def requests(the_lab: Lab) -> dict[str, int]:
 
 
 async def all_asked(the_lab: Lab, agents: list[str], within: float) -> float:
-    """Waits until each of them is asked twice more; returns the seconds."""
+    """Waits until each agent is polled twice more. Returns the seconds."""
     before, begun = await requests(the_lab), time.monotonic()
 
     async def done() -> bool:
@@ -97,14 +98,15 @@ async def all_asked(the_lab: Lab, agents: list[str], within: float) -> float:
 
 
 async def tries(the_lab: Lab) -> float:
-    """Requests that the bridge has made."""
+    """The number of requests that the bridge has made."""
     text = (await the_lab.ask("bridge", "metrics"))[1]
     return sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith("asm_bridge_polls_total{"))
 
 
 async def test_a_silent_host_is_tried_by_one(trial: Trial) -> None:
-    """A host that takes connections and does not answer is tried by one agent at a time, not by the herd; it is found
-    to be back soon, and then nobody rushes."""
+    """A host that accepts connections without answering is probed by one agent at a time; its return is soon noticed,
+    and polling resumes without a rush.
+    """
     the_lab = trial.lab
     await all_asked(the_lab, trial.agents, 10)
     the_lab.sim.child.signal(signal.SIGSTOP)
@@ -122,8 +124,9 @@ async def test_a_silent_host_is_tried_by_one(trial: Trial) -> None:
 
 
 async def test_a_refused_token_stops_its_agent_alone(trial: Trial) -> None:
-    """After a few quick tries of a token that is refused, its agent is not polled any more until the token changes, and
-    then at once; others go on."""
+    """After a few quick tries of a refused token its agent is not polled until the token changes, and then at once,
+    while the others continue.
+    """
     the_lab, (sick, *others) = trial.lab, trial.agents
     await all_asked(the_lab, trial.agents, 10)
     await the_lab.sim.post("faults", status_401={"agents": [sick]})
@@ -139,7 +142,7 @@ async def test_a_refused_token_stops_its_agent_alone(trial: Trial) -> None:
 
 
 async def test_all_tokens_refused_stop_all(trial: Trial) -> None:
-    """Where every token is refused one agent at a time tries; new ones are used as soon as they are there."""
+    """If every token is refused one agent at a time probes, and new tokens are used as soon as they exist."""
     the_lab = trial.lab
     await all_asked(the_lab, trial.agents, 10)
     before = await requests(the_lab)
@@ -155,8 +158,9 @@ async def test_all_tokens_refused_stop_all(trial: Trial) -> None:
 
 
 async def test_events_by_librdkafkas_own_partitioner_are_moved(trial: Trial) -> None:
-    """A producer of another kind, with its default partitioner, puts events into other partitions than their agents':
-    each is moved once, in order, and delivered once."""
+    """Events that a producer with another default partitioner puts into wrong partitions are each moved once, in order,
+    and delivered once.
+    """
     the_lab = trial.lab
     producer = Producer({"bootstrap.servers": the_lab.bootstrap_servers, "enable.idempotence": True})
     for number in range(60):
@@ -186,7 +190,7 @@ def _produce(producer: Producer, the_lab: Lab, agent_id: str, marker: str) -> No
 
 
 async def test_topics_of_another_size_are_refused(trial: Trial) -> None:
-    """A process that counts partitions differently from the topics ends at once, and says what to set."""
+    """A process whose number of partitions differs from that of the topics ends at once, and says what to set."""
     other = trial.lab.launch("other", TOPICS__PARTITIONS="4")
     assert await other.ended() == 1
     assert f"has {PARTITIONS} partitions, not 4: set topics.partitions to {PARTITIONS}" in other.said()

@@ -1,4 +1,4 @@
-"""The page in a real browser (Debian's ``chromium``), over a real bridge and over one with thousands of agents."""
+"""The page in a real browser (Debian's ``chromium``), with a real bridge and with one of thousands of agents."""
 
 import asyncio
 import os
@@ -34,7 +34,7 @@ async def browser() -> AsyncIterator[Any]:
 
 
 async def open_page(browser: Any, url: str, **options: Any) -> tuple[Any, list[str]]:
-    """The page, and a list into which its errors and requests elsewhere go."""
+    """The page, and a list that collects its errors and its requests to other hosts."""
     faults: list[str] = []
     page = await browser.new_page(**options)
     page.set_default_timeout(SEEN_WITHIN)
@@ -52,8 +52,9 @@ async def agents_shown(page: Any) -> list[str]:
 
 @pytest.mark.kafka
 async def test_watching_a_bridge(browser: Any, broker: Broker, topics_prefix: str, tmp_path: Path) -> None:
-    """The page of a working bridge says that it is ready, and moves; an agent whose token is refused shows up as sick
-    with what to do. No token comes to the browser."""
+    """The page of a working bridge says that it is ready, and updates; an agent whose token is refused is shown as sick
+    with what to do, and no token reaches the browser.
+    """
     async with running(broker, topics_prefix, tmp_path, 30) as (url, simulator):
         page, faults = await open_page(browser, url)
         bodies: list[str] = []
@@ -91,7 +92,9 @@ async def keep(answer: Any, bodies: list[str]) -> None:
 
 
 async def test_finding_one_of_thousands(browser: Any) -> None:
-    """With 5,000 agents the page stays fluent: it shows one page of them, finds one at once, and pages and filters."""
+    """With 5,000 agents the page stays responsive: it shows one page of them, finds one at once, and pages
+    and filters.
+    """
     bridge = Pictured(5000)
     for home in bridge.homes.values():
         fail(home[5])
@@ -114,7 +117,7 @@ async def test_finding_one_of_thousands(browser: Any) -> None:
 
 
 async def test_names_are_only_text(browser: Any) -> None:
-    """An agent_id, label or error with markup in it is shown as it is, and does nothing."""
+    """Markup in an agent_id, label or error is shown as text."""
     bridge = Pictured()
     name = "<img src=x onerror=\"document.title='caught'\">"
     fail(bridge.add(name, "1", site="<b>bold</b>"))
@@ -127,7 +130,7 @@ async def test_names_are_only_text(browser: Any) -> None:
 
 
 async def test_not_ready_and_gone(browser: Any) -> None:
-    """The page says so in large letters when the bridge is not ready, with the reason, and when it does not answer."""
+    """The page says in large letters that the bridge is not ready, with the reason, or does not answer."""
     bridge = Pictured(3)
     async with served(bridge) as url:
         page, _ = await open_page(browser, url)
@@ -139,7 +142,7 @@ async def test_not_ready_and_gone(browser: Any) -> None:
 
 
 async def test_light_dark_and_phone(browser: Any, tmp_path: Path) -> None:
-    """The page fits a phone, a tablet and a screen, light and dark, and all its text can be read."""
+    """The page fits a phone, a tablet and a screen, light and dark, and all its text is readable."""
     bridge = Pictured(5000)
     fail(bridge.homes[0][0])
     directory = Path(os.environ.get("SCREENSHOTS", tmp_path))

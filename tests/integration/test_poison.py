@@ -1,4 +1,4 @@
-"""Records whose bytes aiokafka cannot read, in every topic that the bridge or a command reads: nothing ends by them."""
+"""Records that aiokafka cannot decode, in every topic that the bridge or a command reads, end no process."""
 
 import asyncio
 import json
@@ -39,7 +39,7 @@ async def command(the_lab: Lab, *arguments: str) -> tuple[int, str, str]:
 
 
 async def poison(the_lab: Lab) -> list[Produced]:
-    """Unreadable header names in registry, inbox, dead letters and states; states under keys that no agent has.
+    """Writes unreadable header names into registry, inbox, dead letters and states, and states under keys of no agent.
 
     Returns the events of the inbox, which are sound but for the name of a header.
     """
@@ -75,8 +75,9 @@ async def outcomes_of(the_lab: Lab) -> dict[str, str]:
 
 
 async def test_no_bytes_end_a_process_or_a_command(broker: Broker, topics_prefix: str, tmp_path: Path) -> None:
-    """Unreadable header names, and states under keys that are not UTF-8: a running bridge delivers what comes with them
-    and after them, a new one takes over, and each command that reads these topics ends with 0."""
+    """Despite unreadable header names and states under keys that are not UTF-8, a running bridge and a new one deliver
+    the events beside them, and each command that reads these topics exits with 0.
+    """
     options = ("--sessions", "2", "--change-rate", "0")
     async with lab(broker.bootstrap_servers, topics_prefix, tmp_path, *options) as the_lab:
         await the_lab.bridge()

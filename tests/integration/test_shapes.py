@@ -1,4 +1,4 @@
-"""Whatever valid answer a gateway prints, in whatever shape, is published with exactly its values."""
+"""Any valid answer, in whatever form a gateway prints it, is published with exactly its values."""
 
 import asyncio
 import contextlib
@@ -54,7 +54,7 @@ FIRST_MESSAGE = 2**60
 
 
 def random_answers() -> list[Any]:
-    """Valid answers, drawn by hypothesis: the edges of every type come up. Each message and alert is a new one."""
+    """Valid answers, drawn by hypothesis, with the extremes of every type; each message and alert is new."""
     drawn: list[Any] = []
 
     @seed(7)
@@ -75,7 +75,7 @@ def random_answers() -> list[Any]:
 
 
 def _identifies_calls(voice: Any) -> bool:
-    """Two calls of one sid in one list are no answer that a service gives."""
+    """Whether no list has two calls with the same sid, which a service does not send."""
     sids = [[call.call_sid for call in getattr(voice.queued_calls, name)] for name in LISTS.values()]
     return all(len(found) == len(set(found)) for found in sids)
 
@@ -90,7 +90,7 @@ def _made_new(answer: Any, number: int) -> Any:
 
 
 class Gateway:
-    """Shows each agent its answers, one a request, then the last one again and again."""
+    """Gives each agent its answers, one per request, then repeats the last one."""
 
     def __init__(self, answers: dict[str, list[bytes]]) -> None:
         self._answers = {agent_id: iter(given) for agent_id, given in answers.items()}
@@ -120,7 +120,7 @@ class Gateway:
 class Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Signals are the test run's."""
+        """Leaves signals to the test run."""
         yield
 
 
@@ -153,7 +153,7 @@ async def test_600_random_answers_in_every_shape(broker: Broker, topics_prefix: 
 
 
 async def _watched(the_lab: Lab, gateway: Gateway) -> Facts:
-    """What a bridge made of the answers: all were shown, and it was stopped cleanly."""
+    """Runs a bridge until it has read all the answers, and stops it cleanly. Returns what it published."""
     (the_lab.directory / "secrets").mkdir()
     names = [f"agent-{n}" for n in range(AGENTS)]
     (the_lab.directory / "secrets" / "sim-tokens.json").write_text(json.dumps({name: name for name in names}))
@@ -170,7 +170,7 @@ async def _watched(the_lab: Lab, gateway: Gateway) -> Facts:
 
 
 def assert_published(stream: list[Told], answers: Iterable[Any]) -> None:
-    """The records, applied step by step, give the pictures that were shown, each of them, in order."""
+    """The records, applied step by step, give each of the states that were shown, in order."""
     pictures = [_picture(answer.voice_status) for answer in answers]
     for before, picture in pairwise(pictures):
         picture["message"] = picture["message"] or before["message"]  # one that was told stays told
@@ -183,7 +183,7 @@ def assert_published(stream: list[Told], answers: Iterable[Any]) -> None:
 
 
 def _applied(records: Iterable[Record]) -> Iterator[Record]:
-    """The picture that a consumer has after each step: the records of one observation."""
+    """The state of a consumer after each step: the records of one observation."""
     view: Record = {"status": None, "calls": {}, "alert": None, "message": None}
     for _, step in groupby(records, key=lambda record: record["observed_at"]):
         for record in step:
@@ -211,7 +211,7 @@ def _apply(view: Record, record: Record) -> None:
 
 
 def _picture(voice: Any) -> Record:
-    """What is to be published of an answer, as google's protobuf has it."""
+    """The expected records of an answer, by Google's protobuf."""
     value = _plain(voice)
     calls = {
         (name, call["call_sid"]): {field: call[field] for field in CALL_FIELDS}
@@ -229,7 +229,7 @@ def _picture(voice: Any) -> Record:
 
 
 def _plain(message: Message) -> Record:
-    """A message in the records' terms, by its descriptor."""
+    """A message in the terms of the records, by its descriptor."""
     return {field.name: _field(message, field) for field in message.DESCRIPTOR.fields}
 
 

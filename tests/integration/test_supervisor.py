@@ -1,4 +1,4 @@
-"""`run --workers N` as a user and an orchestrator meet it: a parent and its workers, killed and stopped."""
+"""`run --workers N`: a parent and its workers, killed and stopped."""
 
 import asyncio
 import contextlib
@@ -49,12 +49,12 @@ class Parent:
             )
 
     def said(self, event: str) -> list[dict[str, Any]]:
-        """The lines of the log with this event; every line must be JSON."""
+        """The log lines with this event; every line must be JSON."""
         lines = [json.loads(line) for line in self.log.read_text().splitlines()]
         return [line for line in lines if line["event"] == event]
 
     def pid(self, worker: int) -> int:
-        """Of the worker's latest process."""
+        """The pid of the worker's latest process."""
         return int(next(s["pid"] for s in reversed(self.said("worker.started")) if s["worker"] == worker))
 
     async def ask(self, path: str) -> tuple[int, str]:
@@ -73,7 +73,7 @@ class Parent:
         await until(is_ready, "all workers are ready")
 
     async def ended(self) -> int:
-        """The exit code, once the parent and all of its workers have ended."""
+        """The exit code, once the parent and all its workers have ended."""
 
         async def gone() -> bool:
             return self.process.poll() is not None and not any(map(runs, self.pids()))
@@ -112,9 +112,9 @@ async def parent(broker: Broker, topics_prefix: str, tmp_path: Path) -> AsyncIte
 
 
 async def test_one_endpoint_tells_of_all_workers_and_a_dead_one_comes_back(parent: Parent) -> None:
-    """The workers share the partitions and are told by one endpoint. One that is killed is started again under its
-    instance id. A Ctrl-C on the terminal reaches the parent alone; a supervisor that signals every process, as systemd
-    does, drains all the same; exit 0."""
+    """One endpoint reports all workers, a killed worker is restarted under its instance id, and a Ctrl-C to the parent
+    or a signal to every process, as from systemd, drains all and exits with 0.
+    """
     await parent.ready()
     assert (await parent.ask("healthz")) == (200, "ok\n")
     lines = (await parent.ask("metrics"))[1].splitlines()
@@ -148,7 +148,7 @@ async def test_one_endpoint_tells_of_all_workers_and_a_dead_one_comes_back(paren
 
 
 async def test_workers_drain_when_their_parent_is_killed(parent: Parent) -> None:
-    """`kill -9` of the parent leaves no worker behind: each drains and ends by itself."""
+    """`kill -9` of the parent makes each worker drain and exit."""
     await parent.ready()
     parent.process.kill()
     assert await parent.ended() == -signal.SIGKILL
@@ -156,7 +156,7 @@ async def test_workers_drain_when_their_parent_is_killed(parent: Parent) -> None
 
 
 async def test_a_second_signal_ends_all_at_once(parent: Parent) -> None:
-    """While a worker hangs in draining, a second signal ends it and the parent at once."""
+    """A second signal ends the parent and a worker that hangs while draining."""
     await parent.ready()
     os.kill(parent.pid(1), signal.SIGSTOP)
     parent.process.send_signal(signal.SIGTERM)
@@ -171,8 +171,9 @@ async def test_a_second_signal_ends_all_at_once(parent: Parent) -> None:
 
 
 async def test_workers_that_cannot_work_end_the_parent(parent: Parent) -> None:
-    """A worker that finds its settings wrong ends all with exit code 2; one that never gets to work because the topics
-    do not fit, with 1, and the log says what to do."""
+    """A worker with wrong settings ends all with exit code 2; one that never becomes ready, because the topics do not
+    fit, with 1 and what to do in the log.
+    """
 
     async def prepared() -> bool:
         return {line["worker"] for line in parent.said("registry.read")} == {0, 1}

@@ -1,4 +1,4 @@
-"""Several processes of one group, as they come, go, die and hang: who takes over, how soon, and without a trace."""
+"""Several processes of one group that join, leave, die and hang, and how soon the others take over."""
 
 import asyncio
 import json
@@ -27,12 +27,14 @@ MARKERS = count(9_007_199_254_740_993)
 
 @asynccontextmanager
 async def watching(broker: Broker, prefix: str, directory: Path, names: str) -> AsyncIterator[tuple[Lab, list[str]]]:
-    """A lab with a process for each letter of ``names``, without static membership, that watch 16 agents; judged."""
+    """A lab with a process for each letter of ``names``, without static membership, that watch 16 agents; judged at the
+    end.
+    """
     simulator = ["--sessions", "16", "--change-rate", "0.5", "--no-logouts", "--seed", "5"]
     async with lab(broker.bootstrap_servers, prefix, directory, *simulator) as the_lab:
         for name in names:
             await the_lab.bridge(name, KAFKA__GROUP_INSTANCE_ID="")
-        agents = await the_lab.register_all(interval=INTERVAL)
+        agents = await the_lab.register_all(interval=INTERVAL, get_conversations=True, conversations_interval=0.5)
         await polled(the_lab)
         yield the_lab, agents
         await the_lab.completed()
@@ -42,7 +44,7 @@ async def watching(broker: Broker, prefix: str, directory: Path, names: str) -> 
 
 
 async def polled(the_lab: Lab, rounds: int = 2) -> None:
-    """Waits until each agent was asked some times more."""
+    """Waits until each agent was polled some times more."""
     before = {name: agent["polls"] for name, agent in (await the_lab.sim.agents()).items()}
 
     async def all_were() -> bool:
@@ -53,7 +55,7 @@ async def polled(the_lab: Lab, rounds: int = 2) -> None:
 
 
 class Gaps:
-    """The longest time for which an agent in session was not asked, since the object was made."""
+    """The longest time for which an agent in session was not polled, since the object was created."""
 
     def __init__(self, the_lab: Lab, before: dict[str, int]) -> None:
         self._lab = the_lab
@@ -70,14 +72,14 @@ class Gaps:
 
 
 def lines(the_lab: Lab, name: str, event: str) -> list[dict[str, Any]]:
-    """Of a process's log."""
+    """The lines of a process's log."""
     said = [json.loads(line) for line in the_lab.bridges[name].log.read_text().splitlines()]
     return [line for line in said if line["event"] == event]
 
 
 @asynccontextmanager
 async def injecting(the_lab: Lab, agents: list[str]) -> AsyncIterator[None]:
-    """Events for all agents, all along; the last one is acknowledged, and so known, at the end."""
+    """Sends events for all agents continuously; the last one is acknowledged, and so known, at the end."""
     enough = asyncio.Event()
 
     async def inject() -> None:
@@ -96,8 +98,9 @@ async def injecting(the_lab: Lab, agents: list[str]) -> AsyncIterator[None]:
 
 
 async def test_processes_join_leave_and_die(broker: Broker, topics_prefix: str, tmp_path: Path) -> None:
-    """A process that joins takes only what it must, and what the other keeps goes on from memory. One that stops hands
-    over within 2 s. Of one that is killed, each agent is asked within 3 s after Kafka has noticed."""
+    """A process that joins takes only its share, one that stops hands over within 2 s, and the agents of one that is
+    killed are polled within 3 s after Kafka has noticed.
+    """
     async with watching(broker, topics_prefix, tmp_path, "a") as (the_lab, agents), injecting(the_lab, agents):
         opened = len(lines(the_lab, "a", "partition.owned"))
         gaps = await Gaps.since_now(the_lab)
@@ -121,8 +124,9 @@ async def test_processes_join_leave_and_die(broker: Broker, topics_prefix: str, 
 
 
 async def test_who_was_paused_and_replaced_writes_nothing(broker: Broker, topics_prefix: str, tmp_path: Path) -> None:
-    """A process that hangs for longer than the session time-out, and goes on in the middle of its work, contradicts
-    nothing that its successor has told, and takes its share again."""
+    """A process that hangs for longer than the session time-out and then resumes contradicts none of its successor's
+    records, and takes its share again.
+    """
     async with watching(broker, topics_prefix, tmp_path, "ab") as (the_lab, agents):
         the_lab.killed = True  # what only the paused one was shown
         async with injecting(the_lab, agents):
@@ -141,8 +145,9 @@ async def test_who_was_paused_and_replaced_writes_nothing(broker: Broker, topics
 
 
 async def test_a_rolling_restart_is_hardly_seen(broker: Broker, topics_prefix: str, tmp_path: Path) -> None:
-    """One process after the other is stopped and started: no agent waits for more than 2 s, nothing is told twice, no
-    event is sent twice, and everything that was shown is told."""
+    """In a rolling restart no agent waits for more than 2 s, nothing is emitted or sent twice, and everything that was
+    shown is emitted.
+    """
     async with watching(broker, topics_prefix, tmp_path, "ab") as (the_lab, agents):
         gaps = await Gaps.since_now(the_lab)
         async with injecting(the_lab, agents):
@@ -155,7 +160,9 @@ async def test_a_rolling_restart_is_hardly_seen(broker: Broker, topics_prefix: s
 
 
 async def test_a_process_too_many_says_so_and_waits(broker: Broker, topics_prefix: str, tmp_path: Path) -> None:
-    """With more processes than partitions one has nothing to do; readyz says so. It joins in when one is free."""
+    """A process beyond the number of partitions has nothing to do, says so in readyz, and takes over when another one
+    ends.
+    """
     async with lab(broker.bootstrap_servers, topics_prefix, tmp_path, "--sessions", "1") as the_lab:
         one = {"TOPICS__PARTITIONS": "1", "KAFKA__GROUP_INSTANCE_ID": ""}
         await the_lab.bridge("a", **one)
@@ -176,7 +183,7 @@ async def test_a_process_too_many_says_so_and_waits(broker: Broker, topics_prefi
 async def test_a_process_that_is_stopped_while_it_joins_ends(
     broker: Broker, topics_prefix: str, tmp_path: Path
 ) -> None:
-    """SIGTERM in any moment of the start, while partitions are dealt out anew too, is a clean stop, and a quick one."""
+    """SIGTERM at any moment of the start, even during a rebalance, is a clean and quick stop."""
     async with lab(broker.bootstrap_servers, topics_prefix, tmp_path, "--sessions", "1") as the_lab:
         await the_lab.bridge("a", KAFKA__GROUP_INSTANCE_ID="")
         for event in ("registry.read", "partitions.assigned"):

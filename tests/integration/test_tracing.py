@@ -1,4 +1,4 @@
-"""An injection's trace, from its sender through a bridge and Kafka to who reads the outcome."""
+"""An injection's trace, from its sender through a bridge and Kafka to the consumer of the outcome."""
 
 import threading
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ PARENT = f"00-{TRACE_ID}-{SPAN_ID}-01"
 
 @contextmanager
 def collector() -> Iterator[tuple[str, list[bytes]]]:
-    """A stand-in for OpenTelemetry's: its address, and the bodies that it was sent."""
+    """A stand-in for OpenTelemetry's collector: its address, and the bodies that it received."""
     bodies: list[bytes] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -43,7 +43,7 @@ def collector() -> Iterator[tuple[str, list[bytes]]]:
 
 
 async def inject(the_lab: Lab) -> dict[str, str]:
-    """Sends one event with a traceparent; the traceparents of what was published, by topic."""
+    """Sends one event with a traceparent. Returns the traceparents of the published records by topic."""
     await the_lab.bridge()
     agent_id, *_ = await the_lab.register_all(interval=0.2)
     await the_lab.inject(agent_id, "9007199254740993", headers=[("traceparent", PARENT.encode())])
@@ -54,7 +54,7 @@ async def inject(the_lab: Lab) -> dict[str, str]:
 
 
 async def test_a_senders_trace_is_carried_on_without_traces(broker: Broker, topics_prefix: str, tmp_path: Path) -> None:
-    """Where tracing is off, the outcome and the delivered event have the sender's own traceparent."""
+    """With tracing off, the outcome and the delivered event have the sender's own traceparent."""
     async with lab(broker.bootstrap_servers, topics_prefix, tmp_path, "--sessions", "1") as the_lab:
         found = await inject(the_lab)
     assert found == {"conversations": PARENT, "inject-outcomes": PARENT}
@@ -63,7 +63,7 @@ async def test_a_senders_trace_is_carried_on_without_traces(broker: Broker, topi
 async def test_an_injection_is_one_trace(
     broker: Broker, topics_prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With an endpoint in its environment the bridge exports inject and poll in the sender's trace, before it ends."""
+    """With an endpoint in its environment the bridge exports inject and poll in the sender's trace before it ends."""
     proto = pytest.importorskip(
         "opentelemetry.proto.collector.trace.v1.trace_service_pb2", reason="the extra otel is not installed"
     )

@@ -1,4 +1,4 @@
-"""Time in which no bridge observed the agents: it is published, and never counted as time in a status."""
+"""The time in which no bridge observed the agents is published, and never counts as time in a status."""
 
 import asyncio
 from datetime import datetime
@@ -26,7 +26,7 @@ async def beats(the_lab: Lab, count: int) -> None:
 
 
 def losses(facts: Facts) -> dict[str, list[Record]]:
-    """The losses of each agent that is watched, in order."""
+    """The losses of each watched agent, in order."""
     agents = {told.record["agent_id"]: list[Record]() for told in facts.told}
     for told in facts.told:
         if told.record["type"] == "AgentObservationLost":
@@ -43,8 +43,9 @@ async def test_an_outage_of_the_bridge_is_published(
     broker: Broker, topics_prefix: str, tmp_path: Path, killed: bool
 ) -> None:
     """After a bridge was away for longer than three intervals and 5 s, each agent has an AgentObservationLost
-    (bridge_down) since it was last observed, and an AgentObservationResumed with its status; a shorter restart
-    publishes neither."""
+    (bridge_down) from the time of its last observation, and an AgentObservationResumed with its status; a shorter
+    restart publishes neither.
+    """
     simulator = ["--sessions", "12", "--change-rate", "0.5", "--no-logouts", "--seed", "5"]
     async with lab(broker.bootstrap_servers, topics_prefix, tmp_path, *simulator) as the_lab:
         await the_lab.bridge(RECORDS__HEARTBEAT_INTERVAL="1")

@@ -1,4 +1,4 @@
-"""The two wheels, installed as a user installs them: into an empty environment, with no source tree in sight."""
+"""The two wheels, installed as a user installs them: into an empty environment, without the source tree."""
 
 import os
 import re
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.timeout(400)
 
 
 def run(*command: str | Path, folder: Path = ROOT) -> str:
-    """What it prints; it must end with 0, and learns nothing of this environment or this source tree."""
+    """Runs a program without this environment and source tree, and expects exit code 0. Returns its output."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(OWN_SETTINGS)}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{command}: {done.stdout}\n{done.stderr}"
@@ -24,14 +24,14 @@ def run(*command: str | Path, folder: Path = ROOT) -> str:
 
 
 def locked(file: str) -> dict[str, str]:
-    """Name -> its entry in a lock file, hashes included."""
+    """The entry of each name in a lock file, hashes included."""
     entries = re.split(r"\n(?=\S)", (ROOT / file).read_text().strip())
     return {re.split(r"[=\[ ]", entry, maxsplit=1)[0]: entry for entry in entries}
 
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The ``bin`` of an environment that holds both wheels and what they require, of the locked versions."""
+    """The ``bin`` of an environment with both wheels and their requirements in the locked versions."""
     made = tmp_path_factory.mktemp("installed")
     for source in (ROOT, ROOT / "schemas"):
         run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", made / "dist", folder=source)
@@ -49,12 +49,12 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_demo_runs_from_the_wheels(installed: Path, tmp_path: Path) -> None:
-    """``asm-bridge demo`` needs nothing but the wheel and its extra ``demo``."""
+    """``asm-bridge demo`` needs only the wheels and the extra ``demo``."""
     assert "delivered" in run(installed / "asm-bridge", "demo", "--for", "10", folder=tmp_path)
 
 
 def test_the_bench_runs_from_the_wheels(installed: Path, tmp_path: Path) -> None:
-    """``asm-bridge bench`` measures the bridge there, and says that the pollers beside it are not."""
+    """``asm-bridge bench`` measures the installed bridge, and says that the other pollers are missing."""
     command = ["bench", "--quick", "--only", "flat", "--sessions", "20", "--seconds", "1"]
     printed = run(installed / "asm-bridge", *command, folder=tmp_path)
     assert re.search(r"^20 +exactly_once|^20 +at_least_once", printed, re.MULTILINE), printed

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from bridge.testing.brokers import Broker
+from bridge.testing.simulator.middle import MARK
 from tests.support.chaos.checker import assert_kept
 from tests.support.chaos.harness import Lab, simulated
 from tests.support.gateways import GATEWAYS, Envoy, Gateway, HAProxy, Limits, Nginx, placed
@@ -31,7 +32,7 @@ pytestmark = [pytest.mark.kafka, pytest.mark.transactions, pytest.mark.timeout(1
 async def behind(
     kind: type[Gateway], broker: Broker, prefix: str, directory: Path, authority: Path
 ) -> AsyncIterator[tuple[Lab, Gateway]]:
-    """A bridge that polls all agents through such a gateway."""
+    """A bridge that polls all agents through a gateway of this kind."""
     if kind.path() is None:
         pytest.skip(f"{kind.program} is not on this machine: {kind.install}")
     arguments = ("--sessions", str(AGENTS), "--change-rate", "0.5", "--latency", "10", "--no-logouts")
@@ -51,14 +52,14 @@ async def behind(
 
 
 async def polls(lab: Lab) -> Counter[str]:
-    """Polls so far, by result."""
+    """The number of polls so far, by result."""
     _, text = await lab.ask("bridge", "metrics")
     found = re.findall(r'^asm_bridge_polls_total\{result="(\w+)"\} ([\d.e+]+)$', text, re.MULTILINE)
     return Counter({result: int(float(number)) for result, number in found})
 
 
 async def inject_for(lab: Lab, seconds: float, first: int) -> None:
-    """Ten events a second, for every agent in turn."""
+    """Sends ten events per second, for every agent in turn."""
     for number in range(int(seconds * 10)):
         await lab.inject(f"agent-{number % AGENTS}", str(first + number))
         await asyncio.sleep(0.1)
@@ -68,7 +69,9 @@ async def inject_for(lab: Lab, seconds: float, first: int) -> None:
 async def test_a_gateways_limits_reload_and_restart_leave_no_trace(
     broker: Broker, topics_prefix: str, tmp_path: Path, authority: Path, kind: type[Gateway]
 ) -> None:
-    """Its limits and reloads fail no poll; a restart loses no event; an event too large for it costs itself only."""
+    """A gateway's limits and reloads fail no poll, its restart loses no event, and an event too large for it costs only
+    itself.
+    """
     async with behind(kind, broker, topics_prefix, tmp_path, authority) as (lab, gateway):
         injecting = asyncio.create_task(inject_for(lab, 12, 1000))
         await asyncio.sleep(4)
@@ -85,8 +88,8 @@ async def test_a_gateways_limits_reload_and_restart_leave_no_trace(
         large = []
         if gateway.limits.body:
             large = [
-                await lab.inject("agent-3", str(90 + number), conversation={"customer_name": "x" * size})
-                for number, size in enumerate((10, LARGE, 10))
+                await lab.inject("agent-3", str(90 + number), conversation={"customer_name": "x" * size, **disliked})
+                for number, (size, disliked) in enumerate(((10, {}), (LARGE, {"reference_id": MARK}), (10, {})))
             ]
         await lab.completed()
         await lab.sim.settle([f"agent-{number}" for number in range(AGENTS)])

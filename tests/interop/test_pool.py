@@ -1,4 +1,4 @@
-"""The pool of connections behind real gateways: their limits, reloads and restarts cost no poll that need not fail."""
+"""The pool of connections behind real gateways: their limits, reloads and restarts cost no avoidable failure."""
 
 import asyncio
 import json
@@ -61,7 +61,7 @@ class Bench:
     async def polls(
         self, rounds: int, *, lines: int = LINES, pause: Callable[[], float] = lambda: 0.0, during: Any = None
     ) -> None:
-        """Each line polls one after the other; ``during``: what is done meanwhile."""
+        """Polls on each of the lines, one after the other, while ``during`` is running."""
         async with asyncio.TaskGroup() as tasks:
             for number in range(lines):
                 tasks.create_task(self.line(number, rounds, pause))
@@ -130,7 +130,7 @@ async def test_a_connection_may_carry_a_thousand_requests(
 async def test_an_idle_connection_may_be_closed(
     kind: type[Gateway], tmp_path: Path, authority: Path, http2: bool
 ) -> None:
-    """A gateway that closes connections after a second of silence, just when the next poll is due, fails none."""
+    """A gateway that closes connections after an idle second, just when the next poll is due, fails no poll."""
     dice = random.Random(1)
     async with bench(kind, tmp_path, authority, Limits(idle=1), http2) as the:
         await the.polls(8, pause=lambda: dice.uniform(0.9, 1.15))
@@ -138,14 +138,14 @@ async def test_an_idle_connection_may_be_closed(
 
 
 async def test_one_stream_at_a_time(kind: type[Gateway], tmp_path: Path, authority: Path) -> None:
-    """Where a connection carries one request at a time, polls that are due together are answered all the same."""
+    """A gateway that allows one request per connection at a time still answers polls that are due together."""
     async with bench(kind, tmp_path, authority, Limits(streams=1), True, latency=0.02) as the:
         await the.polls(20)
         the.assert_all_well(20 * LINES)
 
 
 async def test_a_reload_fails_no_poll(kind: type[Gateway], tmp_path: Path, authority: Path, http2: bool) -> None:
-    """The configuration is read again four times while agents are polled: the old processes end their connections."""
+    """Four reloads of the configuration, in which the old processes end their connections, fail no poll."""
     if kind.reload is kind.restart or kind.program == "envoy":
         pytest.skip(f"{kind.program} cannot be reloaded")
     async with bench(kind, tmp_path, authority, Limits(), http2) as the:
@@ -162,7 +162,7 @@ async def test_a_reload_fails_no_poll(kind: type[Gateway], tmp_path: Path, autho
 async def test_a_restart_fails_only_what_cannot_be_sent(
     kind: type[Gateway], tmp_path: Path, authority: Path, http2: bool
 ) -> None:
-    """While the gateway is away no connection can be made; a second after it is back every poll is answered."""
+    """While the gateway is away polls fail as not sent; a second after it is back every poll is answered."""
     async with bench(kind, tmp_path, authority, Limits(), http2) as the:
         back = asyncio.get_running_loop().create_future()
 
@@ -185,7 +185,7 @@ async def test_a_restart_fails_only_what_cannot_be_sent(
 async def test_a_request_too_large_for_the_gateway_costs_itself_only(
     kind: type[Gateway], tmp_path: Path, authority: Path, http2: bool
 ) -> None:
-    """It is answered with 413, on a connection that others use; theirs are answered."""
+    """A request too large for the gateway is answered with 413, and other requests of its connection are answered."""
     async with bench(kind, tmp_path, authority, Limits(body=2048), http2) as the:
         await the.polls(2)
         large = {"skills": ["x" * 100] * 2000}
@@ -198,7 +198,7 @@ async def test_a_request_too_large_for_the_gateway_costs_itself_only(
 
 
 async def test_compression_is_not_asked_for(kind: type[Gateway], tmp_path: Path, authority: Path, http2: bool) -> None:
-    """A gateway that compresses does so for those who ask."""
+    """A gateway with compression does not compress the bridge's answers, since they do not ask for it."""
     async with bench(kind, tmp_path, authority, Limits(gzip=True), http2) as the:
         await the.polls(2)
         the.assert_all_well(2 * LINES)
@@ -207,7 +207,7 @@ async def test_compression_is_not_asked_for(kind: type[Gateway], tmp_path: Path,
 async def test_compression_that_nobody_asked_for_is_read(
     kind: type[Gateway], tmp_path: Path, authority: Path, http2: bool
 ) -> None:
-    """gzip and deflate that come all the same, through the gateway, are decoded."""
+    """Answers in gzip or deflate that were not requested are decoded behind a gateway."""
     async with bench(kind, tmp_path, authority, Limits(), http2, faults={"gzip": Fault()}) as the:
         await the.polls(4)
         the.assert_all_well(4 * LINES)
@@ -216,7 +216,7 @@ async def test_compression_that_nobody_asked_for_is_read(
 async def test_a_service_behind_that_cuts_is_not_the_gateways_end(
     kind: type[Gateway], tmp_path: Path, authority: Path, http2: bool
 ) -> None:
-    """Of connections that the service cut, the gateway's answers (502, 503) or cuts reach only the polls concerned."""
+    """A connection that the service cuts behind the gateway fails only its own polls."""
     async with bench(kind, tmp_path, authority, Limits(), http2, faults={"cut": Fault(probability=0.3)}) as the:
         await the.polls(10)
         assert all(isinstance(one, Failure) or one.status in (502, 503) for one in the.failures), the.failures[:3]
@@ -231,7 +231,7 @@ async def test_a_service_behind_that_cuts_is_not_the_gateways_end(
 async def test_what_the_service_took_is_not_called_unsent(
     kind: type[Gateway], tmp_path: Path, authority: Path, http2: bool, request: pytest.FixtureRequest
 ) -> None:
-    """Where the service takes an event and cuts the connection, it arrives once, whatever the gateway says of it."""
+    """An event that the service took before it cut the connection arrives once, whatever the gateway answers."""
     if kind is HAProxy and http2:
         reason = "HAProxy says REFUSED_STREAM, not processed, of requests that it has passed on (RFC 9113, section 8.7)"
         request.applymarker(pytest.mark.xfail(strict=True, reason=reason))

@@ -1,4 +1,4 @@
-"""One agent without clock and network: tests decide what it is answered, and when.
+"""One agent without clock and network: tests decide which answers it gets, and when.
 
 What it publishes is judged twice: by a reader of its records, and by folding them into its published state.
 """
@@ -19,7 +19,7 @@ from bridge.asm.answer import UNCHANGED, Answer
 from bridge.asm.client import CALLS
 from bridge.asm.errors import AsmError
 from bridge.asm.http.request import Response
-from bridge.asm.reading import read_response
+from bridge.asm.response import read_response
 from bridge.backoff import Backoff
 from bridge.clock import Instant
 from bridge.settings.model import InjectionSettings
@@ -28,20 +28,20 @@ from tests.support.strategies import EPOCH, injection, session_body, status_body
 
 
 def read_answer(request: PollRequest, body: bytes, status: int = 200) -> Answer | AsmError:
-    """What the client makes of this answer to the request."""
+    """Decodes an answer to the request, as the client does."""
     if body == request.known:
         return UNCHANGED
     return read_response(CALLS[request.call], Response(status, body))
 
 
 def public(state: AgentState) -> AgentState:
-    """A state without the bridge's books, its calls in an order that events know, too."""
+    """A state without its private accounting, and with its calls in an order that is independent of events."""
     return replace(state, bridge=Books(), calls=sorted(state.calls, key=lambda call: (call.list, call.call_sid)))
 
 
 @dataclass
 class AgentHarness:
-    """An agent, a clock that stands until it is moved, and what was published so far."""
+    """An agent, a clock that moves only on request, and the records emitted so far."""
 
     settings: InjectionSettings = field(default_factory=InjectionSettings)
     state: AgentState = field(default_factory=lambda: AgentState(agent_id="agent-7"))
@@ -106,14 +106,14 @@ class AgentHarness:
         return self.absorb(self.agent.sweep(self.at))
 
     def poll(self, body: bytes | None = None) -> PollRequest:
-        """A request and its answer: that the session is "7", and otherwise the given one."""
+        """Makes a request and answers it: with session "7" for getcurrentsession, otherwise with the given body."""
         request = self.next_request()
         answer = session_body("7") if request.call == "getcurrentsession" else body or status_body()
         self.answer(request, answer)
         return request
 
     def in_session(self, **fields: Any) -> "AgentHarness":
-        """Watched, with session "7" and its first status published."""
+        """Watches the agent, with session "7" and its first status emitted."""
         self.watch(**fields)
         self.poll()
         if self.agent.state.asm_session_sid is None:

@@ -18,7 +18,7 @@ _ARTIFACT = f"io.apicurio:apicurio-registry-app:{VERSION}:tar.gz:all"
 
 
 class Apicurio(ProcessBroker):
-    """Started, killed and paused as a broker is; what is registered is kept when it is started again."""
+    """A registry that is started, killed and paused as a broker is; its schemas are kept over a restart."""
 
     name = "apicurio"
 
@@ -53,7 +53,7 @@ class Apicurio(ProcessBroker):
 
 
 def why_not() -> str | None:
-    """What this machine lacks to run it; None if nothing."""
+    """What this machine lacks to run it, or None."""
     if not java() or java_version() < OLDEST_JAVA:
         return f"Apicurio needs java {OLDEST_JAVA}"
     return None if _folder().is_dir() or shutil.which("mvn") else "no mvn to fetch Apicurio with"

@@ -1,4 +1,4 @@
-"""Real gateways and proxies in front of the simulator: nginx, HAProxy, Caddy and Envoy, where the machine has them."""
+"""Real gateways and proxies in front of the simulator: nginx, HAProxy, Caddy and Envoy, if the machine has them."""
 
 import asyncio
 import os
@@ -22,7 +22,7 @@ PATIENCE = 20.0
 
 @dataclass(frozen=True)
 class Limits:
-    """What a gateway is set to; None: its default. ``idle`` in seconds, ``body`` in bytes."""
+    """The limits of a gateway; None means its default. ``idle`` is in seconds, ``body`` in bytes."""
 
     requests: int | None = None
     """Requests on a connection."""
@@ -34,7 +34,7 @@ class Limits:
 
 
 class Gateway(ABC):
-    """A server process that passes everything on to the simulator, over TLS with the certificate ``good``."""
+    """A server process that forwards everything to the simulator, over TLS with the certificate ``good``."""
 
     program: str
     install: str
@@ -52,7 +52,7 @@ class Gateway(ABC):
 
     @classmethod
     def path(cls) -> str | None:
-        """Where the program is, if anywhere: on the PATH, or beside this Python."""
+        """The program's path, on the PATH or beside this Python, or None."""
         beside = Path(sys.executable).parent
         return shutil.which(cls.program, path=f"{os.environ.get('PATH', os.defpath)}:{beside}:/usr/sbin")
 
@@ -65,7 +65,9 @@ class Gateway(ABC):
         """Writes the configuration; returns the arguments that start the program in the foreground."""
 
     async def start(self) -> None:
-        """Returns when it accepts connections. Raises ``AssertionError`` with its log if it does not."""
+        """Starts the gateway and waits until it accepts connections. Raises ``AssertionError`` with its log if it does
+        not.
+        """
         command = [self.path() or self.program, *self.configure()]
         with (self.directory / "server.log").open("ab") as log:
             self._process = subprocess.Popen(
@@ -85,7 +87,7 @@ class Gateway(ABC):
         raise AssertionError(f"{command} does not serve:\n{self.said()}")
 
     async def stop(self, number: signal.Signals | None = None) -> None:
-        """Ends it, gracefully unless said otherwise."""
+        """Ends the gateway, gracefully by default."""
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(number or self.graceful)
             await asyncio.to_thread(self._process.wait, PATIENCE)
@@ -97,19 +99,19 @@ class Gateway(ABC):
 
     @abstractmethod
     async def reload(self) -> None:
-        """Has the configuration read again, as operators do."""
+        """Reloads the configuration, as operators do."""
 
     async def restart(self, number: signal.Signals | None = None) -> None:
-        """Stops it, and starts it on the same port."""
+        """Restarts the gateway on the same port."""
         await self.stop(number)
         await self.start()
 
     def said(self) -> str:
-        """The end of its log."""
+        """The end of the gateway's log."""
         return "\n".join((self.directory / "server.log").read_text(errors="replace").splitlines()[-30:])
 
     def kill(self) -> None:
-        """Ends it at once; by a signal that it hands on to its workers, which a killed one would leave behind."""
+        """Ends the gateway at once, by a signal that it passes to its workers, which would otherwise stay."""
         if self._process is not None and self._process.poll() is None:
             self._process.terminate()
             try:
@@ -300,7 +302,7 @@ GATEWAYS: tuple[type[Gateway], ...] = (Nginx, HAProxy, Caddy, Envoy)
 
 @contextmanager
 def placed(kind: type[Gateway], directory: Path, authority: Path, upstream: str, limits: Limits) -> Iterator[Gateway]:
-    """A gateway that ends with the block; not started yet."""
+    """A gateway that ends with the block; it is not started yet."""
     folder = directory / kind.program
     folder.mkdir()
     gateway = kind(folder, authority, upstream, limits)

@@ -1,4 +1,4 @@
-"""An HTTP/2 server that does what a test's script says upon each event."""
+"""An HTTP/2 server that follows a test's script for each event."""
 
 import asyncio
 import struct
@@ -19,7 +19,7 @@ def frame(kind: int, flags: int, stream: int, content: bytes = b"") -> bytes:
 
 
 class Server(asyncio.Protocol):
-    """h2, but for what the script does upon each event."""
+    """An h2 server, except for what the script does for each event."""
 
     def __init__(self, script: Script) -> None:
         self.script = script
@@ -60,7 +60,7 @@ class Server(asyncio.Protocol):
         self.send_backlog()
 
     def send_backlog(self) -> None:
-        """As the client's windows allow."""
+        """Sends the backlog as far as the client's windows allow."""
         for stream, body in list(self.backlog.items()):
             while (size := min(len(body), self.h2.local_flow_control_window(stream), 16384)) > 0:
                 self.h2.send_data(stream, bytes(body[:size]))

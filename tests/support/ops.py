@@ -1,4 +1,4 @@
-"""What the ops endpoints are tested with: a bridge that is only a picture, and a real one over the simulator."""
+"""Bridges to test the ops endpoints with: one that exists only as a snapshot, and a real one with the simulator."""
 
 import asyncio
 import time
@@ -32,14 +32,14 @@ PARTITIONS = 8
 
 
 class Home(list[Agent]):
-    """Stands for ``Agents``."""
+    """A stand-in for ``PartitionAgents``."""
 
     active = True
     accepting = True
 
 
 class Pictured:
-    """A bridge that is only looked at: what it owns is put there by the test."""
+    """A bridge that is only observed: the test sets what it owns."""
 
     def __init__(self, agents: int = 0) -> None:
         self.reason: str | None = None
@@ -57,7 +57,9 @@ class Pictured:
         return agent
 
     def snapshot(self) -> Snapshot:
-        owned: dict[int, Any] = {number: SimpleNamespace(agents=home) for number, home in self.homes.items()}
+        owned: dict[int, Any] = {
+            number: SimpleNamespace(agents=home, problem=None) for number, home in self.homes.items()
+        }
         return Snapshot(
             not_ready=self.reason,
             group_id="asm-bridge",
@@ -70,7 +72,7 @@ class Pictured:
 
 
 def fail(agent: Agent, error: AsmError | None = None) -> None:
-    """Make it one that is not answered, and is said to be lost."""
+    """Makes an agent one without answers that is reported as lost."""
     error = error or Unauthorized("HTTP 401", http_status=401)
     agent.poll_skipped(error, Instant(time.monotonic(), time.time()))
     loss = Loss(reason=error.reason, since="2026-01-01T00:00:00.000000Z")
@@ -79,7 +81,7 @@ def fail(agent: Agent, error: AsmError | None = None) -> None:
 
 @asynccontextmanager
 async def served(bridge: Pictured) -> AsyncIterator[str]:
-    """Its endpoints; gives the address."""
+    """Serves the bridge's endpoints. Yields the address."""
     port = free_port()
     async with serve(listen("127.0.0.1", port), bridge.snapshot):
         yield f"http://127.0.0.1:{port}"
@@ -87,7 +89,7 @@ async def served(bridge: Pictured) -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def running(broker: Broker, prefix: str, directory: Path, agents: int) -> AsyncIterator[tuple[str, Simulator]]:
-    """A real bridge that is ready, watching simulated agents; gives its ops address."""
+    """A real bridge that is ready and watches simulated agents. Yields its ops address and the simulator."""
     simulator, port, stop = Simulator(Options(agents=agents, change_rate=0.5)), free_port(), asyncio.Event()
     async with simulate(simulator) as base_url:
         write_tokens(simulator, directory)

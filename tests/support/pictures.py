@@ -1,4 +1,4 @@
-"""What a consumer knows who has nothing but the records: an independent model, fed record by record.
+"""The state of a consumer that has only the records: an independent model, updated record by record.
 
 Each ``apply`` checks what the stream's reader may rely on: the numbering, the chain of statuses, and that nothing
 leaves, clears or ends that was not there.
@@ -33,7 +33,7 @@ Call = dict[str, Any]
 
 @dataclass
 class Picture:
-    """One agent as the records tell it; ``calls`` by (list, call_sid)."""
+    """One agent's state according to the records; ``calls`` by (list, call_sid)."""
 
     stream_id: str | None = None
     sequence: int = 0
@@ -46,6 +46,7 @@ class Picture:
     profile: tuple[dict[str, str], list[str]] = ({}, [])
     topic_sequences: dict[str, int] = field(default_factory=dict)
     calls: dict[tuple[str, str], Call] = field(default_factory=dict)
+    conversations: dict[str, dict[str, Any]] = field(default_factory=dict)
     messages: list[tuple[str, int]] = field(default_factory=list)
     alert: tuple[str, str] | None = None
     lost: tuple[str, str] | None = None
@@ -106,6 +107,7 @@ class Picture:
     def _agent_session_ended(self, record: records.AgentSessionEnded) -> None:
         self._in_session(record)
         assert not self.calls, "calls are left in view at the end of the session"
+        assert not self.conversations, "conversations are left in view at the end of the session"
         assert self.alert is None, "an alert is left in view at the end of the session"
         self.session = self.status = self.status_observed_at = self.status_since = None
 
@@ -145,6 +147,21 @@ class Picture:
             assert self.calls.get(key) != fields, "nothing changed"
             assert record.waited_ms is None
             self.calls[key] = fields
+
+    def _conversation_changed(self, record: records.ConversationChanged) -> None:
+        self._in_session(record)
+        sid, new = record.conversation_sid, record.conversation
+        assert (sid in self.conversations) == (record.change != "entered")
+        old = self.conversations.pop(sid, {})
+        if record.change == "left":
+            assert record.changed == []
+            assert new in (None, old)
+            return
+        assert record.changed, "nothing changed"
+        if new is not None and (old or record.change == "entered"):
+            assert record.changed == [name for name in new if name not in old or old[name] != new[name]]
+        assert new is None or new["conversation_sid"] == sid
+        self.conversations[sid] = new or {}
 
     def _agent_message_received(self, record: records.AgentMessageReceived) -> None:
         self._in_session(record)

@@ -1,4 +1,4 @@
-"""Records that aiokafka's own producer refuses to write: those with a header's name that is not UTF-8."""
+"""Records that aiokafka's own producer refuses to write: those with a header name that is not UTF-8."""
 
 import struct
 from typing import Any
@@ -11,7 +11,7 @@ CRC, AFTER_CRC = slice(17, 21), 21
 
 
 def checked(raw: bytearray) -> bytes:
-    """The batch with the checksum of what is in it now."""
+    """The batch with the checksum of its present content."""
     raw[CRC] = struct.pack(">I", calc_crc32c(bytes(raw[AFTER_CRC:])))
     return bytes(raw)
 
@@ -19,7 +19,7 @@ def checked(raw: bytearray) -> bytes:
 async def send_with_header_name(
     producer: AIOKafkaProducer, topic: str, partition: int, key: bytes | None, value: bytes | None, name: bytes
 ) -> int:
-    """Write a record with a header of this name, whatever its bytes; returns the record's offset."""
+    """Writes a record with a header of this name, whatever its bytes. Returns the record's offset."""
     batch = producer.create_batch()
     batch.append(key=key, value=value, timestamp=None, headers=[("?" * len(name), b"x"), ("ce_source", b"/crm")])
     build: Any = batch._build

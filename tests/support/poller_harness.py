@@ -1,4 +1,4 @@
-"""A poller in a time of its own: hours pass in a moment, and the time of each request is known."""
+"""A poller with a fake clock: hours pass in an instant, and the time of each request is known."""
 
 import asyncio
 from collections import Counter
@@ -27,7 +27,7 @@ _RUNNING: list[asyncio.Task[None]] = []
 
 
 async def stop_pollers() -> None:
-    """Stop what still runs at a test's end."""
+    """Stops the pollers that still run at a test's end."""
     for task in _RUNNING:
         task.cancel()
     await asyncio.gather(*_RUNNING, return_exceptions=True)
@@ -38,24 +38,28 @@ async def ready(_: "PollerHarness", __: str) -> httpx.Response:
     return httpx.Response(200, content=status_body())
 
 
-def after(seconds: float) -> Answer:
-    async def answer(harness: "PollerHarness", _: str) -> httpx.Response:
+async def no_conversations(_: "PollerHarness", __: str) -> httpx.Response:
+    return httpx.Response(200, content=b"{}")
+
+
+def after(seconds: float, answer: Answer = ready) -> Answer:
+    async def late(harness: "PollerHarness", agent_id: str) -> httpx.Response:
         until = harness.clock.time + seconds
         while harness.clock.time < until:
             await asyncio.sleep(0)
-        return httpx.Response(200, content=status_body())
+        return await answer(harness, agent_id)
 
-    return answer
+    return late
 
 
 async def settle() -> None:
-    """Let everything happen that can happen without time passing."""
+    """Runs everything that can run without the passage of time."""
     for _ in range(30):
         await asyncio.sleep(0)
 
 
 class FakeClock(Clock):
-    """A clock that moves only when somebody sleeps; it stops at ``end``, until ``advance``."""
+    """A clock that moves only when a task sleeps, up to ``end``, which ``advance`` moves."""
 
     def __init__(self) -> None:
         self.time = self.end = 1000.0
@@ -78,7 +82,7 @@ class FakeClock(Clock):
 
 
 class FakePartition:
-    """What a poller needs of a partition."""
+    """Implements what a poller needs of a partition."""
 
     def __init__(self) -> None:
         self.records: list[Any] = []
@@ -97,15 +101,18 @@ class FakePartition:
 
 
 class PollerHarness:
-    """A poller over a service of the test's own. ``requests`` are (time, agent_id)."""
+    """A poller with the test's own service. ``requests`` are (time, agent_id), and so are ``lists``: those for
+    conversations."""
 
     def __init__(self, answer: Answer = ready, **options: Any) -> None:
         self.clock = FakeClock()
         self.partition: Any = FakePartition()
         self.requests: list[tuple[float, str]] = []
+        self.lists: list[tuple[float, str]] = []
         self.bodies: list[bytes] = []
         self.in_flight: Counter[str] = Counter()
         self.answer = answer
+        self.list_answer: Answer = no_conversations
         self.agents: dict[str, Agent] = {}
         self.client = AsmClient(HttpxAdapter(httpx.MockTransport(self._handle)), "https://asm.test")
         self.circuit_breaker = CircuitBreaker(Backoff())
@@ -116,7 +123,7 @@ class PollerHarness:
         self._running: asyncio.Task[None] | None = None
 
     async def advance(self, seconds: float) -> None:
-        """Run the poller for so long."""
+        """Runs the poller for so many seconds."""
         self.clock.end = self.clock.time + seconds
         self.clock.stopped.clear()
         self.clock.going.set()
@@ -129,21 +136,22 @@ class PollerHarness:
 
     async def _handle(self, request: httpx.Request) -> httpx.Response:
         agent_id = request.headers["authorization"].removeprefix("Bearer ")
-        self.requests.append((self.clock.time, agent_id))
+        lists = request.url.path.endswith("listconversations")
+        (self.lists if lists else self.requests).append((self.clock.time, agent_id))
         self.bodies.append(request.content)
         self.in_flight[agent_id] += 1
         assert self.in_flight[agent_id] == 1, f"two requests of {agent_id} are in flight"
         try:
-            return await self.answer(self, agent_id)
+            return await (self.list_answer if lists else self.answer)(self, agent_id)
         finally:
             self.in_flight[agent_id] -= 1
 
-    def watch(self, agent_id: str, interval: float = 1.0) -> Agent:
+    def watch(self, agent_id: str, interval: float = 1.0, **fields: Any) -> Agent:
         agent, at = self.agents.get(agent_id), self.clock.now()
         if agent is None:
             agent = Agent(AgentState(agent_id=agent_id), InjectionSettings(), Backoff(), at)
             self.agents[agent_id] = agent
-        entry = SessionEntry(asm_session_sid="7", token=agent_id, interval=interval)
+        entry = SessionEntry(asm_session_sid="7", token=agent_id, interval=interval, **fields)
         self.partition.append(agent.watch(entry, 1.0, at))
         self.partition.removed.discard(agent)
         self.poller.update(agent, self.partition)

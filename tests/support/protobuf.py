@@ -1,4 +1,4 @@
-"""Google's own protobuf as a judge: the vendor's messages as real descriptors, made from the tables of its messages.
+"""Google's own protobuf as a reference: the vendor's messages as real descriptors, built from the vendor's tables.
 
 Nothing here uses ``schemas``; what it prints and takes is what a gateway prints and takes. Field numbers are made up:
 JSON does not show them.
@@ -321,7 +321,7 @@ def _set_type(field: descriptor_pb2.FieldDescriptorProto, of_type: str) -> None:
 
 
 class Shape(NamedTuple):
-    """How a gateway is set, or how a mock was written."""
+    """How a gateway is configured, or how a mock was written."""
 
     names: Literal["camel", "snake"]
     int64: Literal["text", "number"]
@@ -333,7 +333,7 @@ SHAPES = [Shape(*choice) for choice in product(*[hint.__args__ for hint in Shape
 
 
 def printed(message: Message, shape: Shape) -> dict[str, Any]:
-    """The message as decoded JSON, printed by protobuf's own printer and then bent into the shape."""
+    """The message as decoded JSON, printed by protobuf's own printer and then converted to the shape."""
     value = json_format.MessageToDict(
         message,
         preserving_proto_field_name=shape.names == "snake",
@@ -372,7 +372,7 @@ def _is_map(field: FieldDescriptor) -> bool:
 
 
 def parsed(name: str, value: dict[str, Any]) -> Message:
-    """The message that a strict service reads; raises ``json_format.ParseError`` for anything it would refuse."""
+    """The message that a strict service reads. Raises ``json_format.ParseError`` for anything it would refuse."""
     return json_format.Parse(json.dumps(value), message_class(name)(), ignore_unknown_fields=False)
 
 
@@ -389,7 +389,7 @@ INSTANT = st.fixed_dictionaries(
 
 
 def messages(name: str) -> st.SearchStrategy[Message]:
-    """Any valid message, newer enum numbers included."""
+    """Any valid message, including newer enum numbers."""
     return _contents(name).map(lambda given: message_class(name)(**given))
 
 

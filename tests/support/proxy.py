@@ -89,7 +89,7 @@ async def relay(one: Stream, other: Stream) -> None:
 
 @contextlib.asynccontextmanager
 async def proxy(context: ssl.SSLContext | None = None, **options: bool | int) -> AsyncIterator[tuple[ProxyServer, str]]:
-    """A proxy on a port of its own, and its ``host:port``."""
+    """Runs a proxy on a port of its own. Yields the proxy and its ``host:port``."""
     serving = ProxyServer(**options)  # type: ignore[arg-type]
     server = await asyncio.start_server(serving.serve, "127.0.0.1", 0, ssl=context)
     try:

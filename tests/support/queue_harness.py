@@ -1,4 +1,4 @@
-"""The injections of one agent, its state beside them, and what was published."""
+"""The injections of one agent, its state, and the emitted records."""
 
 from collections.abc import Iterable, Sequence
 
@@ -15,7 +15,7 @@ def offsets(injections: Iterable[Injection]) -> list[int]:
 
 
 class QueueHarness:
-    """A queue, the agent's state beside it, and what was published."""
+    """A queue, the agent's state beside it, and the emitted records."""
 
     def __init__(self, state: AgentState | None = None, **settings: int) -> None:
         self.pending = InjectionQueue(InjectionSettings(**settings))

@@ -1,4 +1,4 @@
-"""What the service may answer, and records of the inbox."""
+"""Strategies for the service's answers and for records of the inbox."""
 
 import json
 from collections.abc import Sequence
@@ -108,6 +108,11 @@ def injection(
 
 def status_body(desc: str = "READY", **fields: Any) -> bytes:
     return json.dumps({"voiceStatus": {"statusDesc": desc, **fields}}).encode()
+
+
+def list_body(*conversations: dict[str, Any], then: str = "") -> bytes:
+    """A page of conversations; ``then``: the token of the next one."""
+    return json.dumps({"conversations": conversations, "nextPageToken": then}).encode()
 
 
 def session_body(sid: str | None, **fields: Any) -> bytes:

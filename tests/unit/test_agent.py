@@ -21,7 +21,7 @@ from bridge.agents.request import PollRequest
 from bridge.asm.answer import Answer
 from bridge.asm.errors import AsmError, Malformed, Refused, Throttled, Unauthorized, Unavailable, Unreachable
 from bridge.asm.http.request import Response
-from bridge.asm.reading import read_response
+from bridge.asm.response import read_response
 from bridge.backoff import Backoff
 from bridge.clock import Instant
 from bridge.settings.model import InjectionSettings

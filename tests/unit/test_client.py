@@ -23,7 +23,7 @@ from bridge.asm.errors import (
     Unreachable,
 )
 from bridge.asm.http.request import PreparedRequest
-from bridge.asm.reading import CODES
+from bridge.asm.response import CODES
 from bridge.asm.transport import HttpxAdapter, TransportForHttpx, build_transport
 from bridge.settings import AsmSettings
 from bridge.testing.simulator import Fault, Faults, Options, Simulator, serve

@@ -118,6 +118,15 @@ def test_the_demo_fails_unless_records_flowed_both_ways() -> None:
     assert stats.missing(1) == []
 
 
+def test_a_conversation_that_changes_is_no_injection() -> None:
+    """A change of a conversation is counted and shown like any record, and does not stand for an injected event."""
+    stats = DemoStats(BEGAN)
+    value = {"type": "ConversationChanged", "conversation_sid": "5", "change": "entered"}
+    assert stats.record_read("conversations", value, "a change", BEGAN) is None
+    assert stats.counts["conversations"] == 1
+    assert "conversation events on Kafka" in stats.missing(1)
+
+
 def test_the_log_does_not_tear_the_picture(monkeypatch: pytest.MonkeyPatch) -> None:
     """Log lines appear within the view, without colours, and on standard error after it has ended."""
     terminal, lines = io.StringIO(), list[str]()

@@ -41,7 +41,7 @@ async def until_silent(address: str) -> None:
 
 
 async def test_it_runs_while_the_block_runs() -> None:
-    """The broker answers inside the block, and is gone behind it, also when the block fails."""
+    """The broker answers inside the block and has ended after it, even if the block fails."""
     with contextlib.suppress(ZeroDivisionError):
         async with embedded_broker() as address:
             assert await answers(address)
@@ -62,7 +62,7 @@ async def test_a_killed_demo_leaves_no_broker() -> None:
 
 
 async def test_two_at_a_time() -> None:
-    """Two brokers on one machine do not meet."""
+    """Two embedded brokers can run on one machine at the same time."""
     async with embedded_broker() as one, embedded_broker() as other:
         assert one != other
         assert await answers(one)
@@ -77,7 +77,7 @@ def test_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_says_what_the_broker_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A broker that ends at once is an error with its own last words, not a wait for the deadline."""
+    """A broker that ends at once raises an error with the last lines of its log, without waiting for the deadline."""
     broken = tmp_path / "tansu"
     broken.write_text("#!/bin/sh\necho no room here\nexit 3\n")
     broken.chmod(0o755)

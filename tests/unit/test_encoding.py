@@ -1,4 +1,4 @@
-"""Records as Kafka messages: CloudEvents headers, timestamps, and states of neighbouring releases."""
+"""Records as Kafka messages: CloudEvents headers, timestamps, and states of earlier and later releases."""
 
 from datetime import datetime
 from typing import Any, Literal
@@ -80,13 +80,15 @@ def headers(message: Outgoing) -> dict[str, str]:
 
 
 def test_every_type_is_tried() -> None:
-    """No record is left out here."""
+    """The tests of this file cover every record."""
     assert set(FIELDS) | {AgentState, PartitionHeartbeat} == set(records.TOPICS)
 
 
 @pytest.mark.parametrize("cls", FIELDS, ids=lambda cls: str(cls.__name__))
 def test_each_record_is_a_cloud_event(cls: type[Published]) -> None:
-    """CloudEvents 1.0, Kafka binary mode: id, type, source, subject, time, schema and content type."""
+    """A record is a CloudEvent 1.0 in Kafka's binary mode, with id, type, source, subject, time, schema and content
+    type.
+    """
     message = encoder().record(record(cls))
     found = headers(message)
     assert found == {
@@ -107,6 +109,7 @@ def test_each_record_is_a_cloud_event(cls: type[Published]) -> None:
 
 @pytest.mark.parametrize("cls", FIELDS, ids=lambda cls: str(cls.__name__))
 def test_message_pack_holds_the_same(cls: type[Published]) -> None:
+    """MessagePack holds the same fields as JSON."""
     message = encoder("msgpack").record(record(cls))
     assert headers(message)["content-type"] == "application/msgpack"
     assert msgspec.msgpack.decode(message.value or b"", type=cls) == record(cls)
@@ -114,7 +117,7 @@ def test_message_pack_holds_the_same(cls: type[Published]) -> None:
 
 @given(agent_ids)
 def test_an_agent_may_have_any_name(agent_id: str) -> None:
-    """The key is the agent's id in UTF-8, the source a URI that holds it, whatever its characters."""
+    """Whatever an agent's id contains, the key is its UTF-8 and the source is a URI that contains it."""
     message = encoder().record(record(records.AgentWatchStarted, agent_id))
     found = headers(message)
     assert (message.key or b"").decode() == agent_id == found["ce_subject"]
@@ -124,7 +127,7 @@ def test_an_agent_may_have_any_name(agent_id: str) -> None:
 
 
 def test_an_unwatched_agents_outcome_has_the_place_of_its_entry_as_id() -> None:
-    """Its ce_id is the entry's topic/partition/offset; stream and sequence are null."""
+    """The ce_id of an unwatched agent's outcome is the entry's topic/partition/offset; stream and sequence are null."""
     outcome = record(records.InjectionCompleted, watched=False)
     assert headers(encoder().record(outcome))["ce_id"] == "asm.inject/3/5"
     assert (outcome.stream_id, outcome.sequence) == (None, None)
@@ -132,7 +135,7 @@ def test_an_unwatched_agents_outcome_has_the_place_of_its_entry_as_id() -> None:
 
 @given(st.integers(1_577_836_800_000, 2**31 * 1000))
 def test_the_kafka_timestamp_is_observed_at(milliseconds: int) -> None:
-    """To the millisecond: a reader that compares the two finds no difference."""
+    """The Kafka timestamp equals observed_at to the millisecond."""
     message = encoder().record(record(records.AgentWatchStarted, at=milliseconds / 1000))
     observed = datetime.fromisoformat(headers(message)["ce_time"])
     assert message.timestamp == milliseconds
@@ -167,13 +170,14 @@ KEY = STATE.agent_id.encode()
 
 @pytest.mark.parametrize("encoding", ["json", "msgpack"])
 def test_a_state_comes_back_as_it_was_written(encoding: Literal["json", "msgpack"]) -> None:
+    """A state is read back as it was written, in each encoding."""
     message = encoder(encoding).state(STATE.agent_id, STATE, EPOCH)
     assert (message.topic, message.key) == ("agent-state", "日本".encode())
     assert read_state(message.key or b"", message.value or b"", tuple(message.headers)) == STATE
 
 
 def test_a_state_is_read_after_the_encoding_was_changed() -> None:
-    """records.encoding may be changed between two runs: each state says how it is written."""
+    """A state is read in the encoding that it was written in, whatever records.encoding is now."""
     for message in (
         encoder("msgpack").state(STATE.agent_id, STATE, EPOCH),
         encoder("json").state(STATE.agent_id, STATE, EPOCH),
@@ -182,22 +186,24 @@ def test_a_state_is_read_after_the_encoding_was_changed() -> None:
 
 
 def test_a_state_without_headers_is_json() -> None:
+    """A state without headers is read as JSON."""
     assert read_state(KEY, msgspec.json.encode(STATE), ()) == STATE
 
 
 @pytest.mark.parametrize("key", [b"", b"\xff\xfe", b"agent-7"])
 def test_a_state_under_another_key_is_not_read(key: bytes) -> None:
-    """A state that another program wrote under a key that is not its agent's, or not UTF-8, is not taken for one."""
+    """A state whose key is not its agent's id, or is not UTF-8, is refused."""
     with pytest.raises(msgspec.DecodeError, match="another key"):
         read_state(key, msgspec.json.encode(STATE), ())
 
 
 def test_who_is_no_longer_watched_has_a_tombstone() -> None:
+    """The state of an agent that is no longer watched is a tombstone."""
     assert encoder().state("a", None, EPOCH).value is None
 
 
 def deepened(value: Any) -> Any:
-    """With a field more in every object."""
+    """Adds a field to every object in a value."""
     if isinstance(value, dict):
         return {name: deepened(item) for name, item in value.items()} | {"newer_field": {"a": [1]}}
     return [deepened(item) for item in value] if isinstance(value, list) else value
@@ -205,7 +211,7 @@ def deepened(value: Any) -> Any:
 
 @pytest.mark.parametrize("pack", [msgspec.json, msgspec.msgpack], ids=["json", "msgpack"])
 def test_a_newer_releases_state_is_read(pack: Any) -> None:
-    """Unknown fields are ignored, at any depth; those of the arrays come last."""
+    """A state of a newer release is read without its unknown fields, at any depth and at the end of arrays."""
     newer = deepened(msgspec.to_builtins(STATE))
     newer["labels"].pop("newer_field")
     newer["bridge"]["delivered"] = [[*one, "newer"] for one in newer["bridge"]["delivered"]]
@@ -215,7 +221,7 @@ def test_a_newer_releases_state_is_read(pack: Any) -> None:
 
 @pytest.mark.parametrize("name", [name for name in AgentState.__struct_fields__ if name != "agent_id"])
 def test_an_older_releases_state_is_read(name: str) -> None:
-    """Each field but agent_id may be missing; it has its default then."""
+    """A state of an older release is read with defaults for missing fields; only agent_id is required."""
     older = {key: value for key, value in msgspec.to_builtins(STATE).items() if key != name}
     state = read_state(KEY, msgspec.json.encode(older), ())
     assert getattr(state, name) == getattr(AgentState(agent_id="a"), name)
@@ -230,13 +236,13 @@ def test_an_older_releases_state_is_read(name: str) -> None:
     ],
 )
 def test_a_state_that_cannot_be_read_raises_what_is_said(value: bytes, content_type: bytes) -> None:
-    """One class of error for a foreign record in the state topic."""
+    """Any unreadable record in the state topic raises the documented error."""
     with pytest.raises(msgspec.DecodeError):
         read_state(KEY, value, (("content-type", content_type),))
 
 
 def test_a_dead_letter_is_the_original_with_the_reason() -> None:
-    """Key, value and headers of the original; what a former dead letter said is replaced."""
+    """A dead letter has the original's key, value and headers, and replaces the reason of an earlier dead letter."""
     letter = DeadLetter(
         key=b"\xff",
         value=None,
@@ -256,7 +262,7 @@ def test_a_dead_letter_is_the_original_with_the_reason() -> None:
 
 
 def test_a_dead_letter_with_neither_key_nor_value_can_be_written() -> None:
-    """A record with nothing in it (or without a key, and too large to keep) does not stop its partition for ever."""
+    """A dead letter without key and value can be written, so that such a record cannot block its partition."""
     letter = DeadLetter(
         key=None, value=None, code="malformed_event", text="no key", origin=RecordId("asm.inject", 3, 17)
     )
@@ -266,7 +272,7 @@ def test_a_dead_letter_with_neither_key_nor_value_can_be_written() -> None:
 
 
 def test_a_state_is_a_cloud_event() -> None:
-    """Its id differs from that of the stream's record with the same sequence; a tombstone has no headers."""
+    """A state's id differs from that of the record with the same sequence, and a tombstone has no headers."""
     message = encoder().state(STATE.agent_id, STATE, EPOCH)
     found = headers(message)
     assert found["ce_type"] == "com.tcn.asm.agent_state.v1"
@@ -276,7 +282,7 @@ def test_a_state_is_a_cloud_event() -> None:
 
 
 def test_a_heartbeat_has_its_partition_as_its_key() -> None:
-    """Key and subject are the number of the partition; the Kafka timestamp is observed_until."""
+    """A heartbeat's key and subject are the partition's number, and its Kafka timestamp is observed_until."""
     until = "2026-11-23T09:30:00.000250Z"
     heartbeat = PartitionHeartbeat(partition=3, observed_until=until, agents=2, in_session=1, lost=0, instance="host:1")
     message = encoder().heartbeat(heartbeat)
@@ -286,7 +292,7 @@ def test_a_heartbeat_has_its_partition_as_its_key() -> None:
 
 
 def test_a_source_goes_before_the_path() -> None:
-    """records.source tells organisations apart in ce_source."""
+    """records.source begins ce_source, which tells organisations apart."""
     message = Encoder("json", "asm.inject", "/acme/eu").record(record(records.AgentWatchStarted))
     assert headers(message)["ce_source"] == "/acme/eu/asm/agents/agent-7"
 
@@ -334,7 +340,7 @@ def test_nothing_is_written_without_a_frame_that_it_needs() -> None:
 
 @pytest.mark.parametrize("pack", [msgspec.json, msgspec.msgpack])
 def test_a_state_of_version_1_is_read(pack: Any) -> None:
-    """The books stood among the other fields: cursor, offsets and delivered injections are taken over."""
+    """A state of version 1, with cursor, offsets and delivered injections among the other fields, is read."""
     old = {
         "version": 1,
         "agent_id": "a",
@@ -356,7 +362,7 @@ def test_a_state_of_version_1_is_read(pack: Any) -> None:
 
 
 def test_a_dead_letter_fits_into_a_record() -> None:
-    """A header that is too large is left out, the others stay; so does a key that is too large."""
+    """A header or key that is too large is left out of a dead letter; the other headers stay."""
     headers = (("ce_id", b"i" * 2000), ("x-team", b"blue"), ("big", b"x" * 70_000), ("y", b"x" * 60_000))
     letter = DeadLetter(
         key=b"k" * 2000, value=None, headers=headers, code="too_large", text="x" * 10**6, origin=RecordId("t", 0, 1)

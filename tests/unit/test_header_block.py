@@ -22,7 +22,7 @@ CORPUS = Path(__file__).parent / "corpus" / "header_blocks.txt"
 
 
 def reference(decoder: Decoder, block: bytes) -> Head:
-    """What a block says, decoded as a whole. Raises ``HPACKError``."""
+    """Decodes a whole block with ``hpack``. Raises ``HPACKError``."""
     fields = {name: value.decode("latin-1") for name, value in decoder.decode(block, raw=True)}
     code = fields.get(b":status", "")
     status = int(code) if len(code) == 3 and code.isascii() and code.isdigit() else 0
@@ -32,7 +32,7 @@ def reference(decoder: Decoder, block: bytes) -> Head:
 
 
 def compare(blocks: list[bytes]) -> int:
-    """One connection's blocks, in their order, up to one that ``hpack`` does not take. Returns how many were equal."""
+    """Scans one connection's blocks in order, up to the first that ``hpack`` refuses. Returns how many were equal."""
     reader, decoder = HeaderBlockReader(), Decoder(MAX_HEAD)
     for number, block in enumerate(blocks):
         try:
@@ -46,12 +46,12 @@ def compare(blocks: list[bytes]) -> int:
 
 
 def connections() -> list[list[bytes]]:
-    """Of the corpus: a line each, its blocks in hexadecimal."""
+    """The connections of the corpus: one per line, with their blocks in hexadecimal."""
     return [[bytes.fromhex(block) for block in line.split()] for line in CORPUS.read_text().splitlines()]
 
 
 def test_the_corpus_is_read_as_hpack_reads_it() -> None:
-    """Each block of each connection, with a dynamic table and without one."""
+    """Each block of each connection is read as ``hpack`` reads it, with a dynamic table and without one."""
     read = [compare(blocks) for blocks in connections()]
     assert len(read) >= 200
     assert sum(read) >= 600
@@ -65,7 +65,7 @@ BLOCKS = st.lists(st.sampled_from([block for blocks in connections() for block i
 def test_blocks_that_are_changed_are_read_as_hpack_reads_them(
     blocks: list[bytes], changes: list[tuple[int, int]]
 ) -> None:
-    """Blocks of the corpus in any order, with some of their bytes replaced."""
+    """Blocks of the corpus in any order, with some bytes replaced, are read as ``hpack`` reads them."""
     whole = bytearray(b"".join(blocks))
     for at, value in changes:
         whole[at % len(whole)] = value
@@ -76,7 +76,7 @@ def test_blocks_that_are_changed_are_read_as_hpack_reads_them(
 @settings(deadline=None)
 @given(st.lists(st.binary(max_size=40), max_size=3))
 def test_any_bytes_are_read_as_hpack_reads_them(blocks: list[bytes]) -> None:
-    """Or both refuse them."""
+    """Any bytes are read as ``hpack`` reads them, or are refused by both."""
     compare(blocks)
 
 
@@ -104,7 +104,7 @@ FIELDS = st.lists(
 def test_any_head_is_read_right(
     blocks: list[tuple[str, list[tuple[str, str]], bool, int | None, bool]],
 ) -> None:
-    """Skimmed, looked up or decoded, with a table of any size or none: status and Retry-After are the same."""
+    """Scanned, cached or decoded, with a table of any size or none, a head gives the same status and Retry-After."""
     encoder, heads = Encoder(), HeaderBlockReader()
     for status, fields, huffman, size, again in blocks:
         if size is not None:
@@ -116,7 +116,7 @@ def test_any_head_is_read_right(
 
 
 def test_a_table_that_comes_back() -> None:
-    """What was remembered without a table is not taken for the same with one: it adds to it now."""
+    """A block cached without a dynamic table is decoded again once there is one, since it adds to the table."""
     encoder, heads = Encoder(), HeaderBlockReader()
     one, other = [(":status", "200"), ("x", "1")], [(":status", "404")]
     encoder.header_table_size = 0
@@ -130,7 +130,7 @@ def test_a_table_that_comes_back() -> None:
 
 @pytest.mark.parametrize("huffman", [False, True])
 def test_names_spelled_out(huffman: bool) -> None:
-    """Also a name that HPACK has a number for may come as text, plain or in Huffman code."""
+    """A header name with an HPACK number may also be sent as text, plain or Huffman-coded."""
 
     def text(value: bytes) -> bytes:
         coded = HuffmanEncoder(REQUEST_CODES, REQUEST_CODES_LENGTH).encode(value) if huffman else value
@@ -147,7 +147,7 @@ def test_names_spelled_out(huffman: bool) -> None:
 @pytest.mark.parametrize("huffman", [False, True])
 @pytest.mark.parametrize("name", ["retry-after", "content-encoding", ":status"])
 def test_no_name_that_matters_is_skipped(name: str, huffman: bool) -> None:
-    """Each of them spelled out, behind a status that has a number."""
+    """Each relevant name is found when it is spelled out after an indexed status."""
     coded = HuffmanEncoder(REQUEST_CODES, REQUEST_CODES_LENGTH).encode(name.encode()) if huffman else name.encode()
     block = b"\x88\x00" + bytes([0x80 * huffman | len(coded)]) + coded + b"\x03404"
     assert scan(block, table_off=True) == 0
@@ -156,7 +156,7 @@ def test_no_name_that_matters_is_skipped(name: str, huffman: bool) -> None:
 
 @pytest.mark.parametrize("size", [0, 1, 126, 127, 128, 254, 255, 256, 16_000])
 def test_long_values_are_skipped(size: int) -> None:
-    """Where nothing in them matters, the decoder is not asked, however long a cookie or a policy is."""
+    """Irrelevant values are skipped without the decoder, however long a cookie or policy is."""
     encoder = Encoder()
     encoder.header_table_size = 0
     block = encoder.encode([(":status", "200"), ("x", "y" * size), ("age", "1")], huffman=False).lstrip(b"\x20")
@@ -165,12 +165,12 @@ def test_long_values_are_skipped(size: int) -> None:
 
 @given(st.binary(max_size=40), st.booleans())
 def test_scanning_takes_any_bytes(block: bytes, table_off: bool) -> None:
-    """It gives up on what it does not know; it does not fail."""
+    """Scanning returns no result for bytes that it does not know, and never raises."""
     scan(block, table_off)
 
 
 def write_corpus() -> None:
-    """Heads as servers and proxies write them, with dynamic tables of several sizes, and mutants of them."""
+    """Writes heads as servers and proxies send them, with dynamic tables of several sizes, and mutations of them."""
     chance, lines = random.Random(20261128), []
     date = ("date", "Wed, 25 Nov 2026 09:18:17 GMT")
     servers: list[list[tuple[str, str]]] = [

@@ -33,12 +33,12 @@ def receive(data: bytes, protocol: Http1Protocol | None = None) -> Response:
     ],
 )
 def test_whether_the_connection_can_be_used_again(head: bytes, keep: bool) -> None:
-    """As the service says it, by the version or by Connection."""
+    """The HTTP version or the Connection header decides whether a connection can be reused."""
     assert expecting().receive_data(head + b"Content-Length: 2\r\n\r\n{}") == (Response(200, b"{}"), keep)
 
 
 def test_a_response_in_any_pieces() -> None:
-    """Cut anywhere, it is the same response, and the next one follows it."""
+    """A response is the same however its bytes are split, and the next one follows it."""
     protocol = expecting()
     for _ in range(3):
         protocol.expecting = True
@@ -49,29 +49,28 @@ def test_a_response_in_any_pieces() -> None:
 
 @pytest.mark.parametrize("status", [b"101 Switching Protocols", b"099 Low", b"000 None"])
 def test_an_invalid_status_is_no_response(status: bytes) -> None:
-    """Nothing asked for another protocol, and below 100 there is no status: the connection ends, with or without
-    Upgrade."""
+    """A status of 101 or below 100 ends the connection, with or without Upgrade."""
     for upgrade in (b"", b"Connection: upgrade\r\nUpgrade: h2c\r\n"):
         with pytest.raises(InvalidResponse, match="invalid HTTP response"):
             expecting().receive_data(b"HTTP/1.1 " + status + b"\r\n" + upgrade + b"\r\n" + OK)
 
 
 def test_an_unsolicited_response_is_refused() -> None:
-    """It must not be taken for that of the next request."""
+    """An unsolicited response is not taken for that of the next request."""
     with pytest.raises(InvalidResponse, match="unsolicited"):
         Http1Protocol(BodyBudget()).receive_data(OK)
     assert expecting().receive_data(OK + OK) == (Response(200, b"{}"), False)
 
 
 def test_retry_after_in_a_trailer_is_not_the_heads() -> None:
-    """Nor is that of an interim response."""
+    """Retry-After in a trailer or an interim response is ignored."""
     head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
     assert receive(head + b"2\r\n{}\r\n0\r\nRetry-After: 9\r\n\r\n") == Response(200, b"{}")
     assert receive(b"HTTP/1.1 103 Early Hints\r\nRetry-After: 9\r\n\r\n" + OK) == Response(200, b"{}")
 
 
 def test_a_date_comes_with_what_is_not_a_success() -> None:
-    """And with Retry-After, whatever the status is."""
+    """The Date header is returned with every response that is not a success or has Retry-After."""
     fields = b"Date: now\r\nContent-Length: 0\r\n\r\n"
     assert receive(b"HTTP/1.1 503 No\r\n" + fields) == Response(503, b"", None, "now")
     assert receive(b"HTTP/1.1 200 OK\r\nRetry-After: 7\r\n" + fields) == Response(200, b"", "7", "now")
@@ -83,14 +82,14 @@ def test_a_date_comes_with_what_is_not_a_success() -> None:
     [(b"timeout=5", 5.0), (b"max=100, Timeout=20", 20.0), (b"timeout=abc", None), (b"max=1", None)],
 )
 def test_keep_alive_says_how_long(value: bytes, seconds: float | None) -> None:
-    """Seconds after which the service closes an unused connection."""
+    """Keep-Alive's timeout is read as the seconds after which the service closes an unused connection."""
     protocol = expecting()
     receive(OK.replace(b"OK\r\n", b"OK\r\nKeep-Alive: " + value + b"\r\n"), protocol)
     assert protocol.idle_timeout == seconds
 
 
 def test_a_compressed_body_is_decoded() -> None:
-    """Some gateways compress though we ask for identity; what is not what it says is an invalid response."""
+    """A compressed body is decoded, and one that is not in its declared coding makes the response invalid."""
     body = gzip.compress(b"{}")
     head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n"
     assert receive(head % len(body) + body) == Response(200, b"{}")
@@ -99,7 +98,7 @@ def test_a_compressed_body_is_decoded() -> None:
 
 
 def test_what_has_no_length_ends_with_its_connection() -> None:
-    """And only that: a body with a length that was cut short is not a response."""
+    """A body without a length ends with its connection; one with a length that is cut short is an error."""
     protocol = expecting()
     assert protocol.receive_data(b"HTTP/1.1 200 OK\r\n\r\n{") is None
     assert protocol.receive_data(b"}") is None
@@ -113,7 +112,7 @@ def test_what_has_no_length_ends_with_its_connection() -> None:
 
 
 def endless(protocol: Http1Protocol, begin: bytes, again: bytes, most: int) -> int:
-    """How many bytes of what goes on for ever are read until it is given up; ``most`` is tried."""
+    """Returns how many bytes of an endless response are read before it is given up; ``most`` are tried."""
     received = 0
     try:
         protocol.receive_data(begin)
@@ -138,7 +137,9 @@ def endless(protocol: Http1Protocol, begin: bytes, again: bytes, most: int) -> i
     ],
 )
 def test_what_brings_no_body_has_an_end(begin: bytes, again: bytes) -> None:
-    """A head, interim responses, trailers and a chunk's extensions without end: little memory, no stall."""
+    """Endless heads, interim responses, trailers and chunk extensions are given up early, with little memory and
+    without a stall.
+    """
     tracemalloc.start()
     received = endless(expecting(), begin, again, 10 * MAX_HEAD)
     _, most = tracemalloc.get_traced_memory()
@@ -148,7 +149,7 @@ def test_what_brings_no_body_has_an_end(begin: bytes, again: bytes) -> None:
 
 
 def test_a_body_in_small_parts_takes_no_more_than_its_bytes() -> None:
-    """Two bytes a chunk: no object is kept for each, and no read stalls the loop."""
+    """A body in chunks of two bytes takes no object per chunk, and does not stall the loop."""
     protocol, part = expecting(), b"2\r\nab\r\n" * 10_000
     protocol.receive_data(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
     tracemalloc.start()
@@ -163,13 +164,13 @@ def test_a_body_in_small_parts_takes_no_more_than_its_bytes() -> None:
 
 
 def test_a_body_over_the_limit_is_given_up() -> None:
-    """Its memory is bounded whether it has a length or not."""
+    """A body over the limit is given up, with or without a length."""
     for head in (b"HTTP/1.1 200 OK\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 999999999\r\n\r\n"):
         assert endless(expecting(), head, bytes(2**20), 2 * MAX_BODY) == MAX_BODY
 
 
 def test_unfinished_bodies_are_bounded_together() -> None:
-    """Over all connections that share a budget; what is answered or forgotten gives its part back."""
+    """Unfinished bodies share a budget over all connections, and return their part when they end or are given up."""
     budget = BodyBudget(limit=1000)
     head = b"HTTP/1.1 200 OK\r\nContent-Length: 700\r\n\r\n"
     first, second = expecting(budget), expecting(budget)

@@ -1,4 +1,4 @@
-"""The HTTP/2 client against a server that speaks it (h2), or that breaks it, on a real socket."""
+"""The HTTP/2 client over a real socket, with a server that follows the protocol (h2) or breaks it."""
 
 import asyncio
 import struct
@@ -21,7 +21,7 @@ from tests.support.http2 import HEAD, Script, Server, at_request, frame, silent,
 
 
 class ClientAndServer:
-    """A client's connection, its server, and what the pool was told."""
+    """A client's connection, its server, and the calls that the pool received."""
 
     def __init__(self) -> None:
         self.gone: list[Http2] = []
@@ -76,7 +76,7 @@ answering = at_request(lambda server, stream: server.answer(stream, b"%d" % stre
 
 
 async def test_many_at_once() -> None:
-    """Each request gets its own answer, whatever their number and order; then nothing is open."""
+    """Many concurrent requests each get their own response, in any order, and leave no open stream."""
     held: list[int] = []
 
     def backwards(server: Server, stream: int) -> None:
@@ -97,7 +97,7 @@ async def test_many_at_once() -> None:
 
 
 async def test_the_request_arrives_as_it_is() -> None:
-    """Method, path, host, headers and body; the body's end is the request's."""
+    """A request arrives with its method, path, host, headers and body, and ends with the body."""
     async with talking(answering) as talk:
         await talk.ask(b'{"a": 1}', {"authorization": "Bearer tok-1"}).answer()
         (request,) = talk.server.saw(events.RequestReceived)
@@ -110,7 +110,7 @@ async def test_the_request_arrives_as_it_is() -> None:
 
 
 async def test_status_and_retry_after() -> None:
-    """Also of an answer without a body, and for statuses that few blocks carry."""
+    """Status and Retry-After are read even without a body, and for uncommon statuses."""
 
     def throttled(server: Server, stream: int) -> None:
         server.h2.send_headers(stream, [(":status", "429"), ("retry-after", "7")], end_stream=True)
@@ -121,7 +121,7 @@ async def test_status_and_retry_after() -> None:
 
 
 async def test_an_answer_in_parts() -> None:
-    """Informational heads, padding, DATA that is empty, and trailers are taken for what they are."""
+    """Informational heads, padding, empty DATA frames and trailers are read correctly."""
 
     def parts(server: Server, stream: int) -> None:
         server.h2.send_headers(stream, [(":status", "103"), ("link", "</a>")])
@@ -138,7 +138,7 @@ async def test_an_answer_in_parts() -> None:
 
 
 async def test_the_end_comes_in_an_empty_frame() -> None:
-    """As some servers do it."""
+    """A response may end with an empty DATA frame."""
 
     def parts(server: Server, stream: int) -> None:
         server.h2.send_headers(stream, HEAD)
@@ -150,7 +150,7 @@ async def test_the_end_comes_in_an_empty_frame() -> None:
 
 
 async def test_a_head_with_priority_and_padding() -> None:
-    """Both are stepped over."""
+    """Priority and padding in a HEADERS frame are skipped."""
 
     def padded(server: Server, stream: int) -> None:
         block = server.encoder.encode(HEAD)
@@ -162,7 +162,7 @@ async def test_a_head_with_priority_and_padding() -> None:
 
 
 async def test_long_heads() -> None:
-    """A head longer than a frame goes on in the next, both ways."""
+    """A head longer than a frame continues in the next one, in both directions."""
     long = "x" * 20000
     head = [*HEAD, ("set-cookie", long)]
     async with talking(at_request(lambda server, stream: server.answer(stream, b"{}", head))) as talk:
@@ -173,7 +173,7 @@ async def test_long_heads() -> None:
 
 
 async def test_big_answers() -> None:
-    """Up to 16 MiB each, and more than the connection's window of 64 MiB together."""
+    """Responses of up to 16 MiB are read, even if together they exceed the connection's window of 64 MiB."""
     body = bytes(range(256)) * 4096 * 15
     async with talking(at_request(lambda server, stream: server.answer(stream, body))) as talk:
         for _ in range(5):
@@ -181,7 +181,7 @@ async def test_big_answers() -> None:
 
 
 async def test_an_answer_without_end() -> None:
-    """Is broken off at 16 MiB and fails; the connection goes on."""
+    """An endless response fails at 16 MiB, and the connection stays usable."""
 
     def endless(server: Server, stream: int) -> None:
         server.answer(stream, bytes(17 * 1024 * 1024) if stream == 1 else b"{}")
@@ -195,7 +195,9 @@ async def test_an_answer_without_end() -> None:
 
 
 async def test_a_server_that_uses_the_dynamic_table() -> None:
-    """Although we allow none: its blocks mean what they mean, in their order, also those of requests given up."""
+    """Blocks that use a dynamic table, although none is allowed, are decoded in order, including those of cancelled
+    requests.
+    """
     encoder = Encoder()
 
     def indexed(server: Server, stream: int) -> None:
@@ -221,7 +223,7 @@ async def test_a_server_that_uses_the_dynamic_table() -> None:
 
 @pytest.mark.parametrize("size", [1, 16384, 16385, 65535, 65536, 1_100_000])
 async def test_an_upload_keeps_to_the_windows(size: int) -> None:
-    """Of the stream and of the connection, in frames as large as allowed; h2 would end the connection otherwise."""
+    """An upload respects the windows of the stream and the connection and the largest frame size."""
     body = bytes(i * 7 % 251 for i in range(size))
 
     def slowly(server: Server, event: events.Event) -> None:
@@ -236,7 +238,7 @@ async def test_an_upload_keeps_to_the_windows(size: int) -> None:
 
 
 async def test_a_window_that_shrinks_below_zero() -> None:
-    """An upload stops until the window is positive again, and goes on to the byte, also when settings enlarge it."""
+    """An upload stops while the window is negative, and continues at the right byte, also when settings enlarge it."""
     conn, wire = offline()
     conn.send(PendingCall(bytes(100_000)).exchange)
     conn.data_received(frame(8, 0, 0, struct.pack(">I", 10**6)))
@@ -254,7 +256,7 @@ async def test_a_window_that_shrinks_below_zero() -> None:
 
 
 async def test_a_head_that_fills_its_frames() -> None:
-    """The last of them ends it."""
+    """A head that fills its frames exactly ends with the last of them."""
     conn, wire = offline()
     asked = PendingCall()
     asked.exchange.request._http2 = bytes(2 * 16384)
@@ -267,7 +269,7 @@ async def test_a_head_that_fills_its_frames() -> None:
 
 
 async def test_larger_frames_where_allowed() -> None:
-    """SETTINGS_MAX_FRAME_SIZE and INITIAL_WINDOW_SIZE hold for requests after them."""
+    """SETTINGS_MAX_FRAME_SIZE and INITIAL_WINDOW_SIZE apply to the requests after them."""
     body = bytes(60_000)
     async with talking(answering) as talk:
         talk.server.h2.update_settings({SettingCodes.MAX_FRAME_SIZE: 50_000, SettingCodes.INITIAL_WINDOW_SIZE: 10**6})
@@ -278,7 +280,7 @@ async def test_larger_frames_where_allowed() -> None:
 
 
 async def test_an_answer_before_the_upload_is_over() -> None:
-    """It counts; the rest of the body is not sent."""
+    """A response before the end of the upload counts, and the rest of the body is not sent."""
 
     def hasty(server: Server, event: events.Event) -> None:
         if isinstance(event, events.DataReceived) and len(server.bodies[1]) == 65535:
@@ -293,7 +295,9 @@ async def test_an_answer_before_the_upload_is_over() -> None:
 
 
 async def test_the_service_says_how_many() -> None:
-    """``free`` follows its settings; ``room`` is called once when a full connection has room again."""
+    """``capacity`` follows the service's settings, and the pool is notified once when a full connection has capacity
+    again.
+    """
     async with talking(silent) as talk:
         server = talk.server
         server.h2.update_settings({SettingCodes.MAX_CONCURRENT_STREAMS: 2})
@@ -321,7 +325,7 @@ async def test_the_service_says_how_many() -> None:
 
 
 async def test_a_request_given_up() -> None:
-    """The service is told, its place is free at once, and an answer that comes all the same is ignored."""
+    """A cancelled request is reset, frees its stream at once, and ignores a late response."""
     late: list[int] = []
 
     def crossing(server: Server, stream: int) -> None:
@@ -344,7 +348,7 @@ async def test_a_request_given_up() -> None:
 
 
 async def test_stream_numbers_end() -> None:
-    """After the last one it takes no more, answers what is open, and closes."""
+    """After its last stream number a connection takes no more requests, answers the open ones, and closes."""
     conn, wire = offline()
     conn._protocol._next = 2**31 - 1
     asked = PendingCall()
@@ -360,7 +364,7 @@ async def test_stream_numbers_end() -> None:
 
 
 async def test_a_request_refused() -> None:
-    """It may be sent again, for it was not looked at. Broken off for another reason, it may have been acted on."""
+    """A refused request may be sent again; one that is reset for another reason may have been processed."""
 
     def refuse(server: Server, stream: int) -> None:
         server.h2.reset_stream(stream, ErrorCodes.REFUSED_STREAM if stream == 1 else ErrorCodes.INTERNAL_ERROR)
@@ -374,7 +378,7 @@ async def test_a_request_refused() -> None:
 
 
 async def test_the_service_says_good_bye() -> None:
-    """What it has begun is answered, the rest may be sent again; no new requests; then the connection closes."""
+    """After GOAWAY the service answers what it has begun, the rest may be sent again, and the connection closes."""
     async with talking(silent) as talk:
         asked = [talk.ask() for _ in range(3)]
         await until(lambda: len(talk.server.saw(events.StreamEnded)) == 3)
@@ -392,7 +396,7 @@ async def test_the_service_says_good_bye() -> None:
 
 
 async def test_the_connection_is_cut() -> None:
-    """Also in the middle of an answer: what is open fails, and may have been acted on."""
+    """A cut connection fails the open requests as possibly processed, even in the middle of a response."""
 
     def cut(server: Server, stream: int) -> None:
         if stream == 3:
@@ -410,7 +414,7 @@ async def test_the_connection_is_cut() -> None:
 
 
 async def test_closing() -> None:
-    """Fails what is open, says good-bye to the service, and can be done twice."""
+    """Closing fails the open requests, sends GOAWAY, and can be done twice."""
     async with talking(silent) as talk:
         one = talk.ask()
         talk.conn.close()
@@ -421,7 +425,7 @@ async def test_closing() -> None:
 
 
 async def test_pings_and_unknown_frames() -> None:
-    """A ping is answered; a frame of an unknown type, an answered ping and priorities are ignored."""
+    """A PING is answered; frames of unknown types, PING acknowledgements and priorities are ignored."""
     async with talking(answering) as talk:
         talk.server.raw(frame(0xBE, 0xFF, 77, b"?") + frame(6, 1, 0, bytes(8)) + frame(2, 0, 1, bytes(5)))
         talk.server.h2.ping(b"12345678")
@@ -466,7 +470,7 @@ async def test_pings_and_unknown_frames() -> None:
     ],
 )
 async def test_a_broken_protocol(wrong: bytes, code: ErrorCodes) -> None:
-    """The service is told what is wrong; what is open fails; nothing more is sent or taken."""
+    """A protocol violation is reported to the service and fails the open requests; nothing more is sent or read."""
     async with talking(silent) as talk:
         asked = [talk.ask(), talk.ask()]
         await until(lambda: len(talk.server.saw(events.StreamEnded)) == 2)
@@ -493,7 +497,7 @@ async def test_a_broken_protocol(wrong: bytes, code: ErrorCodes) -> None:
     ],
 )
 async def test_a_broken_answer(wrong: bytes) -> None:
-    """Only its request fails, and the service is told; the connection goes on."""
+    """An invalid response fails only its own request, resets the stream, and leaves the connection open."""
 
     def broken(server: Server, stream: int) -> None:
         if stream == 1:
@@ -525,7 +529,7 @@ class Wire(asyncio.Transport):
             resume()
 
     def frames(self) -> list[tuple[int, int, int, bytes]]:
-        """Type, flags, stream and content of all that was written."""
+        """The type, flags, stream and content of every frame that was written."""
         data = b"".join(self.writes)
         at, found = data.index(b"SM\r\n\r\n") + 6, []
         while at < len(data):
@@ -562,7 +566,7 @@ def cuts(data: bytes) -> Iterable[list[bytes]]:
 
 
 async def test_bytes_cut_anywhere() -> None:
-    """Frames cut at every possible place give the same answers."""
+    """Frames that are split at any byte give the same responses."""
     encoder = Encoder()
     block = encoder.encode([*HEAD, ("retry-after", "3")])
     data = (
@@ -589,7 +593,7 @@ async def test_bytes_cut_anywhere() -> None:
 
 
 async def test_one_write_a_round() -> None:
-    """The requests of one round of the event loop are one write."""
+    """The requests of one iteration of the event loop are sent in one write."""
     conn, wire = offline()
     await asyncio.sleep(0)
     for _ in range(100):
@@ -599,7 +603,7 @@ async def test_one_write_a_round() -> None:
 
 
 async def test_an_upload_waits_for_the_socket() -> None:
-    """While it takes no more, nothing is added."""
+    """While the socket's buffer is full an upload adds nothing to it."""
     conn, wire = offline()
     conn.pause_writing()
     conn.data_received(frame(4, 0, 0, struct.pack(">HI", 4, 10**6)) + frame(8, 0, 0, struct.pack(">I", 10**6)))
@@ -613,7 +617,7 @@ async def test_an_upload_waits_for_the_socket() -> None:
 
 
 async def test_the_socket_resumes_within_a_write() -> None:
-    """As TLS transports do: what that adds is not lost."""
+    """A socket that resumes within a write, as TLS transports do, loses nothing."""
     conn, wire = offline()
     conn.pause_writing()
     conn.send(PendingCall(bytes(50_000)).exchange)
@@ -624,9 +628,9 @@ async def test_the_socket_resumes_within_a_write() -> None:
 
 
 async def test_callbacks_may_call_back() -> None:
-    """A response may send the next request, or close the connection, in the middle of what one read has brought.
-
-    What that read has answered is answered all the same."""
+    """A response's callback may send the next request or close the connection during one read, whose other responses
+    still arrive.
+    """
     conn, wire = offline()
     later, closing, answered = PendingCall(), PendingCall(), PendingCall()
     first = Exchange(later.exchange.request, lambda _: conn.send(later.exchange), 0.0)
@@ -643,7 +647,7 @@ async def test_callbacks_may_call_back() -> None:
 
 
 async def test_limits_are_announced() -> None:
-    """No dynamic table, no push, and windows larger than an answer may be."""
+    """The client announces no dynamic table, no push, and windows larger than any response may be."""
     peer = H2Connection(H2Configuration(client_side=False))
     peer.initiate_connection()
     _, wire = offline()
@@ -667,7 +671,7 @@ FRAMES = st.builds(
 @settings(deadline=None)
 @given(st.lists(FRAMES, max_size=12), st.binary(max_size=20))
 def test_any_bytes_end_well(frames: list[bytes], rest: bytes) -> None:
-    """Whatever the service sends, nothing is raised, and each request ends exactly once."""
+    """Any bytes from the service end each request exactly once and raise nothing."""
 
     async def feed() -> None:
         conn, wire = offline()

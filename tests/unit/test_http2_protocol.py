@@ -1,4 +1,4 @@
-"""HTTP/2 without a socket: bytes in, ended streams and bytes out. Each type of frame, and each limit (RFC 9113)."""
+"""HTTP/2 without a socket: bytes in, ended streams and bytes out; each type of frame, and each limit (RFC 9113)."""
 
 import gzip
 import struct
@@ -30,7 +30,7 @@ def block(*fields: tuple[str, str]) -> bytes:
 
 
 class Client:
-    """A protocol with requests under way; what it sent is in ``sent``."""
+    """A protocol with requests in flight; what it sent is in ``sent``."""
 
     def __init__(self, requests: int = 1, body: bytes = b"", budget: BodyBudget | None = None) -> None:
         self.budget = budget or BodyBudget()
@@ -56,13 +56,13 @@ class Client:
 
     @property
     def error(self) -> int | None:
-        """Of the GOAWAY that it sent last."""
+        """The error code of the last GOAWAY that was sent."""
         code: int | None = struct.unpack(">I", self.sent[-1][3][4:])[0] if self.sent and self.sent[-1][0] == 7 else None
         return code
 
 
 def test_data_and_headers_make_a_response() -> None:
-    """Answers a request when its stream has ended, and not before."""
+    """A request is answered when its stream has ended, and not before."""
     client = Client()
     assert client.receive(frame(1, 0x4, 1, OK)) == []
     assert client.receive(frame(0, 0, 1, b"one ")) == []
@@ -71,7 +71,7 @@ def test_data_and_headers_make_a_response() -> None:
 
 
 def test_priority_and_unknown_frames_are_ignored() -> None:
-    """Reads past frames that mean nothing to a client, and answers the request after them."""
+    """Frames that mean nothing to a client are ignored, and the request after them is answered."""
     assert Client().receive(frame(2, 0, 1, bytes(5)) + frame(0xBE, 0xFF, 9, b"?") + ANSWER) == [Response(200, b"")]
 
 
@@ -84,7 +84,9 @@ def test_priority_and_unknown_frames_are_ignored() -> None:
     ],
 )
 def test_a_reset_ends_its_stream_alone(code: ErrorCode, head: bytes, sent: bool) -> None:
-    """Only a refused stream without a head was certainly not processed (section 8.7); none counts as an outage."""
+    """Only a refused stream without a head was certainly not processed (section 8.7), and no reset counts
+    as an outage.
+    """
     client = Client(2)
     (failure,) = client.receive(head + frame(3, 0, 1, struct.pack(">I", code)))
     assert isinstance(failure, Failure)
@@ -94,7 +96,7 @@ def test_a_reset_ends_its_stream_alone(code: ErrorCode, head: bytes, sent: bool)
 
 
 def test_settings_are_obeyed_and_acknowledged() -> None:
-    """The number of streams, the windows and the frames' size are the service's; an acknowledgement changes nothing."""
+    """The service's settings limit streams, windows and frame sizes, and an acknowledgement changes nothing."""
     client = Client()
     client.receive(frame(4, 0, 0, b"".join(struct.pack(">HI", *one) for one in ((3, 7), (4, 10), (5, 20_000), (9, 9)))))
     assert client.protocol.allowed == 7
@@ -105,7 +107,7 @@ def test_settings_are_obeyed_and_acknowledged() -> None:
 
 
 def test_few_streams_until_the_settings_have_come() -> None:
-    """A service that allows one stream at a time must not be met by a hundred; without a word, there are a thousand."""
+    """Few streams are opened until the service's settings arrive; settings without a limit allow a thousand."""
     client = Client(0)
     assert (client.protocol.allowed, client.protocol.settings_read) == (STREAMS_BEFORE_SETTINGS, False)
     client.receive(frame(4, 0, 0))
@@ -116,7 +118,7 @@ def test_few_streams_until_the_settings_have_come() -> None:
 
 
 def test_a_push_is_a_violation() -> None:
-    """Ends the connection, for it was forbidden by our settings."""
+    """A pushed stream ends the connection, since our settings forbid it."""
     client = Client()
     (failure,) = client.receive(frame(5, 4, 1, b"\0\0\0\x02" + OK))
     assert isinstance(failure, Failure)
@@ -124,7 +126,7 @@ def test_a_push_is_a_violation() -> None:
 
 
 def test_pings_go_both_ways() -> None:
-    """Answers the service's, and knows when its own was answered."""
+    """The service's PING is answered, and the answer to our own is recognised."""
     client = Client(0)
     client.receive(frame(6, 0, 0, b"12345678"))
     assert client.sent == [(6, 1, 0, b"12345678")]
@@ -138,7 +140,9 @@ def test_pings_go_both_ways() -> None:
 
 
 def test_streams_beyond_a_goaway_were_not_processed() -> None:
-    """Those up to its last stream are still answered; new ones are not allowed."""
+    """After GOAWAY streams up to its last one are answered, later ones were not processed, and new ones are not
+    allowed.
+    """
     client = Client(3)
     (failure,) = client.receive(frame(7, 0, 0, struct.pack(">II", 3, 0)))
     assert isinstance(failure, Failure)
@@ -148,7 +152,7 @@ def test_streams_beyond_a_goaway_were_not_processed() -> None:
 
 
 def test_window_updates_let_bodies_go_on() -> None:
-    """Neither the stream's window nor the connection's is overdrawn."""
+    """A body waits for window updates and never exceeds the window of the stream or the connection."""
     client = Client(body=bytes(100_000))
     client.receive(frame(8, 0, 0, struct.pack(">I", 10)))
     assert client.sent == []
@@ -157,7 +161,7 @@ def test_window_updates_let_bodies_go_on() -> None:
 
 
 def test_continuations_make_one_header_block() -> None:
-    """A head that is cut at any place is the same head."""
+    """A head that is split at any byte into CONTINUATION frames is the same head."""
     whole = block((":status", "429"), ("retry-after", "7"), ("date", "now"))
     for at in range(len(whole)):
         data = frame(1, 0x1, 1, whole[:at]) + frame(9, 0, 1) + frame(9, 4, 1, whole[at:])
@@ -165,7 +169,7 @@ def test_continuations_make_one_header_block() -> None:
 
 
 def test_a_violation_keeps_what_was_answered_before_it() -> None:
-    """Of one read: the answered request is answered, the others fail as one outage, and nothing more is read."""
+    """A violation keeps the responses read before it, fails the other requests as one outage, and stops reading."""
     client = Client(3)
     answered, first, second = client.receive(ANSWER + frame(0, 0, 0, b"x") + frame(1, 0x5, 3, OK))
     assert answered == Response(200, b"")
@@ -177,7 +181,7 @@ def test_a_violation_keeps_what_was_answered_before_it() -> None:
 
 @pytest.mark.parametrize("status", ["101", "099", "000", "20", "2000", "abc", "", "٢٠٠"])
 def test_an_invalid_status_is_no_response(status: str) -> None:
-    """101 does not exist in HTTP/2 (section 8.6); below 100 there is none. The stream is reset, the others go on."""
+    """A status of 101 (section 8.6) or below 100 resets its stream, and the other streams continue."""
     client = Client(2)
     (failure,) = client.receive(frame(1, 0x4, 1, block((":status", status))))
     assert isinstance(failure, Failure)
@@ -187,27 +191,27 @@ def test_an_invalid_status_is_no_response(status: str) -> None:
 
 
 def test_retry_after_in_a_trailer_is_not_the_heads() -> None:
-    """Nor is that of an interim response."""
+    """Retry-After in a trailer or an interim response is ignored."""
     interim = frame(1, 0x4, 1, block((":status", "103"), ("retry-after", "9")))
     trailer = frame(1, 0x5, 1, block(("retry-after", "9")))
     assert Client().receive(interim + frame(1, 0x4, 1, OK) + frame(0, 0, 1, b"{}") + trailer) == [Response(200, b"{}")]
 
 
 def test_a_date_comes_with_what_is_not_a_success() -> None:
-    """So that a Retry-After that is a time of day is read against the service's clock."""
+    """The Date header is returned with failures, so that a Retry-After date is read against the service's clock."""
     head = frame(1, 0x5, 1, block((":status", "503"), ("date", "now")))
     assert Client().receive(head) == [Response(503, b"", None, "now")]
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "GZIP", "identity, gzip"])
 def test_a_compressed_body_is_decoded(encoding: str) -> None:
-    """Some gateways compress though we ask for identity."""
+    """A compressed body is decoded although the request asked for identity."""
     head = frame(1, 0x4, 1, block((":status", "200"), ("content-encoding", encoding)))
     assert Client().receive(head + frame(0, 1, 1, gzip.compress(b"{}"))) == [Response(200, b"{}")]
 
 
 def test_a_body_that_cannot_be_decoded_fails_its_request_alone() -> None:
-    """The connection goes on."""
+    """A body that cannot be decoded fails only its own request."""
     client = Client(2)
     head = frame(1, 0x4, 1, block((":status", "200"), ("content-encoding", "gzip")))
     (failure,) = client.receive(head + frame(0, 1, 1, b"{}"))
@@ -240,7 +244,7 @@ FLOODS: dict[str, Callable[[int], bytes]] = {
 
 @pytest.mark.parametrize("kind", FLOODS)
 def test_a_flood_ends_the_connection(kind: str) -> None:
-    """Frames that bring no response further are counted; too many of them are no longer read (section 10.5)."""
+    """Too many frames that do not advance a response end the connection (section 10.5)."""
     client = Client(1000)
     client.receive(ANSWER + frame(1, 0x4, 3, OK))
     flood = [FLOODS[kind](turn) for turn in range(MAX_OVERHEAD + 2)]
@@ -255,7 +259,7 @@ def test_a_flood_ends_the_connection(kind: str) -> None:
 
 
 def test_settings_weigh_more_than_other_frames() -> None:
-    """Each concerns all streams: a hundred without a response are enough."""
+    """A hundred SETTINGS frames without a response end the connection, since each concerns all streams."""
     client = Client(1000)
     client.receive(frame(4, 0, 0) * 90)
     assert client.error is None
@@ -264,7 +268,7 @@ def test_settings_weigh_more_than_other_frames() -> None:
 
 
 def test_what_a_service_sends_beside_its_responses_is_no_flood() -> None:
-    """A ping, two window updates and an interim response for each of many requests are nothing unusual."""
+    """A PING, two window updates and an interim response for each of many requests do not count as a flood."""
     client = Client(5000)
     for number in range(1, 10_000, 2):
         data = frame(6, 0, 0, bytes(8)) + frame(8, 0, 0, b"\0\0\0\1") + frame(8, 0, number, b"\0\0\0\1")
@@ -273,7 +277,7 @@ def test_what_a_service_sends_beside_its_responses_is_no_flood() -> None:
 
 
 def test_a_header_block_without_end_is_given_up() -> None:
-    """Its memory is bounded (CVE-2024-27316 and its kin: the continuation flood)."""
+    """An endless header block ends the connection with bounded memory (CVE-2024-27316, the CONTINUATION flood)."""
     client = Client()
     (failure,) = client.receive(frame(1, 0, 1) + frame(9, 0, 1, bytes(16384)) * (MAX_HEAD // 16384 + 1))
     assert isinstance(failure, Failure)
@@ -281,7 +285,7 @@ def test_a_header_block_without_end_is_given_up() -> None:
 
 
 def test_remembered_header_blocks_are_bounded() -> None:
-    """A service whose every head is large and different must not fill the memory."""
+    """The cache of header blocks is bounded, even if every head is large and different."""
     client = Client(1000)
     tracemalloc.start()
     for number in range(1, 2000, 2):
@@ -293,7 +297,7 @@ def test_remembered_header_blocks_are_bounded() -> None:
 
 
 def test_a_body_in_small_parts_takes_no_more_than_its_bytes() -> None:
-    """Two bytes a frame: no object is kept for each."""
+    """A body in frames of two bytes takes no object per frame."""
     client = Client()
     client.receive(frame(1, 0x4, 1, OK))
     tracemalloc.start()
@@ -307,7 +311,7 @@ def test_a_body_in_small_parts_takes_no_more_than_its_bytes() -> None:
 
 
 def test_a_body_over_the_limit_is_given_up() -> None:
-    """Only its request fails; a body of just the limit is read."""
+    """A body over the limit fails only its request; one of exactly the limit is read."""
     client = Client(3)
     part = bytes(16384)
     client.receive(frame(1, 0x4, 1, OK) + frame(1, 0x4, 3, OK))
@@ -320,7 +324,7 @@ def test_a_body_over_the_limit_is_given_up() -> None:
 
 
 def test_unfinished_bodies_are_bounded_together() -> None:
-    """Over all connections that share a budget; ended and failed ones give theirs back."""
+    """Unfinished bodies share a budget over all connections, and return their part when they end or fail."""
     budget = BodyBudget(limit=100_000)
     client, other = Client(3, budget=budget), Client(2, budget=budget)
     client.receive(b"".join(frame(1, 0x4, number, OK) for number in (1, 3)))
@@ -336,7 +340,7 @@ def test_unfinished_bodies_are_bounded_together() -> None:
 
 
 def test_a_frame_that_is_never_finished_is_bounded() -> None:
-    """By the size that a frame may have."""
+    """An unfinished frame takes no more memory than the largest allowed frame."""
     client = Client()
     (failure,) = client.receive(frame(0, 0, 1, bytes(20_000))[:100])
     assert isinstance(failure, Failure)

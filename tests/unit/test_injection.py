@@ -1,4 +1,4 @@
-"""Records of the inbox as entries: identity, times to live, and what is no event at all."""
+"""Records of the inbox as entries: identity, times to live, and records that are not events."""
 
 import json
 from typing import Any
@@ -19,37 +19,39 @@ def read(offset: int = 5, **fields: Any) -> Any:
 
 
 def test_an_entry_without_id_is_known_by_its_place() -> None:
-    """The injection's id is ce_id if given, else partition/offset."""
+    """An injection without ce_id is identified by partition/offset."""
     entry = read(5)
     assert (entry.injection_id, entry.entry, entry.source, entry.identified) == ("3/5", "3/5", None, False)
     assert str(entry.origin) == "asm.inject/3/5"
 
 
 def test_an_entry_with_an_id_has_it() -> None:
+    """An injection with ce_id is identified by it."""
     entry = read(5, headers=[("ce_id", b"x"), ("ce_source", b"/crm")])
     assert (entry.injection_id, entry.entry, entry.source, entry.identified) == ("x", "3/5", "/crm", True)
 
 
 def test_an_empty_id_is_none() -> None:
-    """Two records with an empty ce_id are not the same injection."""
+    """An empty ce_id does not count, so two records with one are two injections."""
     entry = read(5, headers=[("ce_id", b"")])
     assert (entry.injection_id, entry.identified) == ("3/5", False)
 
 
 @pytest.mark.parametrize("ahead", [-10.0, 0.0, 30.0, 3599.0, 3600.0, 3601.0, 10**6])
 def test_expires_at_counts_at_most_an_hour_ahead(ahead: float) -> None:
-    """expires_at replaces the time to live, but holds no entry longer than an hour."""
+    """expires_at replaces the time to live, up to an hour."""
     entry = read(headers=[("expires_at", rfc3339(EPOCH + ahead).encode())])
     assert entry.expires_at == EPOCH + min(ahead, MAX_AHEAD)
 
 
 def test_without_expires_at_the_time_to_live_counts_from_arrival() -> None:
+    """Without expires_at the time to live counts from the entry's arrival."""
     assert read(timestamp=int(EPOCH * 1000) + 250).expires_at == EPOCH + 0.25 + TTL
 
 
 @pytest.mark.parametrize("text", [b"", b"soon", b"2026-11-23T09:30:00", b"\xff", b"1e9"])
 def test_an_expires_at_that_is_no_time_is_malformed(text: bytes) -> None:
-    """A time without offset could mean any hour: it is refused rather than guessed."""
+    """An expires_at that is not a time with an offset is malformed."""
     entry = read(headers=[("expires_at", text)])
     assert entry.fault[0] == "malformed_event"
     assert "expires_at" in entry.fault[1]
@@ -70,7 +72,7 @@ def test_an_expires_at_that_is_no_time_is_malformed(text: bytes) -> None:
     ],
 )
 def test_what_is_no_event_is_malformed(value: bytes | None) -> None:
-    """Bad JSON, wrong shape, null value: a fault, and never an exception."""
+    """Bad JSON, a wrong shape or a null value is malformed, and never raises."""
     entry = read(value=value)
     assert entry.event is None
     assert entry.fault[0] == "malformed_event"
@@ -80,7 +82,7 @@ def test_what_is_no_event_is_malformed(value: bytes | None) -> None:
     st.binary(max_size=40), st.binary(max_size=10), st.sampled_from([b"", b"application/msgpack", b"application/json"])
 )
 def test_no_bytes_stop_the_inbox(value: bytes, key: bytes, content_type: bytes) -> None:
-    """One bad record never stops another."""
+    """Any bytes in the inbox give an entry or a fault, and never raise."""
     headers = [("content-type", content_type), ("ce_id", value), ("expires_at", key), ("asm_origin", value)]
     entry = read_injection(Message(5, value=value, key=key, headers=headers), TTL, possibly_processed=False)
     assert (entry.event is None) == (entry.fault is not None)
@@ -89,13 +91,13 @@ def test_no_bytes_stop_the_inbox(value: bytes, key: bytes, content_type: bytes) 
 
 
 def test_a_header_without_a_value_does_not_stop_the_inbox() -> None:
-    """Kafka's headers may have a null value; any producer can send one."""
+    """A header with a null value, which any producer can send, is accepted."""
     headers: Any = [("traceparent", None), ("ce_id", None)]
     assert read(headers=headers).injection_id == "3/5"
 
 
 def test_more_than_half_a_mebibyte_is_too_large() -> None:
-    """Over 512 KiB is too_large; 512 KiB is not."""
+    """A record of more than 512 KiB is too_large; one of 512 KiB is not."""
     event = {"activated_conversation_event": {"conversation": {"customer_name": ""}}}
     frame = len(json.dumps(event))
     for size, fault in ((MAX_BYTES, None), (MAX_BYTES + 1, "too_large")):
@@ -106,13 +108,16 @@ def test_more_than_half_a_mebibyte_is_too_large() -> None:
 
 
 def test_a_key_that_is_no_text_is_malformed() -> None:
+    """A key that is not UTF-8 is malformed."""
     entry = read(key=b"\xff")
     assert entry.fault[0] == "malformed_event"
     assert entry.agent_id == "\\xff"
 
 
 def test_camel_case_and_message_pack_are_taken() -> None:
-    """The vendor's page in either naming style; MessagePack if the content-type says so."""
+    """The sample of the vendor's page is accepted in either naming style, and as MessagePack if the content-type says
+    so.
+    """
     camel = read(value=b'{"activatedConversationEvent": {"conversation": {"conversationSid": "9007199254740993"}}}')
     assert camel.event.value == {
         "activated_conversation_event": {"conversation": {"conversation_sid": "9007199254740993"}}
@@ -127,7 +132,7 @@ def moved(*headers: tuple[str, bytes]) -> Any:
 
 
 def test_a_moved_record_keeps_its_first_place_and_time() -> None:
-    """Id, entry and times to live count from where and when it first arrived; the offset is the new one."""
+    """A moved record keeps the id, entry and time to live of its first arrival; only its offset is new."""
     entry = moved(("asm_origin", b"asm.inject/1/2"), ("asm_received_at", rfc3339(EPOCH).encode()))
     assert (entry.offset, entry.entry, entry.injection_id, str(entry.origin)) == (9, "1/2", "1/2", "asm.inject/1/2")
     assert (entry.received_at, entry.expires_at) == (EPOCH, EPOCH + TTL)
@@ -144,12 +149,13 @@ def test_a_moved_record_keeps_its_first_place_and_time() -> None:
     ],
 )
 def test_half_an_origin_is_none(headers: list[tuple[str, bytes]]) -> None:
-    """Headers that this bridge did not write do not change an entry's identity."""
+    """Origin headers that this bridge did not write do not change an entry's identity."""
     entry = moved(*headers)
     assert (entry.entry, entry.received_at) == ("3/9", EPOCH + 60)
 
 
 def test_an_event_is_sent_as_it_was_given() -> None:
+    """An event is sent with the fields that it was given."""
     assert read(value=PAUSE_EVENT).event.value == {"pause_event": {}}
 
 
@@ -168,8 +174,9 @@ LONG = b"i" * (MAX_ID_BYTES + 1)
     ],
 )
 def test_a_record_is_measured_whole(value: bytes, headers: list[tuple[str, bytes]]) -> None:
-    """Headers, ids and value count: what is too large has a short id and source, and stays too large, but can be
-    written, when it is moved."""
+    """Headers, ids and value all count towards the size, and a record that is too large stays so, but can be written,
+    when it is moved.
+    """
     entry = read(5, value=value, headers=headers)
     assert entry.fault[0] == "too_large"
     assert entry.event is None
@@ -184,7 +191,7 @@ def test_a_record_is_measured_whole(value: bytes, headers: list[tuple[str, bytes
 
 
 def test_what_a_moved_record_is_given_does_not_count() -> None:
-    """A record whose headers are just small enough is still so after it was moved."""
+    """The headers that a move adds do not count towards the size."""
     headers = [("x", b"x" * (MAX_HEADER_BYTES - 1))]
     assert read(5, headers=headers).fault is None
     value, kept = clipped(PAUSE_EVENT, headers)
@@ -193,7 +200,7 @@ def test_what_a_moved_record_is_given_does_not_count() -> None:
 
 
 def test_an_event_that_grows_as_json_is_too_large() -> None:
-    """Control characters have one byte in MessagePack and six in a record."""
+    """An event is measured as JSON, in which MessagePack's control characters take six bytes instead of one."""
     event = {"activated_conversation_event": {"conversation": {"customer_name": "\x01" * 400_000}}}
     entry = read(value=msgspec.msgpack.encode(event), headers=[("content-type", b"application/msgpack")])
     assert entry.fault[0] == "too_large"

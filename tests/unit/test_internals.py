@@ -1,4 +1,4 @@
-"""aiokafka's private parts: that they are there, that one module alone uses them, and how records are read."""
+"""aiokafka's private parts: they exist, only one module uses them, and records are read through them."""
 
 import ast
 import gzip
@@ -27,13 +27,15 @@ NAME = b"gr\xf6sse"
 
 
 def test_the_private_parts_were_read_in_the_installed_aiokafka() -> None:
-    """Whoever lets another release of aiokafka in reads kafka/internals.py again, and says so in READ_IN."""
+    """READ_IN names the installed release of aiokafka; before you change it, read kafka/internals.py against the new
+    release.
+    """
     assert version("aiokafka").startswith(f"{internals.READ_IN}.")
 
 
 @pytest.mark.parametrize(("cls", "part"), [(cls, part) for cls, parts in internals.PARTS.items() for part in parts])
 def test_each_private_part_is_there(cls: str, part: str) -> None:
-    """A private part of aiokafka that is renamed or gone is named by the test that fails."""
+    """Every private part of aiokafka that the bridge uses exists."""
     module, name = cls.rsplit(".", 1)
     found = getattr(import_module(module), name, None)
     found = next((one for one in getattr(found, "__mro__", ()) if one.__module__ == module), None)
@@ -54,7 +56,7 @@ def private_attributes(path: Path) -> list[str]:
 
 @pytest.mark.parametrize("package", ["kafka", "registry", "check", "partitions"])
 def test_no_other_module_touches_a_private_part(package: str) -> None:
-    """What reads aiokafka's private attributes is bridge/kafka/internals.py alone."""
+    """Only bridge/kafka/internals.py uses private attributes of aiokafka."""
     modules = sorted((ROOT / "bridge" / package).glob("*.py"))
     assert modules
     found = [line for path in modules if path.name != "internals.py" for line in private_attributes(path)]
@@ -62,7 +64,7 @@ def test_no_other_module_touches_a_private_part(package: str) -> None:
 
 
 def batch(codec: int, names: list[bytes], first: int = 0) -> bytes:
-    """A record batch with one record for each header name; a name is put in without a look at its bytes."""
+    """A record batch with one record per header name, whose bytes are not checked."""
     builder = DefaultRecordBatchBuilder(2, 0, 0, -1, -1, -1, 1 << 20)
     for number, name in enumerate(names):
         headers: list[tuple[str, bytes | None]] = [("sound", b"1"), ("?" * len(name), b"2"), ("empty", None)]
@@ -77,7 +79,7 @@ def batch(codec: int, names: list[bytes], first: int = 0) -> bytes:
 
 
 def compressed(raw: bytearray) -> bytearray:
-    """The batch with its records in gzip."""
+    """The batch, compressed with gzip."""
     packed = bytearray(raw[:61]) + gzip_encode(bytes(raw[61:]))
     packed[21:23] = struct.pack(">h", 1)
     packed[8:12] = struct.pack(">i", len(packed) - 12)
@@ -85,14 +87,16 @@ def compressed(raw: bytearray) -> bytearray:
 
 
 def fetched(raw: bytes, position: int = 0) -> list[Any]:
-    """What the consumer hands out of a fetched partition."""
+    """The records that the consumer returns for a fetched partition."""
     partition = TopicPartition("asm.inject", 3)
     return list(fetcher.PartitionRecords(partition, fetcher.MemoryRecords(raw), [], position, None, None, True, 1))
 
 
 @pytest.mark.parametrize("codec", [0, 1], ids=["plain", "gzip"])
 def test_a_header_name_that_is_not_utf8_costs_that_name_only(codec: int) -> None:
-    """The record keeps its place, key, value and other headers; the name is shown with its bytes escaped."""
+    """A header name that is not UTF-8 is shown with escaped bytes; the record keeps its key, value and
+    other headers.
+    """
     records = fetched(batch(codec, [b"a", NAME, b"b", NAME]) + batch(codec, [b"c"], first=4))
     assert [(one.offset, one.key, one.value, one.timestamp) for one in records[:4]] == [
         (number, b"key-%d" % number, b"value", 1000 + number) for number in range(4)
@@ -102,7 +106,7 @@ def test_a_header_name_that_is_not_utf8_costs_that_name_only(codec: int) -> None
 
 
 def test_records_before_the_position_are_left_out() -> None:
-    """A batch that is fetched again from its middle, behind an unreadable name, goes on where it was left."""
+    """A batch that is fetched again from its middle, after an unreadable name, continues at the position."""
     assert [one.offset for one in fetched(batch(0, [b"a", NAME, b"b"]), 2)] == [2]
 
 

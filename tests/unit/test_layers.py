@@ -1,4 +1,6 @@
-"""The layout of the code: which part may import which. ``docs/architecture.md`` draws it; this keeps it true."""
+"""The layers of the code: which part may import which. ``docs/architecture.md`` draws them; this keeps the picture
+true.
+"""
 
 import ast
 import subprocess
@@ -42,7 +44,7 @@ FILES = {_module(path): path for path in sorted((ROOT / "bridge").rglob("*.py"))
 
 
 def _imports(path: Path) -> Iterator[str]:
-    """The modules that a file imports, at the top, within functions and for the type checker alone."""
+    """The modules that a file imports, at the top, within functions and for the type checker."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -63,7 +65,7 @@ def _layer(module: str) -> int:
 
 
 def _circle() -> list[str]:
-    """A path of imports that comes back to where it began; empty if there is none."""
+    """A path of imports that returns to its beginning, or an empty list."""
     done: set[str] = set()
 
     def visit(module: str, path: list[str]) -> list[str]:
@@ -89,13 +91,13 @@ def _importers(library: str) -> set[str]:
 
 
 def test_every_part_has_a_layer() -> None:
-    """Each file and folder of ``bridge`` stands in the list of layers."""
+    """Each file and folder of ``bridge`` is in the list of layers."""
     parts = {module.split(".")[1] for module in FILES if "." in module}
     assert parts <= {part for layer in LAYERS for part in layer}
 
 
 def test_no_import_runs_upward() -> None:
-    """A file imports only what stands beside or below it, also within functions and under TYPE_CHECKING."""
+    """A file imports only from its own layer or below, also within functions and under TYPE_CHECKING."""
     upward = {
         f"{module} -> {name}" for module, names in INTERNAL.items() for name in names if _layer(name) < _layer(module)
     }
@@ -103,12 +105,12 @@ def test_no_import_runs_upward() -> None:
 
 
 def test_no_imports_run_in_circles() -> None:
-    """No file imports another one that, over any number of steps, imports it."""
+    """No chain of imports leads back to the file in which it begins."""
     assert " -> ".join(_circle()) == ""
 
 
 def test_files_of_the_core_are_short() -> None:
-    """A file of the core has at most 400 lines: it can be read in one sitting."""
+    """No file of the core has more than 400 lines."""
     long = {
         str(path.relative_to(ROOT))
         for module, path in FILES.items()
@@ -118,18 +120,18 @@ def test_files_of_the_core_are_short() -> None:
 
 
 def test_only_one_part_knows_the_client_of_kafka() -> None:
-    """The core imports aiokafka in ``bridge/kafka`` alone."""
+    """Only ``bridge/kafka`` imports aiokafka in the core."""
     assert {file for file in _importers("aiokafka") if not file.startswith(KAFKA)} == set()
 
 
 def test_http_is_a_package_of_its_own() -> None:
-    """``bridge/asm/http`` imports nothing of the bridge but itself: it could be a library."""
+    """``bridge/asm/http`` imports nothing else of the bridge."""
     known = {name for module, names in INTERNAL.items() if module.startswith("bridge.asm.http") for name in names}
     assert {name for name in known if not name.startswith("bridge.asm.http")} == set()
 
 
 def test_the_decisions_about_an_agent_load_no_library() -> None:
-    """``bridge.agents`` loads nothing that does I/O, traces or logs: decisions are tested without any of it."""
+    """``bridge.agents`` loads no library for I/O, tracing or logging."""
     modules = [name for name in FILES if name.startswith("bridge.agents.")]
     heavy = {
         "httpx",

@@ -1,4 +1,4 @@
-"""Clients of Kafka are let go in every state they can be in."""
+"""Kafka clients are stopped quietly in any state."""
 
 import asyncio
 
@@ -8,7 +8,9 @@ from bridge.kafka.lifecycle import stop_quietly
 
 
 async def test_a_client_that_lets_its_own_cancellation_out_cancels_nobody() -> None:
-    """SIGTERM in an outage of Kafka ends with 0: aiokafka's stop() raises CancelledError then (chaos seed 1)."""
+    """A CancelledError out of aiokafka's stop() does not cancel the caller, so SIGTERM in an outage of Kafka ends with
+    0.
+    """
 
     async def stop() -> None:
         raise asyncio.CancelledError
@@ -18,6 +20,8 @@ async def test_a_client_that_lets_its_own_cancellation_out_cancels_nobody() -> N
 
 @pytest.mark.parametrize("error", [RuntimeError("x"), TimeoutError()])
 async def test_a_client_that_fails_to_stop_is_left_alone(error: Exception) -> None:
+    """A client that fails to stop raises nothing."""
+
     async def stop() -> None:
         raise error
 
@@ -25,7 +29,7 @@ async def test_a_client_that_fails_to_stop_is_left_alone(error: Exception) -> No
 
 
 async def test_a_client_that_does_not_stop_is_waited_for_so_long() -> None:
-    """And then its stop is cancelled."""
+    """A client that does not stop in time is cancelled."""
     cancelled = asyncio.Event()
 
     async def stop() -> None:

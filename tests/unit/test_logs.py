@@ -1,4 +1,4 @@
-"""The log is read by people: what repeats is said seldom."""
+"""The log is for people, so repeated lines are rare."""
 
 import ast
 import json
@@ -28,7 +28,7 @@ def record(name: str, line: int, created: float, level: int = logging.ERROR) -> 
 
 
 def test_what_aiokafka_repeats_is_logged_once_in_half_a_minute() -> None:
-    """An outage of Kafka does not fill the disk with one line."""
+    """A line that aiokafka repeats in an outage is logged once in half a minute."""
     seldom = _LibraryRepeatFilter(30.0)
     kept = [seldom(record("aiokafka", 7, 1000.0 + second / 10)) for second in range(600)]
     assert sum(kept) == 2
@@ -36,14 +36,14 @@ def test_what_aiokafka_repeats_is_logged_once_in_half_a_minute() -> None:
 
 
 def test_nothing_of_the_bridge_itself_is_left_out() -> None:
-    """Only aiokafka's warnings and errors are thinned."""
+    """Only repeated warnings and errors of aiokafka are left out of the log."""
     seldom = _LibraryRepeatFilter(30.0)
     assert all(seldom(record("bridge.partitions.owner", 7, 1000.0)) for _ in range(3))
     assert all(seldom(record("aiokafka", 7, 1000.0, logging.DEBUG)) for _ in range(3))
 
 
 def test_a_failure_is_told_again_only_when_it_is_news() -> None:
-    """The same error each second is one line; another one, or the same after a quiet minute, is a new one."""
+    """A repeated error is logged once; another error, or the same one after a quiet minute, is logged again."""
     news = RepeatFilter()
     assert [news.is_new(OSError("down"), now) for now in range(100, 400)] == [True] + [False] * 299
     assert news.is_new(OSError("refused"), 400)
@@ -53,7 +53,7 @@ def test_a_failure_is_told_again_only_when_it_is_news() -> None:
 
 @pytest.fixture
 def said(capsys: pytest.CaptureFixture[str]) -> Iterator[Any]:
-    """``said(format)`` sets the log up; ``said()`` is what was written since."""
+    """``said(format)`` sets up the log; ``said()`` returns what was written since."""
     root = logging.getLogger()
     handlers, level, configured = root.handlers, root.level, structlog.get_config()
 
@@ -69,7 +69,9 @@ def said(capsys: pytest.CaptureFixture[str]) -> Iterator[Any]:
 
 
 def test_programs_find_opentelemetrys_names(said: Any) -> None:
-    """JSON lines name partition, topic, group, offset and error as OpenTelemetry's conventions do; others stay."""
+    """JSON lines name partition, topic, group, offset and error by OpenTelemetry's conventions; other fields keep their
+    names.
+    """
     said("json")
     log = structlog.get_logger()
     log.warning("x.failed", partition=3, topic="asm.inject", group="g", offset=7, agent_id="a", error=TimeoutError())
@@ -90,7 +92,7 @@ def test_programs_find_opentelemetrys_names(said: Any) -> None:
 
 
 def test_a_traceback_has_its_conventional_name(said: Any) -> None:
-    """A fault of ours comes with its stack under exception.stacktrace."""
+    """A JSON line for an internal error has its traceback under exception.stacktrace."""
     said("json")
     try:
         raise ValueError("odd")
@@ -102,7 +104,7 @@ def test_a_traceback_has_its_conventional_name(said: Any) -> None:
 
 
 def test_people_read_short_names(said: Any) -> None:
-    """On a terminal the same line is short: partition=3, and the error's text."""
+    """A line for a terminal has short names, such as partition=3, and the error's text."""
     said("console")
     structlog.get_logger().warning("partition.lost", partition=3, error=OSError("no route"))
     text = said()
@@ -113,7 +115,7 @@ def test_people_read_short_names(said: Any) -> None:
 
 
 def events() -> dict[str, str]:
-    """Every event that the bridge logs, with its level, read from its source."""
+    """Every event that the bridge logs, with its level, as found in its source."""
     levels = {"debug": "debug", "info": "info", "warning": "warning", "error": "error", "exception": "error"}
     found: dict[str, str] = {}
     for path in ROOT.rglob("*.py"):
@@ -124,7 +126,7 @@ def events() -> dict[str, str]:
 
 
 def _level(called: ast.expr, levels: dict[str, str]) -> str | None:
-    """The level of ``log.info``; of ``(log.warning if ... else log.info)`` the first."""
+    """The level of ``log.info``, or the first one of ``(log.warning if ... else log.info)``."""
     if isinstance(called, ast.IfExp):
         return _level(called.body, levels)
     if isinstance(called, ast.Attribute) and ast.unparse(called.value) == "log":
@@ -133,7 +135,9 @@ def _level(called: ast.expr, levels: dict[str, str]) -> str | None:
 
 
 def test_every_event_is_in_the_operators_list() -> None:
-    """docs/operations.md names each event of the log with its level, and no other; all are noun.what_happened."""
+    """docs/operations.md lists exactly the log events in the code, with their levels, and all are named
+    noun.what_happened.
+    """
     table = (ROOT.parent / "docs" / "operations.md").read_text().partition("## Log")[2].partition("\n## ")[0]
     rows = re.findall(r"^\| (`[^|]+) \| (\w+) \|", table, re.MULTILINE)
     documented = {event: level for names, level in rows for event in re.findall(r"`([^`]+)`", names)}
@@ -142,7 +146,9 @@ def test_every_event_is_in_the_operators_list() -> None:
 
 
 def test_what_a_fenced_producer_leaves_behind_is_no_error() -> None:
-    """The partition's loss is told once; asyncio's word of aiokafka's forgotten futures is dropped."""
+    """A fenced producer logs one line for the partition's loss; asyncio's lines about aiokafka's forgotten futures are
+    dropped.
+    """
     left = record("asyncio", 7, 1000.0)
     left.exc_info = (ProducerFenced, ProducerFenced(), None)
     ours = record("asyncio", 7, 1000.0)
@@ -152,7 +158,7 @@ def test_what_a_fenced_producer_leaves_behind_is_no_error() -> None:
 
 
 def test_a_field_that_cannot_be_read_is_counted_and_logged_once(said: Any) -> None:
-    """Each field of the service's answers has one line, however many calls have it, and a counter of its own."""
+    """Each unreadable field of an answer is logged once, however many calls have it, and has a counter of its own."""
     said("console")
     count = METRICS.unreadable_fields.labels("voice_status.queued_calls.hqm_calls.call_sid")
     before, observer = count._value.get(), UnreadableFields()

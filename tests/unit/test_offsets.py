@@ -10,7 +10,7 @@ moves = st.lists(st.tuples(st.booleans(), st.integers(0, 20)), max_size=60)
 
 @given(st.integers(0, 1000), moves)
 def test_committable_is_the_first_open_entry(start: int, history: list[tuple[bool, int]]) -> None:
-    """Checked against a list of all that was read: committable is the first open offset, else the position."""
+    """The committable offset is the first open one, or the position if none is open."""
     offsets, position = OffsetTracker(start), start
     unfinished: list[int] = []
     for reads, number in history:
@@ -30,13 +30,13 @@ def test_committable_is_the_first_open_entry(start: int, history: list[tuple[boo
 
 @given(st.booleans(), st.integers(-1, 2**63 - 1), st.integers(-1, 2**63 - 1))
 def test_metadata_comes_back_as_it_was_written(clean: bool, relocated: int, invalid: int) -> None:
-    """What one owner commits, the next one reads."""
+    """The next owner reads the metadata that an owner committed."""
     metadata = CommitMetadata(clean=clean, relocated_up_to=relocated, invalid_entries_up_to=invalid)
     assert CommitMetadata.decode(metadata.encode()) == metadata
 
 
 def test_metadata_is_written_as_by_earlier_releases() -> None:
-    """A group may run two releases at a time, so the names in a commit's metadata stay."""
+    """The names in a commit's metadata are those of earlier releases, since a group may run two releases at a time."""
     metadata = CommitMetadata(clean=True, relocated_up_to=5, invalid_entries_up_to=7)
     assert metadata.encode() == '{"clean":true,"in_place":5,"registry":7}'
     assert CommitMetadata.decode('{"clean":true,"in_place":5,"registry":7}') == metadata
@@ -44,7 +44,7 @@ def test_metadata_is_written_as_by_earlier_releases() -> None:
 
 @given(st.text(max_size=20))
 def test_another_programs_metadata_is_an_unclean_hand_over(text: str) -> None:
-    """Whatever the commit says, the owner starts, and assumes of no entry that it was not sent."""
+    """With metadata of another program the owner starts, and assumes that any entry may have been sent."""
     assert isinstance(CommitMetadata.decode(text), CommitMetadata)
     assert not CommitMetadata.decode("").clean
     assert not CommitMetadata.decode("null").clean

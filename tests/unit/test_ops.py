@@ -1,4 +1,4 @@
-"""Health, metrics, status, sessions and the stream, over a bridge that is only a picture."""
+"""Health, metrics, status, sessions and the event stream, for a bridge that exists only as a snapshot."""
 
 import asyncio
 import sys
@@ -41,7 +41,7 @@ async def client(pictured: Pictured) -> AsyncIterator[httpx.AsyncClient]:
 
 
 async def until_event(client: httpx.AsyncClient, text: str) -> dict[str, Any]:
-    """The status that tells of it."""
+    """Samples until a status has the event. Returns that status."""
     async with asyncio.timeout(5):
         while True:
             status: dict[str, Any] = (await client.get("/api/status")).json()
@@ -51,7 +51,7 @@ async def until_event(client: httpx.AsyncClient, text: str) -> dict[str, Any]:
 
 
 async def until_next(client: httpx.AsyncClient) -> dict[str, Any]:
-    """The status after the next sample."""
+    """Returns the status after the next sample."""
     before = (await client.get("/api/status")).json()
     async with asyncio.timeout(5):
         while (status := (await client.get("/api/status")).json())["at"] == before["at"]:
@@ -60,7 +60,9 @@ async def until_next(client: httpx.AsyncClient) -> dict[str, Any]:
 
 
 async def test_ready(client: httpx.AsyncClient, pictured: Pictured) -> None:
-    """/readyz is 200 while the bridge does its work, else 503 with the reason; /healthz is 200 as long as it lives."""
+    """/readyz is 200 while the bridge is ready, else 503 with the reason; /healthz is 200 as long as the
+    process lives.
+    """
     assert (await client.get("/readyz")).status_code == 200
     pictured.reason = "owns no partition"
     answer = await client.get("/readyz")
@@ -89,7 +91,7 @@ async def test_status_counts(client: httpx.AsyncClient, pictured: Pictured) -> N
 
 
 async def test_partition_states(client: httpx.AsyncClient, pictured: Pictured) -> None:
-    """Of each partition it is told whether its agents are watched, and if not, what hinders it."""
+    """The status says of each partition whether its agents are watched, and if not, why."""
     pictured.homes[1].accepting = False
     pictured.homes[3].accepting = pictured.homes[3].active = False
     states = [one["state"] for one in (await client.get("/api/status")).json()["partitions"]]
@@ -97,7 +99,7 @@ async def test_partition_states(client: httpx.AsyncClient, pictured: Pictured) -
 
 
 async def test_rates(client: httpx.AsyncClient) -> None:
-    """Polls a second are what the counters grew by, and records are told by topic."""
+    """The status has polls per second, from the counters, and records per topic."""
     await client.get("/api/status")
     METRICS.polls.labels("ok").inc(500)
     METRICS.records.labels("queued-calls").inc(70)
@@ -113,7 +115,7 @@ async def test_rates(client: httpx.AsyncClient) -> None:
 
 
 async def test_sessions_paged(client: httpx.AsyncClient) -> None:
-    """The list of agents is searched and paged by the server, and says how many fit."""
+    """The server searches and pages the list of agents, and returns the number of matches."""
     everyone = (await client.get("/api/sessions")).json()
     assert everyone["total"] == 20
     names = [one["agent_id"] for one in everyone["sessions"]]
@@ -125,7 +127,7 @@ async def test_sessions_paged(client: httpx.AsyncClient) -> None:
 
 
 async def test_sessions_by_label_and_sid(client: httpx.AsyncClient, pictured: Pictured) -> None:
-    """An agent is also found by a label, and by the number of its session."""
+    """An agent is found by a label and by the sid of its session."""
     pictured.add("odd-one", "777", site="manila")
     for search in ("manila", "site=man", "777"):
         found = (await client.get("/api/sessions", params={"search": search})).json()["sessions"]
@@ -133,7 +135,7 @@ async def test_sessions_by_label_and_sid(client: httpx.AsyncClient, pictured: Pi
 
 
 async def test_sick_says_why(client: httpx.AsyncClient, pictured: Pictured) -> None:
-    """A sick agent comes with the reason, the error and what to do; the healthy ones without."""
+    """A sick agent has the reason, the error and what to do; a healthy one has none of them."""
     fail(pictured.homes[0][0])
     pictured.homes[1][0].unpollable = Unpollable(
         "session_shared", "agent 'x' has the same token: give this one its own"
@@ -149,20 +151,20 @@ async def test_sick_says_why(client: httpx.AsyncClient, pictured: Pictured) -> N
 
 @pytest.mark.parametrize("query", ["limit=0", "limit=501", "limit=x", "offset=-1", "condition=ill", "serach=a"])
 async def test_wrong_query(client: httpx.AsyncClient, query: str) -> None:
-    """A wrong parameter is named, not ignored."""
+    """A wrong query parameter is reported by name."""
     answer = await client.get(f"/api/sessions?{query}")
     assert answer.status_code == 400
     assert query.partition("=")[0] in answer.json()["error"]
 
 
 async def test_no_secret(client: httpx.AsyncClient) -> None:
-    """Neither a token nor the reference to one is in anything that is served."""
+    """No response contains a token or a token reference."""
     for path in ("/", "/api/status", "/api/sessions?limit=500", "/metrics", "/page.js"):
         assert TOKEN_REFERENCE not in (await client.get(path)).text
 
 
 async def test_headers(client: httpx.AsyncClient) -> None:
-    """The page may load nothing from elsewhere, and may not be framed."""
+    """The response headers forbid the page to load anything from elsewhere and to be framed."""
     for path in ("/", "/page.js", "/page.css", "/api/status", "/no-such-thing"):
         policy = (await client.get(path)).headers["content-security-policy"]
         assert policy.startswith("default-src 'self'")
@@ -171,18 +173,18 @@ async def test_headers(client: httpx.AsyncClient) -> None:
 
 @pytest.mark.parametrize("path", ["/../metrics.py", "/%2e%2e/server.py", "/..%2fserver.py"])
 async def test_only_the_page_is_served(client: httpx.AsyncClient, path: str) -> None:
-    """No file but the page's own can be read."""
+    """No file other than the page's can be read."""
     assert (await client.get(path)).status_code == 404
 
 
 async def test_nothing_can_be_changed(client: httpx.AsyncClient) -> None:
-    """The endpoints only show."""
+    """The endpoints accept no method that could change anything."""
     for path in ("/", "/api/status", "/api/sessions", "/api/events", "/metrics"):
         assert (await client.post(path)).status_code == 405
 
 
 async def test_stream(client: httpx.AsyncClient) -> None:
-    """A status comes every second, as server-sent events."""
+    """The stream sends a status every second as a server-sent event."""
     began, seen = time.monotonic(), []
     async with client.stream("GET", "/api/events") as answer:
         assert answer.headers["content-type"].startswith("text/event-stream")
@@ -196,7 +198,7 @@ async def test_stream(client: httpx.AsyncClient) -> None:
 
 
 async def test_stops_with_a_watcher() -> None:
-    """A bridge that stops does not wait for those who watch its page."""
+    """A bridge stops without waiting for open event streams."""
     async with served(Pictured()) as url, httpx.AsyncClient(trust_env=False) as client:
         stream = client.stream("GET", f"{url}/api/events", timeout=10)
         answer = await stream.__aenter__()
@@ -207,7 +209,7 @@ async def test_stops_with_a_watcher() -> None:
 
 
 async def test_events(client: httpx.AsyncClient, pictured: Pictured) -> None:
-    """What changed is told: partitions that come and go, dead letters, the service, readiness."""
+    """Events report partitions that come and go, dead letters, the service, and readiness."""
     await client.get("/api/status")
     del pictured.homes[7], pictured.homes[5]
     pictured.service_down, pictured.reason = True, "no heartbeat"
@@ -231,7 +233,7 @@ def lost(agent_id: str, reason: str) -> AgentObservationLost:
 
 
 def test_fleet_lost_is_one_event() -> None:
-    """When a thousand agents are lost at once, one line says so for each reason."""
+    """The loss of a thousand agents at once is one event for each reason."""
     records = [lost(f"agent-{number}", "unreachable") for number in range(1000)]
     texts = [event.text for event in observed([*records, lost("other", "unauthorized")])]
     assert texts == [
@@ -241,7 +243,7 @@ def test_fleet_lost_is_one_event() -> None:
 
 
 async def test_an_agent_that_is_lost_is_one_event(client: httpx.AsyncClient) -> None:
-    """A record that says that an agent is lost becomes an event, once."""
+    """A record of a lost agent becomes one event."""
     step = Step(AgentState(agent_id="lost-once", stream_id="s"), 0.0)
     step.emit(AgentObservationLost, reason="unreachable", since="2026-01-01T00:00:00Z")
     METRICS.record_step(step)
@@ -252,7 +254,7 @@ async def test_an_agent_that_is_lost_is_one_event(client: httpx.AsyncClient) -> 
 
 
 def test_reason_with_other_numbers_is_no_event() -> None:
-    """While partitions are opened one by one, the bridge is not said to be not ready again and again."""
+    """A reason that differs only in its numbers, as while partitions are opened, is not a new event."""
     nothing = Sample(0.0, {})
     old = Health("partitions are being opened: [0, 1]", frozenset(), False, nothing)
     new = Health("partitions are being opened: [1]", frozenset(), False, nothing)
@@ -261,7 +263,7 @@ def test_reason_with_other_numbers_is_no_event() -> None:
 
 @given(st.lists(st.floats(0.0, 8.0), min_size=1, max_size=60), st.sampled_from([0.5, 0.9, 0.99]))
 def test_quantile_is_in_its_bucket(observed: list[float], q: float) -> None:
-    """A quantile lies in the bucket in which the true one lies, and what was observed before does not count."""
+    """An estimated quantile lies in the same bucket as the true one, and earlier observations do not count."""
     registry, bounds = CollectorRegistry(), [0.01, 0.1, 1.0, 10.0]
     histogram = Histogram("asm_bridge_x", "", buckets=bounds, registry=registry)
     histogram.observe(9.0)
@@ -276,7 +278,7 @@ def test_quantile_is_in_its_bucket(observed: list[float], q: float) -> None:
 
 
 def test_no_observation_no_quantile() -> None:
-    """Where nothing was observed there is no number, rather than a wrong one."""
+    """Without an observation a quantile is null."""
     registry = CollectorRegistry()
     histogram = Histogram("asm_bridge_x", "", registry=registry)
     first = sample(0.0, [histogram])
@@ -285,7 +287,7 @@ def test_no_observation_no_quantile() -> None:
 
 
 def test_beyond_the_highest_bound() -> None:
-    """What took longer than the highest bound is said to take that long at least."""
+    """A quantile above the highest bound is reported as at least that bound."""
     registry = CollectorRegistry()
     histogram = Histogram("asm_bridge_x", "", buckets=[1.0, 2.0], registry=registry)
     old = sample(0.0, [histogram])
@@ -294,7 +296,9 @@ def test_beyond_the_highest_bound() -> None:
 
 
 async def test_counters_begin_at_zero(client: httpx.AsyncClient) -> None:
-    """The first dead letter, failed commit or outcome is seen by Prometheus' increase(): its counter stood at zero."""
+    """Counters of dead letters, failed commits and outcomes start at zero, so that Prometheus' increase() sees the
+    first one.
+    """
     families = text_string_to_metric_families((await client.get("/metrics")).text)
     labels = {one.name: [next(iter(s.labels.values()), "") for s in one.samples] for one in families}
     assert {"delivered", "expired"} <= set(labels["asm_bridge_injection_outcomes"])
@@ -304,7 +308,7 @@ async def test_counters_begin_at_zero(client: httpx.AsyncClient) -> None:
 
 
 def test_told_counts_outcomes() -> None:
-    """An injection's outcome is counted when it is told."""
+    """An injection's outcome is counted when it is emitted."""
     before = METRICS.outcomes.labels("expired")._value.get()
     step = Step(AgentState(agent_id="a", stream_id="s"), 0.0)
     step.emit(
@@ -324,7 +328,7 @@ async def status_command(*arguments: str) -> tuple[int | None, str, str]:
 
 
 async def test_status_command(pictured: Pictured) -> None:
-    """`asm-bridge status` shows a running bridge, what is wrong and what to do; --json is for programs."""
+    """`asm-bridge status` shows a running bridge, its problems and what to do; --json is for programs."""
     fail(pictured.homes[0][0])
     async with served(pictured) as url:
         code, out, _ = await status_command("--url", url)
@@ -336,7 +340,7 @@ async def test_status_command(pictured: Pictured) -> None:
 
 
 async def test_status_command_where_not_ready(pictured: Pictured) -> None:
-    """`asm-bridge status` exits with 1 where the bridge is not ready, and says why."""
+    """`asm-bridge status` exits with 1 and the reason if the bridge is not ready."""
     pictured.reason = "owns no partition: there are more processes than partitions"
     async with served(pictured) as url:
         code, out, _ = await status_command("--url", url)
@@ -345,7 +349,7 @@ async def test_status_command_where_not_ready(pictured: Pictured) -> None:
 
 
 async def test_status_command_without_a_bridge() -> None:
-    """`asm-bridge status` exits with 1 where nobody answers, or something else does, and says what to do."""
+    """`asm-bridge status` exits with 1 and what to do if nothing, or another program, answers."""
     code, _, err = await status_command("--ops.listen", f"127.0.0.1:{free_port()}")
     assert code == 1
     assert "check that `asm-bridge run` is running" in err

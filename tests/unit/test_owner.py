@@ -1,4 +1,4 @@
-"""When the partitions of a process commit."""
+"""The commits of a process's partitions, and recovery after a failure."""
 
 import asyncio
 import time
@@ -8,7 +8,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from bridge.kafka.clients import Clients
-from bridge.partitions.owner import PartitionOwner, Shared, linger
+from bridge.kafka.errors import TopicAuthorizationFailedError
+from bridge.partitions.journal import PartitionLost
+from bridge.partitions.owner import Failures, PartitionOwner, Shared, linger
 
 
 @pytest.mark.parametrize("delivery", ["exactly_once", "at_least_once"])
@@ -26,7 +28,7 @@ def test_steps_are_gathered_no_longer_than_the_commit_interval(delivery: str) ->
 
 
 class FakeGroup:
-    """A group whose heartbeats come at once; the fourth one never does."""
+    """A group whose heartbeats arrive at once, except the fourth, which never arrives."""
 
     def __init__(self) -> None:
         self.heartbeats = 0
@@ -38,8 +40,9 @@ class FakeGroup:
 
 
 async def test_whatever_fails_the_partition_is_recovered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An error that nobody foresaw ends neither the owner nor its process: the partition is recovered after the next
-    heartbeat, and the log has the stack, once for the same error."""
+    """An unexpected error ends neither the owner nor its process: the partition is recovered after the next heartbeat,
+    and the log has the traceback, once for the same error.
+    """
 
     async def fails(_: PartitionOwner) -> None:
         raise UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid")
@@ -55,3 +58,18 @@ async def test_whatever_fails_the_partition_is_recovered(monkeypatch: pytest.Mon
         owner.cancel()
     assert [line["event"] for line in logged] == ["partition.lost"] * 4
     assert [bool(line["exc_info"]) for line in logged] == [True, False, False, False]
+
+
+def test_a_cause_that_persists_is_backed_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A refusal up to 30 s, an outage, which ends by itself, up to 5 s; the first time, and another cause, at once; and
+    each is new once."""
+    monkeypatch.setattr("random.uniform", lambda _, most: most)
+    denied = PartitionLost("not authorised to write asm.inject-outcomes")
+    denied.__cause__ = TopicAuthorizationFailedError("asm.inject-outcomes")
+    failures = Failures()
+    recorded = [failures.record(denied, 1.0) for _ in range(8)]
+    assert [new for new, _ in recorded] == [True] + 7 * [False]
+    assert [delay for _, delay in recorded] == [0, 2, 4, 8, 16, 30, 30, 30]
+    outage = [failures.record(TimeoutError(), 1.0) for _ in range(8)]
+    assert [outage[0], outage[-1]] == [(True, 0), (False, 5)]
+    assert failures.record(TimeoutError(), 3600.0) == (False, 0)

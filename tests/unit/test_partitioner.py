@@ -26,6 +26,6 @@ def test_the_partition_is_javas(key: bytes, murmur2: int, partitions: int) -> No
 
 @given(st.text(), st.integers(1, 1000))
 def test_a_text_is_its_utf8(key: str, partitions: int) -> None:
-    """Any agent_id has a partition within the topic, and it is that of its UTF-8 bytes."""
+    """The partition of any agent_id lies within the topic and is that of its UTF-8 bytes."""
     assert 0 <= partition_for(key, partitions) < partitions
     assert partition_for(key, partitions) == partition_for(key.encode(), partitions)

@@ -1,4 +1,4 @@
-"""The schedule, in a time of its own: hours pass in a moment, and each request's time is known."""
+"""The polling schedule with a fake clock: hours pass in an instant, and the time of each request is known."""
 
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable
@@ -29,7 +29,7 @@ def skipped(reason: str) -> float:
 
 
 async def test_polls_keep_their_rhythm() -> None:
-    """One poll an interval, each in the agent's own phase: nothing drifts in twenty minutes."""
+    """Each agent is polled once per interval, in its own phase, without drift over twenty minutes."""
     harness = PollerHarness(after(0.3))
     harness.watch("a")
     await harness.advance(1200)
@@ -41,7 +41,7 @@ async def test_polls_keep_their_rhythm() -> None:
 
 
 async def test_the_first_poll_comes_within_a_second() -> None:
-    """However long the interval is. The second one falls in the agent's phase, and not at once."""
+    """An agent's first poll comes within a second, however long the interval is, and the second one in its phase."""
     harness = PollerHarness()
     for number in range(40):
         harness.watch(f"agent-{number}", interval=10)
@@ -54,8 +54,7 @@ async def test_the_first_poll_comes_within_a_second() -> None:
 
 
 async def test_a_crowd_lets_others_have_a_turn() -> None:
-    """Of thousands that are due at one time only some are asked before commits and events can go on; an event does not
-    wait for the rest."""
+    """Thousands of polls that are due together go out in batches, between which commits and events are not starved."""
     harness = PollerHarness()
     crowd = [harness.watch(f"agent-{number}") for number in range(300)]
     urgent = harness.watch("urgent", interval=3600)
@@ -83,7 +82,7 @@ async def test_a_crowd_lets_others_have_a_turn() -> None:
 
 
 async def test_a_fleet_that_starts_together_does_not_poll_together() -> None:
-    """Phases are spread over the interval by a hash of the agent_id."""
+    """A hash of the agent_id spreads the agents' phases over the interval."""
     harness = PollerHarness()
     for number in range(400):
         harness.watch(f"agent-{number}")
@@ -94,7 +93,7 @@ async def test_a_fleet_that_starts_together_does_not_poll_together() -> None:
 
 
 async def test_no_two_requests_of_one_agent() -> None:
-    """A tick that finds the last request unanswered is skipped and counted; pokes do not break in either."""
+    """A tick during a request in flight is skipped and counted, and poll_now does not start a second request either."""
     before = skipped("unanswered")
     harness = PollerHarness(after(2.5))
     agent = harness.watch("a")
@@ -108,7 +107,7 @@ async def test_no_two_requests_of_one_agent() -> None:
 
 
 async def test_a_partition_that_cannot_commit_asks_for_no_more() -> None:
-    """Back-pressure: ticks are skipped and counted, and go on afterwards."""
+    """While a partition cannot commit, its ticks are skipped and counted; afterwards polling continues."""
     before = skipped("partition")
     harness = PollerHarness()
     harness.watch("a")
@@ -122,7 +121,7 @@ async def test_a_partition_that_cannot_commit_asks_for_no_more() -> None:
 
 
 async def test_a_process_that_may_be_no_owner_sends_nothing() -> None:
-    """One that was paused must not send what somebody else sends by now: pokes neither."""
+    """A process that may no longer own a partition sends nothing for it, not even at once for an event."""
     harness = PollerHarness(may_send=lambda: False)
     agent = harness.watch("a")
     harness.inject(agent, 1)
@@ -132,7 +131,7 @@ async def test_a_process_that_may_be_no_owner_sends_nothing() -> None:
 
 
 async def test_a_pause_is_not_caught_up() -> None:
-    """After ten minutes of sleep there is one poll, not six hundred; what was missed is counted."""
+    """After a pause of ten minutes an agent is polled once, and the missed ticks are counted."""
     before = skipped("late")
     harness = PollerHarness()
     harness.watch("a")
@@ -145,7 +144,7 @@ async def test_a_pause_is_not_caught_up() -> None:
 
 
 async def test_the_rate_limit_holds_for_all_together() -> None:
-    """asm.rate_limit polls per second over all sessions of a process, shared evenly."""
+    """asm.rate_limit limits the polls per second of all sessions of a process, and is shared evenly."""
     harness = PollerHarness(rate_limit=10)
     for number in range(40):
         harness.watch(f"agent-{number}")
@@ -159,7 +158,7 @@ async def test_the_rate_limit_holds_for_all_together() -> None:
 
 
 async def test_the_rate_limit_builds_no_queue() -> None:
-    """Bounded memory: an agent waits once; its further ticks are skipped and counted."""
+    """An agent waits at most once for the rate limit; its further ticks are skipped and counted."""
     before = sum(skipped(reason) for reason in ("unanswered", "partition", "late", "rate_limit"))
     harness = PollerHarness(rate_limit=10)
     for number in range(40):
@@ -173,7 +172,7 @@ async def test_the_rate_limit_builds_no_queue() -> None:
 
 
 async def test_an_event_goes_out_at_once() -> None:
-    """Not at the next tick; and after a request under way without waiting for one either."""
+    """An event goes out before the next tick, and right after a request in flight."""
     harness = PollerHarness()
     agent = harness.watch("a", interval=3600)
     await harness.advance(2)
@@ -190,7 +189,7 @@ async def test_an_event_goes_out_at_once() -> None:
 
 
 async def test_an_event_is_tried_again_after_its_back_off() -> None:
-    """Not at the next tick, which may come long after its time to live."""
+    """An event is retried after its back-off, even if the next tick is far away."""
     harness = PollerHarness()
     agent = harness.watch("a", interval=3600)
     await harness.advance(2)
@@ -206,6 +205,7 @@ async def test_an_event_is_tried_again_after_its_back_off() -> None:
 
 
 async def test_an_event_that_comes_during_a_back_off_follows_it() -> None:
+    """An event that arrives during a back-off goes out after it."""
     harness = PollerHarness()
     agent = harness.watch("a", interval=3600)
 
@@ -221,7 +221,7 @@ async def test_an_event_that_comes_during_a_back_off_follows_it() -> None:
 
 
 async def test_retry_after_is_obeyed_by_all_that_may_be_asked() -> None:
-    """Ticks and events wait it out."""
+    """Ticks and events wait until Retry-After has passed."""
     harness = PollerHarness()
     agent = harness.watch("a")
 
@@ -239,7 +239,7 @@ async def test_retry_after_is_obeyed_by_all_that_may_be_asked() -> None:
 
 
 async def test_the_common_poll_reads_and_builds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An unchanged answer is not decoded, an unchanged request is not built again."""
+    """An unchanged answer is not decoded, and an unchanged request is not built again."""
     harness = PollerHarness()
     harness.watch("a")
     counts: Counter[str] = Counter()
@@ -260,7 +260,7 @@ async def test_the_common_poll_reads_and_builds_nothing(monkeypatch: pytest.Monk
 
 
 async def test_a_new_interval_takes_effect_within_a_second() -> None:
-    """Changes of the registry need no restart; and an agent has one rhythm, not the old one beside the new."""
+    """A new interval in the registry takes effect within a second and replaces the old one."""
     harness = PollerHarness()
     harness.watch("a", interval=3600)
     await harness.advance(10)
@@ -275,7 +275,7 @@ async def test_a_new_interval_takes_effect_within_a_second() -> None:
 
 
 async def test_an_agent_that_is_removed_and_added_again_has_one_rhythm() -> None:
-    """Also with the same object, as when its entries wait."""
+    """An agent that is removed and added again has one schedule, even if it is the same object."""
     harness = PollerHarness()
     agent = harness.watch("a")
     for _ in range(5):
@@ -288,6 +288,7 @@ async def test_an_agent_that_is_removed_and_added_again_has_one_rhythm() -> None
 
 
 async def test_a_removed_agent_is_not_asked() -> None:
+    """A removed agent is not polled."""
     harness = PollerHarness()
     agent = harness.watch("a")
     harness.remove(agent)
@@ -297,7 +298,7 @@ async def test_a_removed_agent_is_not_asked() -> None:
 
 
 async def test_a_host_that_is_down_is_probed_and_all_come_back() -> None:
-    """A host that is down gets a probe, not the herd; the agents are lost meanwhile, and polled again afterwards."""
+    """While the host is down it is probed by one agent and the others are lost; afterwards all are polled again."""
 
     async def unreachable(_: PollerHarness, __: str) -> httpx.Response:
         raise httpx.ConnectError("refused")
@@ -320,7 +321,7 @@ async def test_a_host_that_is_down_is_probed_and_all_come_back() -> None:
 
 
 async def test_a_sick_agent_is_not_asked() -> None:
-    """session_shared: reported as lost, and not polled."""
+    """A sick agent (session_shared) is reported as lost, and is not polled."""
     harness = PollerHarness()
     agent = harness.watch("a")
     agent.unpollable = Unpollable("session_shared", "agent 'b' has the same token")
@@ -332,7 +333,7 @@ async def test_a_sick_agent_is_not_asked() -> None:
 
 
 async def test_one_agents_fault_stops_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Bad answers, and faults of ours in reading them, stay with one agent, and pass."""
+    """A bad answer, or an internal error in reading it, affects only its own agent, and only until the next poll."""
 
     async def bad(_: PollerHarness, agent_id: str) -> httpx.Response:
         return httpx.Response(200, content=b"{" if agent_id == "a" else status_body())
@@ -354,7 +355,7 @@ async def test_one_agents_fault_stops_no_other(monkeypatch: pytest.MonkeyPatch) 
 
 
 async def test_a_fault_of_ours_loses_no_event(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every entry gets exactly one outcome, whatever crashes."""
+    """Every entry gets exactly one outcome, whichever internal error occurs."""
     harness = PollerHarness()
     agent = harness.watch("a")
     harness.inject(agent, 1)
@@ -370,7 +371,7 @@ async def test_a_fault_of_ours_loses_no_event(monkeypatch: pytest.MonkeyPatch) -
 
 
 async def test_requests_are_counted_by_what_came_of_them() -> None:
-    """asm_bridge_polls by result."""
+    """asm_bridge_polls counts requests by their result."""
 
     def count() -> dict[str, float]:
         found: defaultdict[str, float] = defaultdict(float)
@@ -407,7 +408,7 @@ def answering(status: int, code: int | None = None, **headers: str) -> Answer:
 
 
 async def disturb(harness: PollerHarness, answer: Answer, seconds: float) -> int:
-    """Runs the fleet, disturbs it for some time; returns the number of requests in that time."""
+    """Runs the fleet and disturbs it for some time. Returns the number of requests in that time."""
     await harness.advance(5)
     harness.answer, begun = answer, len(harness.requests)
     await harness.advance(seconds)
@@ -416,7 +417,7 @@ async def disturb(harness: PollerHarness, answer: Answer, seconds: float) -> int
 
 
 def longest_gap(harness: PollerHarness) -> float:
-    """The longest time that any of the agents was not polled."""
+    """The longest time for which an agent was not polled."""
     return max(
         later - sooner
         for agent_id in harness.agents
@@ -432,8 +433,9 @@ def kinds(harness: PollerHarness) -> set[str]:
     "answer", [answering(404), answering(400), answering(200), answering(302), answering(401), answering(403)]
 )
 async def test_a_page_in_the_services_place_leaves_no_trace(answer: Answer) -> None:
-    """Three seconds of foreign answers to eight agents: no session ends, no event is
-    lost; where it lasts, the agent is not observed meanwhile."""
+    """Three seconds of foreign answers to eight agents end no session and lose no event; if they last, the agents are
+    lost meanwhile.
+    """
     harness = PollerHarness()
     fleet(harness, 8)
     await harness.advance(3)
@@ -454,7 +456,7 @@ async def test_a_page_in_the_services_place_leaves_no_trace(answer: Answer) -> N
 
 @pytest.mark.parametrize("status", [429, 503])
 async def test_retry_after_zero_makes_no_busy_loop(status: int) -> None:
-    """Back-off counts all the same, and the event is not given up."""
+    """Retry-After 0 does not replace the back-off, and the event is not given up."""
     harness = PollerHarness()
     agent = harness.watch("a")
     await harness.advance(2)
@@ -470,8 +472,9 @@ async def test_retry_after_zero_makes_no_busy_loop(status: int) -> None:
 
 @pytest.mark.parametrize("size", [8, 200])
 async def test_a_long_retry_after_does_not_silence_the_fleet(size: int) -> None:
-    """Five seconds of throttling with a Retry-After of an hour: one agent probes, and the fleet follows within
-    seconds."""
+    """After five seconds of throttling with a Retry-After of an hour, one agent probes, and the fleet follows within
+    seconds.
+    """
     harness = PollerHarness()
     fleet(harness, size)
     asked = await disturb(harness, answering(429, 8, Retry_After="3600"), 5)
@@ -485,7 +488,7 @@ async def test_a_long_retry_after_does_not_silence_the_fleet(size: int) -> None:
 
 @pytest.mark.parametrize(("status", "code"), [(401, 16), (403, 7)])
 async def test_a_short_refusal_of_good_tokens_loses_no_agent(status: int, code: int) -> None:
-    """1.5 s of 401 or 403: a few quick tries, and nobody waits for a minute."""
+    """After 1.5 s of 401 or 403 all agents are polled again within seconds, instead of after a minute."""
     harness = PollerHarness()
     fleet(harness, 8)
     await disturb(harness, answering(status, code), 1.5)
@@ -496,7 +499,7 @@ async def test_a_short_refusal_of_good_tokens_loses_no_agent(status: int, code: 
 
 @pytest.mark.parametrize("answer", [answering(401, 16), answering(503, 14), answering(503), answering(429, 8)])
 async def test_a_fleet_that_is_refused_at_one_time_is_probed_by_one(answer: Answer) -> None:
-    """After the first refusals one agent at a time tries; when the service is back, the fleet comes in a ramp."""
+    """A fleet that is refused is probed by one agent at a time, and returns in a ramp."""
     harness = PollerHarness()
     fleet(harness, 300)
     assert await disturb(harness, answer, 120) <= 40
@@ -510,7 +513,7 @@ async def test_a_fleet_that_is_refused_at_one_time_is_probed_by_one(answer: Answ
 
 
 async def test_a_new_token_is_used_at_once_while_the_fleet_is_refused() -> None:
-    """The operator has replaced a token: it does not wait for somebody else's probe."""
+    """An agent whose token is replaced polls at once, without waiting for another agent's probe."""
     harness = PollerHarness()
     fleet(harness, 20)
     await disturb(harness, answering(401, 16), 60)
@@ -520,7 +523,7 @@ async def test_a_new_token_is_used_at_once_while_the_fleet_is_refused() -> None:
 
 
 async def test_an_event_that_is_blocked_does_not_blind_its_agent() -> None:
-    """Polls without the event go on while a firewall blocks it; the ones beside it are delivered."""
+    """While a firewall blocks an event, polls without it continue and the other events are delivered."""
 
     async def firewall(harness: PollerHarness, _: str) -> httpx.Response:
         events = harness.bodies[-1].count(b"pause_event")

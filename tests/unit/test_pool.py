@@ -1,4 +1,4 @@
-"""The pool of connections to the service, over real sockets, against servers that keep to the rules and that do not."""
+"""The pool of connections to the service over real sockets, with servers that follow the rules or break them."""
 
 import asyncio
 import contextlib
@@ -28,7 +28,7 @@ Reply = Callable[["Peer", bytes], None]
 
 
 class Peer(asyncio.Protocol):
-    """A connection of the server's: ``reply`` is called with each request, ``{}`` being its end."""
+    """A connection to the server: ``reply`` is called with each request, and with ``{}`` at its end."""
 
     def __init__(self, server: "Service") -> None:
         self.server = server
@@ -53,7 +53,7 @@ class Peer(asyncio.Protocol):
 
 
 class Service:
-    """A scripted service and a pool that asks it."""
+    """A scripted service and a pool that sends requests to it."""
 
     def __init__(self, reply: Reply) -> None:
         self.reply = reply
@@ -77,7 +77,7 @@ class Service:
 
 
 def pool_to(url: httpx.URL, **options: Any) -> Pool:
-    """A pool with the default settings but ``options``."""
+    """A pool with the default settings, except for ``options``."""
     return Pool(url, **AsmSettings().transport_arguments() | options)
 
 
@@ -97,7 +97,7 @@ async def service(reply: Reply = lambda peer, _: peer.write(), **options: Any) -
 
 
 async def test_a_request_is_built_once_and_its_connection_kept() -> None:
-    """Sent a hundred times, it is the same bytes over one connection; its head has all that the vendor asks for."""
+    """A request that is sent a hundred times has the same bytes, the vendor's headers, and uses one connection."""
     async with service() as serving:
         request = serving.request()
         written = request.http1
@@ -114,7 +114,9 @@ async def test_a_request_is_built_once_and_its_connection_kept() -> None:
 
 
 async def test_requests_at_once_have_a_connection_each_up_to_the_limit() -> None:
-    """``max_connections`` bounds them; who waits is served when one is free, in order."""
+    """Concurrent requests use up to ``max_connections`` connections, and the others are served in order as these become
+    free.
+    """
     held: list[Peer] = []
     async with service(lambda peer, _: held.append(peer), max_connections=3) as serving:
         asked = [asyncio.ensure_future(serving.ask()) for _ in range(10)]
@@ -136,7 +138,9 @@ async def test_requests_at_once_have_a_connection_each_up_to_the_limit() -> None
     ],
 )
 async def test_answers_come_in_every_framing(answer: bytes, body: bytes) -> None:
-    """With a length, in chunks, after interim answers, without a body; in any pieces, and the connection goes on."""
+    """A response is read with a length, in chunks, after interim responses or without a body, however its bytes are
+    split.
+    """
 
     def piecemeal(peer: Peer, _: bytes) -> None:
         for at in range(0, len(answer), 7):
@@ -151,7 +155,7 @@ async def test_answers_come_in_every_framing(answer: bytes, body: bytes) -> None
 
 @pytest.mark.parametrize("head", [b"HTTP/1.0 200 OK\r\n\r\n", b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"])
 async def test_an_answer_without_a_length_ends_with_its_connection(head: bytes) -> None:
-    """As HTTP/1.0 services and many mocks do it; the next request has a new connection."""
+    """A response without a length ends with its connection, and the next request has a new one."""
 
     def reply(peer: Peer, _: bytes) -> None:
         peer.write(head + b'{"a":1}')
@@ -162,7 +166,7 @@ async def test_an_answer_without_a_length_ends_with_its_connection(head: bytes) 
 
 
 async def test_an_answer_that_is_cut_short_is_none() -> None:
-    """It had a length: what is there of it must not be taken for the whole."""
+    """A response that is shorter than its length is an error."""
 
     def reply(peer: Peer, _: bytes) -> None:
         peer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{")
@@ -173,7 +177,7 @@ async def test_an_answer_that_is_cut_short_is_none() -> None:
 
 
 async def test_who_asks_for_the_end_of_the_connection_has_it() -> None:
-    """``Connection: close`` and HTTP/1.0 are obeyed though the length is known."""
+    """``Connection: close`` and HTTP/1.0 end the connection, although the length is known."""
     async with service(lambda peer, _: peer.write(OK.replace(b"OK\r\n", b"OK\r\nConnection: close\r\n"))) as serving:
         await serving.ask()
         await until(lambda: not serving.peers)
@@ -181,6 +185,7 @@ async def test_who_asks_for_the_end_of_the_connection_has_it() -> None:
 
 
 async def test_retry_after_is_told() -> None:
+    """Retry-After is returned with the response."""
     answer = b"HTTP/1.1 429 Too Many Requests\r\nRETRY-after: 7\r\nContent-Length: 0\r\n\r\n"
     async with service(lambda peer, _: peer.write(answer)) as serving:
         assert await serving.ask() == Response(429, b"", "7")
@@ -189,7 +194,7 @@ async def test_retry_after_is_told() -> None:
 
 
 async def test_a_time_out_costs_its_own_connection_alone() -> None:
-    """A late answer must never be taken for that of the next request."""
+    """A time-out closes its connection, so that a late response cannot be taken for that of the next request."""
 
     def late(peer: Peer, _: bytes) -> None:
         asyncio.get_running_loop().call_later(0.6, peer.write, OK[:-2] + b"[]")
@@ -205,14 +210,14 @@ async def test_a_time_out_costs_its_own_connection_alone() -> None:
 
 
 async def test_what_nobody_asked_for_ends_the_connection() -> None:
-    """An answer that comes unasked is not kept for the next request."""
+    """An unsolicited response closes the connection and is not kept for the next request."""
     async with service(lambda peer, _: peer.write(OK + OK.replace(b"{}", b"[]"))) as serving:
         for _ in range(5):
             assert (await serving.ask()).body == b"{}"
 
 
 async def test_an_endless_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Memory is bounded whatever the service sends."""
+    """An endless response fails, with bounded memory."""
     monkeypatch.setattr("bridge.asm.http.http1_protocol.MAX_BODY", 100_000)
     answer = b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 300_000
     async with service(lambda peer, _: peer.write(answer)) as serving:
@@ -220,7 +225,9 @@ async def test_an_endless_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) ->
 
 
 async def test_a_closed_connection_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By the service while nobody used it, and by us before the service does."""
+    """An idle connection is replaced after the service has closed it, and is closed by the pool before the service
+    does.
+    """
     async with service(request_timeout=1.0) as serving:
         await serving.ask()
         serving.peers[0].transport.close()
@@ -232,7 +239,7 @@ async def test_a_closed_connection_is_replaced(monkeypatch: pytest.MonkeyPatch) 
 
 
 async def test_a_lost_connection_fails_its_own_request_alone() -> None:
-    """Others under way are answered."""
+    """A lost connection fails only its own requests."""
     held: list[Peer] = []
     async with service(lambda peer, _: held.append(peer)) as serving:
         asked = [asyncio.ensure_future(fetch(serving.pool, serving.request())) for _ in range(3)]
@@ -245,7 +252,7 @@ async def test_a_lost_connection_fails_its_own_request_alone() -> None:
 
 
 async def test_a_host_that_is_gone_fails_all_who_wait_and_is_found_again() -> None:
-    """None of them has sent anything; when it is back, the next request finds it."""
+    """Requests that wait for an unreachable host fail as not sent, and the next one succeeds when it is back."""
     async with service() as serving:
         port = serving.url.port
         gone = httpx.URL(f"http://127.0.0.1:{free_port()}/")
@@ -262,7 +269,7 @@ async def test_a_host_that_is_gone_fails_all_who_wait_and_is_found_again() -> No
 
 
 async def test_a_connection_that_takes_too_long_is_given_up() -> None:
-    """``connect_timeout``: here for a TLS that never comes about."""
+    """A connection whose TLS handshake does not finish fails after ``connect_timeout``."""
 
     async def mute(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(asyncio.CancelledError, ConnectionError):
@@ -281,7 +288,7 @@ async def test_a_connection_that_takes_too_long_is_given_up() -> None:
 
 
 async def test_a_closed_pool_answers_nobody() -> None:
-    """What is under way fails as possibly sent, what comes later as not sent."""
+    """Closing the pool fails requests in flight as possibly sent, and later ones as not sent."""
     held: list[Peer] = []
     async with service(lambda peer, _: held.append(peer), max_connections=1) as serving:
         under_way, waiting = asyncio.ensure_future(serving.error()), asyncio.ensure_future(serving.error())
@@ -318,7 +325,7 @@ async def secured(authority: Path, protocols: list[str], **options: Any) -> Asyn
 
 
 async def test_http2_carries_all_over_one_connection(authority: Path) -> None:
-    """Where the service speaks it."""
+    """HTTP/2 carries all requests over one connection if the service speaks it."""
     async with secured(authority, ["h2", "http/1.1"]) as (serving, made):
         answers = await asyncio.gather(*(serving.ask() for _ in range(300)))
         assert {one[0] for one in answers} == {200}
@@ -327,7 +334,7 @@ async def test_http2_carries_all_over_one_connection(authority: Path) -> None:
 
 
 async def test_a_service_without_http2_has_http1(authority: Path) -> None:
-    """By itself, without a setting."""
+    """A service without HTTP/2 is used over HTTP/1.1, without a setting."""
     async with secured(authority, ["http/1.1"]) as (serving, _):
         answers = await asyncio.gather(*(serving.ask() for _ in range(20)))
         assert {*answers} == {Response(200, b"{}")}
@@ -335,13 +342,13 @@ async def test_a_service_without_http2_has_http1(authority: Path) -> None:
 
 
 async def test_http2_can_be_switched_off(authority: Path) -> None:
-    """``asm.http2`` false: HTTP/1.1 though the service would speak both."""
+    """With ``asm.http2`` false, HTTP/1.1 is used even if the service speaks both."""
     async with secured(authority, ["h2", "http/1.1"], http2=False) as (serving, _):
         assert await serving.ask() == Response(200, b"{}")
 
 
 async def test_an_unknown_authority_is_not_trusted(authority: Path) -> None:
-    """Nothing is sent to who cannot prove who it is."""
+    """Nothing is sent to a server whose certificate is not trusted."""
     async with secured(authority, ["h2"], ca_file=None) as (serving, _):
         error = await serving.error()
         assert "the certificate is signed by an authority that is not trusted" in error.text
@@ -349,8 +356,9 @@ async def test_an_unknown_authority_is_not_trusted(authority: Path) -> None:
 
 
 async def test_a_dead_connection_is_left(authority: Path) -> None:
-    """One over which nothing has come since a request that timed out carries no more: all that were sent over it fail,
-    the next has a new one, and time-outs go on being noticed."""
+    """A connection over which nothing has come since a time-out fails its requests and is replaced, and later time-outs
+    are still noticed.
+    """
     async with secured(authority, ["h2"], request_timeout=0.3) as (serving, made):
         await serving.ask()
         for dead in range(2):
@@ -362,7 +370,7 @@ async def test_a_dead_connection_is_left(authority: Path) -> None:
 
 
 async def test_room_that_the_service_takes_back_is_not_used(authority: Path) -> None:
-    """Fewer streams than it allowed at first: the others wait, and none is refused."""
+    """If the service reduces the number of streams, further requests wait and none is refused."""
     async with secured(authority, ["h2"], max_connections=1) as (serving, made):
         await serving.ask()
         made[0].h2.update_settings({SettingCodes.MAX_CONCURRENT_STREAMS: 2})
@@ -373,7 +381,7 @@ async def test_room_that_the_service_takes_back_is_not_used(authority: Path) -> 
 
 
 async def test_a_connection_lost_is_one_silence(authority: Path) -> None:
-    """Of the requests that a lost connection carried, one counts as an outage, however many they are."""
+    """Of the requests that a lost connection carried, only one counts as an outage."""
     async with secured(authority, ["h2"], max_connections=1) as (serving, made):
         await serving.ask()
         made[-1].script = lambda *_: None
@@ -386,7 +394,7 @@ async def test_a_connection_lost_is_one_silence(authority: Path) -> None:
 
 
 async def test_closing_ends_what_a_leaving_connection_carries(authority: Path) -> None:
-    """After a good-bye it finishes what it began, unless the pool is closed: nobody waits for ever."""
+    """After GOAWAY a connection finishes its requests, unless the pool is closed."""
     async with secured(authority, ["h2"]) as (serving, made):
         await serving.ask()
         made[0].script = lambda *_: None
@@ -401,7 +409,9 @@ async def test_closing_ends_what_a_leaving_connection_carries(authority: Path) -
 
 
 async def test_a_connection_that_fails_to_open_fails_no_one_who_has_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of those who wait, only as many fail as have no connection on its way."""
+    """A connection that fails to open fails only those waiting requests for which no other connection is
+    being opened.
+    """
     async with service() as serving:
         connector = serving.pool._connector
         original, opened = connector.open, 0
@@ -420,7 +430,7 @@ async def test_a_connection_that_fails_to_open_fails_no_one_who_has_another(monk
 
 
 async def test_a_connection_whose_other_side_has_closed_is_not_used() -> None:
-    """Nothing is sent into it, so nothing is called possibly repeated."""
+    """Nothing is sent over a connection that the other side has closed, so no event is possibly repeated."""
     async with service() as serving:
         for _ in range(20):
             assert (await serving.ask())[0] == 200

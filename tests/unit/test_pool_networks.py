@@ -1,4 +1,4 @@
-"""The pool of connections before services, gateways and networks as they are: they close, move, stall and die."""
+"""The pool of connections with real-world services, gateways and networks, which close, move, stall and fail."""
 
 import asyncio
 import contextlib
@@ -36,7 +36,7 @@ async def ask(pool: Pool, *, repeatable: bool = True) -> Response | Failure:
 
 
 async def answered(pool: Pool, times: int, *, repeatable: bool = True) -> None:
-    """So many requests at once are answered."""
+    """Returns whether so many concurrent requests are answered."""
     results = await asyncio.gather(*(ask(pool, repeatable=repeatable) for _ in range(times)))
     assert [one for one in results if not isinstance(one, Response)] == []
 
@@ -45,7 +45,7 @@ async def answered(pool: Pool, times: int, *, repeatable: bool = True) -> None:
 
 
 class Http1Service:
-    """Calls ``handle`` with each request's number, its connection's number, and the writer."""
+    """Calls ``handle`` with the request's number, its connection's number, and the writer."""
 
     def __init__(self, handle: Callable[[int, int, asyncio.StreamWriter], None]) -> None:
         self.handle = handle
@@ -77,7 +77,7 @@ async def http1(
 
 
 def close_at(number: int) -> Callable[[int, int, asyncio.StreamWriter], None]:
-    """Answers every request but this one, whose connection it closes."""
+    """Answers every request except this one, whose connection it closes."""
 
     def handle(request: int, _: int, writer: asyncio.StreamWriter) -> None:
         if request == number:
@@ -107,7 +107,7 @@ async def test_a_request_with_events_is_not_repeated() -> None:
 
 
 async def test_a_service_that_closes_each_time_is_asked_twice() -> None:
-    """A request is repeated once for a lost connection, and then it has failed."""
+    """A request is repeated only once for lost connections, and then fails."""
 
     def handle(request: int, connection: int, writer: asyncio.StreamWriter) -> None:
         writer.transport.abort()
@@ -118,7 +118,7 @@ async def test_a_service_that_closes_each_time_is_asked_twice() -> None:
 
 
 async def test_idle_connections_that_are_all_closed_cost_no_request() -> None:
-    """A service that reloads closes every idle connection at once: what meets one is repeated on a new one."""
+    """Requests that meet idle connections closed by a reload are repeated over new ones, and none fails."""
 
     def handle(request: int, connection: int, writer: asyncio.StreamWriter) -> None:
         if connection <= 3 and request > 3:
@@ -146,7 +146,7 @@ async def test_an_answer_that_has_begun_is_not_asked_for_again() -> None:
 
 
 async def test_keep_alive_is_obeyed() -> None:
-    """A connection is closed before the time-out that the service announces for unused ones has passed."""
+    """An idle connection is closed before the time-out that the service announces has passed."""
 
     def handle(request: int, connection: int, writer: asyncio.StreamWriter) -> None:
         writer.write(OK.replace(b"OK\r\n", b"OK\r\nKeep-Alive: max=100, timeout=2\r\n"))
@@ -159,7 +159,7 @@ async def test_keep_alive_is_obeyed() -> None:
 
 
 async def test_an_old_connection_is_replaced() -> None:
-    """A connection carries requests for its greatest age only; not one request fails or waits for that."""
+    """A connection that reaches its greatest age is replaced without a failed or delayed request."""
 
     def handle(request: int, connection: int, writer: asyncio.StreamWriter) -> None:
         writer.write(OK)
@@ -210,7 +210,7 @@ def later(seconds: float) -> Callable[[Server, int], None]:
 
 
 def good_bye_after(requests: int) -> Callable[[Server, Any], None]:
-    """Answers so many requests of a connection, then says GOAWAY and closes it, as nginx does it."""
+    """Answers so many requests of a connection, then sends GOAWAY and closes it, as nginx does."""
 
     def script(server: Server, event: Any) -> None:
         if not isinstance(event, RequestReceived):
@@ -228,8 +228,9 @@ def good_bye_after(requests: int) -> Callable[[Server, Any], None]:
 
 @pytest.mark.parametrize("requests", [1000, 10])
 async def test_a_limit_of_requests_for_each_connection_costs_nothing(authority: Path, requests: int) -> None:
-    """Requests beyond the last that a connection takes are sent again over the next one, and none of them fails, not
-    even one with events."""
+    """Requests beyond the last that a connection accepts are sent again over the next one, and none fails, not even one
+    with events.
+    """
     async with http2(authority, good_bye_after(requests)) as (made, pool):
         for _ in range(10 if requests == 1000 else 2):
             await answered(pool, 60 if requests == 10 else 300, repeatable=False)
@@ -237,7 +238,7 @@ async def test_a_limit_of_requests_for_each_connection_costs_nothing(authority: 
 
 
 async def test_refused_streams_are_sent_again(authority: Path) -> None:
-    """A stream that the service refuses without a head was not processed, and is opened again."""
+    """A stream that the service refuses without a head was not processed, and its request is sent again."""
     refused: set[int] = set()
 
     def script(server: Server, event: Any) -> None:
@@ -254,7 +255,7 @@ async def test_refused_streams_are_sent_again(authority: Path) -> None:
 
 
 async def test_a_service_that_refuses_all_is_given_up(authority: Path) -> None:
-    """A request that is refused again and again fails in the end, as one that was not processed."""
+    """A request that is refused repeatedly fails in the end, as not processed."""
 
     def script(server: Server, event: Any) -> None:
         if isinstance(event, RequestReceived):
@@ -286,8 +287,9 @@ async def test_a_plain_poll_survives_a_lost_http2_connection(authority: Path) ->
 
 
 async def test_a_service_that_takes_no_streams_gets_no_crowd(authority: Path) -> None:
-    """MAX_CONCURRENT_STREAMS 0 does not make the pool open connection after connection; when the service takes
-    streams again, all is answered."""
+    """MAX_CONCURRENT_STREAMS 0 does not make the pool open many connections, and all requests are answered when the
+    service allows streams again.
+    """
     taking = False
 
     def script(server: Server, event: Any) -> None:
@@ -312,8 +314,9 @@ async def test_a_service_that_takes_no_streams_gets_no_crowd(authority: Path) ->
 
 
 async def test_a_dead_peer_is_noticed_by_ping(authority: Path) -> None:
-    """A connection over which nothing comes any more, not even the answer to a PING, is closed long before the
-    requests' own time-out; what was under way fails, and what comes next has a new connection."""
+    """A connection without any data, not even an answer to PING, is closed long before the requests' own time-out, and
+    is replaced.
+    """
     async with http2(authority, at_request(lambda server, stream: server.answer(stream)), request_timeout=3.0) as (
         made,
         pool,
@@ -329,7 +332,7 @@ async def test_a_dead_peer_is_noticed_by_ping(authority: Path) -> None:
 
 
 async def test_a_slow_service_that_answers_pings_is_waited_for(authority: Path) -> None:
-    """A service that takes long for an answer, and answers PINGs meanwhile, keeps its connection."""
+    """A slow service that answers PING keeps its connection."""
 
     async with http2(authority, at_request(later(1.2)), request_timeout=2.0) as (made, pool):
         await answered(pool, 3)
@@ -337,7 +340,7 @@ async def test_a_slow_service_that_answers_pings_is_waited_for(authority: Path) 
 
 
 async def test_a_connection_that_brings_frames_but_no_answers_is_left(authority: Path) -> None:
-    """A connection whose service sends PINGs and no answer is given no more requests after a time-out."""
+    """A connection whose service sends PING frames but no responses gets no more requests after a time-out."""
     dead: list[Server] = []
 
     def script(server: Server, event: Any) -> None:
@@ -367,7 +370,7 @@ async def test_a_connection_that_brings_frames_but_no_answers_is_left(authority:
 
 
 async def test_an_http2_connection_is_replaced_without_a_gap(authority: Path) -> None:
-    """The new connection is open before the old one is left; not one request fails."""
+    """A new HTTP/2 connection is open before the old one is left, and no request fails."""
     async with http2(
         authority,
         at_request(later(0.05)),
@@ -386,7 +389,7 @@ async def test_an_http2_connection_is_replaced_without_a_gap(authority: Path) ->
 
 @pytest.fixture
 def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
-    """Addresses by name, as this machine's resolver has them."""
+    """Resolves names to these addresses on this machine."""
     known: dict[str, list[str]] = {}
     original = connector._addresses
 
@@ -418,8 +421,7 @@ def dead(monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 async def test_a_dead_address_among_several_is_passed_over(names: dict[str, list[str]], dead: str) -> None:
-    """Addresses are tried one after the other, a quarter of a second apart; the next connection begins with the one
-    that worked."""
+    """Addresses are tried a quarter of a second apart, and the next connection begins with the one that worked."""
     names["asm.test"] = [dead, "127.0.0.1"]
     service = Http1Service(ok)
     server = await asyncio.start_server(service.serve, "127.0.0.1", 0)
@@ -438,7 +440,7 @@ async def test_a_dead_address_among_several_is_passed_over(names: dict[str, list
 
 
 async def test_an_address_that_refuses_is_passed_over_at_once(names: dict[str, list[str]]) -> None:
-    """A refused connection makes the next address be tried without a pause."""
+    """After a refused connection the next address is tried without a pause."""
     service = Http1Service(ok)
     server = await asyncio.start_server(service.serve, "127.0.0.1", 0)
     names["asm.test"] = ["127.0.0.2", "127.0.0.1"]
@@ -451,7 +453,7 @@ async def test_an_address_that_refuses_is_passed_over_at_once(names: dict[str, l
 
 
 async def test_an_address_without_tls_is_passed_over(names: dict[str, list[str]], authority: Path) -> None:
-    """An address that accepts connections and closes them in TLS does not hide the one that works."""
+    """An address that accepts connections and closes them in TLS does not prevent the use of one that works."""
     async with http2(authority, at_request(lambda server, stream: server.answer(stream))) as (_, good):
         port = good._connector.port
 
@@ -465,7 +467,7 @@ async def test_an_address_without_tls_is_passed_over(names: dict[str, list[str]]
 
 
 async def test_a_moved_address_is_followed(names: dict[str, list[str]]) -> None:
-    """A name whose address changes is followed within the greatest age of a connection, though the old one answers."""
+    """A name's new address is used within the greatest age of a connection, even if the old one still answers."""
     old, new = Http1Service(ok), Http1Service(ok)
     first = await asyncio.start_server(old.serve, "127.0.0.1", 0)
     port = first.sockets[0].getsockname()[1]
@@ -484,7 +486,7 @@ async def test_a_moved_address_is_followed(names: dict[str, list[str]]) -> None:
 
 
 async def test_a_name_look_up_has_a_deadline_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A resolver that does not answer is named as what is slow, after the time-out of a connection."""
+    """A resolver that does not answer is reported after the connection's time-out."""
 
     async def never(*_: Any, **__: Any) -> Any:
         await asyncio.sleep(3600)
@@ -499,7 +501,7 @@ async def test_a_name_look_up_has_a_deadline_of_its_own(monkeypatch: pytest.Monk
 
 
 async def test_a_service_that_restarts_is_waited_for_a_moment() -> None:
-    """A connection that is refused is tried again within the connection's time-out: no request fails in a restart."""
+    """A refused connection is retried within the connection's time-out, so no request fails in a restart."""
     service = Http1Service(ok)
     server = await asyncio.start_server(service.serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]

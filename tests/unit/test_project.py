@@ -1,4 +1,4 @@
-"""The files that make the project: they work on any machine, and agree with each other."""
+"""The project's files work on any machine and agree with each other."""
 
 import ast
 import re
@@ -26,7 +26,7 @@ def project() -> dict[str, Any]:
 
 
 def normal(name: str) -> str:
-    """PEP 503: how two spellings of a distribution's name are compared."""
+    """Normalises a distribution's name for comparison (PEP 503)."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
@@ -35,7 +35,7 @@ def names(requirements: list[str]) -> set[str]:
 
 
 def locked(file: str) -> dict[str, str]:
-    """Name -> the version that the lock file says, as written."""
+    """The locked version of each name, as written in the lock file."""
     found = re.findall(r"^([A-Za-z0-9._-]+)==([^\s;]+)", (ROOT / file).read_text(), re.MULTILINE)
     return {normal(name): version for name, version in found}
 
@@ -49,21 +49,21 @@ def tracked() -> list[Path]:
 
 @pytest.mark.parametrize("file", MADE_BY_HAND + LOCKS)
 def test_no_file_names_a_registry_or_a_machine(file: str) -> None:
-    """Packages come from wherever this machine gets them: no file says where, and none knows the author's folders."""
+    """No packaging file names a registry or a folder of the author's machine."""
     text = (ROOT / file).read_text()
     assert not re.findall(f"{REGISTRIES}|{MACHINE}", text)
     assert not re.findall(INDEX, text, re.MULTILINE)
 
 
 def test_no_tracked_file_names_a_registry() -> None:
-    """The same holds for the code, the tests and the docs."""
+    """No tracked file names a registry or a folder of the author's machine."""
     texts = {path: path.read_text(errors="replace") for path in tracked() if path != Path(__file__)}
     assert len(texts) > len(MADE_BY_HAND)
     assert [str(path.relative_to(ROOT)) for path, text in texts.items() if re.search(REGISTRIES, text)] == []
 
 
 def test_everything_required_is_locked() -> None:
-    """make demo and the image install exactly what pyproject.toml asks for."""
+    """The lock files contain every requirement of pyproject.toml."""
     own = {project()["name"], "asm-kafka-bridge-schemas"}
     runtime = names(project()["dependencies"]) - own
     extras = {name: names(lines) - own for name, lines in project()["optional-dependencies"].items()}
@@ -73,21 +73,21 @@ def test_everything_required_is_locked() -> None:
 
 
 def test_the_image_runs_what_was_tested() -> None:
-    """Each version in the image's lock file is the one that the tests ran with."""
+    """Each version in the image's lock file is the one in that of the tests."""
     tested = locked("requirements-dev.txt")
     assert {name: tested.get(name) for name in locked("requirements.txt")} == locked("requirements.txt")
 
 
 @pytest.mark.parametrize("file", LOCKS)
 def test_every_locked_version_has_its_hash(file: str) -> None:
-    """What is installed is what was locked, byte for byte."""
+    """Every locked version has a hash."""
     entries = re.split(r"\n(?=\S)", (ROOT / file).read_text().strip())
     assert len(entries) == len(locked(file))
     assert [entry.splitlines()[0] for entry in entries if "--hash=sha256:" not in entry] == []
 
 
 def imported(path: Path) -> set[str]:
-    """The modules that a file imports, wherever in it."""
+    """The modules that a file imports anywhere."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -98,7 +98,7 @@ def imported(path: Path) -> set[str]:
 
 
 def test_tests_import_only_the_helpers_of_tests() -> None:
-    """A test can be read, moved and deleted without another one; what several need stands in tests/support."""
+    """A test imports no other test; shared helpers are in tests/support."""
     wrong = {
         str(path.relative_to(ROOT)): sorted(modules)
         for path in (ROOT / "tests").rglob("*.py")
@@ -108,14 +108,14 @@ def test_tests_import_only_the_helpers_of_tests() -> None:
 
 
 def test_unit_tests_need_no_broker() -> None:
-    """They run on every Python of the machine, and in seconds: what needs Kafka is in tests/integration."""
+    """Unit tests do not need Kafka; tests that do are in tests/integration."""
     asked = re.compile(r"mark\.(kafka|transactions)\b|\bbroker: Broker\b|\bbootstrap_servers: str\b")
     unit = (ROOT / "tests/unit").glob("*.py")
     assert [path.name for path in unit if path.name != Path(__file__).name and asked.search(path.read_text())] == []
 
 
 def test_what_is_installed_imports_no_tests() -> None:
-    """No wheel contains the tests, nor pytest."""
+    """Installed code imports neither the tests nor pytest."""
     code = [*(ROOT / "bridge").rglob("*.py"), *(ROOT / "schemas").rglob("*.py")]
     wrong = [str(path.relative_to(ROOT)) for path in code if imported(path) & {"pytest", "tests"}]
     wrong += [str(path) for path in code if any(name.startswith("tests.") for name in imported(path))]
@@ -123,7 +123,7 @@ def test_what_is_installed_imports_no_tests() -> None:
 
 
 def test_ci_runs_what_everyone_runs() -> None:
-    """CI calls make test and nothing else; the Makefile has the targets that the README names."""
+    """CI calls only make test, and the Makefile has the targets that the README names."""
     assert (ROOT / ".ci/run").read_text().rstrip().endswith("exec make test")
     assert (ROOT / ".ci/run").stat().st_mode & 0o111
     targets = set(re.findall(r"^([a-z]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
@@ -149,7 +149,7 @@ WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
 def test_workflows_call_the_makefile(path: Path) -> None:
-    """What CI does, everyone can do: each step that tests or builds is a target of the Makefile."""
+    """Each step of a workflow that tests or builds calls a target of the Makefile."""
     commands = re.findall(r"^\s*- run: (.+)$", path.read_text(), re.MULTILINE)
     assert [line for line in commands if line.startswith("make ")]
     assert [line for line in commands if not line.startswith(("make ", "docker compose ", "test "))] == []
@@ -163,7 +163,9 @@ def test_workflows_are_sound() -> None:
 
 
 def test_both_distributions_have_one_version_and_licence() -> None:
-    """They are released together, and the bridge requires records of its own minor version."""
+    """Both distributions have the same version and licence, and the bridge requires records of its own
+    minor version.
+    """
     schemas = tomllib.loads((ROOT / "schemas/pyproject.toml").read_text())["project"]
     assert schemas["version"] == project()["version"]
     major, minor, _ = schemas["version"].split(".")

@@ -1,4 +1,4 @@
-"""Reading and writing protobuf's JSON, judged by Google's own implementation."""
+"""Reading and writing protobuf's JSON, compared with Google's own implementation."""
 
 import json
 from collections.abc import Callable
@@ -24,7 +24,7 @@ JUNK = st.recursive(
 
 
 def expected(message: Message) -> msgspec.Struct:
-    """The Struct with the message's values, told by the descriptors and not by the Struct's own annotations."""
+    """The Struct with the message's values, from the descriptors instead of the Struct's own annotations."""
     cls = getattr(asm, message.DESCRIPTOR.name)
     result: msgspec.Struct = cls(**{field.name: _expected(message, field) for field in message.DESCRIPTOR.fields})
     return result
@@ -57,7 +57,9 @@ def _one(value: Any, field: Any) -> Any:
 @settings(max_examples=40, deadline=None)
 @given(message=messages("VoiceStatus"))
 def test_a_status_reads_the_same_in_every_shape_a_gateway_prints(message: Message) -> None:
-    """camelCase or snake_case, int64 as text or number, enums by name or number, defaults printed, left out or null."""
+    """A status reads the same in camelCase or snake_case, with int64 as text or number, enums as names or numbers, and
+    defaults printed, left out or null.
+    """
     wanted = expected(message)
     for shape in SHAPES:
         assert read(asm.VoiceStatus, json.dumps(printed(message, shape)).encode()) == wanted, shape
@@ -65,7 +67,7 @@ def test_a_status_reads_the_same_in_every_shape_a_gateway_prints(message: Messag
 
 @pytest.mark.parametrize("name", ["AsmSession", "ListConversationsRes", "CreateSessionRes", "GetStatusReq"])
 def test_every_answer_is_read_with_exactly_its_values(name: str) -> None:
-    """What the other calls answer, and what a stand-in for the service is asked, is read alike."""
+    """The answers to the other calls, and the requests to the simulator, are read with exactly their values."""
 
     @settings(max_examples=15, deadline=None)
     @given(message=messages(name), shape=st.sampled_from(SHAPES))
@@ -78,7 +80,7 @@ def test_every_answer_is_read_with_exactly_its_values(name: str) -> None:
 @settings(max_examples=80, deadline=None)
 @given(message=messages("Event"), shape=st.sampled_from(SHAPES))
 def test_what_is_sent_is_the_event_that_was_given(message: Message, shape: Shape) -> None:
-    """An event in any shape goes out in a form that a strict protobuf reader accepts, and means the same."""
+    """An event in any form is sent in one that a strict protobuf reader accepts, with the same meaning."""
     sent = read_strict(asm.Event, json.dumps(printed(message, shape)).encode())
     assert parsed("Event", sent) == message
     assert sent == read_strict(asm.Event, sent)
@@ -87,7 +89,7 @@ def test_what_is_sent_is_the_event_that_was_given(message: Message, shape: Shape
 @settings(max_examples=60, deadline=None)
 @given(message=messages("Event"), shape=st.sampled_from(SHAPES))
 def test_what_is_sent_is_in_one_form(message: Message, shape: Shape) -> None:
-    """However an event was written, its fields go out in snake_case, int64 as digits and enums as names."""
+    """An event in any form is sent in snake_case, with int64 as digits and enums as names."""
     omitting = [Shape(shape.names, shape.int64, shape.enums, defaults) for defaults in ("omitted", "null")]
     one_form = printed(message, Shape("snake", "text", "name", "omitted"))
     assert [read_strict(asm.Event, printed(message, other)) for other in omitting] == [one_form, one_form]
@@ -108,7 +110,7 @@ def problem_with(reader: Callable[..., Any], cls: type[msgspec.Struct], data: An
 @example(value={"voice_status": {"calls_count": float("inf")}}, raw=b'{"voice_status": ' + b"9" * 5000 + b"}")
 @example(value={"voice_status": {"calls_count": "9" * 5000}}, raw=b'{"voice_status": {"message": "\\ud800"}}')
 def test_no_answer_can_do_more_than_fail_to_be_read(value: Any, raw: bytes) -> None:
-    """Whatever the bytes are, reading them gives a message or ProtoJSONError, nothing else."""
+    """Reading any bytes gives a message or raises ProtoJSONError."""
     for data in (raw, json.dumps(value).encode(), value, {"voice_status": value}, {"event_time": value}):
         for cls, reader in ((asm.GetStatusRes, read), (asm.Event, read_strict)):
             assert len(problem_with(reader, cls, data)) < 200
@@ -119,7 +121,7 @@ def call(**fields: Any) -> dict[str, Any]:
 
 
 def test_sids_beyond_2_to_the_53_are_exact() -> None:
-    """A sid sent as a JSON number keeps its last digit."""
+    """A sid that is sent as a JSON number keeps its last digit."""
     status = read(asm.VoiceStatus, b'{"currentSessionId": 9007199254740993, "status": 9223372036854775807}')
     assert (status.current_session_id, status.status) == ("9007199254740993", 9223372036854775807)
 
@@ -138,12 +140,12 @@ def test_sids_beyond_2_to_the_53_are_exact() -> None:
     ],
 )
 def test_an_enum_is_told_by_name_whatever_the_service_sends(sent: Any, told: str) -> None:
-    """A number becomes its name; one that the vendor's list lacks its digits; an unknown name passes through."""
+    """An enum's number becomes its name, or its digits if the vendor's list lacks it; an unknown name is kept."""
     assert read(asm.VoiceStatus, {"statusDesc": sent}).status_desc == told
 
 
 def test_null_stands_for_a_default_anywhere() -> None:
-    """A null is a field at its default, in lists and maps too."""
+    """A null is read as the field's default, in lists and maps too."""
     assert read(asm.GetStatusRes, b'{"voice_status": null}') == asm.GetStatusRes()
     assert read(asm.QueuedCalls, {"on_hold_calls": [None, {"skills": [None]}], "hqm_calls": None}) == asm.QueuedCalls(
         on_hold_calls=[asm.QueuedCallData(), asm.QueuedCallData(skills=[""])]
@@ -152,7 +154,7 @@ def test_null_stands_for_a_default_anywhere() -> None:
 
 
 def test_unknown_fields_and_placeholder_times_are_no_errors() -> None:
-    """A field of a newer service is ignored, and the vendor page's "1s" is kept as the text it is."""
+    """An unknown field is ignored, and the vendor page's "1s" is kept as text."""
     body = json.dumps(call(callSid=2, start_date="1s", newField={"a": [1]})).encode()
     status = read(asm.GetStatusRes, body).voice_status
     assert status is not None
@@ -171,7 +173,7 @@ def test_unknown_fields_and_placeholder_times_are_no_errors() -> None:
     ],
 )
 def test_an_error_says_where_and_what_is_wrong(body: Any, problem: str) -> None:
-    """What an answer cannot do without is named with its path; the value itself is not repeated."""
+    """An error names the path of the required field that is wrong, without its value."""
     with pytest.raises(ProtoJSONError) as error:
         read(asm.GetStatusRes, json.dumps(body).encode())
     assert problem in str(error.value)
@@ -180,14 +182,14 @@ def test_an_error_says_where_and_what_is_wrong(body: Any, problem: str) -> None:
 
 @pytest.fixture
 def unreadable(monkeypatch: pytest.MonkeyPatch) -> list[ProtoJSONError]:
-    """The fields that could not be read, as they are reported."""
+    """The fields that were reported as unreadable."""
     reported: list[ProtoJSONError] = []
     monkeypatch.setattr(protojson, "_observer", reported.append)
     return reported
 
 
 def call_read(body: bytes | dict[str, Any]) -> asm.QueuedCallData:
-    """The second call of an answer, everything else in which must be as it was sent."""
+    """The second call of an answer, in which everything else must be as it was sent."""
     status = read(asm.GetStatusRes, body if isinstance(body, bytes) else json.dumps(body).encode()).voice_status
     assert status is not None
     assert status.queued_calls is not None
@@ -219,7 +221,7 @@ def call_read(body: bytes | dict[str, Any]) -> asm.QueuedCallData:
 def test_a_field_that_cannot_be_read_costs_that_field(
     fields: dict[str, Any], problem: str, unreadable: list[ProtoJSONError]
 ) -> None:
-    """It has its default, the rest of the answer is read, and it is reported with its path, without its value."""
+    """An unreadable field has its default and is reported with its path, without its value; the rest is read."""
     for _ in range(2):  # the second time the queue's text is known
         assert call_read(call(**{"callerId": "c"} | fields)) == asm.QueuedCallData(caller_id="c")
         where = "voice_status.queued_calls.agent_queue_calls[1]."
@@ -261,7 +263,7 @@ def test_a_field_that_cannot_be_read_costs_that_field(
 def test_a_field_in_an_odd_form_is_read(
     sent: dict[str, Any], told: dict[str, Any], unreadable: list[ProtoJSONError]
 ) -> None:
-    """Wrappers and times printed as the messages they are, numbers and booleans as text, and the other way round."""
+    """Wrappers and times printed as messages, and numbers and booleans as text, or the reverse, are read."""
     assert call_read(call(**sent)) == asm.QueuedCallData(**told)
     assert unreadable == []
 
@@ -280,7 +282,7 @@ def test_a_field_in_an_odd_form_is_read(
     ],
 )
 def test_a_time_that_cannot_be_read_stays_as_it_was_sent(sent: str, raw: str, unreadable: list[ProtoJSONError]) -> None:
-    """Its JSON text stands where its time would, for the record's ..._raw, and it is reported."""
+    """An unreadable time is reported and keeps its JSON text for the record's ..._raw field."""
     body = json.dumps(call(startDate="?")).replace('"?"', sent).encode()
     assert call_read(body).start_date == raw
     assert timestamp(raw) is None
@@ -304,7 +306,9 @@ def test_a_time_that_cannot_be_read_stays_as_it_was_sent(sent: str, raw: str, un
 def test_a_text_that_is_no_unicode_is_read(
     text: bytes, told: str, place: str, unreadable: list[ProtoJSONError]
 ) -> None:
-    """Half a surrogate pair, a byte of another encoding, a bare control character: wherever in the answer."""
+    """Half a surrogate pair, a byte of another encoding and a bare control character are read anywhere in
+    the answer.
+    """
     named = {"phoneNumber": b"", "queue": b"", "unknown": b"", "key": b""} | {place: text}
     body = b'{"voiceStatus": {"queue": "%b", "x%b": {"y": "%b"}, "queuedCalls": {"agentQueueCalls": [{"callSid": "1"}, '
     body += b'{"callSid": "2", "phoneNumber": "%b"}]}}}'
@@ -319,7 +323,7 @@ def test_a_text_that_is_no_unicode_is_read(
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
 def test_an_answer_may_begin_with_a_byte_order_mark(encoding: str) -> None:
-    """It is no part of the JSON text; with it UTF-16 and UTF-32 are known as what they are."""
+    """A byte order mark is skipped, and identifies UTF-16 and UTF-32."""
     assert call_read(json.dumps(call(phoneNumber="\U0001f600"), ensure_ascii=False).encode(encoding)) == (
         asm.QueuedCallData(phone_number="\U0001f600")
     )
@@ -328,14 +332,14 @@ def test_an_answer_may_begin_with_a_byte_order_mark(encoding: str) -> None:
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "9" * 5000, "1e400"])
 def test_a_number_that_json_lacks_costs_its_field(number: str, unreadable: list[ProtoJSONError]) -> None:
-    """What JavaScript and Python print for no number, and numbers beyond all measure."""
+    """NaN, Infinity and numbers out of range make only their field unreadable."""
     body = f'{{"voiceStatus": {{"callsCount": {number}, "status": 7, "queue": "q"}}}}'.encode()
     assert read(asm.GetStatusRes, body).voice_status == asm.VoiceStatus(status=7, queue="q")
     assert [error.field for error in unreadable] == ["voice_status.calls_count"]
 
 
 def test_an_answer_says_nothing_without_what_it_is_about() -> None:
-    """No status, no session and no conversations may be concluded from a field that cannot be read."""
+    """An answer whose status, session or conversations cannot be read is an error."""
     for cls, body in (
         (asm.GetStatusRes, {"voiceStatus": 7}),
         (asm.GetStatusRes, {"voiceStatus": {"status": "x", "newField": 1}}),
@@ -354,7 +358,7 @@ ODD = PLAIN | st.lists(PLAIN, max_size=2) | st.dictionaries(st.sampled_from(["va
 @settings(max_examples=60, deadline=None)
 @given(data=st.data(), message=messages("VoiceStatus"))
 def test_whatever_stands_in_a_field_the_others_are_read(data: st.DataObject, message: Message) -> None:
-    """A status in which one field, anywhere, has a value of any other type is that status but for that field."""
+    """A value of any other type in any one field of a status leaves the other fields as they are."""
     status = printed(message, Shape("snake", "text", "name", "printed"))
     before = read(asm.VoiceStatus, status)
     odd = data.draw(ODD)
@@ -391,7 +395,7 @@ def test_whatever_stands_in_a_field_the_others_are_read(data: st.DataObject, mes
     ],
 )
 def test_what_the_service_would_refuse_is_refused_before(event: Any, problem: str) -> None:
-    """A mistake in an event is named with its place, before anything is sent."""
+    """A mistake in an event is reported with its path before anything is sent."""
     with pytest.raises(json_format.ParseError):
         parsed("Event", event)
     with pytest.raises(ProtoJSONError) as error:
@@ -400,14 +404,14 @@ def test_what_the_service_would_refuse_is_refused_before(event: Any, problem: st
 
 
 def test_a_field_given_under_both_names_is_refused() -> None:
-    """Two values for one field are a mistake (protobuf's Go reader refuses them); a null is no value."""
+    """Two values for one field are refused, as by protobuf's Go reader; a null does not count as a value."""
     with pytest.raises(ProtoJSONError, match="event_time is given twice, also as eventTime"):
         read_strict(asm.Event, {"event_time": 1, "eventTime": 1})
     assert read_strict(asm.Event, {"event_time": None, "eventTime": 1}) == {"event_time": "1"}
 
 
 def test_times_to_be_sent_are_utc_and_placeholders_are_left_out() -> None:
-    """The vendor page's sample, with "1s" for times, can be sent as it stands; offsets become UTC."""
+    """Times are sent in UTC, and the placeholders "1s" of the vendor's sample are left out."""
     conversation = {"date_created": "1s", "dateModified": "2024-05-01T12:00:00.5+02:00", "taskSid": 7, "end_time": None}
     event = read_strict(asm.Event, {"sentMessageEvent": {"conversation": conversation, "response_time_seconds": 1e3}})
     sent = {"date_modified": "2024-05-01T10:00:00.5Z", "task_sid": "7"}
@@ -430,7 +434,7 @@ def test_times_to_be_sent_are_utc_and_placeholders_are_left_out() -> None:
     ],
 )
 def test_a_time_is_the_same_instant_in_utc(text: str, utc: str) -> None:
-    """Offsets are resolved and fractional digits kept as they were sent."""
+    """A time with an offset is converted to UTC with all its fractional digits."""
     assert timestamp(text) == utc
 
 
@@ -444,19 +448,18 @@ def test_a_time_is_the_same_instant_in_utc(text: str, utc: str) -> None:
     ],
 )  # fmt: skip
 def test_what_is_no_time_is_none(text: str | None) -> None:
-    """Placeholders, impossible dates, leap seconds and instants outside the years 1 to 9999 cannot be read."""
+    """Placeholders, impossible dates, leap seconds and times outside the years 1 to 9999 are unreadable."""
     assert timestamp(text) is None
 
 
 def test_names_in_json_are_as_protoc_makes_them() -> None:
-    """Both names of every field are known."""
+    """Each field is known by both of its names, as protoc makes them."""
     pairs = {"auth0_user_id": "auth0UserId", "t10": "t10", "asm_session_sid": "asmSessionSid"}
     assert {name: protojson.camel(name) for name in pairs} == pairs
 
 
 def test_a_queue_that_many_see_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same text gives the same object, in whatever answer it stands; another text is read anew, and only so many
-    are remembered."""
+    """The same text of a queue is read once for all answers; another text is read again, and the cache is bounded."""
 
     def calls(skill: str, status: int = 1, name: str = "agentQueueCalls") -> list[asm.QueuedCallData]:
         queue = [{"callSid": str(sid), "phoneNumber": "+1", "skills": [skill]} for sid in range(40)]
@@ -491,7 +494,7 @@ def test_a_queue_that_many_see_is_read_once(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_queue_that_cannot_be_read(
     queue: str, where: str | None, calls: list[str], unreadable: list[ProtoJSONError]
 ) -> None:
-    """The calls that can be read are; the others are reported with their place, however often they are sent."""
+    """Unreadable calls of a queue are reported with their path each time, and the others are read."""
     body = f'{{"voiceStatus": {{"status": 7, "queuedCalls": {{"agentQueueCalls": {queue}}}}}}}'.encode()
     for _ in range(2):
         status = read(asm.GetStatusRes, body).voice_status
@@ -504,13 +507,13 @@ def test_a_queue_that_cannot_be_read(
 
 
 def test_a_queue_that_is_not_json() -> None:
-    """It takes the whole answer along, which is none."""
+    """A queue that is not JSON makes the whole answer unreadable."""
     with pytest.raises(ProtoJSONError, match="not readable as JSON"):
         read(asm.GetStatusRes, b'{"voiceStatus": {"queuedCalls": {"agentQueueCalls": [tru]}}}')
 
 
 def test_a_queue_of_which_some_cannot_be_read_is_read_once() -> None:
-    """The same text gives the same object, too, and a good text beside it stays in memory."""
+    """A queue with unreadable calls is read once, like a good one."""
 
     def calls(phone: bytes) -> list[asm.QueuedCallData]:
         body = b'{"voiceStatus": {"queuedCalls": {"agentQueueCalls": [{"callSid": "3", "phoneNumber": %b}]}}}' % phone
@@ -526,6 +529,6 @@ def test_a_queue_of_which_some_cannot_be_read_is_read_once() -> None:
 
 @pytest.mark.parametrize("body", ["7", "null", "[]", '"READY"', '{"voiceStatus": 7}', '{"voiceStatus": [{}]}'])
 def test_an_answer_of_another_shape(body: str) -> None:
-    """Where an object should be, something else."""
+    """An answer with another type in place of an object raises ProtoJSONError."""
     with pytest.raises(ProtoJSONError, match="expected an object"):
         read(asm.GetStatusRes, body.encode())

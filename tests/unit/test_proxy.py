@@ -1,4 +1,4 @@
-"""The way through a proxy, of each kind, to a service with and without TLS; and what is said where it fails."""
+"""Each kind of proxy, to a service with and without TLS, and the errors when one fails."""
 
 import asyncio
 import contextlib
@@ -30,7 +30,7 @@ TOKEN = "sim-token-agent-0"
 
 @contextlib.asynccontextmanager
 async def service(authority: Path, secure: bool) -> AsyncIterator[str]:
-    """A simulated service; its address has the name that its certificate has."""
+    """A simulated service at the host name in its certificate."""
     files = {"ssl_certfile": str(authority / "good.pem"), "ssl_keyfile": str(authority / "good.key")} if secure else {}
     async with serve(Simulator(Options(agents=1, change_rate=0.0, logouts=False)), **files) as base_url:
         yield base_url
@@ -69,7 +69,7 @@ async def error_of(base_url: str, address: str, authority: Path) -> AsmError:
 async def test_answers_come_through_every_kind_of_proxy(
     authority: Path, scheme: str, login: bool, secure: bool
 ) -> None:
-    """Polls through a proxy are answered, with TLS and without it, with a user and password and without them."""
+    """Polls through each kind of proxy are answered, with and without TLS, with and without a login."""
     context = server_context(authority) if scheme == "https" else None
     async with (
         service(authority, secure) as base_url,
@@ -85,7 +85,7 @@ async def test_answers_come_through_every_kind_of_proxy(
 
 @pytest.mark.parametrize("http2", [True, False])
 async def test_the_service_chooses_the_version_of_http_behind_a_proxy(authority: Path, http2: bool) -> None:
-    """HTTP/2 is spoken through a proxy with a service that offers it, and HTTP/1.1 where a setting says so."""
+    """HTTP/2 is used through a proxy if the service offers it, unless the setting turns it off."""
     context = server_context(authority)
     context.set_alpn_protocols(["h2"])
     script = at_request(lambda server, stream: server.answer(stream))
@@ -107,7 +107,7 @@ async def test_the_service_chooses_the_version_of_http_behind_a_proxy(authority:
 
 
 async def test_socks5h_leaves_the_name_to_the_proxy() -> None:
-    """The proxy is given a name that only it can look up; with socks5, the name is looked up here."""
+    """With socks5h the proxy resolves the name; with socks5 the bridge does."""
     async with serve(Simulator(Options(agents=1, change_rate=0.0, logouts=False))) as base_url:
         port = base_url.rpartition(":")[2]
         async with proxy(socks=True) as (server, place):
@@ -147,7 +147,7 @@ async def test_socks5h_leaves_the_name_to_the_proxy() -> None:
 async def test_what_is_wrong_with_a_proxy_is_told(
     authority: Path, address: str, options: dict[str, Any], found: str
 ) -> None:
-    """The error names the proxy, says what to do, and never shows the password; nothing was sent."""
+    """A failure of the proxy names the proxy and what to do, never shows the password, and counts as not sent."""
     async with service(authority, secure=True) as base_url, proxy(**options) as (_, place):
         address = address.format(place=place)
         error = await error_of(base_url, address, authority)
@@ -160,7 +160,7 @@ async def test_what_is_wrong_with_a_proxy_is_told(
 
 
 async def test_the_services_fault_is_not_the_proxys(authority: Path) -> None:
-    """A certificate that is not trusted is told apart: the service's through a proxy, and that of the proxy itself."""
+    """An untrusted certificate of the service is distinguished from one of the proxy."""
     async with serve(
         Simulator(Options(agents=1)),
         ssl_certfile=str(authority / "old.pem"),
@@ -175,7 +175,7 @@ async def test_the_services_fault_is_not_the_proxys(authority: Path) -> None:
 
 
 async def test_a_proxy_that_wants_a_login_for_plain_http_is_told(authority: Path) -> None:
-    """Without TLS the proxy answers the request itself: 407 is the proxy's, and nothing was sent to the service."""
+    """Without TLS a 407 is reported as the proxy's, and the request counts as not sent."""
     async with service(authority, secure=False) as base_url, proxy(login=True) as (_, place):
         error = await error_of(base_url, f"http://{place}", authority)
     assert isinstance(error, Unreachable)
@@ -185,7 +185,7 @@ async def test_a_proxy_that_wants_a_login_for_plain_http_is_told(authority: Path
 
 @pytest.mark.skipif(shutil.which("tinyproxy") is None, reason="tinyproxy is not installed")
 async def test_tinyproxy(authority: Path, tmp_path: Path) -> None:
-    """Debian's tinyproxy, with a user and a password, carries polls with TLS and without it."""
+    """Debian's tinyproxy, with a login, carries polls with and without TLS."""
     port = free_port()
     config = tmp_path / "tinyproxy.conf"
     config.write_text(f"Port {port}\nListen 127.0.0.1\nAllow 127.0.0.1\nBasicAuth user s3cret\n")
@@ -208,7 +208,7 @@ async def test_tinyproxy(authority: Path, tmp_path: Path) -> None:
 
 
 async def listening(port: int) -> None:
-    """Wait until something listens there."""
+    """Waits until a server listens at the address."""
     async with asyncio.timeout(10):
         while True:
             with contextlib.suppress(OSError):
@@ -219,7 +219,7 @@ async def listening(port: int) -> None:
 
 
 def test_a_proxys_address_hides_its_password() -> None:
-    """User and password may have any characters, in percent code; the password is not in the proxy's text."""
+    """A proxy's user and password may have any percent-encoded characters, and its text hides the password."""
     parsed = Proxy.parse(f"socks5h://{LOGIN}@[::1]")
     assert (parsed.host, parsed.port, parsed.user, parsed.password) == ("::1", 1080, "us@er", "p/w")
     assert "p/w" not in repr(parsed)

@@ -1,4 +1,4 @@
-"""What waits for one agent, and what becomes of it: the rules of injecting, one by one."""
+"""The injections that wait for one agent, and their outcomes, rule by rule."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ def failure(http_status: int | None, possibly_processed: bool = False) -> AsmErr
 
 
 def test_entries_go_out_in_order_and_in_batches() -> None:
-    """Entries of one agent keep order; a request carries at most max_events_per_request."""
+    """Entries of an agent go out in order, at most max_events_per_request per request."""
     queue = QueueHarness(max_events_per_request=2).inject(1, 2, 3)
     assert queue.deliver() == [1, 2]
     assert queue.deliver() == [3]
@@ -31,7 +31,7 @@ def test_entries_go_out_in_order_and_in_batches() -> None:
 
 
 def test_a_request_stays_within_bounds() -> None:
-    """Large events are not gathered into a request of any size; one alone always goes."""
+    """Large events are not combined beyond the limit of a request; one alone always goes out."""
     event = b'{"sent_message_event": {"conversation": {"customer_name": "%s"}}}' % (b"x" * 400_000)
     large = [read_injection(Message(offset, value=event), TTL, possibly_processed=False) for offset in (1, 2, 3)]
     queue = QueueHarness().add(*large)
@@ -40,7 +40,7 @@ def test_a_request_stays_within_bounds() -> None:
 
 
 def test_each_delivered_event_is_told_before_its_outcome() -> None:
-    """2xx: delivered, and a ConversationEventDelivered with the event as sent."""
+    """A 2xx answer emits ConversationEventDelivered with the event as sent, and then the outcome delivered."""
     value = b'{"activatedConversationEvent": {"conversation": {"conversationSid": 12}}, "eventTime": 5}'
     queue = QueueHarness().add(
         read_injection(Message(1, value=value, headers=[("ce_id", b"x")]), TTL, possibly_processed=False)
@@ -59,7 +59,7 @@ def test_each_delivered_event_is_told_before_its_outcome() -> None:
 
 
 def test_a_repeated_id_is_sent_once() -> None:
-    """Two records with the same (ce_source, ce_id): the second's outcome is duplicate; it is no dead letter."""
+    """A second record with the same (ce_source, ce_id) has the outcome duplicate and no dead letter."""
     queue = QueueHarness().inject(1, ce_id="x", ce_source="/crm")
     queue.deliver()
     queue.inject(2, ce_id="x", ce_source="/crm").inject(3, ce_id="x").inject(4, ce_id="x", ce_source="/other")
@@ -69,7 +69,7 @@ def test_a_repeated_id_is_sent_once() -> None:
 
 
 def test_a_repetition_waits_until_the_first_is_delivered() -> None:
-    """Also when both wait at the same time: they never go out in one request."""
+    """A repetition waits until the first is delivered, and never goes out in the same request."""
     queue = QueueHarness().inject(1, 2, ce_id="x").inject(3)
     assert queue.deliver() == [1]
     assert queue.outcomes == {1: "delivered", 2: "duplicate"}
@@ -77,7 +77,7 @@ def test_a_repetition_waits_until_the_first_is_delivered() -> None:
 
 
 def test_after_any_other_outcome_of_the_first_the_second_is_sent() -> None:
-    """A rejected, expired or given-up first one does not swallow the second."""
+    """A repetition is sent if the first was rejected, expired or given up."""
     rejected = QueueHarness().inject(1, 2, ce_id="x")
     rejected.pending.refused(rejected.step, rejected.take(), 400)
     assert rejected.deliver() == [2]
@@ -94,7 +94,7 @@ def test_after_any_other_outcome_of_the_first_the_second_is_sent() -> None:
 
 
 def test_the_last_hundred_delivered_are_remembered() -> None:
-    """A repetition within an agent's last 100 is known, also by the next owner; an older one is sent again."""
+    """The last 100 delivered ids of an agent are remembered, also by the next owner; an older one is sent again."""
     queue = QueueHarness()
     for number in range(REMEMBERED + 1):
         queue.inject(number, ce_id=str(number))
@@ -107,7 +107,7 @@ def test_the_last_hundred_delivered_are_remembered() -> None:
 
 
 def test_an_entry_without_id_is_no_repetition() -> None:
-    """A ce_id that looks like another entry's place does not make that a duplicate."""
+    """An entry without ce_id is not a duplicate of one whose ce_id looks like its record id."""
     queue = QueueHarness().inject(1, ce_id="3/2")
     queue.deliver()
     queue.inject(2)
@@ -115,7 +115,7 @@ def test_an_entry_without_id_is_no_repetition() -> None:
 
 
 def test_refused_entries_are_tried_one_by_one() -> None:
-    """A bad event does not take good ones along; afterwards they go in batches again."""
+    """Refused entries are tried one by one, and later ones go out in batches again."""
     queue = QueueHarness().inject(1, 2, 3)
     queue.pending.refused(queue.step, queue.take(), 400)
     assert queue.completed == []
@@ -143,7 +143,7 @@ def test_attempts_are_counted_and_end() -> None:
 
 @pytest.mark.parametrize("possibly_processed", [True, False])
 def test_the_outcome_says_whether_it_may_have_been_repeated(possibly_processed: bool) -> None:
-    """Sent, but no answer came: sent again, and the outcome says possibly_repeated; one failed try is enough."""
+    """An entry that was sent without an answer is sent again, and its outcome says possibly_repeated."""
     queue = QueueHarness().inject(1)
     queue.pending.failed(queue.step, queue.take(), failure(None, possibly_processed))
     queue.pending.failed(queue.step, queue.take(), failure(429))
@@ -152,7 +152,7 @@ def test_the_outcome_says_whether_it_may_have_been_repeated(possibly_processed: 
 
 
 def test_what_expires_is_expired() -> None:
-    """It waits until expires_at or the time to live, to the moment, and is no dead letter."""
+    """An entry expires exactly at expires_at or at the end of its time to live, without a dead letter."""
     queue = QueueHarness().inject(1).inject(2, expires_at="2026-09-21T14:13:50Z")
     assert queue.at(29.9).sweep().outcomes == {}
     assert queue.at(30).sweep().outcomes == {2: "expired"}
@@ -161,14 +161,14 @@ def test_what_expires_is_expired() -> None:
 
 
 def test_what_has_expired_is_not_sent() -> None:
-    """Also before the next look at the deadlines."""
+    """An expired entry is not sent, even before the next check of the deadlines."""
     queue = QueueHarness().inject(1).at(TTL - 1).inject(2).at(TTL)
     assert offsets(queue.take()) == [2]
     assert queue.add(injection(3, EPOCH)).outcomes == {3: "expired"}
 
 
 def test_what_is_under_way_does_not_expire() -> None:
-    """Its answer decides: it may be delivered."""
+    """An entry in flight does not expire, since its answer may deliver it."""
     queue = QueueHarness().inject(1, 2)
     taken = queue.take()[:1]
     queue.at(TTL).sweep(unknown_since=0, busy=taken)
@@ -178,7 +178,9 @@ def test_what_is_under_way_does_not_expire() -> None:
 
 
 def test_an_unknown_agents_entry_waits_a_while() -> None:
-    """unknown_agent_grace after its arrival, or after the agent was unregistered: undeliverable (unknown_agent)."""
+    """An unknown agent's entry is undeliverable (unknown_agent) after unknown_agent_grace from its arrival or the
+    agent's removal.
+    """
     queue = QueueHarness().inject(1)
     assert queue.at(9.9).sweep(unknown_since=0).outcomes == {}
     assert queue.at(15).sweep(unknown_since=EPOCH + 5.1).outcomes == {}
@@ -187,14 +189,14 @@ def test_an_unknown_agents_entry_waits_a_while() -> None:
 
 
 def test_what_has_expired_is_expired_all_the_same() -> None:
-    """An unknown agent's entry whose time is over is expired, and no dead letter."""
+    """An unknown agent's entry that has expired has the outcome expired, and no dead letter."""
     queue = QueueHarness().inject(1, expires_at="2026-09-21T14:13:21Z").at(60).sweep(unknown_since=0)
     assert queue.outcomes == {1: "expired"}
     assert queue.step.dead_letters == []
 
 
 def test_more_than_max_pending_is_backlog() -> None:
-    """The newest is turned away; those that wait keep their places."""
+    """An entry beyond max_pending is refused (backlog), and the waiting ones keep their places."""
     queue = QueueHarness(max_pending=2).inject(1, 2, 3)
     assert queue.outcomes == {3: "undeliverable:backlog"}
     assert queue.waiting == [1, 2]
@@ -202,7 +204,7 @@ def test_more_than_max_pending_is_backlog() -> None:
 
 
 def test_what_is_no_event_is_a_dead_letter_with_its_value() -> None:
-    """Not an event at all: dead letter, and undeliverable."""
+    """A record that is not an event is undeliverable, and its dead letter has its value."""
     queue = QueueHarness().add(
         read_injection(Message(1, value=b"{", headers=[("x", b"y")]), TTL, possibly_processed=True)
     )
@@ -213,19 +215,19 @@ def test_what_is_no_event_is_a_dead_letter_with_its_value() -> None:
 
 
 def test_what_is_too_large_is_a_dead_letter_without_its_value() -> None:
-    """Over 512 KiB: undeliverable (too_large); its dead letter's value is null."""
+    """A record over 512 KiB is undeliverable (too_large), and its dead letter has no value."""
     queue = QueueHarness().add(read(1, value=b"x" * (MAX_BYTES + 1), possibly_processed=False))
     assert queue.outcomes == {1: "undeliverable:too_large"}
     assert queue.step.dead_letters[0].value is None
 
 
 def inbox(queue: QueueHarness) -> tuple[int, list[int]]:
-    """What the books say of the inbox."""
+    """The inbox's offset and open entries as the state has them."""
     return queue.step.state.bridge.inbox_offset, queue.step.state.bridge.inbox_open
 
 
 def test_the_state_accounts_for_each_entry() -> None:
-    """inbox_offset and inbox_open tell which offsets are finished."""
+    """inbox_offset and inbox_open say which offsets are completed."""
     queue = QueueHarness().inject(3, 5, 8)
     assert inbox(queue) == (-1, [])
     queue.pending.delivered(queue.step, queue.take()[1:2], "7", 200)
@@ -235,7 +237,9 @@ def test_the_state_accounts_for_each_entry() -> None:
 
 
 def test_the_next_owner_forgets_no_open_entry() -> None:
-    """Entries 3 and 7 are open when a process dies; the next one finishes 3 before it has read 7: 7 stays open."""
+    """If entries 3 and 7 are open when a process dies, 7 stays open when the next owner completes 3 before it has read
+    7.
+    """
     books = Books(inbox_offset=10, inbox_open=[3, 7])
     queue = QueueHarness(AgentState(agent_id="agent-7", stream_id="s", bridge=books)).at(TTL)
     queue.add(injection(3, EPOCH))
@@ -244,12 +248,13 @@ def test_the_next_owner_forgets_no_open_entry() -> None:
 
 
 def test_an_unwatched_agents_outcome_belongs_to_no_stream() -> None:
+    """The outcome of an unwatched agent's entry does not belong to a stream."""
     queue = QueueHarness(AgentState(agent_id="agent-7")).inject(1).at(10).sweep(unknown_since=0)
     assert (queue.completed[0].stream_id, queue.completed[0].sequence) == (None, None)
 
 
 def test_an_outcome_says_when_the_entry_came() -> None:
-    """received_at is the inbox's own time, completed_at the bridge's."""
+    """An outcome's received_at is the time of the inbox record, and completed_at the bridge's time."""
     queue = QueueHarness().add(
         read_injection(Message(1, value=PAUSE_EVENT, timestamp=int(EPOCH * 1000) - 2000), TTL, possibly_processed=False)
     )

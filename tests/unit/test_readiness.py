@@ -1,18 +1,27 @@
-"""What a process that does not do its work says about it."""
+"""The reasons that a process gives while it is not ready."""
 
+import time
 from types import SimpleNamespace
 from typing import Any
 
+from aiokafka.structs import TopicPartition
+from prometheus_client import generate_latest
+from structlog.testing import capture_logs
+
+from bridge.kafka.stable_offsets import StableOffsets
 from bridge.ops.readiness import Readiness
+from bridge.telemetry.metrics import METRICS
 
 
 class Parts:
-    """What readiness looks at, all of it well."""
+    """The parts that readiness checks, all of them healthy."""
 
     def __init__(self) -> None:
         self.preflight = SimpleNamespace(waiting_for=None)
-        self.follower = SimpleNamespace(whole=SimpleNamespace(is_set=lambda: True))
-        self.member = SimpleNamespace(is_member=True, is_current=lambda: True)
+        self.follower = SimpleNamespace(
+            whole=SimpleNamespace(is_set=lambda: True), stable=StableOffsets(), problem=None
+        )
+        self.member = SimpleNamespace(is_member=True, is_current=lambda: True, stable=StableOffsets())
         self.assignment = SimpleNamespace(member=self.member, owners={0: SimpleNamespace(ready=True)})
 
     def reason(self) -> str | None:
@@ -21,14 +30,18 @@ class Parts:
 
 
 def test_a_process_that_works_is_ready() -> None:
-    """A member of the group whose partitions can commit gives no reason."""
+    """A member of the group whose partitions can commit is ready."""
     assert Parts().reason() is None
 
 
 def test_each_step_of_the_start_has_a_reason() -> None:
-    """The reason names the first thing that is missing, in the order in which a process starts."""
+    """The reason names the first step of the start that is not done."""
     parts = Parts()
-    parts.assignment.owners = {2: SimpleNamespace(ready=False), 1: SimpleNamespace(ready=False), 0: parts.assignment}
+    parts.assignment.owners = {
+        2: SimpleNamespace(ready=False, problem=None),
+        1: SimpleNamespace(ready=False, problem=None),
+        0: parts.assignment,
+    }
     parts.assignment.ready = True
     assert parts.reason() == "partitions are recovering, or cannot commit: [1, 2]"
     parts.assignment.owners = {}
@@ -43,3 +56,45 @@ def test_each_step_of_the_start_has_a_reason() -> None:
     assert parts.reason() == "the registry has not been read yet: is Kafka reachable?"
     parts.preflight.waiting_for = "Kafka cannot be reached"
     assert parts.reason() == "Kafka cannot be reached"
+
+
+def test_the_cause_of_a_lost_partition_is_the_reason() -> None:
+    """Partitions with one cause are named together; one that is only recovering does not hide it."""
+    parts = Parts()
+    denied = "not authorised to write asm.inject-outcomes"
+    parts.assignment.owners = {
+        3: SimpleNamespace(ready=False, problem=denied),
+        0: SimpleNamespace(ready=True, problem="what was"),
+    }
+    assert parts.reason() == f"partition 3 cannot commit: {denied}"
+    parts.assignment.owners[1] = SimpleNamespace(ready=False, problem=denied)
+    parts.assignment.owners[2] = SimpleNamespace(ready=False, problem=None)
+    assert parts.reason() == f"partitions [1, 3] cannot commit: {denied}"
+
+
+def test_an_open_transaction_is_a_reason_once_it_lasts() -> None:
+    """A last stable offset that stays where it is for 30 s, with records behind it: the reason and the metric name the
+    partition; one that moves, or that is behind for a moment, is how transactions are."""
+    parts, inbox, other = Parts(), TopicPartition("asm.inject", 3), TopicPartition("asm.inject", 4)
+    stable, now = parts.member.stable, time.monotonic()
+    with capture_logs() as logged:
+        for second in range(41):
+            stable.record({inbox: (7, 9), other: (second, second + 1)}, now + second)
+            assert (parts.reason() is None) == (second < 30)
+    reason = parts.reason() or ""
+    assert reason.startswith("asm.inject/3 cannot be read beyond offset 7 since 20")
+    assert "asm.inject/4" not in reason
+    assert [line["event"] for line in logged] == ["transaction.open"]
+    metric = 'asm_bridge_stable_offset_behind_seconds{partition="3",topic="asm.inject"}'
+    assert f"{metric} 40.0" in generate_latest(METRICS.registry).decode()
+    stable.record({inbox: (9, 9), other: (9, 10)}, now + 41)
+    assert parts.reason() is None
+    assert metric not in generate_latest(METRICS.registry).decode()
+
+
+def test_the_reason_says_why_the_registry_cannot_be_read() -> None:
+    """An open transaction in the registry is not an unreachable Kafka."""
+    parts = Parts()
+    parts.follower.whole.is_set = lambda: False
+    parts.follower.problem = "asm.sessions/0 cannot be read beyond offset 4"
+    assert parts.reason() == "the registry has not been read yet: asm.sessions/0 cannot be read beyond offset 4"

@@ -12,7 +12,7 @@ numbers = st.integers(0, 2**63 - 1)
 
 @given(topics, numbers, numbers)
 def test_a_record_id_is_read_back_from_its_text(topic: str, partition: int, offset: int) -> None:
-    """Any topic's record id survives the way through its text form."""
+    """Any topic's record id is read back from its text form."""
     record_id = RecordId(topic, partition, offset)
     assert RecordId.parse(str(record_id)) == record_id
     assert str(record_id).endswith(record_id.entry)

@@ -1,4 +1,4 @@
-"""The registry as it is read: the last good entry holds, and of two agents of one session one is sick."""
+"""The registry: the last valid entry applies, and the second of two agents that share a session is sick."""
 
 import json
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ SECRET = "eyJhbGciOiJIUzI1NiJ9.secret"
 
 @dataclass
 class Book:
-    """A registry, what it called out, and the next offset."""
+    """A registry, the agents that it reported as changed, and the next offset."""
 
     changed: list[str] = field(default_factory=list)
     refused: list[InvalidEntry] = field(default_factory=list)
@@ -36,7 +36,7 @@ class Book:
 
 
 def test_an_entry_is_registered_updated_and_removed() -> None:
-    """A tombstone ends watching; every change is called out."""
+    """A tombstone ends watching, and every change is reported."""
     book = Book()
     book.put("a", {})
     book.put("a", {"skills": ["english"]})
@@ -56,7 +56,9 @@ def test_an_entry_is_registered_updated_and_removed() -> None:
     [b"", b"{", b"[]", b'{"unknown": 1}', b"\xff", b'{"interval": 0}', {"token": SECRET}, {"asm_session_sid": "x"}],
 )
 def test_a_bad_entry_leaves_the_last_good_one_in_force(value: Any) -> None:
-    """It is refused with its code and place, and without its value, which may be a token."""
+    """An invalid entry leaves the last valid one in force, and is reported with its code and record id, without its
+    value.
+    """
     book = Book()
     book.put("a", {"skills": ["english"]})
     book.put("a", value)
@@ -72,7 +74,7 @@ def test_a_bad_entry_leaves_the_last_good_one_in_force(value: Any) -> None:
 
 
 def test_a_good_entry_clears_a_bad_one() -> None:
-    """What the topic's compaction would have removed is no fault any more."""
+    """A valid entry clears the report of an invalid one with the same key."""
     book = Book()
     book.put("a", b"{")
     book.put("b", b"{")
@@ -85,7 +87,7 @@ def test_a_good_entry_clears_a_bad_one() -> None:
 
 @pytest.mark.parametrize("key", [b"", b"\xff", None])
 def test_a_key_that_is_no_agent_is_refused(key: bytes | None) -> None:
-    """One bad record never stops another."""
+    """A record whose key is not an agent id is refused, and the next one is read."""
     book = Book()
     book.put(key, {})
     book.put("a", {})
@@ -94,7 +96,9 @@ def test_a_key_that_is_no_agent_is_refused(key: bytes | None) -> None:
 
 
 def test_the_second_agent_of_one_session_is_sick() -> None:
-    """Same token reference, no sid of their own: the one registered first is polled, and called out with the others."""
+    """Of two agents with the same token reference and no sid, the one registered first is polled, and the other is
+    sick.
+    """
     book = Book()
     book.put("a", {"token": "file:t"})
     book.put("b", {"token": "file:t"})
@@ -107,7 +111,9 @@ def test_the_second_agent_of_one_session_is_sick() -> None:
 
 @pytest.mark.parametrize("cure", [None, {"token": "file:other"}, {"token": "file:t", "asm_session_sid": "5"}])
 def test_the_second_recovers_when_the_first_goes(cure: Any) -> None:
-    """Removed, given another token or a sid of its own; the second is called out, so that it is polled at once."""
+    """A sick agent recovers, and is reported as changed, when the first is removed or gets a token or sid
+    of its own.
+    """
     book = Book()
     book.put("a", {"token": "file:t"})
     book.put("b", {"token": "file:t"})
@@ -118,6 +124,7 @@ def test_the_second_recovers_when_the_first_goes(cure: Any) -> None:
 
 
 def test_a_session_of_its_own_is_shared_with_nobody() -> None:
+    """Agents with sids of their own do not share a session, even with the same token."""
     book = Book()
     for agent, sid in (("a", "1"), ("b", "2"), ("c", None)):
         book.put(agent, {"token": "file:t", "asm_session_sid": sid})
@@ -125,7 +132,7 @@ def test_a_session_of_its_own_is_shared_with_nobody() -> None:
 
 
 def test_who_is_polled_does_not_depend_on_when_one_began_to_read() -> None:
-    """Compaction drops older entries of a key: every process takes the same agent for the first, also a new one."""
+    """Every process polls the same one of two agents that share a session, even after compaction."""
     history = [("a", {"token": "file:t"}), ("b", {"token": "file:t"}), ("a", {"token": "file:t", "skills": ["x"]})]
     long, fresh = Book(), Book()
     for agent, value in history:
@@ -139,6 +146,7 @@ def test_who_is_polled_does_not_depend_on_when_one_began_to_read() -> None:
 
 
 def test_agents_belong_to_partitions_by_murmur2() -> None:
+    """An agent belongs to the partition that murmur2 gives its id."""
     book = Book()
     names = [f"agent-{number}" for number in range(50)] + ["日本"]
     for name in names:

@@ -1,4 +1,4 @@
-"""The vendor's messages against its tables, and the JSON Schemas against what is really published and taken."""
+"""The vendor's messages compared with its tables, and the JSON Schemas with the records and inputs."""
 
 import json
 import subprocess
@@ -41,7 +41,7 @@ def test_messages_are_the_vendors(name: str) -> None:
 
 
 def written(hint: Any) -> str:
-    """A Struct's annotation as the vendor's table writes the type; a mask's JSON is text, as a StringValue's is."""
+    """A Struct's annotation in the notation of the vendor's table; a mask is text in JSON, as a StringValue is."""
     base, marks = (get_args(hint)[0], get_args(hint)[1:]) if get_origin(hint) is Annotated else (hint, ())
     optional = NoneType in get_args(base)
     base = get_args(base)[0] if optional else base
@@ -70,7 +70,7 @@ def test_enums_are_the_vendors(name: str) -> None:
 
 
 def test_defaults_are_protobufs() -> None:
-    """What is not sent is at protobuf's default: an enum at its first name, an identifier at "0"."""
+    """A field that is not sent has protobuf's default: an enum its first name, an identifier "0"."""
     call = asm.QueuedCallData()
     assert (call.call_sid, call.call_type, call.start_date, call.skills) == ("0", "INBOUND", None, [])
     for name, fields in MESSAGES.items():
@@ -99,7 +99,9 @@ def test_schemas_are_exported_by_command(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", SCHEMAS)
 def test_a_schema_is_valid_and_stands_alone(name: str) -> None:
-    """Each is JSON Schema 2020-12 with an id, a title and a description, and refers to nothing outside itself."""
+    """Each schema is JSON Schema 2020-12 with an id, a title and a description, and refers to nothing
+    outside itself.
+    """
     schema = SCHEMAS[name]
     jsonschema.Draft202012Validator.check_schema(schema)
     assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
@@ -119,7 +121,9 @@ def references(value: Any) -> list[str]:
 
 @pytest.mark.parametrize("cls", records.TOPICS, ids=lambda cls: cls.__name__)
 def test_a_record_fits_its_schema(cls: type[msgspec.Struct]) -> None:
-    """What is published validates, and is the same when read back; without any of its fields it does not validate."""
+    """A published record validates and is the same when read back; without any one of its fields it does
+    not validate.
+    """
     body = msgspec.json.encode(sample(cls))
     assert msgspec.json.decode(body, type=cls) == sample(cls)
     validator(cls.__name__).validate(json.loads(body))
@@ -129,7 +133,7 @@ def test_a_record_fits_its_schema(cls: type[msgspec.Struct]) -> None:
 
 @pytest.mark.parametrize("cls", get_args(records.Published), ids=lambda cls: cls.__name__)
 def test_a_record_says_its_type(cls: type[msgspec.Struct]) -> None:
-    """The tag tells a reader of a topic which record it holds."""
+    """A record's tag says which record it is."""
     assert msgspec.json.decode(msgspec.json.encode(sample(cls)), type=records.Published) == sample(cls)
 
 
@@ -142,7 +146,7 @@ def test_cloudevents_types_are_the_contracts() -> None:
 @settings(max_examples=40, deadline=None)
 @given(message=messages("Event"), shape=st.sampled_from(SHAPES))
 def test_the_event_schema_takes_what_the_bridge_takes(message: Message, shape: Shape) -> None:
-    """Any valid event in any shape validates if the bridge takes it; one without an event is refused by both."""
+    """The schema accepts any valid event in any form that the bridge accepts, and both refuse one without an event."""
     value = printed(message, shape)
     assert validator("Event").is_valid(value) == accepted(read_event, json.dumps(value).encode(), None)
 
@@ -176,7 +180,7 @@ def accepted(reader: Any, *value: Any) -> bool:
     ids=json.dumps,
 )
 def test_the_event_schema_refuses_what_the_bridge_refuses(value: Any) -> None:
-    """A producer that validates its events learns before sending what the bridge would say after."""
+    """The schema refuses the events that the bridge would refuse."""
     assert validator("Event").is_valid(value) == accepted(read_event, json.dumps(value).encode(), None)
 
 
@@ -201,5 +205,5 @@ def test_the_event_schema_refuses_what_the_bridge_refuses(value: Any) -> None:
     ids=json.dumps,
 )
 def test_the_entry_schema_agrees_with_the_bridge(value: Any) -> None:
-    """A registry entry validates exactly if the bridge takes it."""
+    """A registry entry validates exactly if the bridge accepts it."""
     assert validator("SessionEntry").is_valid(value) == accepted(read_session_entry, json.dumps(value).encode())

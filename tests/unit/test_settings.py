@@ -1,4 +1,4 @@
-"""Settings: where they come from, which are refused and in which words."""
+"""Settings: their sources, and how invalid ones are refused."""
 
 import os
 from pathlib import Path
@@ -36,7 +36,7 @@ def toml(text: str, name: str = "asm-bridge.toml") -> Path:
 
 
 def test_the_documented_defaults() -> None:
-    """Without any setting the documented defaults hold."""
+    """Without any setting the documented defaults apply."""
     defaults = {
         "asm.base_url": "https://api.cbf.tcn.com",
         "asm.connect_timeout": 5,
@@ -77,7 +77,7 @@ def test_the_documented_defaults() -> None:
 
 
 def test_the_order_of_the_sources(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Command line, environment, secrets directory, TOML file, default: the first with a key wins."""
+    """The first source with a key wins: command line, environment, secrets directory, TOML file, default."""
     kafka = '[kafka]\ngroup_id = "t"\nsasl_username = "t"\n'
     toml(kafka + '[asm]\ntoken = "t"\n[topics]\nprefix = "t"\n[ops]\nlisten = "t:1"')
     Path("secrets").mkdir()
@@ -115,7 +115,7 @@ def test_a_schema_registry_needs_json_and_its_own_address() -> None:
 
 
 def test_an_empty_value_is_unset(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An empty value, wherever it stands, leaves the next source in force."""
+    """An empty value in any source leaves the next source in force."""
     toml('[kafka]\ngroup_id = "from-file"\nsasl_username = ""')
     monkeypatch.setenv("ASM_BRIDGE_KAFKA__GROUP_ID", "")
     settings = load_settings(None, {"kafka.group_id": ""})
@@ -125,13 +125,13 @@ def test_an_empty_value_is_unset(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("key", sorted(KEYS.keys() - SECRETS))
 def test_every_key_has_its_environment_variable(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """ASM_BRIDGE_ and the key, in capitals and with __ for the dot, sets it."""
+    """Each key has an environment variable: ASM_BRIDGE_ and the key in capitals, with __ for the dot."""
     monkeypatch.setenv(env_name(key), "\n")
     assert env_name(key) in problems()
 
 
 def test_unknown_keys_are_errors_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A misspelt key is named in every source, with the one that was meant; its value is not shown."""
+    """A misspelt key is reported for every source, with the key that was probably meant and without its value."""
     toml(f'kafca = "{SECRET}"\n[kafka]\ngroupid = "{SECRET}"')
     Path("secrets").mkdir()
     Path("secrets/asm_bridge_kafka__sasl_pasword").write_text(SECRET)
@@ -154,14 +154,14 @@ def test_unknown_keys_are_errors_everywhere(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_service_links_are_no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What an orchestrator adds for a service named asm-bridge is left alone."""
+    """Variables that an orchestrator adds for a service named asm-bridge are ignored."""
     for name in ("PORT", "PORT_8080_TCP_ADDR", "SERVICE_HOST", "SERVICE_PORT"):
         monkeypatch.setenv(f"ASM_BRIDGE_{name}", "tcp://10.0.0.1:8080")
     assert set(sources(load_settings()).values()) == {"default"}
 
 
 def test_all_that_is_wrong_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every wrong setting is named as the user wrote it, in one go, also those that are wrong only beside another."""
+    """All wrong settings are reported together, as you wrote them, including those that only contradict each other."""
     monkeypatch.setenv("ASM_BRIDGE_POLL__INTERVAL", "soon")
     monkeypatch.setenv("ASM_BRIDGE_KAFKA", "{}")
     kafka = '[kafka]\ndelivery = "twice"\nsecurity_protocol = "SASL_SSL"\nssl_cafile = "missing.pem"\n'
@@ -225,7 +225,7 @@ def test_all_that_is_wrong_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> N
     ],
 )
 def test_impossible_values_are_refused(key: str, value: str) -> None:
-    """A value that cannot work is refused at start, by its name, and not found out later."""
+    """A value that cannot work is refused by name at start."""
     with pytest.raises(SettingsError) as caught:
         load_settings(None, {key: value})
     assert [line.partition(":")[0] for line in caught.value.problems] == [f"--{key}"]
@@ -248,24 +248,24 @@ def test_impossible_values_are_refused(key: str, value: str) -> None:
     ],
 )
 def test_values_are_read(key: str, value: str, parsed: object) -> None:
-    """Values may be written in the documented ways."""
+    """Values are accepted in each of the documented forms."""
     assert lookup(load_settings(None, {key: value}), key) == parsed
 
 
 def test_plain_http_needs_leave() -> None:
-    """Tokens go over plain http to another machine only if asm.allow_http says so."""
+    """Plain http to another machine is refused unless asm.allow_http is set."""
     settings = load_settings(None, {"asm.base_url": "http://gateway:8080", "asm.allow_http": "true"})
     assert settings.asm.base_url == "http://gateway:8080"
 
 
 @given(st.one_of(st.floats(0.001, 1e7), st.integers(0, 10**7)))
 def test_durations_are_shown_as_they_are_read(seconds: float) -> None:
-    """What `config` shows as a duration can be set again (to six digits)."""
+    """A duration that `config` shows can be set again (to six digits)."""
     assert duration(show_duration(float(seconds))) == pytest.approx(seconds, rel=1e-5)
 
 
 def test_secrets_are_never_shown(tmp_path: Path) -> None:
-    """A secret is in no text that settings turn into, whether they are right or wrong."""
+    """A secret does not appear in any text made from settings, valid or not."""
     given = {
         "asm.token": SECRET,
         "asm.proxy": f"http://user:{SECRET}@proxy:3128",
@@ -289,7 +289,7 @@ def test_secrets_are_never_shown(tmp_path: Path) -> None:
 
 
 def test_kafkas_clients_get_their_arguments() -> None:
-    """Login and encryption reach every client of Kafka; a mechanism that is not set is PLAIN."""
+    """Every Kafka client gets login and encryption, with PLAIN if no mechanism is set."""
     given = {
         "kafka.bootstrap_servers": "a:1,b:2",
         "kafka.security_protocol": "SASL_SSL",
@@ -309,7 +309,7 @@ def test_kafkas_clients_get_their_arguments() -> None:
 
 
 def test_a_file_that_is_no_certificate_is_told_at_start() -> None:
-    """A certificate file that cannot be loaded is a wrong setting, not a crash later."""
+    """A certificate file that cannot be loaded is a wrong setting."""
     Path("ca.pem").write_text("no PEM")
     assert "--kafka.ssl_cafile: cannot be loaded" in problems(
         kafka__ssl_cafile="ca.pem", kafka__security_protocol="SSL"
@@ -318,13 +318,13 @@ def test_a_file_that_is_no_certificate_is_told_at_start() -> None:
 
 @pytest.mark.parametrize("name", ["missing.toml", "broken.toml"])
 def test_a_bad_file_is_told(name: str) -> None:
-    """A settings file that is named and missing, or is no TOML, is an error that names it."""
+    """A settings file that is missing or is not TOML is an error that names it."""
     Path("broken.toml").write_text("[kafka")
     assert name in problems(Path(name))
 
 
 def test_a_file_may_be_named_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """ASM_BRIDGE_CONFIG names the TOML file where there is no command line."""
+    """ASM_BRIDGE_CONFIG names the TOML file if the command line does not."""
     toml('[kafka]\nbootstrap_servers = ["a:1", "b:2"]', "other.toml")
     monkeypatch.setenv("ASM_BRIDGE_CONFIG", "other.toml")
     settings = load_settings()
@@ -333,7 +333,7 @@ def test_a_file_may_be_named_in_the_environment(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_settings_do_not_change() -> None:
-    """Settings are parsed once: nothing in the program can change them."""
+    """Settings cannot be changed after they are parsed."""
     settings: Settings = load_settings()
     with pytest.raises(ValidationError):
         settings.kafka.group_id = "other"

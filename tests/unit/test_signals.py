@@ -1,4 +1,4 @@
-"""Every long-running command stops the same way."""
+"""Every long-running command handles signals in the same way."""
 
 import signal
 import subprocess
@@ -23,18 +23,18 @@ asyncio.run(main())
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_first_signal_drains(number: signal.Signals) -> None:
-    """The first SIGINT or SIGTERM lets the program come to its own end, with exit code 0."""
+    """The first SIGINT or SIGTERM lets the program finish, with exit code 0."""
     assert run(number, drain=0) == (["draining"], 0)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_second_signal_ends_at_once(number: signal.Signals) -> None:
-    """The second signal ends a program that is still draining, after the last thing that it has to do."""
+    """The second signal ends a program that is still draining, after its final step."""
     assert run(number, number, drain=60) == (["draining", "ending"], -number)
 
 
 def run(*numbers: signal.Signals, drain: float) -> tuple[list[str], int]:
-    """What the program prints after the signals, each sent after the next line, and its exit code."""
+    """Returns the program's output after the signals, each sent after the next line, and its exit code."""
     lines = []
     command = [sys.executable, "-c", PROGRAM.format(drain=drain)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:

@@ -1,4 +1,4 @@
-"""`run --workers N`: what is decided about the workers, and what is told of them."""
+"""`run --workers N`: decisions about the workers, and what is reported of them."""
 
 import os
 from pathlib import Path
@@ -19,7 +19,7 @@ def _nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def exposed(polls: int) -> str:
-    """The metrics of a worker, as it shows them."""
+    """The metrics of a worker, in Prometheus' text form."""
     registry = CollectorRegistry()
     Counter("asm_bridge_polls", "Requests", ["result"], registry=registry).labels('o"k\n').inc(polls)
     Gauge("asm_bridge_agents", "Agents", registry=registry).set(2)
@@ -36,7 +36,7 @@ def shown(texts: dict[int, str]) -> list[str]:
 
 
 def test_the_metrics_of_all_workers_are_shown_once_a_family() -> None:
-    """One HELP and TYPE a family, as a worker shows it; each sample with its worker, its own labels and its value."""
+    """Each metric family has one HELP and TYPE, and each sample has its worker, its own labels and its value."""
     lines = shown({0: exposed(3), 1: exposed(4)})
     heads = [line for line in exposed(1).splitlines() if line.startswith("#")]
     assert [line for line in lines if line.startswith("#")] == heads
@@ -47,7 +47,7 @@ def test_the_metrics_of_all_workers_are_shown_once_a_family() -> None:
 
 
 def test_nothing_of_the_bridges_own_metrics_is_lost() -> None:
-    """What one worker shows, the merged endpoint shows line by line, with the worker added."""
+    """The merged endpoint has every line of a worker, with the worker's label."""
     METRICS.polls.labels("ok").inc()
     text = generate_latest(METRICS.registry).decode()
     lines = shown({0: text})
@@ -56,7 +56,7 @@ def test_nothing_of_the_bridges_own_metrics_is_lost() -> None:
 
 
 def test_a_worker_inherits_all_but_what_must_differ() -> None:
-    """A worker is started as its parent was; only its number, its ops endpoint and its instance id are its own."""
+    """A worker is started like its parent, except for its number, ops endpoint and instance id."""
     given = ["run", "--config", "x.toml", "--workers", "3", "--ops.listen=0.0.0.0:80"]
     command = worker_command(given, 2, 4711, "node-a")
     assert command[1 : 3 + len(given)] == ["-m", "bridge", *given]
@@ -80,13 +80,14 @@ def test_a_worker_inherits_all_but_what_must_differ() -> None:
     ],
 )
 def test_when_all_end_with_a_worker(code: int, was_ready: bool, failures: int, expected: bool) -> None:
-    """Wrong settings end all at once, and so does a worker that fails again and again and never worked; a worker that
-    worked before, or was killed, is started again for ever."""
+    """A worker with wrong settings, or one that fails repeatedly and was never ready, ends all; any other
+    is restarted.
+    """
     assert is_permanent(code, was_ready, failures) is expected
 
 
 def test_a_worker_is_started_again_soon_and_never_in_a_rush() -> None:
-    """At once after a clean end, soon after a failure, and at most every 5 s after many."""
+    """A worker is restarted at once after a clean end, soon after a failure, and at most every 5 s after many."""
     delays = [restart_delay(failures) for failures in range(100)]
     assert delays[0] == 0
     assert delays[1] <= 0.5
@@ -95,7 +96,7 @@ def test_a_worker_is_started_again_soon_and_never_in_a_rush() -> None:
 
 
 async def test_workers_that_do_not_run_are_told() -> None:
-    """A worker without a process is neither alive nor ready, and each is named."""
+    """A worker without a process is reported by number as neither alive nor ready."""
     supervisor = Supervisor(2, ["run"], None, 1)
     async with supervisor.client:
         assert list(await supervisor.not_alive()) == [0, 1]
@@ -114,7 +115,9 @@ async def test_workers_that_do_not_run_are_told() -> None:
 def test_workers_that_could_not_work_are_refused(
     arguments: tuple[str, ...], told: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """More workers than partitions, or several where one process must be alone: wrong usage, said before any starts."""
+    """More workers than partitions, or several where one process must be alone, are refused as wrong usage before any
+    starts.
+    """
     with pytest.raises(SystemExit) as exit_:
         main(["run", *arguments])
     assert exit_.value.code == 2
@@ -122,7 +125,7 @@ def test_workers_that_could_not_work_are_refused(
 
 
 def test_a_wrong_sessions_file_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
-    """A wrong entry of sessions_file is named before any worker starts; exit code 2."""
+    """A wrong entry of sessions_file is reported before any worker starts; the exit code is 2."""
     Path("s.toml").write_text('[[sessions]]\nagent_id = "a"\ntoken = "eyJsecret"\n')
     with pytest.raises(SystemExit) as exit_:
         main(["run", "--workers", "2", "--sessions_file", "s.toml"])

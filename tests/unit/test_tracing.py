@@ -1,4 +1,4 @@
-"""Traces: an injection is followed from its sender to its outcome; where nobody asks for traces they cost nothing."""
+"""Traces: an injection is followed from its sender to its outcome, and costs nothing while tracing is off."""
 
 import subprocess
 import sys
@@ -21,7 +21,7 @@ from bridge.agents.trace import read_trace
 from bridge.asm.answer import Answer
 from bridge.asm.errors import Unavailable
 from bridge.asm.http.request import Response
-from bridge.asm.reading import read_response
+from bridge.asm.response import read_response
 from bridge.backoff import Backoff
 from bridge.clock import Instant
 from bridge.kafka.encoding import Encoder
@@ -56,7 +56,7 @@ def taken_in(asked: Agent, *entries: Injection) -> PollRequest:
 
 
 def told(step: Step | None) -> list[tuple[str, dict[str, bytes]]]:
-    """Topic and headers of what a step publishes."""
+    """Topic and headers of the records that a step emits."""
     assert step is not None
     encoder = Encoder("json", "asm.inject")
     sent = [encoder.record(record, step.traces.get(index)) for index, record in enumerate(step.records)]
@@ -67,7 +67,9 @@ def told(step: Step | None) -> list[tuple[str, dict[str, bytes]]]:
 
 
 def test_a_senders_trace_reaches_the_outcome_without_opentelemetry() -> None:
-    """traceparent and tracestate of an entry are headers of its outcome and of the delivered event, of no other."""
+    """traceparent and tracestate of an entry are headers of its outcome and its delivered event, and of no other
+    record.
+    """
     headers = (("traceparent", PARENT), ("tracestate", b"x=1"))
     asked = agent()
     request = taken_in(asked, read_injection(message(headers=headers), 300, False))
@@ -79,12 +81,12 @@ def test_a_senders_trace_reaches_the_outcome_without_opentelemetry() -> None:
 
 @pytest.mark.parametrize("wrong", [b"", b"00-1-2-01", PARENT.upper(), PARENT + b"\n", b"\xff" * 55])
 def test_what_is_no_traceparent_is_not_passed_on(wrong: bytes) -> None:
-    """A header that W3C Trace Context does not allow is dropped; so is a tracestate without a traceparent."""
+    """A header that W3C Trace Context does not allow is dropped, and so is a tracestate without a traceparent."""
     assert read_trace((("traceparent", wrong), ("tracestate", b"x=1"))) is None
 
 
 def test_a_tracestate_too_long_is_left_out() -> None:
-    """No sender makes the outcomes long: beyond 512 bytes its tracestate is dropped, as W3C allows."""
+    """A tracestate of more than 512 bytes is dropped, as W3C allows."""
     trace = read_trace((("traceparent", PARENT), ("tracestate", b"x" * 513)))
     assert trace is not None
     assert dict(trace.headers) == {"traceparent": PARENT}
@@ -103,12 +105,12 @@ def test_a_tracestate_too_long_is_left_out() -> None:
     ],
 )
 def test_the_environment_decides(environ: dict[str, str], expected: list[str]) -> None:
-    """OpenTelemetry's own variables turn traces on; without them there are none."""
+    """OpenTelemetry's own variables turn tracing on; without them it is off."""
     assert tracing.requested_exporters(environ) == expected
 
 
 def test_nothing_of_opentelemetry_is_imported_unless_wanted() -> None:
-    """A bridge without traces does not load the library, though it is installed."""
+    """A bridge without tracing does not load OpenTelemetry, even if it is installed."""
     script = (
         "import bridge.app, sys; from bridge.telemetry import tracing\n"
         "with tracing.traces('g'): pass\n"
@@ -125,7 +127,7 @@ def test_nothing_of_opentelemetry_is_imported_unless_wanted() -> None:
 def test_traces_that_cannot_be_made_are_a_warning(
     monkeypatch: pytest.MonkeyPatch, exporter: str, missing: bool, says: str
 ) -> None:
-    """A missing extra or an unknown exporter does not stop the bridge; the log says what to do."""
+    """A missing extra or an unknown exporter is a warning with what to do, and does not stop the bridge."""
     if missing:
         monkeypatch.setitem(sys.modules, "opentelemetry.sdk.resources", None)
     else:
@@ -142,7 +144,7 @@ def test_traces_that_cannot_be_made_are_a_warning(
 
 @pytest.fixture
 def spans(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """``spans()``: those that have ended, in that order."""
+    """``spans()`` returns the spans that have ended, in that order."""
     pytest.importorskip("opentelemetry.sdk", reason="opentelemetry-sdk is not installed")
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -156,7 +158,7 @@ def spans(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 def test_an_injection_is_one_trace_from_its_sender_to_its_outcome(spans: Any) -> None:
-    """inject continues the sender's trace, poll is below it, and the outcome's traceparent names inject."""
+    """inject continues the sender's trace, poll is its child, and the outcome's traceparent names inject."""
     asked = agent()
     request = taken_in(asked, read_injection(message(), 300, False))
     step = asked.answered(request, ANSWER, AT)
@@ -176,7 +178,7 @@ def test_an_injection_is_one_trace_from_its_sender_to_its_outcome(spans: Any) ->
 
 
 def test_attributes_have_the_conventions_names(spans: Any) -> None:
-    """Whoever knows OpenTelemetry's messaging and HTTP conventions finds partition, offset, group and status."""
+    """Attributes follow OpenTelemetry's messaging and HTTP conventions for partition, offset, group and status."""
     asked = agent()
     request = taken_in(asked, read_injection(message(), 300, False))
     step = asked.answered(request, ANSWER, AT)
@@ -196,7 +198,7 @@ def test_attributes_have_the_conventions_names(spans: Any) -> None:
 
 
 def test_a_poll_that_tells_nothing_makes_no_span(spans: Any) -> None:
-    """Thousands of unchanged polls a second leave no trace; the first one, which told the status, does."""
+    """An unchanged poll makes no span; the first one, which emitted the status, does."""
     asked = agent()
     for _ in range(3):
         request = asked.next_request("t", AT)
@@ -205,7 +207,7 @@ def test_a_poll_that_tells_nothing_makes_no_span(spans: Any) -> None:
 
 
 def test_a_failure_is_an_error_in_its_span(spans: Any) -> None:
-    """A refused request, an event given up and a commit that failed say so in error.type."""
+    """A refused request, an event given up and a failed commit set error.type."""
     asked = agent()
     request = taken_in(asked, read_injection(message(), 300, False))
     step = asked.failed(request, Unavailable("HTTP 500", http_status=500), AT)
@@ -222,7 +224,7 @@ def test_a_failure_is_an_error_in_its_span(spans: Any) -> None:
 
 
 def test_events_sent_together_are_all_linked(spans: Any) -> None:
-    """One request carries three senders' events: it is below the first's span, and linked to the others'."""
+    """The span of a request with three senders' events is a child of the first one's and linked to the others'."""
     asked = agent()
     request = taken_in(asked, *(read_injection(message(n, headers=()), 300, False) for n in range(3)))
     step = asked.answered(request, ANSWER, AT)
@@ -237,7 +239,7 @@ def test_events_sent_together_are_all_linked(spans: Any) -> None:
 
 
 def test_what_is_traced_reaches_the_collector(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With an endpoint in the environment spans arrive there as OTLP over HTTP, the last ones when the bridge ends."""
+    """With an endpoint in the environment spans are exported as OTLP over HTTP, the last ones when the bridge ends."""
     pytest.importorskip("opentelemetry.exporter.otlp.proto.http", reason="the OTLP exporter is not installed")
     got: list[tuple[str, bytes]] = []
 

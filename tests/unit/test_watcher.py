@@ -1,4 +1,4 @@
-"""The agents of a partition, over a partition that only remembers what is appended."""
+"""The agents of a partition, with a journal that only records what is appended."""
 
 import asyncio
 
@@ -7,7 +7,7 @@ import pytest
 from asm_bridge_schemas import records
 from asm_bridge_schemas.records import AgentObservationLost, AgentState, AgentStatusChanged
 from bridge.agents.agent import Agent
-from bridge.agents.step import DeadLetter, Step
+from bridge.agents.step import DeadLetter, KnownOutcome, Step
 from bridge.asm.answer import Answer
 from bridge.backoff import Backoff
 from bridge.clock import Clock, seconds
@@ -26,13 +26,14 @@ EVENT = b'{"pause_event": {}}'
 
 
 class RememberingJournal:
-    """What ``PartitionAgents`` needs of a partition."""
+    """Implements what ``PartitionAgents`` needs of a journal."""
 
     def __init__(self) -> None:
         self.partition = 0
         self.states: dict[str, AgentState] = {}
         self.offsets = OffsetTracker(0)
         self.metadata = CommitMetadata()
+        self.held: dict[int, KnownOutcome] = {}
         self.accepting = True
         self.observed_until: float | None = None
         self.records: list[records.Published] = []
@@ -49,7 +50,9 @@ def of_type(emitted: list[records.Published], kind: type) -> list[records.Publis
 
 
 async def test_an_agent_leaves_only_when_what_it_sends_is_told() -> None:
-    """Unregistered while an event is under way: it is told in the stream, which ends after it."""
+    """An agent that is unregistered while an event is in flight emits the event's outcome before the end
+    of its stream.
+    """
     partition, polled = RememberingJournal(), set[Agent]()
     agents: PartitionAgents
     registry = Registry(lambda agent_id: agents.sync(agent_id), lambda bad: None)  # noqa: PLW0108 - agents come after
@@ -85,7 +88,7 @@ async def test_an_agent_leaves_only_when_what_it_sends_is_told() -> None:
 
 
 def test_a_partition_handed_over_again_before_it_was_read_is_not_clean() -> None:
-    """Entries that an unclean owner may have sent stay doubtful for the one after the next, read or not."""
+    """Entries that an unclean owner may have sent stay doubtful for later owners until they are read."""
     partition = RememberingJournal()
     agents: PartitionAgents
     registry = Registry(lambda agent_id: agents.sync(agent_id), lambda bad: None)  # noqa: PLW0108 - agents come after
@@ -100,8 +103,9 @@ def test_a_partition_handed_over_again_before_it_was_read_is_not_clean() -> None
 
 @pytest.mark.parametrize(("away", "lost"), [(4.0, False), (31.0, True)])
 def test_who_opens_a_partition_tells_for_how_long_its_agents_were_not_observed(away: float, lost: bool) -> None:
-    """Longer than three intervals and 5 s: AgentObservationLost, bridge_down, since the former owner's last time; a
-    hand-over within that publishes nothing."""
+    """A new owner emits AgentObservationLost (bridge_down) if its agents were not observed for more than three
+    intervals and 5 s; a shorter hand-over emits nothing.
+    """
     partition = RememberingJournal()
     partition.observed_until = now().wall - away
     state = AgentState(agent_id="a", stream_id="s", sequence=3, asm_session_sid="7", status=records.Status())
@@ -127,7 +131,7 @@ def test_who_opens_a_partition_tells_for_how_long_its_agents_were_not_observed(a
 
 
 def test_a_key_that_is_too_large_is_a_dead_letter_without_it() -> None:
-    """No outcome, state or header could carry it; the next record is taken as ever."""
+    """A record whose key is too large is a dead letter without the key, and the next record is read as usual."""
     partition, letters = RememberingJournal(), list[DeadLetter]()
     partition.dead_letter, partition.advance = letters.append, lambda **_: None  # type: ignore[attr-defined]
     registry = Registry(lambda _: None, lambda bad: None)
@@ -137,3 +141,31 @@ def test_a_key_that_is_too_large_is_a_dead_letter_without_it() -> None:
     agents.deliver([Message(0, key=b"a" * 2000, value=EVENT), Message(1, key=b"b", value=b"no event")])
     assert [(letter.code, letter.key, letter.origin.offset) for letter in letters] == [("too_large", None, 0)]
     assert partition.offsets.committable == 2
+
+
+async def test_a_lost_partition_waits_for_the_answers_to_its_events() -> None:
+    """What becomes of an event that is under way is known before the partition is recovered; polls without events are
+    not waited for."""
+    partition, polled = RememberingJournal(), set[Agent]()
+    agents: PartitionAgents
+    registry = Registry(lambda agent_id: agents.sync(agent_id), lambda bad: None)  # noqa: PLW0108 - agents come after
+    policy = Policy(1.0, InjectionSettings(), Backoff(), Clock())
+    agents = PartitionAgents(partition, PARTITIONS, registry, lambda agent, _: polled.add(agent), policy)  # type: ignore[arg-type]
+    agents.begin(0)
+    for number, key in enumerate((b"a", b"b")):
+        registry.read(Message(number, key=key, value=b'{"asm_session_sid": "7", "token": "env:T"}'))
+    agents.deliver([Message(0, key=b"a", value=EVENT, timestamp=int(now().wall * 1000))])
+    for agent in polled:
+        agent.in_flight = agent.next_request("t", now())
+    (sending,) = (agent for agent in polled if agent.in_flight and agent.in_flight.injections)
+    agents.end()
+    waiting = asyncio.create_task(agents.events_answered())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    request, sending.in_flight = sending.in_flight, None
+    assert request is not None
+    answer = read_answer(request, status_body())
+    assert isinstance(answer, Answer)
+    agents.poll_finished(sending, sending.answered(request, answer, now()))
+    await asyncio.wait_for(waiting, 1)
+    assert partition.offsets.committable == 1

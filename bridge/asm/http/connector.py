@@ -1,5 +1,6 @@
-"""Opens connections to one service: looks up its name, tries its addresses, passes a proxy, starts TLS, and explains
-what went wrong."""
+"""Opens connections to one service: resolves its name, tries its addresses, passes a proxy, starts TLS, and explains
+failures.
+"""
 
 import asyncio
 import contextlib
@@ -47,7 +48,7 @@ _CERTIFICATES: dict[int, tuple[Cause, str]] = {
 
 
 class ConnectError(Exception):
-    """There is no connection; nothing was sent. The text says what is wrong, with the service or ``at_proxy``."""
+    """The connection failed and nothing was sent. The text says what is wrong with the service, or ``at_proxy``."""
 
     def __init__(self, cause: Cause, text: str, *, at_proxy: bool = False) -> None:
         super().__init__(text)
@@ -56,7 +57,7 @@ class ConnectError(Exception):
 
 
 def tls(ca_file: Path | None, protocols: list[str]) -> ssl.SSLContext:
-    """Trusts the system's authorities (where there are none: Mozilla's), and those of ``ca_file``."""
+    """Trusts the system's authorities (or Mozilla's, if it has none) and those of ``ca_file``."""
     context = ssl.create_default_context()
     system = ssl.get_default_verify_paths()
     if not (system.cafile or system.capath):  # python.org's Python for macOS, or an image without any
@@ -85,7 +86,7 @@ class Connector:
         """Addresses that failed, and until when (monotonic) the others are tried before them."""
 
     def describe(self, error: ConnectError) -> str:
-        """Whom the connection failed with, and why."""
+        """Which peer the connection failed with, and why."""
         proxy = f"the proxy {self.proxy.host}:{self.proxy.port}" if self.proxy else ""
         where = f": {proxy}: " if error.at_proxy else f" through {proxy}: " if proxy else ": "
         return f"cannot connect to {self.host}:{self.port}{where}{error}"
@@ -95,7 +96,7 @@ class Connector:
             task.cancel()
 
     async def open(self, new_connection: NewConnection) -> Connection:
-        """A connection that is ready for its first request. Raises ``ConnectError``."""
+        """Opens a connection that is ready for its first request. Raises ``ConnectError``."""
         begin = time.monotonic()
         for pause in (*_RETRIES, None):
             try:
@@ -133,7 +134,7 @@ class Connector:
     # -- names and addresses
 
     async def _look_up(self, host: str, port: int) -> list[Address]:
-        """Its addresses, of both families by turns (RFC 8305, section 4), the bad ones last."""
+        """The service's addresses, with alternating families (RFC 8305, section 4), the bad ones last."""
         task = self._lookups.get((host, port))
         if task is None:  # all connections that are opened at one time share it
             task = self._lookups[host, port] = asyncio.ensure_future(_addresses(host, port))
@@ -152,8 +153,9 @@ class Connector:
         self._bad |= dict.fromkeys(bad, time.monotonic() + _BAD_FOR)
 
     async def _first(self, addresses: list[Address]) -> tuple[socket.socket, Address]:
-        """A socket to the first address that answers. Those that fail are taken out of ``addresses``, and count as bad;
-        so do those that were tried before and are slower."""
+        """A socket to the first address that answers. Addresses that fail are removed from ``addresses`` and count as
+        bad, as do those that were tried earlier and are slower.
+        """
         tasks: dict[asyncio.Task[socket.socket], Address] = {}
         untried, error = [*addresses], None
         try:
@@ -226,7 +228,7 @@ class Connector:
 
 
 class AlpnProtocol(asyncio.Protocol):
-    """Stands in for a connection until its protocol is known; what arrives before is kept for it."""
+    """Stands in for a connection until its protocol is known; keeps the data that arrives before."""
 
     connection: Connection
 
@@ -275,7 +277,7 @@ def _discard(task: asyncio.Task[socket.socket]) -> None:
 
 @contextlib.contextmanager
 def _explained(at_proxy: bool, timeout: float, too_late: str = "") -> Iterator[None]:
-    """What the operating system and OpenSSL raise, as ``ConnectError``."""
+    """Raises the errors of the operating system and OpenSSL as ``ConnectError``."""
     try:
         yield
     except TimeoutError as error:
@@ -288,7 +290,7 @@ def _explained(at_proxy: bool, timeout: float, too_late: str = "") -> Iterator[N
 
 
 def explain(error: Exception) -> tuple[Cause, str]:
-    """What is wrong, in words."""
+    """Describes an error in words."""
     if isinstance(error, ssl.SSLCertVerificationError):
         general: tuple[Cause, str] = "certificate", f"the certificate is not valid: {error.verify_message}"
         return _CERTIFICATES.get(error.verify_code, general)

@@ -1,4 +1,6 @@
-"""Bodies in a content coding (RFC 9110, section 8.4.1) that we did not ask for: some gateways compress all the same."""
+"""Bodies in a content coding (RFC 9110, section 8.4.1) that the request did not ask for: some gateways
+compress anyway.
+"""
 
 import zlib
 
@@ -6,7 +8,7 @@ _GZIP, _ZLIB, _RAW = 16 + zlib.MAX_WBITS, zlib.MAX_WBITS, -zlib.MAX_WBITS
 
 
 class ContentError(ValueError):
-    """A body that its coding does not fit, or one that is larger than allowed."""
+    """A body that does not match its coding, or is larger than allowed."""
 
 
 def decode(body: bytes, encoding: str, limit: int) -> bytes:
@@ -28,7 +30,7 @@ def decode(body: bytes, encoding: str, limit: int) -> bytes:
 
 
 def _inflate(body: bytes, window_bits: int, limit: int) -> bytes:
-    """A gzip body may have several members; nothing is read behind ``limit``, so that a small body costs little."""
+    """A gzip body may have several members; decoding stops at ``limit``, so that a small body costs little."""
     found = bytearray()
     while body:
         inflater = zlib.decompressobj(window_bits)

@@ -1,4 +1,4 @@
-"""HTTP/2's streams, and what may be sent on them when (RFC 9113, sections 5.2 and 6.9)."""
+"""HTTP/2's streams, and how much may be sent on them (RFC 9113, sections 5.2 and 6.9)."""
 
 from collections.abc import Iterable
 
@@ -21,7 +21,7 @@ from bridge.asm.http.request import Exchange, Failure, Response
 
 
 class Stream:
-    """One exchange on a connection; ``outcome`` is there when it has ended, ``unsent`` what waits for the windows."""
+    """One exchange on a connection; ``outcome`` is set when it has ended, ``unsent`` waits for the windows."""
 
     __slots__ = ("body", "exchange", "head", "number", "outcome", "unsent", "window")
 
@@ -36,7 +36,7 @@ class Stream:
 
 
 class Sender:
-    """Requests as frames, as far as the service's limits allow.
+    """Sends requests as frames, within the service's limits.
 
     ``outgoing`` collects what is to be sent. ``paused``: the socket takes no more bodies for now.
     """
@@ -50,7 +50,7 @@ class Sender:
         self._unsent: dict[int, Stream] = {}
 
     def send(self, stream: Stream) -> None:
-        """Head and body (section 8.1)."""
+        """Sends head and body (section 8.1)."""
         number, request = stream.number, stream.exchange.request
         block, body = request.http2, request.body
         size = len(body)
@@ -70,7 +70,7 @@ class Sender:
             self.send_body(stream)
 
     def _send_long_head(self, number: int, end: int, block: bytes) -> None:
-        """Section 6.10."""
+        """Sends a head in several frames (section 6.10)."""
         kind, size = HEADERS, self.frame_size
         for at in range(0, len(block), size):
             last = END_HEADERS if at + size >= len(block) else 0
@@ -82,7 +82,7 @@ class Sender:
             self.send_body(stream)
 
     def send_body(self, stream: Stream) -> None:
-        """As much as the windows allow; the rest when they grow, or when the socket has taken this."""
+        """Sends as much as the windows allow; the rest when they grow, or when the socket has sent this."""
         while stream.unsent is not None and not self.paused:
             size = min(len(stream.unsent), self.frame_size, self._window, stream.window)
             if size <= 0:
@@ -97,19 +97,21 @@ class Sender:
                 self.discard(stream)
 
     def discard(self, stream: Stream) -> None:
-        """Send no more of a body."""
+        """Stops sending a body."""
         if stream.unsent is not None:
             stream.unsent = None
             del self._unsent[stream.number]
 
     def set_frame_size(self, value: int) -> None:
-        """SETTINGS_MAX_FRAME_SIZE (section 6.5.2)."""
+        """Applies SETTINGS_MAX_FRAME_SIZE (section 6.5.2)."""
         if not DEFAULT_FRAME_SIZE <= value < 2**24:
             raise ProtocolError(f"a frame size of {value}")
         self.frame_size = value
 
     def set_initial_window(self, value: int, streams: Iterable[Stream]) -> None:
-        """SETTINGS_INITIAL_WINDOW_SIZE: open streams change by the difference, also below zero (section 6.9.2)."""
+        """Applies SETTINGS_INITIAL_WINDOW_SIZE: open streams change by the difference, even below zero
+        (section 6.9.2).
+        """
         change, self.initial_window = value - self.initial_window, value
         largest = value
         for stream in streams:
@@ -119,7 +121,7 @@ class Sender:
             raise ProtocolError(f"an initial window of {value}", ErrorCode.FLOW_CONTROL_ERROR)
 
     def enlarge_window(self, more: int) -> None:
-        """The connection's (section 6.9)."""
+        """Enlarges the connection's window (section 6.9)."""
         self._window += more
         if self._window > LARGEST:
             raise ProtocolError(f"a window larger by {more}", ErrorCode.FLOW_CONTROL_ERROR)

@@ -1,4 +1,4 @@
-"""HTTP/2's frames (RFC 9113, sections 4, 6 and 7): numbers, layouts and how a frame is written."""
+"""HTTP/2's frames (RFC 9113, sections 4, 6 and 7): numbers, layouts and encoding."""
 
 import struct
 from enum import IntEnum
@@ -31,7 +31,7 @@ DEFAULT_WINDOW = 65535
 
 
 class ErrorCode(IntEnum):
-    """Why a stream or a connection ends (section 7)."""
+    """The reasons for which a stream or a connection ends (section 7)."""
 
     NO_ERROR = 0
     PROTOCOL_ERROR = 1
@@ -50,7 +50,7 @@ class ErrorCode(IntEnum):
 
 
 class ProtocolError(Exception):
-    """The peer violated the protocol: the connection cannot be used any longer (section 5.4.1)."""
+    """The peer violated the protocol, so the connection cannot be used any longer (section 5.4.1)."""
 
     def __init__(self, text: str, code: ErrorCode = ErrorCode.PROTOCOL_ERROR) -> None:
         super().__init__(text)
@@ -74,7 +74,7 @@ def reset(stream: int, code: ErrorCode) -> bytes:
 
 
 def content(data: bytes, start: int, end: int, flags: int) -> tuple[int, int]:
-    """Where a payload's content is: without padding and priority (sections 6.1 and 6.2)."""
+    """The position of a payload's content, without padding and priority (sections 6.1 and 6.2)."""
     if flags & PADDED:
         if start == end:
             raise ProtocolError("a padded frame without the padding's length", ErrorCode.FRAME_SIZE_ERROR)

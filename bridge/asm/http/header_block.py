@@ -1,4 +1,4 @@
-"""The heads of HTTP/2 responses: of a header block (HPACK, RFC 7541) the few fields that matter, fast.
+"""The heads of HTTP/2 responses: reads the few relevant fields of a header block (HPACK, RFC 7541) quickly.
 
 ``hpack`` takes 50 to 150 us for a block. So blocks are looked up, and new ones (a date, a length or an id has changed)
 are scanned without decoding what does not matter. ``hpack`` decodes the rest, and all that touches the dynamic table.
@@ -18,7 +18,7 @@ _MAX_KNOWN_SIZE = 2048
 
 
 class Head(NamedTuple):
-    """``status`` is 0 where there is none, or none that is valid. A 2xx without ``retry_after`` has no ``date``."""
+    """``status`` is 0 if it is missing or invalid. A 2xx without ``retry_after`` has no ``date``."""
 
     status: int
     retry_after: str | None = None
@@ -42,7 +42,7 @@ _VALUE, _NAME_AND_VALUE, _INDEX_AND_VALUE, _UNUSUAL = -1, -2, -3, -4
 
 
 def classify(first: int) -> int:
-    """What follows a field's first byte (section 6); where nothing does, the status that it stands for, or 0."""
+    """What follows a field's first byte (section 6), or if nothing does, its status or 0."""
     if first & 0x80:  # an indexed field (6.1)
         index = first & 0x7F
         return _STATUSES.get(index, 0) if index in _STATIC and index not in _RELEVANT_INDEXES else _UNUSUAL
@@ -61,8 +61,9 @@ _CLASSES = tuple(map(classify, range(256)))
 
 
 def scan(block: bytes, table_off: bool) -> int:
-    """The status of a block that has no other field that matters, and neither uses nor changes the dynamic table.
-    0: ask the decoder."""
+    """The status of a block that has no other relevant field, and neither uses nor changes the dynamic table, or 0 if
+    the decoder must read it.
+    """
     at, end, status = 0, len(block), 0
     try:
         while at < end:
@@ -100,7 +101,7 @@ def scan(block: bytes, table_off: bool) -> int:
 
 
 class HeaderBlockReader:
-    """The header blocks of one connection, to be read in their order.
+    """Reads the header blocks of one connection in order.
 
     While the dynamic table has no room, no block can change what another means, and all may be remembered. While it
     has, only those may that do not touch it, and none outlives a change from one to the other.
@@ -113,7 +114,7 @@ class HeaderBlockReader:
         self.known = self._known.get
 
     def read(self, block: bytes) -> Head:
-        """A block that is not ``known``. Raises ``HPACKError``."""
+        """Reads a block that is not ``known``. Raises ``HPACKError``."""
         status = scan(block, self._table_off)
         if 200 <= status < 300:  # of all others the date matters, too
             head = _OK[status]

@@ -10,7 +10,9 @@ from bridge.asm.http.request import BodyBudget, Exchange, Response
 
 
 class Http1(asyncio.Protocol):
-    """``on_capacity`` is called whenever it can take the next request, ``on_closed`` once, when it never will again."""
+    """``on_capacity`` is called when the connection can take the next request, ``on_closed`` once, when it never will
+    again.
+    """
 
     def __init__(
         self,
@@ -30,7 +32,7 @@ class Http1(asyncio.Protocol):
 
     @property
     def idle(self) -> bool:
-        """Whether it has nothing to do; ``heard_at``: since when (monotonic seconds), or later."""
+        """Whether there is nothing to do; ``heard_at`` is since when (monotonic seconds), or later."""
         return self._exchange is None
 
     @property
@@ -39,12 +41,12 @@ class Http1(asyncio.Protocol):
 
     @property
     def idle_timeout(self) -> float | None:
-        """Seconds after which the service closes the connection when it is unused, where it says so."""
+        """Seconds after which the service closes an unused connection, or None if it does not say."""
         return self._protocol.idle_timeout
 
     @property
     def closed(self) -> bool:
-        """Whether it takes no more requests, ever."""
+        """Whether the connection will never take another request."""
         return self._on_closed is None
 
     def send(self, exchange: Exchange) -> None:
@@ -55,7 +57,7 @@ class Http1(asyncio.Protocol):
         self._transport.write(exchange.request.http1)
 
     def cancel(self, exchange: Exchange, text: str) -> None:
-        """Its response could still come: the connection is of no use to another request."""
+        """Closes the connection, since the response could still arrive and be taken for another request's."""
         if exchange is self._exchange:
             self._end(text)
 
@@ -108,7 +110,7 @@ class Http1(asyncio.Protocol):
         exchange.answered(response)
 
     def _end(self, text: str, *, lost: bool = False) -> None:
-        """``lost``: by the service, not by us."""
+        """Ends the connection; ``lost`` if the service ended it."""
         on_closed, self._on_closed = self._on_closed, None
         if on_closed is None:
             return

@@ -19,7 +19,7 @@ _TIMEOUT = re.compile(rb"(?:^|[\s,;])timeout=(\d{1,6})(?!\d)", re.IGNORECASE)
 
 
 class InvalidResponse(Exception):
-    """What the service sends is not a response to a request, or is larger than allowed."""
+    """Data from the service that is not a response to a request, or is larger than allowed."""
 
 
 class Http1Protocol:
@@ -46,17 +46,17 @@ class Http1Protocol:
 
     @property
     def begun(self) -> bool:
-        """Whether any of the response has come."""
+        """Whether any part of the response has arrived."""
         return self._without_body + self._held > 0
 
     def forget(self) -> None:
-        """Give back the memory of a body that nobody waits for."""
+        """Releases the memory of a body that is not needed any more."""
         self._budget.used -= self._held
         self._held = 0
         self._body = b""
 
     def receive_data(self, data: bytes) -> tuple[Response, bool] | None:
-        """The response, when it is whole, and whether the connection can be used again. Raises ``InvalidResponse``."""
+        """The response, when it is complete, and whether the connection can be reused. Raises ``InvalidResponse``."""
         if not self.expecting:
             raise InvalidResponse("unsolicited response")
         error, size = "", len(self._body)
@@ -74,7 +74,7 @@ class Http1Protocol:
         return None
 
     def _exceeded(self, received: int, grown: int) -> str:
-        """Which limit an unfinished response is over, or nothing."""
+        """The limit that an unfinished response exceeds, if any."""
         self._without_body = 0 if grown else self._without_body + received
         self._held += grown
         self._budget.used += grown
@@ -85,7 +85,7 @@ class Http1Protocol:
         return "too many unfinished responses" if self._budget.used > self._budget.limit else ""
 
     def receive_eof(self) -> Response | None:
-        """What has no length ends with its connection (RFC 9112, section 6.3)."""
+        """Ends a response without a length with its connection (RFC 9112, section 6.3)."""
         if self.expecting and self._head_read and not _LENGTHS & self._fields.keys():
             return self._response()
         return None

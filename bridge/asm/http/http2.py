@@ -1,5 +1,6 @@
-"""A connection that speaks HTTP/2: ``http2_protocol`` on a socket. Requests of one round of the event loop leave in one
-write."""
+"""A connection that speaks HTTP/2: ``http2_protocol`` on a socket. The requests of one iteration of the event loop are
+sent in one write.
+"""
 
 import asyncio
 import time
@@ -45,32 +46,32 @@ class Http2(asyncio.Protocol):
 
     @property
     def capacity(self) -> int:
-        """How many more requests it takes now."""
+        """How many more requests the connection takes now."""
         free = self._protocol.allowed - len(self._protocol.open)
         return free if free > 0 else 0  # noqa: FURB136 - max() takes three times as long
 
     @property
     def allowed(self) -> int:
-        """How many requests the service allows at once: 0 is not a reason for more connections."""
+        """How many concurrent requests the service allows; 0 is not a reason to open more connections."""
         return self._protocol.allowed
 
     @property
     def settings_read(self) -> bool:
-        """Whether the service has said how many it allows; until then only a few requests leave."""
+        """Whether the service's settings have arrived; until then only a few requests are sent."""
         return self._protocol.settings_read
 
     @property
     def idle(self) -> bool:
-        """Whether it has nothing to do; ``heard_at``: since when (monotonic seconds), or later."""
+        """Whether there is nothing to do; ``heard_at`` is since when (monotonic seconds), or later."""
         return not self._protocol.open
 
     @property
     def closed(self) -> bool:
-        """Whether it takes no more requests, ever."""
+        """Whether the connection will never take another request."""
         return self._closed
 
     def send(self, exchange: Exchange) -> None:
-        """Needs ``capacity``."""
+        """Sends an exchange; requires ``capacity``."""
         exchange.sent = True
         protocol = self._protocol
         protocol.send(exchange)
@@ -82,22 +83,22 @@ class Http2(asyncio.Protocol):
                 self._close_gently()
 
     def cancel(self, exchange: Exchange, text: str) -> None:
-        """Not waited for any longer. Does nothing where it has ended."""
+        """Cancels an exchange; does nothing if it has ended."""
         self._settle(self._protocol.cancel(exchange, text))
 
     def ping(self) -> None:
-        """Ask for a sign of life. Does nothing while one is on its way (``pinged_at``)."""
+        """Sends a PING; does nothing while another one is unanswered (``pinged_at``)."""
         if self.pinged_at is None and not self._protocol.closed:
             self.pinged_at = time.monotonic()
             self._protocol.ping()
             self._schedule_flush()
 
     def close(self, text: str = "the connection was closed") -> None:
-        """At once: what is open fails."""
+        """Closes the connection at once; open requests fail."""
         self._settle(self._protocol.close(text))
 
     def abandon(self, text: str) -> None:
-        """The same for a connection whose other side is gone: what may be sent again is."""
+        """Closes a connection whose other side is gone; repeatable requests are sent again."""
         self._settle(self._protocol.close(text), lost=True)
 
     # What the event loop calls
@@ -135,7 +136,7 @@ class Http2(asyncio.Protocol):
     # Inside
 
     def _settle(self, ended: list[Stream], *, lost: bool = False) -> None:
-        """After a change, once for all that came together. The pool learns first that nothing more can be sent here."""
+        """Runs once after all simultaneous changes. The pool learns first that nothing more can be sent here."""
         protocol = self._protocol
         if protocol.sender.outgoing:
             self._schedule_flush()

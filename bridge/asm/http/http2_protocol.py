@@ -88,7 +88,7 @@ class Http2Protocol:
     # What the connection calls
 
     def send(self, exchange: Exchange) -> None:
-        """Open a stream (section 5.1), which must be ``allowed``."""
+        """Opens a stream (section 5.1), which must be ``allowed``."""
         number, self._next = self._next, self._next + 2
         stream = self.open[number] = Stream(number, exchange, self.sender.initial_window)
         self.sender.send(stream)
@@ -96,13 +96,13 @@ class Http2Protocol:
             self.close_gently()
 
     def ping(self) -> None:
-        """Ask for a sign of life (section 6.7); ``ping_pending`` until it comes."""
+        """Sends a PING (section 6.7); ``ping_pending`` until it is answered."""
         if not self.ping_pending:
             self.ping_pending = True
             self._write(frame(frames.PING, 0, 0, bytes(8)))
 
     def cancel(self, exchange: Exchange, text: str) -> list[Stream]:
-        """Give up a request. Does nothing where it has ended."""
+        """Cancels a request; does nothing if it has ended."""
         for stream in self.open.values():
             if stream.exchange is exchange:
                 self._reset(stream, ErrorCode.CANCEL, text)
@@ -110,18 +110,18 @@ class Http2Protocol:
         return self._take_ended()
 
     def close_gently(self) -> None:
-        """Open no more streams."""
+        """Opens no more streams."""
         self.closing = True
         self.allowed = 0
 
     def close(self, text: str, code: ErrorCode = ErrorCode.NO_ERROR) -> list[Stream]:
-        """Send GOAWAY (section 6.8) and end what is open."""
+        """Sends GOAWAY (section 6.8) and ends the open streams."""
         if not self.closed:
             self._write(frame(frames.GOAWAY, 0, 0, bytes(4) + frames.UINT32.pack(code)))
         return self.lost(text)
 
     def lost(self, text: str) -> list[Stream]:
-        """The connection is gone, and so are the responses that it owed: one outage, however many they are."""
+        """Ends the streams of a lost connection: one outage, however many they are."""
         self.closed = True
         self.close_gently()
         counts_as_outage = True
@@ -135,7 +135,7 @@ class Http2Protocol:
         return b"".join(outgoing)
 
     def receive_data(self, data: bytes) -> list[Stream]:
-        """Never raises: where the service violates the protocol, all is ``closed``."""
+        """Reads frames; never raises. If the service violates the protocol, the connection is ``closed``."""
         if self.closed:
             return []
         try:
@@ -151,7 +151,7 @@ class Http2Protocol:
     # Frames in (section 4.1)
 
     def _read_frames(self, data: bytes) -> bytes:
-        """Every whole frame; returns what is left over."""
+        """Reads every complete frame; returns the rest."""
         at, end = 0, len(data)
         while end - at >= HEAD_SIZE:
             word, flags, number = HEAD.unpack_from(data, at)
@@ -174,7 +174,7 @@ class Http2Protocol:
         return data[at:]
 
     def _on_data(self, number: int, flags: int, data: bytes, start: int, end: int) -> None:
-        """Section 6.1."""
+        """Handles DATA (section 6.1)."""
         self._consumed += end - start
         if self._consumed >= _WINDOW // 2:
             self._write(frame(frames.WINDOW_UPDATE, 0, 0, frames.UINT32.pack(self._consumed)))
@@ -209,7 +209,7 @@ class Http2Protocol:
             self._overhead += 1
 
     def _on_headers(self, number: int, flags: int, data: bytes, start: int, end: int) -> None:
-        """Section 6.2."""
+        """Handles HEADERS (section 6.2)."""
         if flags & (PADDED | frames.PRIORITIZED):
             start, end = frames.content(data, start, end, flags)
         if flags & END_HEADERS:
@@ -218,7 +218,7 @@ class Http2Protocol:
             self._begun = number, flags, bytearray(data[start:end])
 
     def _on_continuation(self, number: int, flags: int, payload: bytes) -> None:
-        """Section 6.10."""
+        """Handles CONTINUATION (section 6.10)."""
         if self._begun is None or self._begun[0] != number:
             raise ProtocolError("a continuation of no header block")
         number, first, block = self._begun
@@ -230,7 +230,7 @@ class Http2Protocol:
             self._on_header_block(number, first, bytes(block))
 
     def _on_header_block(self, number: int, flags: int, block: bytes) -> None:
-        """The head of a response, an interim one, or trailers (section 8.1)."""
+        """Reads the head of a response, an interim one, or trailers (section 8.1)."""
         head = self._heads.known(block) or self._heads.read(block)
         stream = self.open.get(number)
         if stream is not None and stream.head is None and head[0] >= 200:
@@ -250,13 +250,13 @@ class Http2Protocol:
             self._reset(stream, ErrorCode.PROTOCOL_ERROR, "the service sent a head without a valid status")
 
     def _check_was_open(self, number: int) -> None:
-        """What was sent before the service knew that a stream has ended is nothing wrong (section 5.1)."""
+        """Frames sent before the service knew that a stream had ended do not violate the protocol (section 5.1)."""
         if number >= self._next or not number & 1:
             raise ProtocolError(f"a frame for stream {number}, which was never opened")
         self._overhead += 1
 
     def _on_reset(self, number: int, _flags: int, payload: bytes) -> None:
-        """Section 6.4."""
+        """Handles RST_STREAM (section 6.4)."""
         code = frames.uint32(payload)
         stream = self.open.get(number)
         if stream is None:
@@ -267,7 +267,9 @@ class Http2Protocol:
         self._fail(stream, Failure(text, sent=not refused, counts_as_outage=False))
 
     def _on_settings(self, number: int, flags: int, payload: bytes) -> None:
-        """Section 6.5. Of several values the last one holds, so that a frame full of them costs no more than one."""
+        """Handles SETTINGS (section 6.5). Only the last value of a setting is applied, so that a frame full of them
+        costs no more than one.
+        """
         if number:
             raise ProtocolError("SETTINGS of a stream")
         if len(payload) % 6 or (flags & frames.ACK and payload):
@@ -285,7 +287,7 @@ class Http2Protocol:
         self.sender.send_bodies()
 
     def _set(self, name: int, value: int) -> None:
-        """Section 6.5.2."""
+        """Applies a setting (section 6.5.2)."""
         if name == frames.MAX_CONCURRENT_STREAMS:
             self.allowed = 0 if self.closing else value
         elif name == frames.MAX_FRAME_SIZE:
@@ -296,11 +298,11 @@ class Http2Protocol:
             raise ProtocolError("push enabled by the service")
 
     def _on_push(self, _number: int, _flags: int, _payload: bytes) -> None:
-        """Section 8.4."""
+        """Refuses PUSH_PROMISE (section 8.4)."""
         raise ProtocolError("a push that was not allowed")
 
     def _on_ping(self, number: int, flags: int, payload: bytes) -> None:
-        """Section 6.7."""
+        """Handles PING (section 6.7)."""
         if number:
             raise ProtocolError("PING of a stream")
         if len(payload) != 8:
@@ -311,7 +313,7 @@ class Http2Protocol:
             self._write(frame(frames.PING, frames.ACK, 0, payload))
 
     def _on_goaway(self, number: int, _flags: int, payload: bytes) -> None:
-        """Streams beyond the last that the service took were certainly not processed (section 6.8)."""
+        """Handles GOAWAY: streams beyond the last that the service accepted were not processed (section 6.8)."""
         if number or len(payload) < 8:
             raise ProtocolError("a malformed GOAWAY")
         last, code = frames.UINT32.unpack_from(payload)[0] & LARGEST, frames.UINT32.unpack_from(payload, 4)[0]
@@ -321,7 +323,7 @@ class Http2Protocol:
             self._fail(stream, Failure(text, sent=False, counts_as_outage=False))
 
     def _on_window_update(self, number: int, _flags: int, payload: bytes) -> None:
-        """Section 6.9."""
+        """Handles WINDOW_UPDATE (section 6.9)."""
         more = frames.uint32(payload) & LARGEST
         stream = self.open.get(number)
         if not number:
@@ -356,7 +358,7 @@ class Http2Protocol:
         self._end(stream)
 
     def _reset(self, stream: Stream, code: ErrorCode, text: str) -> None:
-        """Section 5.4.2."""
+        """Resets a stream (section 5.4.2)."""
         self._write(frames.reset(stream.number, code))
         self._fail(stream, Failure(text, sent=True))
 

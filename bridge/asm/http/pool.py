@@ -66,7 +66,9 @@ class Pool:
         self._on_end, self._on_resend = self._ended, self._resend  # bound once, not for each request
 
     def send(self, request: PreparedRequest, on_response: OnResponse) -> None:
-        """Send; ``on_response`` is called once, later. The request may be sent again, also before that."""
+        """Sends a request; ``on_response`` is called once, later. The same request may be sent again, even
+        before that.
+        """
         deadline = time.monotonic() + self._request_timeout
         exchange = Exchange(request, on_response, deadline, self._on_end, self._on_resend)
         if self._closed:
@@ -87,7 +89,7 @@ class Pool:
         self._open_more()
 
     async def aclose(self) -> None:
-        """Close all connections; requests under way fail, and so do later ones."""
+        """Closes all connections; requests in flight fail, and so do later ones."""
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
@@ -109,7 +111,7 @@ class Pool:
         self._waiting.pop(exchange, None)
 
     def _resend(self, exchange: Exchange, most: int = _RESENDS) -> bool:
-        """Send it once more, unless it was sent again ``most`` times before. Returns whether it is on its way."""
+        """Sends an exchange again, unless it was sent again ``most`` times before. Returns whether it will be sent."""
         resends = getattr(exchange, "resends", 0)
         if self._closed or resends >= most or time.monotonic() >= exchange.deadline:
             return False
@@ -125,7 +127,7 @@ class Pool:
     # -- what time brings
 
     def _sweep(self) -> None:
-        """End what takes too long, and connections that are dead, old, or not needed."""
+        """Ends requests that take too long, and connections that are dead, old or not needed."""
         now = time.monotonic()
         try:
             self._end_overdue(now)
@@ -191,7 +193,7 @@ class Pool:
     # -- connections
 
     def _open_more(self) -> None:
-        """Open what those who wait need: a connection each, or one for all where one carries many."""
+        """Opens connections for waiting requests: one each, or one for all if it carries many."""
         if not self._waiting or len(self._connections) + len(self._opening) >= self._max_connections:
             return
         wanted = len(self._waiting)
@@ -235,7 +237,7 @@ class Pool:
         self._open_more()
 
     def _retire(self, connection: Connection) -> None:
-        """Give it no more requests; it is closed when it has none."""
+        """Sends no more requests over a connection, which is closed when it has none in flight."""
         if self._connections.pop(connection, None) is not None:
             self._free.pop(connection, None)
             self._retiring.add(connection)
@@ -263,13 +265,14 @@ class Pool:
 
 
 def _is_stalled(connection: Connection) -> bool:
-    """Whether the service has not said yet how many requests it takes, or takes none now: more connections would not
-    help."""
+    """Whether the service has not sent its settings yet, or takes no requests now, so that more connections would not
+    help.
+    """
     return isinstance(connection, Http2) and not (connection.allowed and connection.settings_read)
 
 
 class ForwardingPool(Pool):
-    """Sends requests without TLS to an HTTP proxy, which sends them on."""
+    """Sends requests without TLS to an HTTP proxy, which forwards them."""
 
     def send(self, request: PreparedRequest, on_response: OnResponse) -> None:
         assert self._connector.proxy is not None

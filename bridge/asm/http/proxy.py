@@ -1,4 +1,4 @@
-"""The first words to a proxy: HTTP's CONNECT (RFC 9110, section 9.3.6), or SOCKS5 (RFC 1928 and 1929)."""
+"""The handshake with a proxy: HTTP's CONNECT (RFC 9110, section 9.3.6), or SOCKS5 (RFC 1928 and 1929)."""
 
 import asyncio
 import base64
@@ -23,7 +23,7 @@ _SOCKS_REPLIES = {
 
 
 class ProxyRefusal(Exception):
-    """The proxy answered, and does not connect. ``login``: because of the user or the password."""
+    """The proxy answered, but refuses to connect. ``login``: because of the user or the password."""
 
     def __init__(self, text: str, *, login: bool = False) -> None:
         super().__init__(text)
@@ -32,7 +32,7 @@ class ProxyRefusal(Exception):
 
 @dataclass(frozen=True)
 class Proxy:
-    """``scheme``: http, https (TLS to the proxy), socks5 (names are looked up here) or socks5h (by the proxy)."""
+    """``scheme``: http, https (TLS to the proxy), socks5 (the bridge resolves names) or socks5h (the proxy does)."""
 
     scheme: str
     host: str
@@ -42,7 +42,7 @@ class Proxy:
 
     @classmethod
     def parse(cls, address: str) -> "Proxy":
-        """From ``scheme://user:password@host:port``; in user and password, %XX stands for any byte."""
+        """Parses ``scheme://user:password@host:port``; in user and password, %XX stands for any byte."""
         url = urlsplit(address)
         user = None if url.username is None else unquote(url.username)
         host, port = url.hostname or "", url.port or _PORTS[url.scheme]
@@ -54,12 +54,12 @@ class Proxy:
 
     @property
     def authorization(self) -> str:
-        """User and password as a field's value (RFC 7617); empty without a user."""
+        """User and password as a header value (RFC 7617); empty without a user."""
         login = f"{self.user}:{self.password}".encode()
         return "" if self.user is None else f"Basic {base64.b64encode(login).decode()}"
 
     def forwarded(self, request: PreparedRequest) -> PreparedRequest:
-        """A request without TLS as an HTTP proxy sends it on (RFC 9112, section 3.2.2)."""
+        """A request without TLS as an HTTP proxy forwards it (RFC 9112, section 3.2.2)."""
         scheme, authority, path = request.target
         login = {"proxy-authorization": self.authorization} if self.user is not None else {}
         target = Target(scheme, authority, f"{scheme}://{authority}{path}")

@@ -1,4 +1,4 @@
-"""A request as it goes over the wire, and one sending of it."""
+"""A request as bytes, and one sending of it."""
 
 from collections.abc import Callable, Mapping
 from functools import lru_cache
@@ -10,7 +10,7 @@ from hpack.hpack import encode_integer
 
 
 class Response(NamedTuple):
-    """A final response as it came.
+    """A final response.
 
     ``retry_after`` is the field's text and ``date`` that of Date, so that a time of day can be read against the
     service's own clock. Of a 2xx without Retry-After there is no Date. The body is without its content coding.
@@ -23,7 +23,7 @@ class Response(NamedTuple):
 
 
 class Failure(NamedTuple):
-    """Why there is no response.
+    """The reason for which a request has no response.
 
     ``sent``: the service may have processed the request. ``counts_as_outage``: this says something about the host; not
     of a request that the host broke off (it is there), nor of all but one of those that ended with their connection.
@@ -47,7 +47,7 @@ indexed (6.2.3) and not indexed (6.2.2)."""
 
 
 class Target(NamedTuple):
-    """Where requests go, in the words of HTTP."""
+    """The destination of requests, in HTTP's terms."""
 
     scheme: str
     authority: str
@@ -85,8 +85,9 @@ class PreparedRequest:
 
     @property
     def http2(self) -> bytes:
-        """The header block (RFC 7541). It leaves the dynamic table alone, so that it holds at any time, on any
-        connection."""
+        """The header block (RFC 7541). It does not use the dynamic table, so that it is valid at any time, on any
+        connection.
+        """
         if not self._http2:
             own = {name: value for name, value in self.headers.items() if name in PER_REQUEST}
             common = tuple(one for one in self.headers.items() if one[0] not in own)
@@ -154,12 +155,12 @@ class Exchange:
         self._on_response(Failure(text, self.sent, counts_as_outage, error))
 
     def not_processed(self, text: str) -> None:
-        """The service has certainly not processed it (RFC 9113, section 8.7): it is sent again."""
+        """The service has certainly not processed the request (RFC 9113, section 8.7), which is sent again."""
         self.sent = False
         if not self._resend(self):
             self.failed(text, counts_as_outage=False)
 
     def connection_lost(self, text: str, *, counts_as_outage: bool = True) -> None:
-        """The connection ended without a byte of the response: a ``repeatable`` request is sent again, once."""
+        """The connection ended before the first byte of the response: a ``repeatable`` request is sent again, once."""
         if not (self.request.repeatable and self._resend(self, 1)):
             self.failed(text, counts_as_outage=counts_as_outage)

@@ -1,1 +1,1 @@
-"""``asm-bridge bench``: what the bridge costs and how fast it is, beside what people would run instead."""
+"""``asm-bridge bench``: the cost and speed of the bridge, beside the pollers that you might run instead."""

@@ -1,4 +1,4 @@
-"""The Kafka that is measured against: the one given, else the best that this machine can run."""
+"""The Kafka to measure with: the given one, or the best that this machine can run."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -29,7 +29,7 @@ class Kafka:
 
 @asynccontextmanager
 async def kafka(address: str | None, notes: list[str]) -> AsyncIterator[Kafka]:
-    """Raises ``KafkaUnavailableError`` or ``BrokerUnavailableError`` where none can be had."""
+    """Starts Kafka. Raises ``KafkaUnavailableError`` or ``BrokerUnavailableError`` if there is none."""
     if address is not None:
         notes.append(f"the broker at {address} is not ours to pin: it may take time from the client's core")
         yield Kafka(address, f"{address} (given)", await _transactions(address))
@@ -68,13 +68,13 @@ async def _probe(servers: str, transactional_id: str | None) -> None:
 
 
 async def create(servers: str, prefix: str) -> None:
-    """The topics as the bridge makes them, for clients that make none."""
+    """Creates the topics as the bridge does, for clients that create none."""
     topics = TopicsSettings(prefix=prefix, partitions=PARTITIONS)
     await ensure_topics({"bootstrap_servers": servers}, topics, create=True)
 
 
 async def remove(servers: str, prefix: str) -> None:
-    """Every topic with this prefix."""
+    """Deletes every topic with this prefix."""
     async with connected(AIOKafkaAdminClient(bootstrap_servers=servers), servers) as admin, asyncio.timeout(_DEADLINE):
         topics = [topic for topic in await admin.list_topics() if topic.startswith(prefix)]
         if topics:

@@ -34,7 +34,7 @@ _FASTEST = 0.05
 
 @dataclass(frozen=True)
 class Place:
-    """Where and on what a client works. ``interval`` in seconds; 0: as fast as it goes."""
+    """The addresses and sizes that a client works with. ``interval`` in seconds; 0: as fast as possible."""
 
     sessions: int
     interval: float
@@ -48,7 +48,9 @@ class Place:
 
 @dataclass(frozen=True)
 class Client:
-    """``settings``: of the bridge, and ``workers``; ``command``: of a peer, to be filled in with a place's fields."""
+    """``settings`` and ``workers`` are of the bridge; ``command`` is of a peer, with a place's fields to
+    be filled in.
+    """
 
     name: str
     settings: Mapping[str, str] | None = None
@@ -87,7 +89,9 @@ def arguments(client: Client, place: Place) -> list[str]:
 
 
 def environment(client: Client, place: Place) -> dict[str, str]:
-    """Ours without what is set for another bridge; with the bridge's settings, or whom a peer in Go is to trust."""
+    """The environment without settings for another bridge, with the bridge's own, or the authorities that a peer in Go
+    trusts.
+    """
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("ASM_BRIDGE_")}
     if client.settings is None:
         return inherited | ({"SSL_CERT_FILE": str(place.ca_file)} if place.ca_file else {})
@@ -113,7 +117,7 @@ def agent_id(number: int) -> str:
 
 
 def prepare(place: Place) -> None:
-    """Write the registry and the tokens: each agent has its own, and a fixed session."""
+    """Writes the registry and the tokens: each agent has its own, and a fixed session."""
     tokens = {agent_id(number): f"tok-{number}" for number in range(place.sessions)}
     (place.directory / "tokens.json").write_text(json.dumps(tokens))
     entries = [
@@ -124,7 +128,7 @@ def prepare(place: Place) -> None:
 
 
 def peers(notes: list[str]) -> Iterator[Client]:
-    """Those that this machine can run; why others are not among them is added to ``notes``."""
+    """The peers that this machine can run; the reasons against the others are added to ``notes``."""
     if not PEERS.is_dir():
         notes.append("no peers: they are in the source tree's bench/peers")
         return
@@ -165,7 +169,7 @@ def peers(notes: list[str]) -> Iterator[Client]:
 
 
 def go_build(name: str, notes: list[str]) -> Path | None:
-    """The program made of ``bench/peers/NAME``; None, and a note, where it cannot be made."""
+    """The program built from ``bench/peers/NAME``, or None and a note."""
     if not PEERS.is_dir() or not shutil.which("go"):
         notes.append(f"no {name} (Go): `go` is not on this machine" if PEERS.is_dir() else f"no {name}: no source tree")
         return None

@@ -1,4 +1,4 @@
-"""Numbers from numbers: percentiles, and what a measurement's two moments say."""
+"""Calculates figures: percentiles, and the differences between a measurement's two moments."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,7 +27,7 @@ class Measurement:
 
 
 def percentile(ordered: Sequence[float], share: float) -> float | None:
-    """Of values in order, the one that ``share`` (0 to 1) of them do not exceed; None of nothing."""
+    """Of sorted values, the one that ``share`` (0 to 1) of them do not exceed; None without any."""
     return ordered[round(share * (len(ordered) - 1))] if ordered else None
 
 
@@ -45,7 +45,7 @@ def spread(values: Iterable[float]) -> Spread:
 def load_figures(
     before: Moment, after: Moment, seen: Mapping[str, Any], delays: Sequence[float]
 ) -> dict[str, float | None]:
-    """What the time between two moments says; ``growth`` is in bytes of memory a million polls.
+    """The figures for the time between two moments; ``growth`` is in bytes of memory per million polls.
 
     ``seen``: the target's /stats of that time; ``delays``: of each record, seconds from its timestamp until it could be
     read.
@@ -70,7 +70,7 @@ def load_figures(
 
 
 def per_session(smaller: Measurement, larger: Measurement) -> float | None:
-    """Bytes that a session more costs, from two measurements of one client."""
+    """Bytes per additional session, from two measurements of one client."""
     small, large = smaller.figures.get("rss"), larger.figures.get("rss")
     if small is None or large is None or larger.sessions <= smaller.sessions:
         return None

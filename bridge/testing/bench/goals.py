@@ -1,4 +1,4 @@
-"""What the bridge is to reach, beside what was measured."""
+"""The bridge's goals, beside the measured figures."""
 
 import operator
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ _BOUNDS = {"below": operator.lt, "at most": operator.le, "at least": operator.ge
 
 @dataclass(frozen=True)
 class Goal:
-    """Missed whatever was ``measured`` where ``note`` says that the bridge broke; None: nothing was."""
+    """Missed whatever was ``measured`` if ``note`` says that the bridge failed; None: not measured."""
 
     name: str
     sessions: int
@@ -84,7 +84,7 @@ _LIMITS = (
 
 
 def goals(measurements: Sequence[Measurement]) -> list[Goal]:
-    """Those of which something was measured, ratios first."""
+    """The goals for which something was measured, ratios first."""
     found = (_goal(limit, one, measurements) for limit in _LIMITS for one in _held(limit, measurements))
     return [goal for goal in found if goal]
 

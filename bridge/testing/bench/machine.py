@@ -1,4 +1,4 @@
-"""The machine: its cores, what a tree of processes uses of it, and what it is."""
+"""The machine: its cores, the resources that a tree of processes uses, and its description."""
 
 import contextlib
 import os
@@ -16,7 +16,7 @@ _PROC = Path("/proc")
 
 
 class Process(NamedTuple):
-    """CPU in seconds, with that of its children that have ended; ``rss`` in bytes."""
+    """CPU in seconds, including that of ended children; ``rss`` in bytes."""
 
     parent: int
     cpu: float
@@ -30,7 +30,7 @@ def parse_stat(text: str, ticks: int, page: int) -> Process:
 
 
 def parse_ps(text: str) -> dict[int, Process]:
-    """What ``ps -A -o pid=,ppid=,time=,rss=`` prints, where there is no /proc: times as ``[[DD-]HH:]MM:SS[.hh]``."""
+    """Parses ``ps -A -o pid=,ppid=,time=,rss=``, for systems without /proc: times as ``[[DD-]HH:]MM:SS[.hh]``."""
     found = {}
     for line in text.splitlines():
         pid, parent, cpu, kilobytes = line.split()
@@ -58,7 +58,7 @@ def tree(root: int, processes: Mapping[int, Process]) -> list[int]:
 
 
 def usage(root: int) -> Moment:
-    """What a process and all that descend from it have used so far."""
+    """The resources that a process and all its descendants have used so far."""
     processes = _processes()
     members = [processes[pid] for pid in tree(root, processes) if pid in processes]
     return Moment(sum(member.cpu for member in members), sum(member.rss for member in members))
@@ -97,7 +97,7 @@ def deal() -> Cores:
 
 @contextlib.contextmanager
 def pinned(cores: set[int] | None) -> Iterator[None]:
-    """What this thread starts within the block runs on ``cores``, from its first instruction."""
+    """Processes and threads started within the block run on ``cores``, from their first instruction."""
     if cores is None:
         yield
         return
@@ -110,7 +110,7 @@ def pinned(cores: set[int] | None) -> Iterator[None]:
 
 
 def describe() -> dict[str, str]:
-    """The machine in words, for beside the figures."""
+    """The machine in words, to print beside the figures."""
     load = " ".join(f"{one:.1f}" for one in os.getloadavg())
     return {
         "cores": str(os.cpu_count()),

@@ -31,7 +31,7 @@ _PUNCTUAL = 0.9
 
 @dataclass(frozen=True)
 class Bench:
-    """What all measurements have in common. ``secure``: the program that is the target with TLS and HTTP/2."""
+    """The common parameters of all measurements. ``secure``: the program that is the target with TLS and HTTP/2."""
 
     kafka: broker.Kafka
     cores: Cores
@@ -39,7 +39,7 @@ class Bench:
 
 
 async def measure(bench: Bench, client: Client, scenario: Scenario) -> Measurement:
-    """Never raises for what a client does wrong: that is a measurement with a note, and no figures."""
+    """Measures a client. Never raises for a client's failure: that is a measurement with a note, and no figures."""
     run = Measurement(scenario.kind, client.name, scenario.sessions)
     directory = Path(tempfile.mkdtemp(prefix="asm-bridge-bench-"))
     try:
@@ -57,7 +57,7 @@ async def measure(bench: Bench, client: Client, scenario: Scenario) -> Measureme
 async def _placed(
     bench: Bench, client: Client, scenario: Scenario, directory: Path
 ) -> AsyncIterator[tuple[Place, Target]]:
-    """A target of its own, topics of its own, and in the end neither."""
+    """Starts a target and creates topics for a client, and removes both at the end."""
     servers, prefix = bench.kafka.servers, f"bench{secrets.token_hex(4)}."
     async with target(scenario, directory, bench.secure if client.tls else None) as service:
         where = (service.base_url, servers, prefix, directory, free_port(), service.ca_file)
@@ -97,7 +97,7 @@ async def _load(bench: Bench, client: Client, scenario: Scenario, place: Place, 
 
 
 def doubt(scenario: Scenario, polls_per_s: float) -> str:
-    """Why its cost a poll compares with nothing: it was measured at another rate."""
+    """Why the cost per poll is not comparable: it was measured at another rate."""
     if scenario.kind not in ("load", "scale"):
         return ""
     share = polls_per_s * scenario.interval / scenario.sessions
@@ -105,7 +105,7 @@ def doubt(scenario: Scenario, polls_per_s: float) -> str:
 
 
 async def _recover(bench: Bench, client: Client, scenario: Scenario, place: Place, service: Target) -> Measurement:
-    """Seconds from starting a process again, after kill -9, until each session was polled again."""
+    """Seconds from a restart after kill -9 until each session was polled again."""
     async with _started(bench, client, place) as process:
         await service.seen(scenario.sessions, process, _patience(scenario))
         await asyncio.sleep(scenario.warm)

@@ -1,4 +1,4 @@
-"""What is seen from Kafka's side while a client runs: when its records can be read, and events sent in."""
+"""Measurements from Kafka's side while a client runs: when its records can be read, and events sent to it."""
 
 import asyncio
 import contextlib
@@ -18,20 +18,20 @@ from bridge.testing.bench.clients import Place, agent_id
 
 
 class Reader:
-    """Reads a topic with read_committed, as its users should, and notes for each record when it could be read."""
+    """Reads a topic with read_committed, as consumers should, and notes for each record when it could be read."""
 
     def __init__(self) -> None:
         self._read: list[tuple[float, float]] = []
 
     async def follow(self, consumer: AIOKafkaConsumer) -> None:
-        """Until cancelled."""
+        """Reads until cancelled."""
         while True:
             records = await consumer.getmany(timeout_ms=1000)
             now = time.time()
             self._read += [(one.timestamp / 1000, now) for batch in records.values() for one in batch]
 
     def delays(self, begin: float, end: float) -> list[float]:
-        """Of the records stamped between two times (Unix, s): seconds from the stamp until they could be read."""
+        """For records stamped between two times (Unix, s): seconds from the timestamp until they could be read."""
         return [max(0.0, read - stamp) for stamp, read in self._read if begin <= stamp < end]
 
 
@@ -53,7 +53,7 @@ async def reading(servers: str, topic: str) -> AsyncIterator[Reader]:
 
 @asynccontextmanager
 async def injecting(place: Place, rate: float) -> AsyncIterator[None]:
-    """While the block runs, produces ``rate`` events a second, each for an agent drawn by lot; none if it is 0."""
+    """While the block runs, produces ``rate`` events per second, each for a random agent; none if it is 0."""
     if rate <= 0:
         yield
         return
@@ -63,7 +63,7 @@ async def injecting(place: Place, rate: float) -> AsyncIterator[None]:
 
 
 async def _inject(producer: AIOKafkaProducer, place: Place, rate: float) -> None:
-    """The time of producing is the event's conversation_sid: so the target can tell how long it took."""
+    """The event's conversation_sid is the time of producing, so that the target can calculate the latency."""
     due = time.monotonic()
     while True:
         due += 1 / rate

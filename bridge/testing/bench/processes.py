@@ -23,14 +23,14 @@ _STOP = 30.0
 
 
 class MeasurementError(Exception):
-    """A client or the target did not do what is measured; the text says what it printed last."""
+    """A client or the target failed; the text has its last output."""
 
 
 @asynccontextmanager
 async def running(
     command: Sequence[str], log: Path, cores: set[int] | None = None, environment: Mapping[str, str] | None = None
 ) -> AsyncIterator[subprocess.Popen[bytes]]:
-    """SIGTERM ends it, or SIGKILL if that takes longer than 30 s."""
+    """A process, ended by SIGTERM, or by SIGKILL if that takes longer than 30 s."""
     with log.open("ab") as output, pinned(cores):
         process = _popen(command, output, environment)
     with ends_with_us(process.pid):
@@ -50,7 +50,7 @@ def _popen(command: Sequence[str], output: IO[bytes], environment: Mapping[str, 
 
 
 class Target:
-    """The running service: ``base_url`` for clients, and what it saw."""
+    """The running service: ``base_url`` for clients, and its statistics."""
 
     def __init__(self, listen: str, base_url: str, ca_file: Path | None) -> None:
         self.base_url = base_url
@@ -58,7 +58,9 @@ class Target:
         self._http = httpx.AsyncClient(base_url=f"http://{listen}", timeout=10, trust_env=False)
 
     async def stats(self, reset: bool = False) -> dict[str, Any]:
-        """See ``bridge.testing.bench.target.Service.stats``; ``reset``: and begin anew. Raises ``MeasurementError``."""
+        """See ``bridge.testing.bench.target.Service.stats``; ``reset``: and start again. Raises
+        ``MeasurementError``.
+        """
         try:
             answer = await self._http.get("/stats", params={"reset": "1"} if reset else None)
         except httpx.TransportError as error:

@@ -1,4 +1,4 @@
-"""The measurements for a person: ratios first, a table for each kind."""
+"""The measurements for people: ratios first, one table for each kind."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -11,7 +11,7 @@ from bridge.testing.bench.scenarios import AIOHTTP, EXACTLY_ONCE, GO
 
 
 class Column(NamedTuple):
-    """A figure, times ``scale``, with this many ``digits`` behind the point."""
+    """A figure, times ``scale``, with this many decimal ``digits``."""
 
     header: str
     figure: str
@@ -71,7 +71,7 @@ _OWN = {"scale": "the smaller", "workers": "one process"}
 
 
 def yardstick(measurements: Sequence[Measurement]) -> str | None:
-    """Whose figures the others' are divided by: the Go poller's, or the aiohttp script's."""
+    """The client by whose figures the others' are divided: the Go poller, or the aiohttp script."""
     there = {one.client for one in measurements if one.figures}
     return next((name for name in (GO, AIOHTTP) if name in there), None)
 
@@ -88,7 +88,7 @@ def ratio(one: Measurement, measurements: Sequence[Measurement]) -> float | None
 
 
 def with_memory(measurements: Sequence[Measurement]) -> list[Measurement]:
-    """The same, with ``per_session`` where a client's memory was measured with fewer sessions too."""
+    """The measurements with ``per_session`` for clients whose memory was measured with fewer sessions too."""
     smallest: dict[str, Measurement] = {}
     done = []
     for one in measurements:

@@ -53,7 +53,7 @@ async def _run(
 
 
 def _carried(plan: Sequence[Scenario], cores: machine.Cores, notes: list[str]) -> list[Scenario]:
-    """What there are cores for."""
+    """The measurements for which the machine has enough cores."""
     carried = [scenario for scenario in plan if scenario.kind != "workers" or cores.pair]
     if len(carried) < len(plan):
         notes.append("no workers: two of them, the service and Kafka take four cores that can be pinned")
@@ -61,7 +61,7 @@ def _carried(plan: Sequence[Scenario], cores: machine.Cores, notes: list[str]) -
 
 
 def _runnable(kafka: Kafka, wanted: set[str], notes: list[str]) -> dict[str, Client]:
-    """By name, those of ``wanted`` that this machine and this Kafka can carry."""
+    """By name, the clients in ``wanted`` that this machine and this Kafka can run."""
     ours = {client.name for client in clients.BRIDGES}
     found = [*clients.BRIDGES, *(clients.peers(notes) if wanted - ours else ())]
     if not kafka.transactions:

@@ -1,4 +1,4 @@
-"""The service that the clients poll: canned answers of some 1.1 kB, head included; under /stats, what it saw.
+"""The service that the clients poll: canned answers of about 1.1 kB, with the head; its statistics are under /stats.
 
 It is made to be cheap, not right (``asm-bridge simulate`` is that one): one process, no framework, requests read only
 as far as needed. ``python -m bridge.testing.bench.target --listen HOST:PORT``; agent n is who says ``Bearer tok-n``.
@@ -54,13 +54,13 @@ def own_queue(agent: int) -> str:
 
 
 def shared_queue(size: int, second: int) -> str:
-    """``size`` calls that everyone sees; each second another one of them has changed."""
+    """``size`` calls that all agents see; each second another one of them has changed."""
     turns = ((second - i) // size % 10_000 for i in range(size))
     return ",".join(_CALL.format(sid=7_000_000 + i, n=i % 1000, caller=turn) for i, turn in enumerate(turns))
 
 
 class AgentAnswer:
-    """What one agent was answered last."""
+    """The last answer to one agent."""
 
     __slots__ = ("answer", "last", "queue", "second", "version", "window")
 
@@ -72,7 +72,7 @@ class AgentAnswer:
 
 
 class Service:
-    """The agents, and what was seen since the last reset. Times are ns of the monotonic clock."""
+    """The agents, and statistics since the last reset. Times are ns of the monotonic clock."""
 
     def __init__(self, change: float, queue: int, clock: Callable[[], int] = time.monotonic_ns) -> None:
         self._clock = clock
@@ -122,13 +122,15 @@ class Service:
         return self._queue[1]
 
     def _silences(self) -> Iterator[float]:
-        """Gaps that have not ended and are longer than any that has: a client that stalls must not look punctual."""
+        """Unfinished gaps that are longer than any finished one, so that a client that stalls does not look
+        punctual.
+        """
         longest, now = max(self._gaps, default=0.0), self._clock()
         silences = ((now - agent.last) / 1e9 for agent in self._agents.values())
         return (silence for silence in silences if silence > longest)
 
     def stats(self, reset: bool) -> bytes:
-        """What was seen since the last reset; gaps and injection latencies in seconds."""
+        """Statistics since the last reset; gaps and injection latencies in seconds."""
         seen = {
             "window_s": time.monotonic() - self._begin, "polls": self._polls, "changes": self._changes,
             "sessions_seen": self._seen, "connections": self.connections, "cpu_s": time.process_time() - self._cpu,

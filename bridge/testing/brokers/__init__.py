@@ -1,4 +1,4 @@
-"""Brokers that tests run against: real ones, each started, killed, paused and restarted the same way."""
+"""Brokers for tests: real ones, each started, killed, paused and restarted in the same way."""
 
 from bridge.testing.brokers.base import Broker, BrokerNotOursError, BrokerUnavailableError
 from bridge.testing.brokers.choice import start_broker

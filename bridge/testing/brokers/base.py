@@ -1,4 +1,4 @@
-"""What every test broker can do."""
+"""The interface of a test broker."""
 
 from abc import ABC, abstractmethod
 from typing import ClassVar
@@ -12,7 +12,7 @@ class BrokerUnavailableError(RuntimeError):
 
 
 class BrokerNotOursError(RuntimeError):
-    """Somebody else runs this broker: it cannot be killed, paused or restarted from here."""
+    """The broker is run by somebody else: it cannot be killed, paused or restarted from here."""
 
 
 class Broker(ABC):
@@ -38,11 +38,11 @@ class Broker(ABC):
 
     @abstractmethod
     def start(self) -> str:
-        """Starts it and returns its ``host:port``."""
+        """Starts the broker and returns its ``host:port``."""
 
     @abstractmethod
     def stop(self) -> None:
-        """Ends it for good and removes its data; safe to repeat."""
+        """Ends the broker for good and removes its data; safe to repeat."""
 
     @abstractmethod
     def kill(self) -> None: ...

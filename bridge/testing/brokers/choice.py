@@ -1,4 +1,4 @@
-"""Which broker is used: the one named, else the best that this machine can run."""
+"""The choice of a broker: the given one, or the best that this machine can run."""
 
 from bridge.testing.brokers import docker, maven
 from bridge.testing.brokers.base import Broker, BrokerUnavailableError
@@ -28,7 +28,7 @@ def start_broker(wanted: str | None) -> tuple[Broker, list[str]]:
 
 
 def candidates(wanted: str | None, reasons: list[str]) -> list[Broker]:
-    """What to try, best first; why others are not among them is added to ``reasons``."""
+    """The brokers to try, best first; the reasons against the others are added to ``reasons``."""
     if wanted:
         return [named(wanted)]
     lacks = {"docker": docker.why_not(), "maven": maven.why_not(), "embedded": None}

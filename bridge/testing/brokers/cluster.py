@@ -1,4 +1,4 @@
-"""Three real brokers that replicate: what a production cluster does when one of them dies."""
+"""Three real brokers that replicate, as in a production cluster, to test what happens when one of them dies."""
 
 from bridge.ops.http import free_port
 from bridge.testing.brokers.base import Broker

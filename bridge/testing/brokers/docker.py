@@ -94,8 +94,7 @@ class DockerBroker(Broker):
 
 
 def why_not() -> str | None:
-    """What this machine lacks to run containers; None if nothing. Takes 2 s at most: often only Docker's client is
-    there."""
+    """What this machine lacks to run containers, or None. Takes 2 s at most: often only Docker's client is there."""
     try:
         import docker
         from docker.errors import DockerException

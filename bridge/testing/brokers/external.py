@@ -12,7 +12,7 @@ PROBE_DEADLINE = 15.0
 
 
 class ExternalBroker(Broker):
-    """It is not ours to kill."""
+    """A broker that must not be killed."""
 
     name = "external"
 
@@ -24,7 +24,7 @@ class ExternalBroker(Broker):
         return f"{self.bootstrap_servers} (given)"
 
     def start(self) -> str:
-        """Only looks whether it answers, and whether it has transactions."""
+        """Checks only whether it answers, and whether it has transactions."""
         if not asyncio.run(self._starts(None)):
             raise BrokerUnavailableError(f"no Kafka broker answers at {self.bootstrap_servers}")
         self.transactions = asyncio.run(self._starts("asm-bridge-tests-probe"))
@@ -41,7 +41,7 @@ class ExternalBroker(Broker):
         return True
 
     def stop(self) -> None:
-        """Nothing of ours runs."""
+        """Does nothing, since it is not ours."""
 
     def kill(self) -> None:
         self._not_ours()

@@ -55,7 +55,7 @@ class MavenBroker(ProcessBroker):
 
 
 def why_not() -> str | None:
-    """What this machine lacks to run Kafka so; None if nothing."""
+    """What this machine lacks to run Kafka in this way, or None."""
     if not java():
         return "no java"
     if java_version() < OLDEST_JAVA:
@@ -74,14 +74,14 @@ def kafka_version() -> str:
 
 @functools.cache
 def java() -> str:
-    """Path of java, empty if there is none. Maven's rule: JAVA_HOME first."""
+    """The path of java, or an empty text. Maven's rule: JAVA_HOME first."""
     home = os.environ.get("JAVA_HOME")
     return (shutil.which("java", path=f"{home}/bin") if home else None) or shutil.which("java") or ""
 
 
 @functools.cache
 def java_version() -> int:
-    """Major version; 0 if it cannot be told."""
+    """The major version, or 0 if it is unknown."""
     said = run([java(), "-version"], 10).stdout.decode(errors="replace")
     found = re.search(r'version "(\d+)', said)
     return int(found[1]) if found else 0
@@ -111,7 +111,7 @@ def _fetch() -> None:
 
 
 def run(command: list[str], deadline: float, folder: Path | None = None) -> subprocess.CompletedProcess[bytes]:
-    """Runs it to its end; its output, errors included, is in ``stdout``."""
+    """Runs a program to its end; its output, errors included, is in ``stdout``."""
     try:
         return subprocess.run(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,

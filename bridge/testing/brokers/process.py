@@ -102,7 +102,7 @@ class ProcessBroker(Broker):
 
 @contextmanager
 def ends_with_us(pid: int, then: str = "") -> Iterator[None]:
-    """Kills process ``pid``, and runs the shell command ``then``, should our own process die within the block."""
+    """Kills process ``pid``, and runs the shell command ``then``, if our own process dies within the block."""
     script = f'read -r _ || {{ kill -9 "$0" 2>/dev/null; {then or ":"}; }}'
     guard = subprocess.Popen(["/bin/sh", "-c", script, str(pid)], stdin=subprocess.PIPE, start_new_session=True)
     try:

@@ -1,4 +1,4 @@
-"""A broker that wants a login (SASL PLAIN) and lets nobody do what no ACL grants, as a company's Kafka is."""
+"""A broker that requires a login (SASL PLAIN) and allows only what an ACL grants, as a company's Kafka does."""
 
 from typing import Any
 
@@ -31,7 +31,9 @@ class SecuredBroker(MavenBroker):
         }
 
     def grant(self, *rights: tuple[str, str, str]) -> None:
-        """Let the user ``bridge`` do: (``TOPIC``, ``GROUP`` or ``TRANSACTIONAL_ID``, begin of the name, operation)."""
+        """Grants operations to the user ``bridge``: (``TOPIC``, ``GROUP`` or ``TRANSACTIONAL_ID``, prefix of the name,
+        operation).
+        """
         from confluent_kafka.admin import (  # type: ignore[attr-defined]
             AclBinding,
             AclOperation,
@@ -54,7 +56,7 @@ class SecuredBroker(MavenBroker):
             future.result(10)
 
     def confluent_arguments(self) -> dict[str, Any]:
-        """A client of confluent-kafka that may do all."""
+        """The arguments of a confluent-kafka client with all rights."""
         return {
             "bootstrap.servers": self.bootstrap_servers,
             "security.protocol": "SASL_PLAINTEXT",

@@ -1,4 +1,6 @@
-"""The vendor's stand-in: agents that live plausible days, behind the vendor's HTTP interface, with faults on demand."""
+"""A simulator of the vendor's service: agents with plausible days, behind the vendor's HTTP interface, with faults on
+demand.
+"""
 
 from bridge.testing.simulator.faults import Fault, Faults
 from bridge.testing.simulator.server import serve

@@ -1,4 +1,4 @@
-"""One agent living plausible days: statuses, logins, messages, alerts.
+"""One agent with plausible days: statuses, logins, messages, alerts.
 
 Pure: time is passed in as virtual seconds since the simulator's start. A life depends on the seed and on that time
 alone, not on how often it is looked at.

@@ -1,4 +1,4 @@
-"""HTTP answers as a gRPC-JSON gateway gives them, and the spoilt ones that a fault makes of them."""
+"""HTTP answers as a gRPC-JSON gateway gives them, and the faulty ones that a fault makes of them."""
 
 from typing import Literal, NamedTuple
 
@@ -25,7 +25,7 @@ MALFORMED = (
 
 
 class Answer(NamedTuple):
-    """What goes back; ``cut`` if the connection dies over it."""
+    """An answer; ``cut`` if the connection breaks while it is sent."""
 
     status: int
     body: bytes

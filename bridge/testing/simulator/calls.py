@@ -1,4 +1,4 @@
-"""The calls that wait: one queue for the whole floor, of which each agent sees what its skills match.
+"""The waiting calls: one queue for the whole floor, of which each agent sees the calls that match its skills.
 
 Pure: time is passed in as virtual seconds since the simulator's start.
 """

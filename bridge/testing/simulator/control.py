@@ -1,4 +1,5 @@
-"""The levers under ``/sim/``: look at what was shown and taken, and make things happen. For tests and people.
+"""The control endpoints under ``/sim/``, for tests and people: show what was shown and taken, and change the
+simulation.
 
 GET  /sim/agents                     [{agent_id, token, asm_session_sid, voice_session_sid, status_desc, ...}]
 GET  /sim/agents/ID                  all that this agent was shown and asked
@@ -14,6 +15,7 @@ POST /sim/agents/ID/login            a new session; /logout: none; /end, then /r
 POST /sim/agents/ID/status           {"status_desc": "PAUSED", ...own fields of VoiceStatus}
 POST /sim/agents/ID/message          {"text": "...", "timestamp": milliseconds or absent}
 POST /sim/agents/ID/alert            {"kind": "backoffice_message", "expire_duration": 30, ...}; {"clear": true}
+POST /sim/agents/ID/conversation  {"add": {...}}, {"change": SID, ...} (fields of OmniConversation) or {"remove": SID}
 POST /sim/agents/ID/token            {"token": "..."}: the old one is unknown from now on
 """
 
@@ -23,7 +25,7 @@ from typing import Any
 
 import msgspec
 
-from bridge.testing.simulator import agents, calls
+from bridge.testing.simulator import agents, calls, conversations
 from bridge.testing.simulator.faults import NAMES, Fault, Faults
 from bridge.testing.simulator.pictures import ALERT_KINDS
 from bridge.testing.simulator.service import Simulator
@@ -169,6 +171,23 @@ def _alert(simulator: Simulator, caller: Caller, body: Body) -> None:
     agents.raise_alert(caller.life, simulator.world.now(), kind, expire, **fields)
 
 
+def _conversation(simulator: Simulator, caller: Caller, body: Body) -> None:
+    own, fields = simulator.world.conversations(caller), dict(body)
+    if body.keys() == {"add"}:
+        fields = dict(body["add"])
+        _known(fields, "OmniConversation")
+        conversations.add(own, simulator.world.now(), **fields)
+    elif "change" in body:
+        sid = _sid(fields.pop("change"))
+        _known(fields, "OmniConversation")
+        if not conversations.change(own, sid, **fields):
+            raise ValueError(f"there is no conversation {sid}")
+    elif body.keys() == {"remove"}:
+        own.open.pop(_sid(body["remove"]), None)
+    else:
+        raise ValueError('give {"add": {...}}, {"change": "SID", ...} or {"remove": "SID"}')
+
+
 def _token(simulator: Simulator, caller: Caller, body: Body) -> None:
     simulator.world.set_token(caller, str(body["token"]))
 
@@ -181,6 +200,7 @@ LEVERS: dict[str, Callable[[Simulator, Caller, Body], None]] = {
     "status": _status,
     "message": _message,
     "alert": _alert,
+    "conversation": _conversation,
     "token": _token,
 }
 
@@ -198,6 +218,7 @@ def _summary(simulator: Simulator, caller: Caller) -> Body:
         "skills": life.skills,
         "site": life.site,
         "polls": caller.conduct.polls,
+        "lists": caller.conduct.lists,
         "in_flight": caller.conduct.in_flight,
     }
 
@@ -209,6 +230,7 @@ def _everything(simulator: Simulator, caller: Caller) -> Body:
         **_summary(simulator, caller),
         "status": status,
         "messages_left": caller.life.messages,
+        "conversations_open": {str(sid): one for sid, one in simulator.world.conversations(caller).open.items()},
         "ends": caller.life.ends,
         **conduct,
     }

@@ -1,4 +1,4 @@
-"""What can be made to go wrong, and the dice that decide when."""
+"""The faults of the simulator, and the random generator that decides when they occur."""
 
 from collections.abc import Callable
 from typing import Literal, get_args
@@ -26,7 +26,7 @@ _AT_MARKED = frozenset(name for name in NAMES if name.startswith("event_"))
 
 
 class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One kind of fault: how probable, for whom, how often at most, and its own measure."""
+    """One kind of fault: its probability, its agents, its greatest number, and its own measure."""
 
     probability: float = 1.0
     agents: list[str] | None = None

@@ -1,4 +1,4 @@
-"""What a bridge needs to watch the simulated agents: a file of tokens, and a sessions file that refers to it."""
+"""The files that a bridge needs to watch the simulated agents: tokens, and a sessions file that refers to them."""
 
 import json
 from pathlib import Path
@@ -27,6 +27,7 @@ def sessions_toml(simulator: Simulator) -> str:
         f"agent_id = {json.dumps(agent_id)}\n"
         f"token = {json.dumps(f'file:{TOKENS_FILE}#{agent_id}')}\n"
         f"skills = {json.dumps(caller.life.skills)}\n"
+        f"get_conversations = true\n"
         f"labels = {{ site = {json.dumps(caller.life.site)} }}\n"
         for agent_id, caller in simulator.world.callers.items()
     )

@@ -11,17 +11,18 @@ from typing import Any
 import msgspec
 
 from asm_bridge_schemas import asm, protojson
-from bridge.testing.simulator import agents, answers, calls, wire
+from bridge.testing.simulator import agents, answers, calls, conversations, wire
 from bridge.testing.simulator.answers import Answer, GatewayError
 from bridge.testing.simulator.pictures import Session, SimulatedAgent, newest_message
 from bridge.testing.simulator.wire import Value
-from bridge.testing.simulator.world import Caller, Poll, Shown, World
+from bridge.testing.simulator.world import Caller, Listed, Poll, Shown, World
 
 BASE = "/api/v1alpha1/asm/asmapi/"
 NO_SESSION = "asm session not found or no longer active"
 Call = Callable[[World, Caller, bytes, int], Answer]
 """World, who calls, the body, the request's number -> the answer."""
 
+_PAGE_TOKEN = re.compile(r"(?:after-(\d{1,19}))?")
 _REFUSE = re.compile(r"refuse(?:-(400|404|409|412|422))?")
 
 
@@ -43,7 +44,7 @@ def read_poll(caller: Caller, body: bytes) -> Poll:
 
 
 def getstatus(world: World, caller: Caller, body: bytes, request: int) -> Answer:
-    """What there is to show now; takes all of the request's events, or none and refuses the request."""
+    """The current status; takes all of the request's events, or refuses the request and takes none."""
     poll = read_poll(caller, body)
     agent, session = _in_session(world, caller, poll.asm_session_sid)
     if poll.events:
@@ -105,10 +106,23 @@ def endsession(world: World, caller: Caller, body: bytes, request: int) -> Answe
 
 
 def listconversations(world: World, caller: Caller, body: bytes, request: int) -> Answer:
-    """Always none: the simulator holds no conversations of its own."""
-    given = protojson.read_strict(asm.ListConversationsReq, body or b"{}")
-    _in_session(world, caller, int(given.get("asm_session_sid", 0)))
-    return _ok(world, "ListConversationsRes", {})
+    """A page of the agent's conversations, the oldest first. A page token says after which sid to go on; the vendor's
+    descriptors have no field for it."""
+    value = protojson.decode(body or b"{}")
+    token = str(value.pop("page_token", None) or value.pop("pageToken", "")) if isinstance(value, dict) else ""
+    given = protojson.read_strict(asm.ListConversationsReq, value)
+    _, session = _in_session(world, caller, int(given.get("asm_session_sid", 0)))
+    match = _PAGE_TOKEN.fullmatch(token)
+    if match is None:
+        raise GatewayError(400, "the page token is invalid")
+    after = int(match[1] or 0)
+    found, rest = conversations.page(
+        world.conversations(caller), after, given.get("statuses", ()), given.get("channel_types", ())
+    )
+    before = caller.listed.conversations if caller.listed and after else ()
+    caller.listed = Listed(str(session.asm_sid), (*before, *found), whole=not rest)
+    next_page = {"next_page_token": f"after-{rest}"} if rest else {}
+    return _ok(world, "ListConversationsRes", {"conversations": found, **next_page})
 
 
 CALLS: dict[str, Call] = {
@@ -141,6 +155,13 @@ def note(world: World, caller: Caller) -> None:
     if shown.message is not None:
         ledger.message_shown(conduct, now, *shown.message)
     conduct.last_answer = msgspec.Raw(shown.answer.body)
+
+
+def note_list(world: World, caller: Caller) -> None:
+    """Remembers that the page answered last was shown, if it ends its list."""
+    listed = caller.listed
+    if listed is not None and listed.whole:
+        world.ledger.conversations_shown(caller.conduct, world.clock(), listed.asm_session_sid, listed.conversations)
 
 
 def _in_session(world: World, caller: Caller, asm_session_sid: int) -> tuple[SimulatedAgent, Session]:

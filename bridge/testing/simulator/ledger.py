@@ -1,4 +1,4 @@
-"""What the service showed each agent and took from it, for tests and people to compare with what came out of Kafka."""
+"""The record of what the service showed to each agent and took from it, to compare with the records in Kafka."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
@@ -42,6 +42,14 @@ class CallsShown(msgspec.Struct, frozen=True, kw_only=True):
     calls: list[tuple[str, str]]
 
 
+class ConversationsShown(msgspec.Struct, frozen=True, kw_only=True):
+    """The conversations of a list that was read to its end, when they differ from those before: sid -> status."""
+
+    at: float
+    asm_session_sid: str
+    conversations: dict[str, str]
+
+
 class TakenEvent(msgspec.Struct, frozen=True, kw_only=True):
     """An event that the service took; ``event`` in snake_case, with int64 as digits."""
 
@@ -64,7 +72,9 @@ class RefusedEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Conduct(msgspec.Struct, kw_only=True):
-    """All that one agent was shown and asked. ``truncated``: a list reached its limit and lost its oldest entries."""
+    """Everything that one agent was shown and requested. ``truncated``: a list reached its limit and lost its oldest
+    entries.
+    """
 
     requests: int = 0
     polls: int = 0
@@ -83,6 +93,9 @@ class Conduct(msgspec.Struct, kw_only=True):
     messages: list[MessageShown] = []
     alerts: list[AlertShown] = []
     calls: list[CallsShown] = []
+    conversations: list[ConversationsShown] = []
+    lists: int = 0
+    """Lists of conversations that were read to their end."""
     truncated: bool = False
     last_status: dict[str, Any] | None = None
     """The own status last shown."""
@@ -141,6 +154,15 @@ class Ledger:
         ]
         if calls != (conduct.calls[-1].calls if conduct.calls else []):
             self._keep(conduct, conduct.calls, CallsShown(at=now, calls=calls))
+
+    def conversations_shown(self, conduct: Conduct, now: float, asm_session_sid: str, listed: Iterable[Value]) -> None:
+        """Remembers the conversations of a list, or that another session had them, if that differs from before."""
+        conduct.lists += 1
+        found = {str(one["conversation_sid"]): str(one["status"]) for one in listed}
+        last = conduct.conversations[-1] if conduct.conversations else None
+        if last is None or (last.asm_session_sid, last.conversations) != (asm_session_sid, found):
+            shown = ConversationsShown(at=now, asm_session_sid=asm_session_sid, conversations=found)
+            self._keep(conduct, conduct.conversations, shown)
 
     def take(self, agent_id: str, asm_session_sid: str, events: Iterable[Value], now: float, request: int) -> None:
         """Remembers the events of one request, in order."""

@@ -1,4 +1,5 @@
-"""What answers in the service's name: gateways, proxies, firewalls and login pages between it and its client.
+"""Foreign answers in the service's name: those of gateways, proxies, firewalls and login pages between it and its
+client.
 
 Each function gives an answer that is not the service's, or spoils one that is. ``number``: of several forms that a
 fault has, the request's number chooses one.
@@ -40,7 +41,7 @@ def unauthorized_page() -> Answer:
 
 
 def redirect(number: int) -> Answer:
-    """To a login page, as a gateway sends those whom it does not know."""
+    """A redirect to a login page, as a gateway sends to unknown clients."""
     return page((302, 307, 308)[number % 3], [(b"location", b"https://login.invalid/?next=asm")])
 
 
@@ -104,7 +105,7 @@ def http_date(seconds: float) -> bytes:
 
 
 def compressed(answer: Answer, number: int) -> Answer:
-    """The same answer, in an encoding that nobody asked for."""
+    """The same answer, in a content coding that the request did not ask for."""
     encoding, body = (b"gzip", gzip.compress(answer.body)) if number % 2 else (b"deflate", zlib.compress(answer.body))
     headers = [(name, value) for name, value in answer.headers if name != b"content-length"]
     return answer._replace(

@@ -1,4 +1,4 @@
-"""What there is to show of an agent: its data, and the messages of the vendor's that it is put into.
+"""The visible state of an agent: its data, and the vendor's messages that contain it.
 
 Times are virtual seconds since the simulator's start unless a name says otherwise.
 """

@@ -136,7 +136,7 @@ async def _serve_call(simulator: Simulator, scope: Scope, body: bytes, receive: 
 
 
 async def _cut(transport: asyncio.Transport, answer: Answer, receive: Receive, send: Send) -> None:
-    """Closes the connection with nothing, or half of the answer, sent; waits until that is done."""
+    """Closes the connection after sending nothing, or half of the answer; waits until that is done."""
     if answer.cut == "during":
         await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
         half = answer.body[: len(answer.body) // 2]

@@ -70,6 +70,8 @@ class Simulator:
         answer = gateway.CALLS[visit.call](self.world, caller, body, visit.number)
         if visit.call == "getstatus":
             gateway.note(self.world, caller)
+        elif visit.call == "listconversations":
+            gateway.note_list(self.world, caller)
         return answer
 
     def _note_refusal(self, caller: Caller, body: bytes, status: int) -> None:
@@ -145,7 +147,7 @@ class Simulator:
         return self._error(status, f"simulated fault: {fault}", retry_after=retry_after)
 
     def _spoilt(self, visit: Visit, fault: FaultName, caller: Caller, body: bytes) -> Answer:
-        """Does what was asked, so events are taken, and lets the answer come to grief: nothing counts as shown."""
+        """Processes the request, so events are taken, and spoils the answer, so that nothing counts as shown."""
         answer = gateway.CALLS[visit.call](self.world, caller, body, visit.number)
         if fault == "malformed":
             return answers.malformed(visit.number)

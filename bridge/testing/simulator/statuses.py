@@ -71,12 +71,12 @@ def first(rng: Random) -> str:
 
 
 def following(status: str, rng: Random) -> str:
-    """What comes next; a status outside the plan is followed by READY."""
+    """The next status; a status outside the plan is followed by READY."""
     options = NEXT.get(status, {"READY": 1})
     return rng.choices(list(options), list(options.values()))[0]
 
 
 def dwell(status: str, change_rate: float, rng: Random) -> float:
-    """Seconds until the next change, such that all changes together come at ``change_rate`` a second on average."""
+    """Seconds until the next change, such that all changes together occur at ``change_rate`` per second on average."""
     mean = _LENGTH.get(status, _LENGTH_OTHERWISE) / _MEAN_LENGTH / change_rate
     return rng.expovariate(1 / mean)

@@ -1,4 +1,4 @@
-"""The simulated floor: agents with their tokens, the calls that wait, and the time that passes for them."""
+"""The simulated floor: agents with their tokens, the waiting calls, and the time that passes for them."""
 
 import time
 from collections.abc import Callable
@@ -7,8 +7,9 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from bridge.testing.simulator import agents, calls
+from bridge.testing.simulator import agents, calls, conversations
 from bridge.testing.simulator.answers import Answer
+from bridge.testing.simulator.conversations import Conversations
 from bridge.testing.simulator.faults import FaultName, Faults
 from bridge.testing.simulator.ledger import Conduct, Ledger
 from bridge.testing.simulator.pictures import SimulatedAgent
@@ -50,7 +51,7 @@ class Poll(NamedTuple):
 
 
 class Shown(NamedTuple):
-    """What an answer to ``getstatus`` shows, and what it was made of: if that is the same, it is sent again."""
+    """The contents of an answer to ``getstatus`` and their sources; if these are the same, it is sent again."""
 
     poll: Poll
     version: int
@@ -63,11 +64,20 @@ class Shown(NamedTuple):
     alert: Value | None
 
 
+class Listed(NamedTuple):
+    """The conversations of the list that is being read, page by page; ``whole``: the last page is among them."""
+
+    asm_session_sid: str
+    conversations: tuple[Value, ...]
+    whole: bool
+
+
 @dataclass(slots=True)
 class Caller:
-    """An agent as the service knows it, with the last request read and the last answer made, to be used again."""
+    """An agent as the service knows it, with the last request read and the last answer sent, for reuse."""
 
     life: SimulatedAgent
+    conversations: Conversations
     token: str
     conduct: Conduct = field(default_factory=Conduct)
     retry_at: dict[FaultName, float] = field(default_factory=dict)
@@ -75,6 +85,7 @@ class Caller:
     poll: Poll | None = None
     shown: Shown | None = None
     noted: Shown | None = None
+    listed: Listed | None = None
 
 
 class LifeTime:
@@ -100,7 +111,9 @@ class LifeTime:
 
 
 class World:
-    """Agents ``agent-0`` and on, each with the token ``sim-token-<agent_id>``. ``clock`` tells seconds since 1970."""
+    """Agents from ``agent-0`` on, each with the token ``sim-token-<agent_id>``. ``clock`` returns seconds
+    since 1970.
+    """
 
     def __init__(self, options: Options, clock: Callable[[], float] = time.time) -> None:
         epoch = clock()
@@ -134,13 +147,24 @@ class World:
         agents.advance(caller.life, self.now())
         return caller.life
 
+    def conversations(self, caller: Caller) -> Conversations:
+        """The agent's conversations as they are now."""
+        conversations.advance(caller.conversations, self.now())
+        return caller.conversations
+
 
 def _born(options: Options, epoch: float) -> list[Caller]:
+    rate, seed = options.change_rate, options.seed
     lives = (
-        agents.born(n, options.seed, change_rate=options.change_rate, epoch=epoch, logouts=options.logouts)
-        for n in range(options.agents)
+        agents.born(n, seed, change_rate=rate, epoch=epoch, logouts=options.logouts) for n in range(options.agents)
     )
-    return [Caller(life, token_of(life.agent_id)) for life in lives]
+    return [Caller(life, _conversations(life, seed), token_of(life.agent_id)) for life in lives]
+
+
+def _conversations(life: SimulatedAgent, seed: int) -> Conversations:
+    return conversations.opened(
+        life.index, life.agent_id, life.skills[1], seed, change_rate=life.change_rate, epoch=life.epoch
+    )
 
 
 def token_of(agent_id: str) -> str:

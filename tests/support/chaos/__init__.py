@@ -1,1 +1,1 @@
-"""Runs the bridge among faults, and judges from outside whether its promises were kept."""
+"""Runs the bridge among faults, and judges from outside whether it kept its promises."""

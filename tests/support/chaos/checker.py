@@ -32,7 +32,7 @@ def assert_kept(facts: Facts) -> None:
 
 
 def pictures(facts: Facts) -> Iterator[str]:
-    """What was published of each agent is what the simulator showed it, and ends where that ended."""
+    """The published state of each agent follows what the simulator showed it, and ends with its last state."""
     current = _current(facts)
     for agent_id, shown in facts.agents.items():
         if shown["truncated"]:
@@ -40,7 +40,7 @@ def pictures(facts: Facts) -> Iterator[str]:
         own = _streams_of(facts, agent_id)
         views = [_view(stream) for stream in own]
         checks = [*_statuses(views, shown, facts.whole), *_messages(views, shown, facts.whole)]
-        checks += [*_calls(own, views, shown), *_sessions(own, shown)]
+        checks += [*_calls(own, views, shown), *_conversations(views, shown), *_sessions(own, shown)]
         if agent_id in current:
             checks += _at_the_end(_view(current[agent_id]), shown)
         elif shown["shown"] and not views:
@@ -49,7 +49,7 @@ def pictures(facts: Facts) -> Iterator[str]:
 
 
 def states(facts: Facts) -> Iterator[str]:
-    """``AgentState`` stands where the stream stands; of an agent that is not watched there is no stream in it."""
+    """``AgentState`` matches the stream; of an agent that is not watched it has no stream."""
     current = _current(facts)
     for agent_id in {*current, *(agent_id for agent_id, state in facts.states.items() if state is not None)}:
         state = facts.states.get(agent_id) or {}
@@ -72,6 +72,7 @@ def _state_of(state: Record, last: Record, view: View) -> Iterator[str]:
         "asm_session_sid": (state.get("asm_session_sid"), view.sid),
         "status": (status, view.status and {name: view.status[name] for name in STATUS_FIELDS}),
         "calls": (calls, sorted(view.calls)),
+        "conversations": (sorted(books.get("conversations", ())), sorted(view.conversations)),
         "alert": (alert and (alert["kind"], alert["alert_id"]), view.alert),
         "message_cursor": (
             books.get("message_cursor", 0),
@@ -107,7 +108,7 @@ def _compared(what: str, published: list[Any], shown: list[Any], whole: bool) ->
 
 
 def _sessions(streams: list[list[Told]], shown: Record) -> Iterator[str]:
-    """No session ends more often than it did: what is not the service's answer ends none."""
+    """No session ends more often than the service ended it, whatever other answers there were."""
     ended = Counter(
         record["asm_session_sid"]
         for stream in streams
@@ -120,7 +121,7 @@ def _sessions(streams: list[list[Told]], shown: Record) -> Iterator[str]:
 
 
 def _call_pictures(stream: list[Told]) -> Iterator[frozenset[tuple[str, str]]]:
-    """The calls in view after each answer that changed them, but for the ends of sessions."""
+    """The calls in view after each answer that changed them, except for the ends of sessions."""
     view = View()
     for (_, record), following in zip(stream, [*stream[1:], None], strict=True):
         for _ in view.follow([record]):
@@ -144,8 +145,16 @@ def _calls(streams: list[list[Told]], views: list[View], shown: Record) -> Itera
             yield f"calls {sorted(view.calls - ever)} are in view, and were never shown"
 
 
+def _conversations(views: list[View], shown: Record) -> Iterator[str]:
+    """What was published of a conversation is what was shown of it, status by status."""
+    ever = {(sid, status) for picture in shown["conversations"] for sid, status in picture["conversations"].items()}
+    for view in views:
+        if strays := sorted(view.conversations_told - ever):
+            yield f"conversations {strays} were published, and never shown"
+
+
 def _at_the_end(view: View, shown: Record) -> Iterator[str]:
-    """The view of a consumer at the end is what the simulator shows at the end."""
+    """The final state of a consumer is what the simulator shows at the end."""
     sid = shown["asm_session_sid"]
     if view.sid != sid:
         yield f"the session at the end is {sid}, published {view.sid}"
@@ -160,6 +169,10 @@ def _at_the_end(view: View, shown: Record) -> Iterator[str]:
     calls = {tuple(call) for call in shown["calls"][-1]["calls"]} if shown["calls"] else set()
     if view.calls != calls:
         yield f"calls at the end are {sorted(calls)}, published {sorted(view.calls)}"
+    listed = shown["conversations"][-1] if shown["conversations"] else {"asm_session_sid": None}
+    told = {name: one["status"] for name, one in view.conversations.items()}
+    if listed["asm_session_sid"] == sid and told != listed["conversations"]:
+        yield f"conversations at the end are {listed['conversations']}, published {told}"
     alert = shown["alerts"][-1] if shown["alerts"] else {"kind": None, "alert_id": None}
     if (view.alert or (None, None)) != (alert["kind"], alert["alert_id"]):
         yield f"the alert at the end is {alert}, published {view.alert}"
@@ -179,7 +192,7 @@ def _plain(status: Record | None, name: str) -> Any:
 
 
 def _not_within(published: Sequence[Any], shown: Sequence[Any]) -> Any:
-    """The first of ``published`` that is not in ``shown`` after the one before it; None if there is none."""
+    """The first of ``published`` that is not in ``shown`` after the previous one, or None."""
     rest = iter(shown)
     return next((one for one in published if not any(one == other for other in rest)), None)
 

@@ -1,5 +1,6 @@
-"""What is known of a run from outside: what came out of Kafka, what was produced, what the simulator showed and
-took."""
+"""The facts of a run as seen from outside: records from Kafka, records produced, and what the simulator showed and
+took.
+"""
 
 import asyncio
 import json
@@ -48,7 +49,7 @@ class Told(NamedTuple):
 
 
 class Produced(NamedTuple):
-    """One record of the inbox. ``marker``: the conversation_sid by which its event is known, if it is an event."""
+    """One record of the inbox. ``marker`` is the conversation_sid that identifies its event, if it is an event."""
 
     agent_id: str | None
     partition: int
@@ -94,7 +95,7 @@ class Facts:
 
     @cached_property
     def heartbeats(self) -> list[Told]:
-        return [Told(m, json.loads(m.value or b"null")) for m in self.messages if m.topic == "heartbeats"]
+        return [Told(m, json.loads(unframed(m.value or b"null"))) for m in self.messages if m.topic == "heartbeats"]
 
     @cached_property
     def dead_letters(self) -> list[Message]:

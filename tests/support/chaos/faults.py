@@ -1,4 +1,4 @@
-"""What goes wrong in a run, and when: lanes that work side by side, each in an order that the seed decides."""
+"""The faults of a run and their times: lanes that work concurrently, each in an order that the seed decides."""
 
 import asyncio
 import contextlib
@@ -52,7 +52,7 @@ Fault = Callable[[Trial, Random], Awaitable[None]]
 
 
 async def lane(trial: Trial, rng: Random, faults: Mapping[str, Fault], pause: tuple[float, float]) -> None:
-    """One fault after the other until the time is up, each survived when it is over."""
+    """Makes one fault after the other until the time is up, and checks the recovery from each."""
     while (left := trial.ends - time.monotonic()) > 0:
         await asyncio.sleep(min(rng.uniform(*pause), left))
         name = rng.choice(list(faults))
@@ -95,7 +95,7 @@ async def process_joined_and_left(trial: Trial, rng: Random) -> None:
 
 
 def _one(trial: Trial, rng: Random) -> str:
-    """A process to be hit; one that has ended by itself is told, and started again."""
+    """Selects a process to hit; one that has exited is reported and restarted."""
     name = rng.choice(trial.processes)
     child = trial.lab.bridges[name]
     if not child.runs:
@@ -105,7 +105,7 @@ def _one(trial: Trial, rng: Random) -> str:
 
 
 async def _ended(trial: Trial, name: str) -> None:
-    """SIGTERM, once it can be heard; a clean stop ends with 0, whatever is away at the time."""
+    """Sends SIGTERM once the process handles it; a clean stop exits with 0, whatever is down at the time."""
 
     async def serves() -> bool:
         return (await trial.lab.ask(name, "healthz"))[0] == 200
@@ -151,7 +151,7 @@ KAFKA: dict[str, Fault] = {"broker_killed": broker_killed, "broker_paused": brok
 
 
 async def answers_spoilt(trial: Trial, rng: Random, *, name: str, **measures: Any) -> None:
-    """Some or all agents' requests go wrong for a while, now and then or always."""
+    """Makes some or all agents' requests fail for a while, sometimes or always."""
     fault = {"probability": rng.choice((0.2, 0.6, 1.0)), **measures}
     if rng.random() < 0.5:
         fault["agents"] = rng.sample(trial.agents, max(1, len(trial.agents) // 4))
@@ -159,20 +159,20 @@ async def answers_spoilt(trial: Trial, rng: Random, *, name: str, **measures: An
 
 
 async def unauthorized(trial: Trial, rng: Random) -> None:
-    """401 for some; as no one asks again for a minute with a refused token, each then has a new one."""
+    """Answers 401 to some agents; since a refused token is not used for a minute, each then gets a new one."""
     agents = rng.sample(trial.agents, 3)
     await _for_a_while(trial, "status_401", rng.uniform(1, 3), agents=agents)
     await new_tokens(trial, agents)
 
 
 async def _for_a_while(trial: Trial, name: str, seconds: float, **fault: Any) -> None:
-    """Beside the faults of other lanes, of which it ends none."""
+    """Adds a fault beside those of other lanes, and ends only this one."""
     await trial.lab.sim.post(f"faults/{name}", duration=seconds, **fault)
     await asyncio.sleep(seconds)
 
 
 async def new_tokens(trial: Trial, agents: list[str]) -> None:
-    """The service takes new tokens only, and the secrets file is replaced a moment later."""
+    """Makes the service accept only new tokens, and replaces the secrets file a moment later."""
     for agent_id in agents:
         trial.tokens[agent_id] = f"{trial.tokens[agent_id].partition('+')[0]}+{time.monotonic_ns()}"
         await trial.lab.sim.post(f"agents/{agent_id}/token", token=trial.tokens[agent_id])
@@ -182,7 +182,7 @@ async def new_tokens(trial: Trial, agents: list[str]) -> None:
 
 
 async def vendor_paused(trial: Trial, rng: Random) -> None:
-    """The host takes connections, and no answer comes."""
+    """Makes the host accept connections without answering."""
     trial.lab.sim.child.signal(signal.SIGSTOP)
     await asyncio.sleep(rng.uniform(1, 3 if trial.quick else 8))
     trial.lab.sim.child.signal(signal.SIGCONT)
@@ -233,7 +233,7 @@ VENDOR: dict[str, Fault] = {
 
 
 async def short_burst(trial: Trial, rng: Random, *, name: str) -> None:
-    """Everybody's good token is refused, or everybody is throttled, for a moment."""
+    """Refuses every valid token, or throttles every agent, for a moment."""
     await _for_a_while(trial, name, rng.uniform(0.5, 1.5 if trial.quick else 2.5))
 
 
@@ -264,7 +264,7 @@ async def interval_changed(trial: Trial, rng: Random) -> None:
 
 
 async def bad_entry(trial: Trial, rng: Random) -> None:
-    """One that leaves the last good one in force."""
+    """Writes an invalid entry, which leaves the last valid one in force."""
     agent_id = rng.choice(trial.agents)
     await trial.lab.produce("sessions", b'{"interval": "often"}', agent_id.encode())
     await asyncio.sleep(rng.uniform(0, 2))
@@ -272,7 +272,13 @@ async def bad_entry(trial: Trial, rng: Random) -> None:
 
 
 async def registered(trial: Trial, rng: Random, agent_id: str) -> None:
-    await trial.lab.register(agent_id, skills=trial.skills[agent_id], interval=rng.choice(trial.intervals))
+    await trial.lab.register(
+        agent_id,
+        skills=trial.skills[agent_id],
+        interval=rng.choice(trial.intervals),
+        get_conversations=True,
+        conversations_interval=1.0,
+    )
 
 
 REGISTRY: dict[str, Fault] = {f.__name__: f for f in (unregistered_and_back, interval_changed, bad_entry)}

@@ -1,4 +1,4 @@
-"""The simulator and the bridge as processes of their own, to be killed and paused, and what is needed to judge them."""
+"""The simulator and the bridge as processes of their own, to be killed and paused, and the facts to judge them by."""
 
 import asyncio
 import json
@@ -28,7 +28,7 @@ TOKENS = "sim-tokens.json"
 
 
 async def until(condition: Callable[[], Awaitable[Any]], what: str, deadline: float = DEADLINE) -> Any:
-    """Waits until ``condition`` gives something true, and returns it. Raises ``TimeoutError``, which says ``what``."""
+    """Waits until ``condition`` returns a true value, and returns it. Raises ``TimeoutError`` with ``what``."""
     end = time.monotonic() + deadline
     while not (found := await condition()):
         if time.monotonic() > end:
@@ -38,7 +38,7 @@ async def until(condition: Callable[[], Awaitable[Any]], what: str, deadline: fl
 
 
 class Child:
-    """``python -m PROGRAM ARGUMENTS`` with settings from the environment; what it prints is kept in ``log``."""
+    """``python -m PROGRAM ARGUMENTS`` with settings from the environment; its output is kept in ``log``."""
 
     def __init__(
         self,
@@ -77,32 +77,32 @@ class Child:
         return self.process is not None and self.process.poll() is None
 
     def kill(self) -> None:
-        """``kill -9``; nothing if it does not run."""
+        """Ends the process with ``kill -9``, if it runs."""
         if self.process is not None:
             self.process.kill()
             self.process.wait()
         self._guard.close()
 
     async def stop(self, deadline: float = DEADLINE) -> int:
-        """SIGTERM; returns the exit code."""
+        """Sends SIGTERM. Returns the exit code."""
         self.signal(signal.SIGTERM)
         return await self.ended(deadline)
 
     async def ended(self, deadline: float = DEADLINE) -> int:
-        """The exit code, as soon as it has ended by itself."""
+        """The exit code, as soon as the process has exited."""
         assert self.process is not None, "it was not started"
         code: int = await asyncio.to_thread(self.process.wait, deadline)
         self._guard.close()
         return code
 
     def said(self, lines: int = 40) -> str:
-        """The end of its log."""
+        """The end of the process's log."""
         text = self.log.read_text(errors="replace") if self.log.exists() else ""
         return "\n".join(text.splitlines()[-lines:])
 
 
 class Simulated:
-    """A running ``asm-bridge simulate``, and its levers."""
+    """A running ``asm-bridge simulate``, and its control endpoints."""
 
     def __init__(self, child: Child, base_url: str) -> None:
         self.child = child
@@ -110,25 +110,29 @@ class Simulated:
         self._http = httpx.AsyncClient(base_url=base_url, timeout=DEADLINE)
 
     async def get(self, path: str) -> Any:
-        """GET ``/sim/`` and ``path``; raises ``httpx.HTTPStatusError`` for what it refuses."""
+        """Sends GET ``/sim/`` and ``path``. Raises ``httpx.HTTPStatusError`` for a refusal."""
         return (await self._http.get(f"/sim/{path}")).raise_for_status().json()
 
     async def post(self, path: str, **body: Any) -> Any:
         return (await self._http.post(f"/sim/{path}", json=body)).raise_for_status().json()
 
     async def agents(self) -> dict[str, Record]:
-        """All that each agent was shown and asked."""
+        """Everything that each agent was shown and requested."""
         names = [agent["agent_id"] for agent in await self.get("agents")]
         return {name: await self.get(f"agents/{name}") for name in names}
 
     async def settle(self, agent_ids: Iterable[str], rounds: int = 3, deadline: float = 60) -> None:
-        """Freezes the lives and waits until each agent was asked ``rounds`` times more: all there is was shown."""
+        """Freezes the lives, and waits until each agent was polled ``rounds`` times more, and its conversations were
+        listed once more if they are, so that everything was shown.
+        """
         await self.post("freeze")
-        before = {name: (await self.get(f"agents/{name}"))["requests"] for name in agent_ids}
+        before = {name: await self.get(f"agents/{name}") for name in agent_ids}
 
         async def all_asked() -> bool:
-            for name in list(before):
-                if (await self.get(f"agents/{name}"))["requests"] < before[name] + rounds:
+            for name, old in list(before.items()):
+                new = await self.get(f"agents/{name}")
+                listed = not old["lists"] or new["asm_session_sid"] is None or new["lists"] > old["lists"]
+                if new["requests"] - new["lists"] < old["requests"] - old["lists"] + rounds or not listed:
                     return False
                 del before[name]
             return True
@@ -141,7 +145,7 @@ class Simulated:
 
 
 class Lab:
-    """Bridges that watch the service at ``base_url``, and a producer; ``facts()`` is what there is to judge."""
+    """Bridges that watch the service at ``base_url``, and a producer; ``facts()`` returns what there is to judge."""
 
     def __init__(
         self, bootstrap_servers: str, prefix: str, directory: Path, base_url: str, simulated: Simulated | None = None
@@ -166,7 +170,7 @@ class Lab:
         return self._simulated
 
     def settings(self, **more: str) -> dict[str, str]:
-        """Those of a bridge of this lab; ``more`` as ``KAFKA__SESSION_TIMEOUT="6s"``."""
+        """The settings of a bridge of this lab; ``more`` as ``KAFKA__SESSION_TIMEOUT="6s"``."""
         settings = {
             "KAFKA__BOOTSTRAP_SERVERS": self.bootstrap_servers,
             "KAFKA__GROUP_ID": f"{self.prefix}bridge",
@@ -186,7 +190,7 @@ class Lab:
         return self.bridges[name]
 
     def launch(self, name: str = "bridge", **settings: str) -> Child:
-        """Starts ``asm-bridge run``; under a name it had before, with the same settings."""
+        """Starts ``asm-bridge run``; under a name used before, with the same settings."""
         if name not in self.bridges:
             self.ops[name] = free_port()
             settings.setdefault("KAFKA__GROUP_INSTANCE_ID", f"{self.prefix}{name}")
@@ -205,7 +209,7 @@ class Lab:
         await until(is_ready, f"{name} is ready", deadline)
 
     async def ask(self, name: str, path: str) -> tuple[int, str]:
-        """Status and text of an operations endpoint; 0 if nothing answers."""
+        """Status and text of an operations endpoint, or 0 if nothing answers."""
         try:
             answer = await self._http.get(f"http://127.0.0.1:{self.ops[name]}/{path}")
         except httpx.TransportError:
@@ -213,12 +217,14 @@ class Lab:
         return answer.status_code, answer.text
 
     def kill(self, name: str = "bridge") -> None:
-        """``kill -9``, so that what was shown last may not be told."""
+        """Ends a bridge with ``kill -9``, so that what was shown last may not be emitted."""
         self.killed = True
         self.bridges[name].kill()
 
     async def produce(self, topic: str, value: bytes | None, key: bytes | None, **options: Any) -> tuple[int, int]:
-        """Partition and offset of a record, once it is acknowledged. The key decides the partition, by murmur2."""
+        """Writes a record to the partition that murmur2 gives its key. Returns partition and offset once it is
+        acknowledged.
+        """
         if key is not None and topic != "sessions":
             options.setdefault("partition", partition_for(key, PARTITIONS))
         written = await self._producer.send_and_wait(self.prefix + topic, value, key=key, **options)
@@ -244,7 +250,7 @@ class Lab:
         conversation: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> Produced:
-        """Sends an event in whose conversation has the sid ``marker``."""
+        """Sends an event whose conversation has the sid ``marker``."""
         details = {"conversation_sid": marker, "channel_type": "CHANNEL_TYPE_SMS", **(conversation or {})}
         value = json.dumps({"activated_conversation_event": {"conversation": details}}).encode()
         return await self.inject_raw(agent_id.encode(), value, ce_id=ce_id, marker=marker, **options)
@@ -259,7 +265,7 @@ class Lab:
         headers: Iterable[tuple[str, bytes]] = (),
         **options: Any,
     ) -> Produced:
-        """Sends whatever it is into the inbox."""
+        """Sends any bytes to the inbox."""
         given = [*headers, *([("ce_id", ce_id.encode())] if ce_id else [])]
         partition, offset = await self.produce("inject", value, key, headers=given, **options)
         agent_id = None if key is None else key.decode(errors="backslashreplace")
@@ -278,7 +284,7 @@ class Lab:
         await until(all_have, f"outcomes of {len(wanted)} entries", deadline)
 
     async def facts(self) -> Facts:
-        """What is known by now."""
+        """The facts known so far."""
         return Facts(
             messages=await read_topics(self.bootstrap_servers, self.prefix, (*OUTPUT, "inject")),
             inbox=f"{self.prefix}inject",
@@ -337,7 +343,7 @@ async def lab(bootstrap_servers: str, prefix: str, directory: Path, *arguments: 
 
 @asynccontextmanager
 async def opened(the_lab: Lab) -> AsyncIterator[Lab]:
-    """Closes the lab at the end; should the block fail, the ends of the bridges' logs are shown."""
+    """Closes the lab at the end; if the block fails, the ends of the bridges' logs are shown."""
     try:
         await the_lab.open()
         yield the_lab

@@ -1,4 +1,4 @@
-"""The promises about injections: one outcome each, what was sent is what was produced, in order. Pure."""
+"""The promises about injections: exactly one outcome each, and events sent as produced, in order. Pure."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -47,8 +47,9 @@ def one_outcome(produced: Produced, outcomes: list[Record]) -> Iterator[str]:
 
 
 def one_dead_letter(produced: Produced, outcomes: list[Record], facts: Facts) -> Iterator[str]:
-    """What was rejected or undeliverable, or had no key, is a dead letter with its value and the reason; nothing
-    else."""
+    """A rejected or undeliverable record, or one without a key, has a dead letter with its value and the reason; no
+    other record has one.
+    """
     origin = f"{facts.inbox}/{produced.entry}"
     letters = [letter for letter in facts.dead_letters if letter.header("asm_origin") == origin]
     due = produced.key is None or any(o["outcome"] in ("rejected", "undeliverable") for o in outcomes)
@@ -69,7 +70,9 @@ def _like(letter: Message, produced: Produced) -> Iterator[str]:
 
 
 def arrived(outcome: Record, arrivals: list[Record]) -> Iterator[str]:
-    """``delivered``: it reached the service, in the session that is told; more than once only if it says so."""
+    """``delivered``: the event reached the service, in the session of its outcome, and more than once only if the
+    outcome says so.
+    """
     if outcome["outcome"] == "delivered" and not arrivals:
         yield "is delivered, and never reached the service"
     refused = outcome["outcome"] == "rejected" and not outcome["possibly_repeated"]
@@ -88,7 +91,7 @@ def arrived(outcome: Record, arrivals: list[Record]) -> Iterator[str]:
 
 
 def rejected(produced: Produced, outcome: Record, refusals: list[Record]) -> Iterator[str]:
-    """``rejected``: the service refused it alone, with that status, or a firewall that dislikes it did."""
+    """``rejected``: the service refused the event alone, with that status, or a firewall that blocks it did."""
     disliked = MARK.encode() in (produced.value or b"")
     statuses = {refusal["status"] for refusal in refusals if refusal["alone"]}
     if outcome["outcome"] == "rejected" and not disliked and outcome["http_status"] not in statuses:
@@ -96,7 +99,7 @@ def rejected(produced: Produced, outcome: Record, refusals: list[Record]) -> Ite
 
 
 def delivered_once(facts: Facts) -> Iterator[str]:
-    """As many ``ConversationEventDelivered`` as outcomes that say ``delivered``, with the event that was produced."""
+    """``ConversationEventDelivered`` occurs once per outcome ``delivered``, with the event that was produced."""
     told: Counter[Any] = Counter()
     outcomes: Counter[Any] = Counter()
     markers = {(p.agent_id, p.injection_id, p.marker) for p in facts.produced}
@@ -114,7 +117,7 @@ def delivered_once(facts: Facts) -> Iterator[str]:
 
 
 def nothing_made_up(facts: Facts) -> Iterator[str]:
-    """Nothing arrives at the service, or is put away, that was never produced."""
+    """Nothing that was never produced reaches the service or the dead letters."""
     known = {(produced.agent_id, produced.marker) for produced in facts.produced}
     for event in facts.taken:
         if (event["agent_id"], marker_of(event["event"])) not in known:
@@ -139,8 +142,9 @@ def first_arrivals_in_order(facts: Facts, arrivals: dict[str, list[Record]]) -> 
 
 
 def moved_once(facts: Facts) -> Iterator[str]:
-    """Beside what was produced, the inbox (if it was read) has one copy of each record that was in a wrong partition,
-    in its agent's, with its key and value; those of one partition in their order."""
+    """Beside what was produced, the inbox (if it was read) has one copy of each record of a wrong partition, in its
+    agent's partition, with its key and value; those of one partition are in their order.
+    """
     read = [message for message in facts.messages if message.topic == "inject"]
     if not read:
         return
@@ -162,8 +166,9 @@ def _moved(entry: str, produced: Produced | None, copies: list[Message], facts: 
     due = home not in (None, produced.partition) and _is_an_agents(produced)  # else it is put away where it is
     if len(copies) != int(due):
         yield f"entry {entry} was moved {len(copies)} times, expected {int(due)}: {[copy.place for copy in copies]}"
+    value = None if produced.value is None else produced.value[: MAX_BYTES + 1]  # what is too large stays just so
     for copy in copies:
-        if (copy.partition, copy.key, copy.value) != (home, produced.key, produced.value):
+        if (copy.partition, copy.key, copy.value) != (home, produced.key, value):
             yield f"entry {entry} was moved to {copy.place}, with the key {copy.key!r}; its home is {home}"
 
 

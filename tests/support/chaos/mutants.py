@@ -21,7 +21,7 @@ from bridge.partitions.watcher import PartitionAgents
 
 
 def rewritten(cls: type, method: str, *changes: tuple[str, str]) -> None:
-    """Replace pieces of a method's source. Raises ``ValueError`` if one is not there (any more): mend the mutant."""
+    """Replaces pieces of a method's source. Raises ``ValueError`` if one is missing: update the mutant."""
     function: Any = inspect.unwrap(cls.__dict__[method])
     source = textwrap.dedent(inspect.getsource(function))
     for old, new in changes:
@@ -45,7 +45,7 @@ def state_before_fence() -> None:
 
 
 def offset_outside() -> None:
-    """The inbox's offset is committed on its own, before the transaction."""
+    """The inbox's offset is committed separately, before the transaction."""
     within = "await self._producer.add_offset(*offset)"
     begin = "    await self._producer.begin()"
     outside = "    if offset is not None:\n        await self._commit_offset(self.partition, *offset)\n"
@@ -59,7 +59,7 @@ def producer_per_process() -> None:
 
 
 def inbox_offset_ignored() -> None:
-    """What the state says of finished entries is not looked at: they are handled again when read again."""
+    """The state's completed entries are ignored, so these are handled again when they are read again."""
     known = "if injection.offset <= state.bridge.inbox_offset and injection.offset not in state.bridge.inbox_open:"
     rewritten(PartitionAgents, "_take", (known, "if False:"))
 

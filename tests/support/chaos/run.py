@@ -1,4 +1,4 @@
-"""Everything among faults, and a judgement of what came of it: ``python -m tests.support.chaos.run``."""
+"""Runs the bridge among faults and judges the result: ``python -m tests.support.chaos.run``."""
 
 import argparse
 import asyncio
@@ -37,7 +37,7 @@ SETTLED = 180.0
 
 @dataclass
 class Plan:
-    """What is to happen. ``pace`` is what the times between faults are multiplied by; ``kinds``: the lanes to use."""
+    """The parameters of a run. ``pace`` multiplies the times between faults; ``kinds`` are the lanes to use."""
 
     seconds: float = 60.0
     seed: int = 1
@@ -53,7 +53,7 @@ class Plan:
 
 @dataclass
 class Report:
-    """What came of it."""
+    """The result of a run."""
 
     plan: Plan
     facts: Facts
@@ -61,7 +61,7 @@ class Report:
     broken: list[str] = field(default_factory=list)
 
     def lines(self) -> list[str]:
-        """For people."""
+        """The report as text."""
         told = [told.record for told in self.facts.told]
         outcomes = Counter(record["outcome"] for record in told if record["type"] == "InjectionCompleted")
         again = sum(bool(record.get("possibly_repeated")) for record in told)
@@ -83,7 +83,7 @@ def _counts(counter: Counter[str]) -> str:
 
 
 async def chaos(brokers: Sequence[Broker], bootstrap_servers: str, directory: Path, plan: Plan) -> Report:
-    """Runs the plan, lets everything settle, and judges. Raises nothing for a broken promise: the report has it."""
+    """Runs the plan, lets everything settle, and judges. Broken promises are in the report and are not raised."""
     simulator = ["--sessions", str(plan.agents), "--change-rate", "0.5", "--latency", "50", "--seed", str(plan.seed)]
     async with lab(bootstrap_servers, f"c{secrets.token_hex(4)}.", directory, *simulator) as the_lab:
         trial = await _begun(the_lab, list(brokers), plan)
@@ -113,7 +113,7 @@ async def _begun(the_lab: Lab, brokers: list[Broker], plan: Plan) -> Trial:
 
 
 async def _break(trial: Trial, plan: Plan) -> None:
-    """All lanes side by side, each with dice of its own, so that none changes another's order."""
+    """Runs all lanes concurrently, each with a random generator of its own, so that none changes another's order."""
     scale = plan.pace
     lanes = {
         "processes": (faults.PROCESSES, (1, 6)),
@@ -134,7 +134,7 @@ async def _break(trial: Trial, plan: Plan) -> None:
 
 
 async def _settle(trial: Trial) -> None:
-    """No fault any more: within some time everything is well, everything is told, and all end cleanly."""
+    """Ends the faults: within some time everything works, everything is emitted, and all processes exit cleanly."""
     trial.note("settling")
     the_lab, gone = trial.lab, trial.agents[-1]
     for name in trial.processes:
@@ -197,7 +197,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--brokers", type=int, choices=(1, 3), default=1, help="3: a cluster of maven brokers")
     parser.add_argument(
         "--faults",
-        default=",".join(Plan.kinds),
+        default=",".join((*Plan.kinds, "gateway")),
         help="lanes to use; there are kills and pauses, too, of processes (%(default)s)",
     )
     parser.add_argument("--mutant", help="a deliberately broken build, see tests/chaos/mutants.py")

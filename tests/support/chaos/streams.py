@@ -1,4 +1,4 @@
-"""The promises that each stream keeps by itself: numbering, placing, headers, and a story that hangs together. Pure."""
+"""The promises that each stream keeps by itself: numbering, placing, headers, and consistency. Pure."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -33,7 +33,7 @@ def broken(facts: Facts) -> Iterator[str]:
 
 
 def heartbeats(facts: Facts) -> Iterator[str]:
-    """Each stands in the partition that it is about, and the watermark never goes back."""
+    """Each heartbeat is in the partition that it is about, and the watermark never decreases."""
     latest: dict[int, str] = {}
     for message, record in facts.heartbeats:
         partition, until = message.partition, record["observed_until"]
@@ -45,7 +45,7 @@ def heartbeats(facts: Facts) -> Iterator[str]:
 
 
 def placed_and_labelled(told: Told, facts: Facts) -> Iterator[str]:
-    """Topic, key, partition, timestamp and CloudEvents headers are what the value says."""
+    """Topic, key, partition, timestamp and CloudEvents headers match the value."""
     message, record = told
     agent_id = record["agent_id"]
     home = (murmur2(agent_id.encode()) & 0x7FFFFFFF) % facts.partitions
@@ -79,7 +79,9 @@ def _expected_headers(record: Record, facts: Facts) -> dict[str, str]:
 
 
 def numbered(stream: list[Told]) -> Iterator[str]:
-    """1 to n over all topics, rising within each topic; the first and the last record are the watch's own."""
+    """A stream is numbered 1 to n over all topics, rising within each; its first and last records are those of the
+    watch.
+    """
     numbers = [told.record["sequence"] for told in stream]
     if numbers != list(range(1, len(numbers) + 1)):
         gaps = sorted(set(range(1, max(numbers) + 1)) - set(numbers))
@@ -117,11 +119,14 @@ def one_stream_at_a_time(facts: Facts) -> Iterator[str]:
 
 @dataclass
 class View:
-    """The picture of an agent that a consumer has who applies the records of its stream, in order."""
+    """The state that a consumer has of an agent by applying the records of its stream in order."""
 
     sid: str | None = None
     status: Record | None = None
     calls: set[tuple[str, str]] = field(default_factory=set)
+    conversations: dict[str, Record] = field(default_factory=dict)
+    conversations_told: set[tuple[str, str]] = field(default_factory=set)
+    """The statuses published of each, by conversation_sid."""
     alert: tuple[str, str] | None = None
     lost: tuple[str, str] | None = None
     messages: list[tuple[int, str]] = field(default_factory=list)
@@ -130,7 +135,7 @@ class View:
     started: dict[tuple[str, str], str | None] = field(default_factory=dict)
 
     def follow(self, stream: Iterable[Record]) -> Iterator[str]:
-        """Apply the records; yields what contradicts the picture so far."""
+        """Applies the records. Yields what contradicts the state so far."""
         for record in stream:
             for problem in self._apply(record):
                 yield f"sequence {record['sequence']} ({record['type']}): {problem}"
@@ -152,6 +157,7 @@ _IN_SESSION = (
     "AgentMessageReceived",
     "AgentAlertRaised",
     "AgentAlertCleared",
+    "ConversationChanged",
     "AgentSessionEnded",
 )
 
@@ -176,6 +182,8 @@ def _session_started(view: View, record: Record) -> Iterator[str]:
 def _session_ended(view: View, record: Record) -> Iterator[str]:
     if view.calls:
         yield f"calls are still in view: {sorted(view.calls)}"
+    if view.conversations:
+        yield f"conversations are still in view: {sorted(view.conversations)}"
     if view.alert is not None:
         yield f"the alert {view.alert} is still in view"
     view.sid, view.status, view.calls, view.alert = None, None, set(), None
@@ -220,6 +228,25 @@ def _call_changed(view: View, record: Record) -> Iterator[str]:
         view.started[call] = record["start_date"]
 
 
+def _conversation_changed(view: View, record: Record) -> Iterator[str]:
+    sid, new = record["conversation_sid"], record["conversation"]
+    if (record["change"] == "entered") == (sid in view.conversations):
+        yield f"conversation {sid} {record['change']}, and was {'' if sid in view.conversations else 'not '}in view"
+    old = view.conversations.pop(sid, None)
+    if record["change"] == "left":
+        yield from _differs("changed", record["changed"], [])
+        if new is not None and new != old:
+            yield f"conversation {sid} left as {new}, and was {old}"
+        return
+    differing = [name for name in new if old is None or old.get(name) != new[name]]
+    yield from _differs("changed", record["changed"], differing)
+    if not differing:
+        yield "tells no change"
+    yield from _differs("conversation", new["conversation_sid"], sid)
+    view.conversations[sid] = new
+    view.conversations_told.add((sid, new["status"]))
+
+
 def _message_received(view: View, record: Record) -> Iterator[str]:
     message = record["message_timestamp"], record["message"]
     if message in view.messages:
@@ -257,6 +284,7 @@ _APPLY: dict[str, Callable[[View, Record], Iterator[str]]] = {
     "AgentSessionEnded": _session_ended,
     "AgentStatusChanged": _status_changed,
     "QueuedCallChanged": _call_changed,
+    "ConversationChanged": _conversation_changed,
     "AgentMessageReceived": _message_received,
     "AgentAlertRaised": _alert_raised,
     "AgentAlertCleared": _alert_cleared,

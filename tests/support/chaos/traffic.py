@@ -1,4 +1,4 @@
-"""What is injected during a run: sound events, and everything that an inbox may be sent besides."""
+"""The injections of a run: valid events, and everything else that an inbox may receive."""
 
 import asyncio
 import time
@@ -15,14 +15,14 @@ _MARKERS = count(9_007_199_254_740_993)
 
 
 async def inject(trial: Trial, rng: Random, a_second: float) -> None:
-    """Until the time is up; an outage of Kafka is waited out."""
+    """Injects until the time is up, and waits out an outage of Kafka."""
     while time.monotonic() < trial.ends:
         await _one(trial, rng)
         await asyncio.sleep(rng.expovariate(a_second))
 
 
 async def inject_for(the_lab: Lab, agents: list[str], events: int, seconds: float, rng: Random) -> None:
-    """Events for agents drawn by chance, spread over the time; some twice under one id."""
+    """Injects events for random agents, spread over the time; some twice under one id."""
     for number in range(events):
         agent_id = rng.choice(agents)
         ce_id = f"id-{number}" if rng.random() < 0.5 else None
@@ -33,7 +33,7 @@ async def inject_for(the_lab: Lab, agents: list[str], events: int, seconds: floa
 
 
 async def end(the_lab: Lab, agents: list[str]) -> None:
-    """All outcomes are there, all that changed was shown, and the bridge has stopped cleanly."""
+    """Waits until all outcomes exist and all changes were shown, and stops the bridge cleanly."""
     await the_lab.completed()
     await the_lab.sim.settle(agents)
     assert await the_lab.bridges["bridge"].stop() == 0
@@ -72,7 +72,7 @@ async def _bad(trial: Trial, rng: Random, key: bytes) -> None:
 
 
 def _elsewhere(rng: Random, key: bytes) -> int:
-    """A partition that the key does not belong to, as a foreign partitioner would choose it."""
+    """A partition other than the key's, as a foreign partitioner would choose it."""
     return (partition_for(key, PARTITIONS) + rng.randrange(1, PARTITIONS)) % PARTITIONS
 
 

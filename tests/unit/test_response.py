@@ -1,4 +1,4 @@
-"""Whose answer it is: only the service's own answers and refusals mean anything."""
+"""Only the service's own answers and refusals have a meaning; all others are foreign."""
 
 import json
 from email.utils import formatdate
@@ -19,7 +19,7 @@ from bridge.asm.errors import (
     Unreachable,
 )
 from bridge.asm.http.request import Failure, Response
-from bridge.asm.reading import CODES, MAX_RETRY_AFTER, Message, excerpt, read_response
+from bridge.asm.response import CODES, MAX_RETRY_AFTER, Message, excerpt, read_response
 
 HTML = b"<html><head><title>404 Not Found</title></head><body><h1>404 Not Found</h1></body></html>"
 TOKEN = "tok-3f9a7c12"
@@ -31,7 +31,7 @@ def read(status: int, body: Any, message: Message = GetStatusRes, **head: str) -
 
 
 def refusal(status: int, **fields: Any) -> dict[str, Any]:
-    """As the service's gateway prints it."""
+    """A refusal as the service's gateway prints it."""
     return {"code": CODES[status][0], "message": "no", "details": [], **fields}
 
 
@@ -110,7 +110,7 @@ KINDS: dict[int, tuple[type[AsmError], bool]] = {
 @pytest.mark.parametrize("status", CODES)
 @pytest.mark.parametrize("shape", [{}, {"error": "no"}, {"details": None}])
 def test_the_services_own_refusals_are_told_apart(status: int, shape: Any) -> None:
-    """Each status is one thing to do; what may come after the service acted is possibly processed."""
+    """Each status of a refusal raises its own error, and one that may follow processing says so."""
     for code in CODES[status]:
         error = read(status, refusal(status, code=code, **shape))
         assert isinstance(error, AsmError)
@@ -118,13 +118,13 @@ def test_the_services_own_refusals_are_told_apart(status: int, shape: Any) -> No
 
 
 def test_a_refusal_without_details_is_the_services() -> None:
-    """Proto JSON may leave an empty list out."""
+    """A refusal without details is the service's own, since protobuf's JSON may leave out an empty list."""
     assert isinstance(read(404, {"code": 5, "message": "session not found"}), Refused)
 
 
 @pytest.mark.parametrize("sent", [True, False])
 def test_no_response_is_unreachable(sent: bool) -> None:
-    """A failure of the connection is no answer; whether the request was sent is kept."""
+    """A failed connection raises Unreachable, which says whether the request was sent."""
     error = read_response(GetStatusRes, Failure("cut", sent))
     assert isinstance(error, Unreachable)
     assert error.possibly_processed is sent
@@ -132,7 +132,7 @@ def test_no_response_is_unreachable(sent: bool) -> None:
 
 @pytest.mark.parametrize("body", [b'{"voiceStatus": 1}', b'{"voiceStatus": ["READY"]}'])
 def test_an_answer_of_the_service_that_cannot_be_read_is_malformed(body: bytes) -> None:
-    """Its events were taken all the same."""
+    """An unreadable answer of the service is malformed, but has delivered the request's events."""
     error = read(200, body)
     assert isinstance(error, Malformed)
     assert (error.http_status, error.possibly_processed) == (200, True)
@@ -142,7 +142,7 @@ def test_an_answer_of_the_service_that_cannot_be_read_is_malformed(body: bytes) 
 
 
 def test_the_first_words_of_a_foreign_page_are_shown() -> None:
-    """An operator sees whose page it is, without its markup."""
+    """An error shows the first words of a foreign page, without its markup."""
     error = read(404, HTML)
     assert "404 Not Found" in str(error)
     assert "<" not in str(error)
@@ -150,7 +150,7 @@ def test_the_first_words_of_a_foreign_page_are_shown() -> None:
 
 
 def test_an_excerpt_is_short_and_printable() -> None:
-    """No page floods a log, and none can steer a terminal."""
+    """An excerpt is short and has no control characters."""
     assert len(excerpt(b"word " * 100_000)) <= 200
     assert excerpt(b"<script>var x = 1</script><b>a\x1b[31m</b>\r\n\tb") == "a\\x1b[31m b"
 
@@ -159,7 +159,7 @@ def test_an_excerpt_is_short_and_printable() -> None:
     "echo", [f"you sent {TOKEN}", f"Authorization: Bearer {TOKEN}", "authorization: bearer abc.def"]
 )
 def test_no_token_is_shown(echo: str) -> None:
-    """A page that repeats the request's headers does not bring the token into the log."""
+    """A page that repeats the request's headers does not bring the token into an error."""
     for status, body in ((403, echo.encode()), (403, json.dumps(refusal(403, message=echo)).encode())):
         text = str(read(status, body))
         assert TOKEN not in text
@@ -192,7 +192,9 @@ def test_no_token_is_shown(echo: str) -> None:
     ],
 )
 def test_retry_after_is_a_number_or_a_date(header: str, date: str | None, wait: float | None, body: bytes) -> None:
-    """A date counts from the answer's own Date; the longest wait is bounded; a foreign answer's header counts, too."""
+    """Retry-After is a number, or a date relative to the answer's own Date, up to the limit, also in a
+    foreign answer.
+    """
     error = read_response(GetStatusRes, Response(429, body, header, date))
     assert isinstance(error, AsmError)
     assert error.retry_after == wait

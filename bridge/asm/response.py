@@ -1,4 +1,4 @@
-"""What a response means: the service's answer, its refusal, or an answer that is not the service's at all. Pure.
+"""The meaning of a response: the service's answer, its refusal, or a foreign answer. Pure.
 
 The service is gRPC behind a JSON gateway. In front of it stand proxies, firewalls and load balancers, which answer in
 its name; from what they say nothing may be concluded.
@@ -10,7 +10,7 @@ import time
 from typing import Any
 
 from asm_bridge_schemas import protojson
-from asm_bridge_schemas.asm import AsmSession, GetStatusRes
+from asm_bridge_schemas.asm import AsmSession, GetStatusRes, ListConversationsRes
 from bridge.asm.answer import Answer
 from bridge.asm.errors import (
     AsmError,
@@ -25,7 +25,7 @@ from bridge.asm.errors import (
 from bridge.asm.http.request import Failure, Response
 from bridge.printable import printable
 
-Message = type[GetStatusRes | AsmSession]
+Message = type[GetStatusRes | AsmSession | ListConversationsRes]
 
 MAX_ANSWER = 8 * 1024 * 1024
 """Bytes of an answer: some 30,000 calls. What cannot be written must not stop the agents of a whole partition."""
@@ -50,7 +50,7 @@ _TAGS = re.compile(r"(?is)<(script|style)\b.*?</\1\s*>|<!--.*?-->|<[^>]*>")
 def read_response(
     message: Message, response: Response | Failure, *, token: str = "", max_retry_after: float = MAX_RETRY_AFTER
 ) -> Answer | AsmError:
-    """The answer, or the error. Raises nothing.
+    """Returns the answer or the error; raises nothing.
 
     ``token`` never appears in an error's text, also where an answer repeats it; ``max_retry_after`` in seconds.
     """

@@ -8,8 +8,8 @@ from aiokafka.structs import ConsumerRecord
 from bridge.agents.injection import read_injection
 from bridge.agents.step import DeadLetter
 from bridge.clock import rfc3339
-from bridge.kafka.dead_letters import NotResendable, Resend, resend
 from bridge.kafka.encoding import Encoder, read_dead_letter
+from bridge.kafka.resend import NotResendable, Resend, resend
 from bridge.record_id import RecordId
 
 NOW = 1_800_000_000.0

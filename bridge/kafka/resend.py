@@ -1,4 +1,4 @@
-"""Dead letters: reading them, and what to send for those that can be sent again."""
+"""Dead letters: reading them, and preparing those that can be sent again."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from bridge.settings import KafkaSettings
 
 @dataclass(frozen=True, slots=True)
 class Resend:
-    """What to send for a dead letter; ``injection_id`` names it in its outcome, ``note`` is for the user."""
+    """The record to send for a dead letter; ``injection_id`` names it in its outcome, ``note`` is for the user."""
 
     agent_id: str
     value: bytes
@@ -37,7 +37,7 @@ async def read(kafka: KafkaSettings, topic: str) -> AsyncIterator[DeadLetter]:
 
 
 def resend(letter: DeadLetter, now: float) -> Resend:
-    """What to send for a dead letter at the time ``now`` (seconds since 1970). Raises ``NotResendable``.
+    """The record to send for a dead letter at the time ``now`` (seconds since 1970). Raises ``NotResendable``.
 
     An original without ce_id goes under its old injection id, ``partition/offset``: so one that is sent again twice is
     delivered once.
@@ -65,7 +65,7 @@ def _agent(letter: DeadLetter) -> str:
 
 
 def _event(letter: DeadLetter) -> bytes:
-    """The value of one that the bridge would take."""
+    """The value of a dead letter, if the bridge would accept it."""
     if letter.code in ("literal_token", "malformed_entry"):
         raise NotResendable(
             "it is an entry of the registry, whose value is not kept; add it with `asm-bridge sessions add`"
@@ -84,7 +84,7 @@ def _event(letter: DeadLetter) -> bytes:
 
 
 def _has_passed(expires_at: bytes | None, now: float) -> bool:
-    """Whether the time has passed; one that cannot be read is why the original was refused."""
+    """Whether the time has passed; an unreadable one counts as the reason for which the original was refused."""
     if expires_at is None:
         return False
     try:

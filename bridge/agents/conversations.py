@@ -1,0 +1,201 @@
+"""The conversations of one agent: when to ask for them, and what a list that was read whole changes. Pure."""
+
+from base64 import b64encode
+from hashlib import blake2b
+from typing import Any
+
+import msgspec
+
+from asm_bridge_schemas.asm import ListConversationsRes, OmniConversation
+from asm_bridge_schemas.commands import SessionEntry
+from asm_bridge_schemas.records import ConversationChanged
+from bridge.agents.bounds import MAX_BYTES
+from bridge.agents.request import PollRequest
+from bridge.agents.step import Step
+from bridge.asm.answer import Answer
+from bridge.asm.errors import AsmError, Malformed
+from bridge.backoff import Backoff
+from bridge.clock import Instant
+
+LIST_CONVERSATIONS = "listconversations"
+
+MAX_IN_VIEW = 200
+"""Conversations of one agent whose changes are published: the state has some 120 bytes for each, and is written with
+every change of the agent. Those in view stay in view until they leave the list; the next in the list takes the place
+of one that has left."""
+MAX_PAGES = 100
+MAX_LIST = 16 * 1024 * 1024
+"""Bytes of all pages together. Of a longer list nothing is concluded, as it cannot be read whole."""
+
+_FIELDS = OmniConversation.__struct_fields__
+_NONE: dict[str, OmniConversation] = {}
+_DIGEST = 4
+"""Characters of a field's digest."""
+
+
+class ConversationList:
+    """Asks for an agent's conversations, page by page, and compares a list once its last page is there.
+
+    ``interval`` in seconds, None if they are not asked for; ``due``: whether a list is to be begun, or gone on with.
+    A failure concludes nothing: the list is asked for again, from its first page, at a tick after the back-off.
+    """
+
+    __slots__ = (
+        "_backoff", "_bytes", "_failures", "_known", "_last_seen", "_not_before", "_page_token", "_pages", "_read",
+        "_request", "due", "interval",
+    )  # fmt: skip
+
+    def __init__(self, backoff: Backoff) -> None:
+        self.interval: float | None = None
+        self.due = False
+        self._backoff = backoff
+        self._failures = 0
+        self._not_before = 0.0
+        self._known: bytes | None = None
+        self._last_seen = _NONE
+        self._read = _NONE
+        self._request: PollRequest | None = None
+        self._begin()
+
+    def watch(self, step: Step, entry: SessionEntry) -> None:
+        """Ask as ``entry`` says from now on; what is no longer asked for is no longer in view."""
+        self.interval = entry.conversations_interval if entry.get_conversations else None
+        self.due, self._not_before = entry.get_conversations, 0.0
+        self._known = None
+        self._begin()
+        if not entry.get_conversations:
+            self.leave(step)
+
+    def tick(self, at: Instant) -> None:
+        """An interval has passed."""
+        self.due = self.due or (self.interval is not None and at.monotonic >= self._not_before)
+
+    def request(self, token: str, stream_id: str | None, sid: str) -> PollRequest:
+        """Asks for the next page.
+
+        The vendor's descriptors give the answer a ``next_page_token`` and the request no field to send it back in.
+        ``page_token`` is what Google's API design (AIP-158) calls that field. A service that does not know it refuses
+        the request: then nothing is concluded about an agent whose conversations do not fit on one page.
+        """
+        body = {"asm_session_sid": sid}
+        if self._page_token:
+            body["page_token"] = self._page_token
+        known = None if self._page_token else self._known
+        self._request = PollRequest(
+            LIST_CONVERSATIONS, msgspec.json.encode(body), stream_id, sid, known=known, token=token
+        )
+        return self._request
+
+    def answered(self, step: Step, request: PollRequest, answer: Answer) -> None:
+        """A page; one of a list that was given up since is passed over. Raises ``Malformed`` where the list cannot be
+        read whole."""
+        if request is not self._request:
+            return
+        if isinstance(answer.message, ListConversationsRes):
+            self._take(step, answer.message, len(answer.body))
+            if self._page_token:
+                return
+            self._compare(step)
+            self._known = answer.body if self._pages == 1 else None
+        self._failures = 0
+        self._end()
+
+    def failed(self, request: PollRequest, error: AsmError, at: Instant) -> None:
+        """No page: begin again, later."""
+        if request is not self._request:
+            return
+        self._not_before = at.monotonic + max(self._backoff.delay(self._failures), error.retry_after or 0.0)
+        self._failures += 1
+        self._end()
+
+    def leave(self, step: Step) -> None:
+        """None is in view any more: the session has ended, or they are not asked for."""
+        self._known = None
+        self._begin()
+        for sid in step.state.bridge.conversations:
+            self._left(step, sid)
+        if step.state.bridge.conversations:
+            step.book(conversations={})
+        self._last_seen = _NONE
+        self.due = self.interval is not None
+
+    def _begin(self) -> None:
+        self._page_token, self._pages, self._bytes = "", 0, 0
+        self._read, self._request = _NONE, None
+
+    def _end(self) -> None:
+        self.due = False
+        self._begin()
+
+    def _take(self, step: Step, page: ListConversationsRes, size: int) -> None:
+        """Keep what the page has, of newcomers no more than may come into view."""
+        if not self._pages:
+            self._read = {}
+        self._pages += 1
+        self._bytes += size
+        in_view, room = step.state.bridge.conversations, 2 * MAX_IN_VIEW
+        for conversation in page.conversations:
+            sid = conversation.conversation_sid
+            if sid != "0" and (sid in in_view or sid in self._read or len(self._read) < room):
+                self._read[sid] = conversation
+        token, self._page_token = self._page_token, page.next_page_token
+        if self._page_token and (self._page_token == token or self._pages >= MAX_PAGES or self._bytes > MAX_LIST):
+            problem = f"after {self._pages} pages with {self._bytes} bytes the list of conversations does not end"
+            raise Malformed(problem, http_status=200)
+
+    def _compare(self, step: Step) -> None:
+        known = step.state.bridge.conversations
+        for sid in known:
+            if sid not in self._read:
+                self._left(step, sid)
+        view = {sid: digests for sid, digests in known.items() if sid in self._read}
+        seen: dict[str, OmniConversation] = {}
+        for sid, conversation in self._read.items():
+            if sid not in view and len(view) >= MAX_IN_VIEW:
+                continue
+            seen[sid] = conversation
+            if sid in view and self._last_seen.get(sid) == conversation:
+                continue
+            digests = _digests(conversation)
+            if view.get(sid) != digests:
+                self._changed(step, conversation, view.get(sid), digests)
+                view[sid] = digests
+        self._last_seen = seen
+        if view != known:
+            step.book(conversations=view)
+
+    def _changed(self, step: Step, conversation: OmniConversation, old: str | None, new: str) -> None:
+        step.emit(
+            ConversationChanged,
+            change="entered" if old is None else "updated",
+            conversation_sid=conversation.conversation_sid,
+            changed=list(_FIELDS) if old is None else _differing(old, new),
+            conversation=_published(conversation),
+        )
+
+    def _left(self, step: Step, sid: str) -> None:
+        last = self._last_seen.get(sid)
+        step.emit(
+            ConversationChanged,
+            change="left",
+            conversation_sid=sid,
+            changed=[],
+            conversation=last and _published(last),
+        )
+
+
+def _published(conversation: OmniConversation) -> dict[str, Any] | None:
+    """The conversation in snake_case; None for one that no record can hold."""
+    fields: dict[str, Any] = msgspec.to_builtins(conversation)
+    return fields if len(msgspec.json.encode(fields)) <= MAX_BYTES else None
+
+
+def _digests(conversation: OmniConversation) -> str:
+    values = (msgspec.json.encode(getattr(conversation, name)) for name in _FIELDS)
+    return "".join(b64encode(blake2b(value, digest_size=3).digest()).decode() for value in values)
+
+
+def _differing(old: str, new: str) -> list[str]:
+    """The names of the fields whose digests differ; one that the release before did not know counts as different."""
+    places = range(0, len(new), _DIGEST)
+    return [name for name, at in zip(_FIELDS, places, strict=True) if old[at : at + _DIGEST] != new[at : at + _DIGEST]]

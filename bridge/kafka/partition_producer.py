@@ -1,0 +1,123 @@
+"""The producer of a partition: it fences the former owner, and writes records in batches."""
+
+import asyncio
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, cast
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import IllegalOperation, KafkaError
+from aiokafka.producer.message_accumulator import BatchBuilder
+from aiokafka.structs import OffsetAndMetadata, TopicPartition
+
+from bridge.kafka import internals
+from bridge.kafka.clients import Clients
+from bridge.kafka.encoding import Outgoing
+from bridge.kafka.errors import REFUSED_RECORDS, RefusedRecordsError
+
+
+class PartitionProducer:
+    """Every method raises ``KafkaError``; after that, only ``close`` may be called."""
+
+    def __init__(self, clients: Clients, producer: AIOKafkaProducer, partition: int) -> None:
+        self._clients = clients
+        self._producer = producer
+        self._partition = partition
+        self._first_error: BaseException | None = None
+        self._sending_to: str | None = None
+        internals.on_transaction_error(producer, self._note)
+
+    @classmethod
+    async def start(cls, clients: Clients, partition: int) -> "PartitionProducer":
+        """Starts the producer; in ``exactly_once`` this fences every former owner. Raises ``NoTransactionsError``."""
+        return cls(clients, await clients.start_producer(partition), partition)
+
+    async def begin(self) -> None:
+        await self._producer.begin_transaction()
+
+    async def commit(self) -> None:
+        with self._named():
+            await self._producer.commit_transaction()
+
+    def add_topics(self, topics: Iterable[str]) -> None:
+        """Let the transaction fail at its commit unless it may write to our partition of these, which stay as they
+        are."""
+        for topic in topics:
+            internals.add_to_transaction(self._producer, TopicPartition(self._clients.topic(topic), self._partition))
+
+    @property
+    def waiting_for(self) -> list[str]:
+        """The topics, by their full names, that Kafka has not answered about."""
+        return sorted({self._sending_to} if self._sending_to else internals.awaited_topics(self._producer))
+
+    async def add_offset(self, offset: int, metadata: str) -> None:
+        """Commits the inbox's offset with the transaction."""
+        inbox = TopicPartition(self._clients.topic("inject"), self._partition)
+        with self._named():
+            await self._producer.send_offsets_to_transaction(
+                {inbox: OffsetAndMetadata(offset, metadata)}, self._clients.group_id
+            )
+
+    async def send(self, messages: Sequence[Outgoing]) -> None:
+        """Sends messages and waits for every acknowledgement: a commit would succeed without a record that failed.
+
+        A batch for each partition that is written to, or more of them where they are large: one message a ``send()``
+        costs aiokafka several times as much.
+        """
+        by_partition: dict[tuple[str, int], list[Outgoing]] = {}
+        for m in messages:
+            partition = self._partition if m.partition is None else m.partition
+            by_partition.setdefault((m.topic, partition), []).append(m)
+        acks: dict[asyncio.Future[Any], str] = {}
+        with self._named():
+            for (topic, partition), there in by_partition.items():
+                self._sending_to = self._clients.topic(topic)
+                for batch in self._batches(there):
+                    ack = await self._producer.send_batch(batch, self._sending_to, partition=partition)
+                    ack.add_done_callback(_retrieve)
+                    acks[ack] = self._sending_to
+            self._sending_to = None
+            try:
+                await asyncio.gather(*acks)
+            except REFUSED_RECORDS as error:
+                topic = next(topic for ack, topic in acks.items() if ack.done() and ack.exception() is error)
+                raise RefusedRecordsError(f"{topic} refuses a record: {type(error).__name__}") from error
+
+    async def close(self) -> None:
+        """Closes the producer; records that were not committed are dropped."""
+        await self._clients.close(self._producer)
+
+    def _note(self, error: BaseException) -> None:
+        self._first_error = self._first_error or error
+
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
+        """Raise the first error of a transaction, not what follows from it, ``InvalidTxnState`` for one. Where it has
+        failed meanwhile aiokafka raises ``IllegalOperation``, which is not a ``KafkaError``."""
+        try:
+            yield
+        except (KafkaError, IllegalOperation) as error:
+            if isinstance(self._first_error, KafkaError) and self._first_error is not error:
+                raise self._first_error from error
+            if isinstance(error, KafkaError):
+                raise
+            raise KafkaError(f"the transaction has failed: {error}") from error
+
+    def _batches(self, messages: list[Outgoing]) -> Iterator[BatchBuilder]:
+        batch = self._producer.create_batch()
+        for m in messages:
+            if _add(batch, m) is None:  # it is full
+                yield batch
+                batch = self._producer.create_batch()
+                _add(batch, m)
+        yield batch
+
+
+def _add(batch: BatchBuilder, m: Outgoing) -> object | None:
+    return cast("object | None", batch.append(timestamp=m.timestamp, key=m.key, value=m.value, headers=m.headers))
+
+
+def _retrieve(ack: asyncio.Future[Any]) -> None:
+    """The first of several failures is raised; asyncio would log the others as never retrieved."""
+    if not ack.cancelled():
+        ack.exception()

@@ -1,0 +1,187 @@
+"""Which change of the schemas breaks whom: pure functions over the released schemas and today's.
+
+Everybody ignores fields and records that they do not know. Then a change may break
+
+- ``readers``: consumers made from the released schemas, which read new records;
+- ``replays``: consumers made from today's, which read records that were written before;
+- ``producers``: those made from the released schemas, which send to the bridge.
+
+What breaks anybody needs a new major version. ``python -m asm_bridge_schemas.compatibility RELEASED TODAY`` compares
+two directories of schemas, prints what breaks, and fails if anything does.
+"""
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from asm_bridge_schemas.export import Schema
+from asm_bridge_schemas.records import MAY_GROW
+
+Who = Literal["readers", "replays", "producers"]
+
+_INPUTS = ("SessionEntry", "Event", "CanonicalEvent")
+_ANNOTATIONS = frozenset({"title", "description", "examples", "default", "$schema", "$id", "$defs", "definitions"})
+_LOWER, _UPPER = ("minimum", "minItems", "minLength"), ("maximum", "maxItems", "maxLength")
+
+
+class Break(NamedTuple):
+    """``where``: ``AgentStatusChanged.paused``."""
+
+    who: Who
+    where: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.who}: {self.where} {self.what}"
+
+
+def breaks(released: Mapping[str, Schema], today: Mapping[str, Schema]) -> list[Break]:
+    """What the change from one set of schemas to the other breaks. By title; each schema stands alone.
+
+    Unions (a topic's, ``Published``) are compared by the names of their records, which have schemas of their own.
+    """
+    found: list[Break] = []
+    for name, old in released.items():
+        new = today.get(name)
+        if new is None:
+            found.append(Break("producers" if name in _INPUTS else "readers", name, "is gone"))
+        elif name in _INPUTS:
+            found += [Break("producers", where, what) for where, what in unreadable(new, old, name)]
+        elif "oneOf" in old:
+            gone = {one["$ref"] for one in old["oneOf"]} - {one["$ref"] for one in new.get("oneOf", [])}
+            found += [Break("readers", name, f"has no {ref.rpartition('/')[2]} any more") for ref in sorted(gone)]
+        else:
+            found += [Break("readers", where, what) for where, what in unreadable(old, new, name, records=True)]
+            found += [Break("replays", where, what) for where, what in unreadable(new, old, name)]
+    return found
+
+
+def unreadable(reader: Schema, writer: Schema, where: str, *, records: bool = False) -> Iterator[tuple[str, str]]:
+    """What fits ``writer`` but not ``reader``: (where, what is wrong). Empty if the reader takes whatever is written.
+
+    ``records``: a field that the reader knows must still be written, whether it needs it or not.
+    """
+    if reader != writer:  # equal schemas take the same values, and comparing those of an event takes seconds
+        yield from _Comparison(reader, writer, records).values(reader, writer, where)
+
+
+class _Comparison:
+    """Of two schemas, each with its own definitions."""
+
+    def __init__(self, reader: Schema, writer: Schema, records: bool) -> None:
+        self._reader_root, self._writer_root, self._records = reader, writer, records
+        self._compared: set[tuple[str, str]] = set()
+
+    def values(self, reader: Schema, writer: Schema, where: str) -> Iterator[tuple[str, str]]:
+        pair = (reader.get("$ref", ""), writer.get("$ref", ""))
+        if all(pair):  # objects that hold themselves end here
+            if pair in self._compared:
+                return
+            self._compared.add(pair)
+        readers = _alternatives(reader, self._reader_root)
+        for one in _alternatives(writer, self._writer_root):
+            problems = [list(self._plain(other, one, where)) for other in readers]
+            yield from min(problems, key=len)
+
+    def _plain(self, reader: Schema, writer: Schema, where: str) -> Iterator[tuple[str, str]]:
+        """Of schemas without alternatives."""
+        missing = _types(writer) - _types(reader)
+        if missing:
+            yield where, f"may be {' or '.join(sorted(missing))}"
+            return
+        values, known = _constants(writer), _constants(reader)
+        if known is not None and not reader.get(MAY_GROW):
+            if values is None:
+                yield where, "may have any value"
+            elif unknown := sorted(values - known):
+                yield where, f"may be {', '.join(unknown)}"
+        yield from self._limits(reader, writer, where, values)
+        if "object" in _types(writer):
+            yield from self._objects(reader, writer, where)
+        if "items" in reader and "items" in writer:
+            yield from self.values(reader["items"], writer["items"], f"{where}[]")
+
+    def _limits(self, reader: Schema, writer: Schema, where: str, values: set[str] | None) -> Iterator[tuple[str, str]]:
+        for name in ("pattern", "format"):
+            if name in reader and reader[name] != writer.get(name) and values is None:
+                yield where, f"may have another {name}"
+        for names, sign in ((_LOWER, 1), (_UPPER, -1)):
+            for name in names:
+                if name in reader and (name not in writer or sign * writer[name] < sign * reader[name]):
+                    yield where, f"may be beyond its {name}"
+
+    def _objects(self, reader: Schema, writer: Schema, where: str) -> Iterator[tuple[str, str]]:
+        read, written = reader.get("properties", {}), writer.get("properties", {})
+        needed, always = set(reader.get("required", ())), set(writer.get("required", ()))
+        for name, schema in read.items():
+            place = f"{where}.{name}"
+            if name not in written:
+                if self._records or name in needed:
+                    yield place, "is not written"
+                continue
+            if name in needed and name not in always:
+                yield place, "may be missing"
+            yield from self.values(schema, written[name], place)
+        others = reader.get("additionalProperties", True)
+        if others is False:
+            yield from ((f"{where}.{name}", "is not known") for name in sorted(written.keys() - read.keys()))
+        elif isinstance(others, dict) and isinstance(writer.get("additionalProperties"), dict):
+            yield from self.values(others, writer["additionalProperties"], f"{where}{{}}")
+
+
+def _alternatives(schema: Schema, root: Schema) -> list[Schema]:
+    """The schema without references, and without ``anyOf`` and ``oneOf``: what stands beside these holds for each."""
+    if "$ref" in schema:
+        folder, _, name = schema["$ref"].removeprefix("#/").rpartition("/")
+        beside = {key: value for key, value in schema.items() if key != "$ref" and key not in _ANNOTATIONS}
+        return _alternatives({**root[folder][name], **beside}, root)
+    for keyword in ("anyOf", "oneOf"):
+        branches = schema.get(keyword, ())
+        if branches and not all(branch.keys() == {"required"} for branch in branches):
+            beside = {key: value for key, value in schema.items() if key != keyword}
+            return [found for one in branches for found in _alternatives({**beside, **_with(beside, one)}, root)]
+    return [schema]
+
+
+def _with(beside: Schema, branch: Schema) -> Schema:
+    """A branch whose ``properties`` only narrow those that stand beside it keeps the others."""
+    if "properties" in beside and "properties" in branch:
+        return {**branch, "properties": {**beside["properties"], **branch["properties"]}}
+    return branch
+
+
+_ALL_TYPES = frozenset({"null", "boolean", "integer", "a number with a fraction", "string", "array", "object"})
+
+
+def _types(schema: Schema) -> frozenset[str]:
+    if "type" not in schema:
+        values = [json.loads(value) for value in _constants(schema) or ()]
+        return frozenset(_type(value) for value in values) if values else _ALL_TYPES
+    named = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
+    return frozenset({"integer", "a number with a fraction"} if "number" in named else ()) | (set(named) - {"number"})
+
+
+def _type(value: Any) -> str:
+    kinds = {bool: "boolean", int: "integer", str: "string", type(None): "null", list: "array", dict: "object"}
+    return kinds.get(type(value), "a number with a fraction")
+
+
+def _constants(schema: Schema) -> set[str] | None:
+    """The values that it allows, as JSON; None for any."""
+    values = [schema["const"]] if "const" in schema else schema.get("enum")
+    return None if values is None else {json.dumps(value) for value in values}
+
+
+def read(directory: Path) -> dict[str, Schema]:
+    """The schemas in a directory, by title. Other documents there are left out."""
+    documents = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(directory.glob("*.json"))]
+    return {one["title"]: one for one in documents if "$schema" in one}
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit("usage: python -m asm_bridge_schemas.compatibility RELEASED TODAY")
+    broken = breaks(read(Path(sys.argv[1])), read(Path(sys.argv[2])))
+    sys.exit("\n".join(map(str, broken)) if broken else 0)

@@ -1,0 +1,37 @@
+"""Somebody's open transaction: what stands behind it was written, and is waited for."""
+
+import asyncio
+
+import pytest
+from aiokafka import AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+
+from bridge.kafka.reading import read_to_end
+
+pytestmark = [pytest.mark.kafka, pytest.mark.transactions]
+
+
+async def test_a_read_waits_for_what_an_open_transaction_holds_back(bootstrap_servers: str, topics_prefix: str) -> None:
+    """The end is the high watermark: an owner that ended at the last stable offset would go on from an old state."""
+    connection, topic = {"bootstrap_servers": bootstrap_servers}, f"{topics_prefix}agent-state"
+    admin = AIOKafkaAdminClient(**connection)
+    await admin.start()
+    await admin.create_topics([NewTopic(topic, 1, 1)])
+    await admin.close()
+
+    async def read() -> list[bytes | None]:
+        return [record.value async for record in read_to_end(connection, [(topic, 0)])]
+
+    foreign = AIOKafkaProducer(**connection, transactional_id=f"{topics_prefix}foreign")
+    ours = AIOKafkaProducer(**connection, transactional_id=f"{topics_prefix}ours")
+    async with foreign, ours:
+        await foreign.begin_transaction()
+        await foreign.send_and_wait(topic, b"foreign", partition=0)
+        async with ours.transaction():
+            await ours.send_and_wait(topic, b"new", partition=0)
+        reading = asyncio.create_task(read())
+        await asyncio.sleep(3)
+        assert not reading.done()
+        await foreign.abort_transaction()
+        assert await asyncio.wait_for(reading, 20) == [b"new"]
+        assert await asyncio.wait_for(read(), 20) == [b"new"]

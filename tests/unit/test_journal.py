@@ -1,0 +1,223 @@
+"""A partition's journal, with a producer that fails on request."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from aiokafka.errors import TopicAuthorizationFailedError
+from structlog.testing import capture_logs
+
+from asm_bridge_schemas.records import AgentState, Books, Delivered, InjectionCompleted
+from bridge.agents.queue import InjectionQueue
+from bridge.agents.step import KnownOutcome, Step
+from bridge.clock import Clock
+from bridge.kafka.encoding import Encoder, Outgoing
+from bridge.kafka.partition_producer import PartitionProducer
+from bridge.partitions import journal as module
+from bridge.partitions.journal import Journal, PartitionLost
+from bridge.settings.model import InjectionSettings
+from tests.support.strategies import EPOCH, injection
+
+
+class FakeProducer:
+    """Raises ``error``, if it is set, at each commit."""
+
+    def __init__(self) -> None:
+        self.error: Exception | None = None
+        self.states: list[AgentState] = []
+        self.sent: list[Outgoing] = []
+        self.added: list[str] = []
+        self.waiting_for = ["asm.inject-outcomes"]
+
+    async def begin(self) -> None:
+        self.sent, self.added = [], []
+
+    def add_topics(self, topics: list[str]) -> None:
+        self.added += topics
+
+    async def send(self, messages: list[Outgoing]) -> None:
+        self.sent += messages
+
+    async def add_offset(self, offset: int, metadata: str) -> None:
+        self.offset = offset, metadata
+
+    async def commit(self) -> None:
+        if self.error is not None:
+            raise self.error
+
+    async def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def producer(monkeypatch: pytest.MonkeyPatch) -> FakeProducer:
+    """A topic of states that is empty, and the producer that every journal gets."""
+    fake = FakeProducer()
+
+    async def start(*_: object) -> FakeProducer:
+        return fake
+
+    async def states(*_: object) -> Any:
+        for state in fake.states:
+            sent = Encoder("json", "asm.inject").state(state.agent_id, state, 0)
+            yield SimpleNamespace(key=sent.key, value=sent.value, headers=sent.headers, timestamp=0)
+
+    monkeypatch.setattr(PartitionProducer, "start", start)
+    monkeypatch.setattr(module, "read_to_end", states)
+    return fake
+
+
+async def recovered(
+    committed: int | None = 0, held: dict[int, KnownOutcome] | None = None, bounds: tuple[int, int] = (0, 100)
+) -> Journal:
+    async def inbox(_: int) -> tuple[int, int]:
+        return bounds
+
+    async def offset(_: object) -> tuple[int | None, str]:
+        return committed, ""
+
+    clients: Any = SimpleNamespace(connection={}, topic=str, exactly_once=True, committed=offset)
+    group: Any = SimpleNamespace(bounds=inbox)
+    journal = Journal(3, clients, Encoder("json", "asm.inject"), group, Clock(), held or {})
+    await journal.recover()
+    return journal
+
+
+def delivered(*offsets: int) -> Step:
+    """A step in which these events were sent, and accepted by the service."""
+    step = Step(AgentState(agent_id="a"), EPOCH)
+    queue = InjectionQueue(InjectionSettings())
+    for offset in offsets:
+        queue.add(step, injection(offset))
+    queue.delivered(step, queue.take(EPOCH), "7", 200)
+    return step
+
+
+async def test_a_journal_recovers_only_where_every_output_can_be_written(producer: FakeProducer) -> None:
+    """The first commit includes all output topics, although it writes to none of them, so that no event is sent before
+    they are writable.
+    """
+    journal = await recovered()
+    assert journal.accepting
+    assert {"inject-outcomes", "conversations", "agent-state", "dead-letters", "agent-status"} <= set(producer.added)
+    assert producer.sent == []
+    producer.error = TopicAuthorizationFailedError({"asm.inject-outcomes"})
+    with pytest.raises(PartitionLost, match=r"^not authorised to write asm\.inject-outcomes$"):
+        await recovered()
+
+
+async def test_what_could_not_be_committed_is_known_to_the_next_journal(producer: FakeProducer) -> None:
+    """The next journal knows every step that was not committed, in the failed transaction or after it, and none that
+    was.
+    """
+    journal = await recovered()
+    for offset in range(4):
+        journal.offsets.opened(offset)
+    journal.append(delivered(0))
+    await journal.commit()
+    assert journal.unwritten == {}
+    journal.append(delivered(1, 2))
+    producer.error = TopicAuthorizationFailedError({"asm.inject-outcomes"})
+    with pytest.raises(PartitionLost):
+        await journal.commit()
+    journal.append(delivered(3))
+    assert list(journal.unwritten) == [1, 2, 3]
+    assert {known.record.outcome for known in journal.unwritten.values()} == {"delivered"}
+
+
+async def test_nothing_is_sent_until_what_was_held_is_written(producer: FakeProducer) -> None:
+    """The partition takes no poll before the outcomes of the events that were sent are committed; an entry below the
+    committed offset had its outcome written after all."""
+    held = dict(delivered(4, 5).sent_outcomes())
+    journal = await recovered(5, held)
+    assert list(journal.held) == [5]
+    assert not journal.accepting
+    await journal.commit()
+    assert not journal.accepting
+    journal.offsets.opened(5)
+    journal.append(delivered(5))
+    producer.error = TopicAuthorizationFailedError({"asm.inject-outcomes"})
+    with pytest.raises(PartitionLost):
+        await journal.commit()
+    assert list(journal.unwritten) == [5]
+    producer.error = None
+    journal = await recovered(5, journal.unwritten)
+    journal.offsets.opened(5)
+    journal.append(delivered(5))
+    await journal.commit()
+    assert journal.accepting
+
+
+async def test_a_timeout_names_the_topic(producer: FakeProducer) -> None:
+    """A missing topic, for which aiokafka waits instead of raising an error, is named in the time-out."""
+    journal = await recovered()
+    journal.append(delivered(0))
+    producer.error = TimeoutError()
+    with pytest.raises(PartitionLost, match=r"asm\.inject-outcomes"):
+        await journal.commit()
+
+
+def test_an_event_that_was_sent_is_settled_as_it_ended() -> None:
+    """The outcome of a sent event says when it was delivered, how often it was sent, and that it was not sent again."""
+    (known,) = (known for _, known in delivered(4).sent_outcomes())
+    step = Step(AgentState(agent_id="a"), EPOCH + 60)
+    queue = InjectionQueue(InjectionSettings())
+    queue.settle(step, injection(4, possibly_processed=True), known)
+    event, outcome = step.records
+    assert isinstance(outcome, InjectionCompleted)
+    assert (outcome.outcome, outcome.attempts, outcome.http_status) == ("delivered", 1, 200)
+    assert (outcome.possibly_repeated, outcome.asm_session_sid) == (False, "7")
+    assert getattr(event, "delivered_at", None) == known.record.completed_at
+    assert step.finished == [4]
+    assert not queue
+
+
+def test_a_refused_event_is_settled_with_its_dead_letter() -> None:
+    """A refused event keeps the service's refusal in its outcome and dead letter."""
+    step, queue = Step(AgentState(agent_id="a"), EPOCH), InjectionQueue(InjectionSettings())
+    queue.add(step, injection(4))
+    queue.refused(step, queue.take(EPOCH), 400)
+    ((_, known),) = step.sent_outcomes()
+    step = Step(AgentState(agent_id="a"), EPOCH + 60)
+    queue.settle(step, injection(4), known)
+    (outcome,) = step.records
+    assert isinstance(outcome, InjectionCompleted)
+    assert (outcome.outcome, outcome.reason, outcome.http_status) == ("rejected", "refused", 400)
+    assert [letter.text for letter in step.dead_letters] == [known.text]
+
+
+@pytest.mark.parametrize("committed", [None, 13, 2])
+async def test_what_was_remembered_of_another_log_is_void(producer: FakeProducer, committed: int | None) -> None:
+    """The inbox ends before what the states, or the group, remember of it: it was made anew. Its events are taken from
+    its beginning, in doubt; the states say so from then on, and the log says it once."""
+    books = Books(inbox_offset=12, inbox_open=[4], delivered=[Delivered(source=None, injection_id="x")])
+    producer.states = [AgentState(agent_id="a", stream_id="s", bridge=books), AgentState(agent_id="b", stream_id="t")]
+    held = dict(delivered(1).sent_outcomes())
+    with capture_logs() as logged:
+        journal = await recovered(committed, held, (0, 10))
+    assert (journal.offsets.position, journal.held, journal.metadata.clean) == (0, {}, False)
+    assert (journal.states["a"].bridge.inbox_offset, journal.states["a"].bridge.inbox_open) == (-1, [])
+    assert journal.states["a"].bridge.delivered == books.delivered
+    assert [message.topic for message in producer.sent] == ["agent-state", "agent-state"]
+    (line,) = (line for line in logged if line["event"] == "inbox.is_another_log")
+    assert (line["partition"], line["remembered"], line["end"]) == (3, 12, 10)
+
+
+async def test_the_same_log_is_gone_on_with(producer: FakeProducer) -> None:
+    """A log that ends right after what is remembered is the one that was read, and nothing is written for it."""
+    producer.states = [AgentState(agent_id="a", stream_id="s", bridge=Books(inbox_offset=12, inbox_open=[4]))]
+    journal = await recovered(4, None, (0, 13))
+    assert journal.offsets.position == 4
+    assert journal.states["a"].bridge.inbox_open == [4]
+    assert producer.sent == []
+
+
+async def test_entries_that_were_deleted_unread_are_counted(producer: FakeProducer) -> None:
+    """Entries that retention or an administrator deleted before they were read are counted, and logged with their
+    offsets.
+    """
+    with capture_logs() as logged:
+        journal = await recovered(4, None, (9, 13))
+    assert journal.offsets.position == 9
+    (line,) = (line for line in logged if line["event"] == "inbox.deleted_unread")
+    assert (line["first"], line["end"]) == (4, 9)

@@ -1,0 +1,75 @@
+"""The producer of a partition, with a client that refuses."""
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from aiokafka.errors import IllegalOperation, InvalidTxnState, MessageSizeTooLargeError, TopicAuthorizationFailedError
+
+from bridge.kafka.clients import Clients
+from bridge.kafka.encoding import Outgoing
+from bridge.kafka.errors import KafkaError, describe, is_refusal
+from bridge.kafka.partition_producer import PartitionProducer
+
+
+class FencedClient:
+    """Behaves as aiokafka's producer does after its transaction has failed in the background."""
+
+    _txn_manager: Any = None
+
+    def create_batch(self) -> Any:
+        return self
+
+    def append(self, **_: object) -> object:
+        return self
+
+    async def send_batch(self, *_: object, **__: object) -> None:
+        raise IllegalOperation("Can't send messages while not in transaction")
+
+    async def send_offsets_to_transaction(self, *_: object) -> None:
+        raise IllegalOperation("Not in the middle of a transaction")
+
+
+async def test_a_transaction_that_failed_meanwhile_is_kafkas_error() -> None:
+    """An owner that is fenced between two batches of a commit loses its partition; its process goes on."""
+    client: Any = FencedClient()
+    producer = PartitionProducer(Clients({}, "group", str), client, 0)
+    with pytest.raises(KafkaError):
+        await producer.send([Outgoing("agent-status", b"a", b"{}", [], None, None)])
+    with pytest.raises(KafkaError):
+        await producer.add_offset(1, "")
+
+
+class RefusingClient(FencedClient):
+    """What aiokafka's producer does when a right is missing, or a record is too large."""
+
+    def __init__(self, ack: Exception, first: Exception | None = None) -> None:
+        self._txn_manager: Any = SimpleNamespace(error_transaction=lambda _: None, fatal_error=lambda _: None)
+        self._ack, self._first = ack, first
+
+    async def send_batch(self, *_: object, **__: object) -> Any:
+        if self._first is not None:
+            self._txn_manager.error_transaction(self._first)
+        ack = asyncio.get_running_loop().create_future()
+        ack.set_exception(self._ack)
+        return ack
+
+
+async def test_the_first_error_of_a_transaction_is_raised() -> None:
+    """A missing right is the cause; ``InvalidTxnState`` is what the broker says of the batch that follows."""
+    denied = TopicAuthorizationFailedError({"asm.inject-outcomes"})
+    client: Any = RefusingClient(InvalidTxnState(), denied)
+    producer = PartitionProducer(Clients({}, "group", str), client, 0)
+    with pytest.raises(TopicAuthorizationFailedError) as raised:
+        await producer.send([Outgoing("inject-outcomes", b"a", b"{}", [], None, None)])
+    assert describe(raised.value) == "not authorised to write asm.inject-outcomes"
+
+
+async def test_a_refused_record_names_its_topic() -> None:
+    """Kafka's answer does not: it is about a batch."""
+    client: Any = RefusingClient(MessageSizeTooLargeError())
+    producer = PartitionProducer(Clients({}, "group", "asm.{}".format), client, 0)
+    with pytest.raises(KafkaError, match=r"^asm\.conversations refuses a record: MessageSizeTooLargeError$") as raised:
+        await producer.send([Outgoing("conversations", b"a", b"{}", [], None, None)])
+    assert is_refusal(raised.value)
