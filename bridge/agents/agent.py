@@ -17,7 +17,7 @@ from bridge.agents.conversations import LIST_CONVERSATIONS, ConversationList
 from bridge.agents.diff import end_session, observe
 from bridge.agents.health import BRIDGE_DOWN, Health, Unpollable
 from bridge.agents.injection import Injection
-from bridge.agents.queue import InjectionQueue
+from bridge.agents.queue import InjectionQueue, may_be_an_events
 from bridge.agents.request import PollRequest, RequestBuilder
 from bridge.agents.step import KnownOutcome, Step
 from bridge.asm.answer import Answer
@@ -35,6 +35,8 @@ that wait."""
 _MAX_TEXT = 256 * 1024
 """Characters of a message, 6 bytes each at most: a topic takes records of 2 MiB."""
 
+_SWEPT_WITHIN = 0.5
+"""Seconds within which events that have expired are ended."""
 _LONGEST_EVENT_WAIT = 5.0
 """Seconds between attempts of an event, at most, while the service answers requests without it."""
 
@@ -159,11 +161,13 @@ class Agent:
         conversations that are due may be asked for, where neither events nor a second look at the session are."""
         assert self.entry is not None
         again, self._again = self._again, False
-        if self._refusal is not None or self.sid is None:
+        if (self._refusal is not None and not self._plain_next) or self.sid is None:
             return self._requests.session(token, self.state.stream_id, self.sid)
         taken: tuple[Injection, ...] = ()
         if self.pending.injections and not self._ended and not self._plain_next and at.monotonic >= self._events_at:
             taken = self.pending.take(at.wall)
+            if not taken:  # all have expired: the sweep ends them
+                self._events_at = at.monotonic + _SWEPT_WITHIN
         if not (status or again or taken or self._plain_next) and self._has_list:
             return self.conversations.request(token, self.state.stream_id, self.sid)
         self._plain_next = False
@@ -205,7 +209,7 @@ class Agent:
         if request.call == LIST_CONVERSATIONS:
             return self._listed(request, answer, at)
         stale = self._stale(request)
-        if answer.message is None and self.state.lost is None and self.pending.suspect is None:
+        if answer.message is None and self.state.lost is None and not self.pending.doubts and self._refusal is None:
             if not stale:
                 self.health.record_success(request.token, at)
             return None
@@ -216,6 +220,10 @@ class Agent:
         except Malformed as error:
             self._failed(step, request, error, at)
         self._delivered(step, request, answer.status)
+        if request.call == "getstatus" and not stale and (refusal := self._refusal) is not None:
+            self._refusal = None
+            if refusal.injections and refusal.sid == request.sid:  # the session lives
+                self._request_refused(step, request, refusal, at)
         return self._done(step)
 
     def _listed(self, request: PollRequest, answer: Answer, at: Instant) -> Step | None:
@@ -244,15 +252,18 @@ class Agent:
             elif self._ended and not request.injections:
                 self._succeeded(step, request, None, at)
             else:
-                self._refusal = UnexplainedRefusal(request.sid, request.injections, error.http_status)
+                if self._refusal is None:
+                    self._refusal = UnexplainedRefusal(request.sid, request.injections, error.http_status)
                 self._again = True
         else:
+            if self._refusal is not None and self._refusal.injections:
+                self._plain_next = True  # the session cannot be looked up: a poll without the events may tell
             if isinstance(error, Malformed) and error.http_status is not None:
                 self._delivered(step, request, error.http_status)  # the service took them, whatever it answered
             elif request.injections:
                 self._events_failed(step, request, error, at)
             else:
-                self.pending.suspect = None
+                self.pending.forget_doubts()
             self._failed(step, request, error, at)
         return self._done(step)
 
@@ -356,8 +367,8 @@ class Agent:
     def _events_failed(self, step: Step, request: PollRequest, error: AsmError, at: Instant) -> None:
         """Events may be why a request failed: one without them goes first, and they follow after a back-off."""
         self.pending.failed(step, request.injections, error)
-        if error.possibly_processed:
-            tries = max(injection.attempts for injection in request.injections)
+        tries = max(injection.attempts for injection in request.injections)
+        if may_be_an_events(error) and (tries > 1 or error.http_status != 429):
             self._plain_next = True
             self._events_at = at.monotonic + min(self.health.delay(tries), _LONGEST_EVENT_WAIT)
 

@@ -25,16 +25,27 @@ class InjectionQueue:
     """The injections of one agent that are not finished, in order.
 
     ``one_at_a_time``: how many of the first are sent one by one, because a request with several of them
-    failed. ``suspect``: an event whose request was blocked just now; ``cleared`` shows whether it is why.
+    failed. ``_suspect``: an event whose request was blocked just now; ``cleared`` shows whether it is why.
+    ``_throttled_together``: how many were in a request that was throttled just now.
     """
 
-    __slots__ = ("_settings", "injections", "one_at_a_time", "suspect")
+    __slots__ = ("_settings", "_suspect", "_throttled_together", "injections", "one_at_a_time")
 
     def __init__(self, settings: "InjectionSettings") -> None:
         self._settings = settings
         self.injections: list[Injection] = []
         self.one_at_a_time = 0
-        self.suspect: Injection | None = None
+        self._suspect: Injection | None = None
+        self._throttled_together = 0
+
+    @property
+    def doubts(self) -> bool:
+        """Whether a request without events that gets through says something about those that failed before it."""
+        return self._suspect is not None or self._throttled_together > 0
+
+    def forget_doubts(self) -> None:
+        """A request without events failed, too: what failed before need not be an event's doing."""
+        self._suspect, self._throttled_together = None, 0
 
     def __bool__(self) -> bool:
         return bool(self.injections)
@@ -131,14 +142,17 @@ class InjectionQueue:
                 text = f"{injection.attempts} attempts failed; the last answer was {error.http_status or 'none'}"
                 self._undeliverable(step, injection, "attempts_exhausted", text)
         left = [injection for injection in sent if injection in self.injections]
-        if len(sent) > 1 and error.possibly_processed and not throttled:
+        if len(sent) > 1 and may_be_an_events(error) and not throttled:
             self.one_at_a_time = max(self.one_at_a_time, len(left))
+        self._throttled_together = len(left) if len(sent) > 1 and throttled else 0
         blocked = isinstance(error, ForeignAnswer) and error.http_status in _BLOCKED
-        self.suspect = left[0] if blocked and len(sent) == len(left) == 1 else None
+        self._suspect = left[0] if blocked and len(sent) == len(left) == 1 else None
 
     def cleared(self, step: Step) -> None:
-        """A request without events got through: if one with a single event was blocked before, that event is why."""
-        injection, self.suspect = self.suspect, None
+        """A request without events got through: if one with a single event was blocked before, that event is why, and
+        events that were throttled together are sent one by one."""
+        injection, self._suspect = self._suspect, None
+        self.one_at_a_time, self._throttled_together = max(self.one_at_a_time, self._throttled_together), 0
         if injection is None or injection not in self.injections:
             return
         injection.blocked += 1
@@ -217,6 +231,11 @@ class InjectionQueue:
         waiting = {injection.offset for injection in self.injections if injection.offset < last}
         still_open = {*books.inbox_open, *waiting} - {finished}
         step.book(inbox_offset=last, inbox_open=sorted(still_open))
+
+
+def may_be_an_events(error: AsmError) -> bool:
+    """Whether an event in the request may be why it failed: not if nobody saw the request, or the token is bad."""
+    return error.possibly_processed or error.http_status not in (None, 401)
 
 
 def _delivered(injection: Injection) -> Delivered:

@@ -913,3 +913,49 @@ TestConversation = Conversation.TestCase
 
 Handover.TestCase.settings = settings(QUICK, derandomize=True, phases=(Phase.generate,))
 TestHandover = Handover.TestCase
+
+
+def test_an_event_that_is_forbidden_costs_its_own_outcome_only() -> None:
+    """The service answers 403 whenever one event is in the request: polls go on in between, and its neighbours are
+    delivered."""
+    harness = AgentHarness().in_session()
+    harness.inject(1)
+    harness.inject(2)
+    delivered: list[int] = []
+    for _ in range(60):
+        harness.now += 6
+        request = harness.next_request()
+        if 2 in sent(request):
+            harness.fail(request, Unauthorized("HTTP 403", http_status=403))
+            harness.now += 5
+            assert sent(harness.poll()) == []
+        else:
+            records_ = harness.answer(request, status_body())
+            delivered += [1 for one in of_type(records_, records.InjectionCompleted) if one.outcome == "delivered"]
+    assert delivered == [1]
+    assert not harness.agent.pending.injections
+
+
+def test_a_session_that_cannot_be_looked_up_is_shown_by_a_poll() -> None:
+    """An event is refused while getcurrentsession fails: a poll that is answered shows that the session lives, and the
+    event is rejected."""
+    harness = AgentHarness().in_session()
+    harness.inject(1)
+    harness.fail(harness.next_request(), refused())
+    lookup = harness.next_request()
+    assert lookup.call == "getcurrentsession"
+    harness.fail(lookup, server_error())
+    harness.now += 60
+    plain = harness.next_request()
+    assert (plain.call, sent(plain)) == ("getstatus", [])
+    (outcome,) = of_type(harness.answer(plain, status_body()), records.InjectionCompleted)
+    assert outcome.outcome == "rejected"
+
+
+def test_events_that_have_expired_do_not_cause_one_poll_after_the_other() -> None:
+    """Between their time and the sweep that ends them, the agent is polled at its own rhythm."""
+    harness = AgentHarness().in_session()
+    harness.inject(1)
+    harness.now = TTL + 1
+    assert sent(harness.next_request()) == []
+    assert harness.agent.urgent_at(float("-inf")) > harness.now
