@@ -95,8 +95,8 @@ async def test_records_are_framed_through_outages_of_the_registry(
 
 async def _injected(the_lab: Lab, agents: list[str]) -> None:
     """An event for each agent, with its outcome."""
-    for number, agent_id in enumerate(agents):
-        await the_lab.inject(agent_id, str(9_007_199_254_740_993 + len(the_lab.produced) + number))
+    for agent_id in agents:
+        await the_lab.inject(agent_id, str(9_007_199_254_740_993 + len(the_lab.produced)))
     await the_lab.completed()
 
 
