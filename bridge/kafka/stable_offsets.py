@@ -1,4 +1,4 @@
-"""Watches whether committed records can be read: an open transaction, whoever's, holds back all that comes after it."""
+"""Watches whether committed records can be read: any open transaction holds back all records after it."""
 
 import time
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""The inbox deleted and made anew: what states remember of the old one must not swallow the events of the new one."""
+"""The inbox is deleted and recreated: the states' memory of the old one must not swallow the events of the new one."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.kafka, pytest.mark.transactions]
 
 
 async def make_anew(the_lab: Lab) -> None:
-    """Delete the inbox, and create it again."""
+    """Deletes the inbox and creates it again."""
     admin = AIOKafkaAdminClient(bootstrap_servers=the_lab.bootstrap_servers)
     await admin.start()
     try:
@@ -31,7 +31,9 @@ async def make_anew(the_lab: Lab) -> None:
 
 
 async def test_events_of_an_inbox_made_anew_are_delivered(broker: Broker, topics_prefix: str, tmp_path: Path) -> None:
-    """While no bridge runs: the offsets of its events are below those that the states remember."""
+    """Events of an inbox that was recreated while no bridge ran are delivered, although their offsets are below those
+    in the states.
+    """
     options = ("--sessions", "3", "--change-rate", "0")
     async with lab(broker.bootstrap_servers, topics_prefix, tmp_path, *options) as the_lab:
         bridge = await the_lab.bridge()

@@ -628,9 +628,9 @@ async def test_the_socket_resumes_within_a_write() -> None:
 
 
 async def test_callbacks_may_call_back() -> None:
-    """A response may send the next request, or close the connection, in the middle of what one read has brought.
-
-    What that read has answered is answered all the same."""
+    """A response's callback may send the next request or close the connection during one read, whose other responses
+    still arrive.
+    """
     conn, wire = offline()
     later, closing, answered = PendingCall(), PendingCall(), PendingCall()
     first = Exchange(later.exchange.request, lambda _: conn.send(later.exchange), 0.0)

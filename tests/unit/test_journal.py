@@ -1,4 +1,4 @@
-"""A partition's journal, over a producer that fails when it is told to."""
+"""A partition's journal, with a producer that fails on request."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -84,7 +84,7 @@ async def recovered(
 
 
 def delivered(*offsets: int) -> Step:
-    """A step in which these events were sent, and taken by the service."""
+    """A step in which these events were sent, and accepted by the service."""
     step = Step(AgentState(agent_id="a"), EPOCH)
     queue = InjectionQueue(InjectionSettings())
     for offset in offsets:
@@ -94,7 +94,9 @@ def delivered(*offsets: int) -> Step:
 
 
 async def test_a_journal_recovers_only_where_every_output_can_be_written(producer: FakeProducer) -> None:
-    """No event leaves before: the first commit takes in all output topics, although it writes to none of them."""
+    """The first commit includes all output topics, although it writes to none of them, so that no event is sent before
+    they are writable.
+    """
     journal = await recovered()
     assert journal.accepting
     assert {"inject-outcomes", "conversations", "agent-state", "dead-letters", "agent-status"} <= set(producer.added)
@@ -105,7 +107,9 @@ async def test_a_journal_recovers_only_where_every_output_can_be_written(produce
 
 
 async def test_what_could_not_be_committed_is_known_to_the_next_journal(producer: FakeProducer) -> None:
-    """Whether it was in the transaction that failed or came after it; what was committed is not."""
+    """The next journal knows every step that was not committed, in the failed transaction or after it, and none that
+    was.
+    """
     journal = await recovered()
     for offset in range(4):
         journal.offsets.opened(offset)
@@ -145,7 +149,7 @@ async def test_nothing_is_sent_until_what_was_held_is_written(producer: FakeProd
 
 
 async def test_a_timeout_names_the_topic(producer: FakeProducer) -> None:
-    """A topic that is missing is not an error of aiokafka's: it waits for it."""
+    """A missing topic, for which aiokafka waits instead of raising an error, is named in the time-out."""
     journal = await recovered()
     journal.append(delivered(0))
     producer.error = TimeoutError()
@@ -154,7 +158,7 @@ async def test_a_timeout_names_the_topic(producer: FakeProducer) -> None:
 
 
 def test_an_event_that_was_sent_is_settled_as_it_ended() -> None:
-    """Its outcome says when it was delivered and how often it was sent, and that it was not sent again."""
+    """The outcome of a sent event says when it was delivered, how often it was sent, and that it was not sent again."""
     (known,) = (known for _, known in delivered(4).sent_outcomes())
     step = Step(AgentState(agent_id="a"), EPOCH + 60)
     queue = InjectionQueue(InjectionSettings())
@@ -169,7 +173,7 @@ def test_an_event_that_was_sent_is_settled_as_it_ended() -> None:
 
 
 def test_a_refused_event_is_settled_with_its_dead_letter() -> None:
-    """Whatever the service said of it holds."""
+    """A refused event keeps the service's refusal in its outcome and dead letter."""
     step, queue = Step(AgentState(agent_id="a"), EPOCH), InjectionQueue(InjectionSettings())
     queue.add(step, injection(4))
     queue.refused(step, queue.take(EPOCH), 400)
@@ -209,7 +213,9 @@ async def test_the_same_log_is_gone_on_with(producer: FakeProducer) -> None:
 
 
 async def test_entries_that_were_deleted_unread_are_counted(producer: FakeProducer) -> None:
-    """Retention, or an administrator, was quicker: how many offsets, and which, is said."""
+    """Entries that retention or an administrator deleted before they were read are counted, and logged with their
+    offsets.
+    """
     with capture_logs() as logged:
         journal = await recovered(4, None, (9, 13))
     assert journal.offsets.position == 9

@@ -1,4 +1,4 @@
-"""The vendor's stand-in: what it shows, what it takes, and how it fails when told to."""
+"""The simulator of the vendor's service: what it shows, what it takes, and how it fails on request."""
 
 import asyncio
 import gzip
@@ -31,7 +31,7 @@ GETSTATUS = "/api/v1alpha1/asm/asmapi/getstatus"
 
 
 class Clock:
-    """A clock that stands until it is moved."""
+    """A clock that moves only on request."""
 
     def __init__(self) -> None:
         self.now = EPOCH
@@ -41,7 +41,7 @@ class Clock:
 
 
 class Service:
-    """A simulator without the network, asked as the server asks it."""
+    """A simulator without the network, called as the server calls it."""
 
     def __init__(self, **options: Any) -> None:
         self.clock = Clock()
@@ -98,7 +98,7 @@ def refusal(answer: Answer) -> tuple[int, int]:
 
 
 def diary(agent: SimulatedAgent, until: int, step: float) -> list[Any]:
-    """What is seen of a life at full tens of seconds, when it is looked at every ``step`` seconds."""
+    """The states of a life at full tens of seconds, when it is observed every ``step`` seconds."""
     seen = []
     for tick in range(1, round(until / step) + 1):
         advance(agent, tick * step)
@@ -134,7 +134,7 @@ def test_statuses_change_at_the_rate_asked_for(rate: float) -> None:
 
 
 def test_a_frozen_fleet_does_nothing_by_itself() -> None:
-    """With a change rate of 0 nothing ever happens that nobody asked for."""
+    """With a change rate of 0 nothing happens except on request."""
     service = Service(change_rate=0)
     before = service.poll(perform_get_queued_calls=True, perform_get_message=True, skills=["english"])
     service.clock.now += 100_000
@@ -214,7 +214,7 @@ def test_an_unchanged_picture_is_the_same_bytes() -> None:
 
 
 def test_only_what_was_asked_for_is_shown() -> None:
-    """Calls, message and keep-alive are answered only if asked for; the agent's own status always."""
+    """Calls, message and keep-alive are answered only if they were requested; the agent's own status always is."""
     service = Service()
     service.post("agents/agent-0/message", {"text": "hello"})
     plain = service.status()
@@ -225,7 +225,7 @@ def test_only_what_was_asked_for_is_shown() -> None:
 
 
 def test_message_is_the_newest_not_older_than_the_cursor() -> None:
-    """`message` is the newest not older than the cursor, which is inclusive; with a later cursor there is none."""
+    """`message` is the newest one not older than the inclusive cursor; a later cursor returns no message."""
     service = Service()
     for text in ("one", "two"):
         service.post("agents/agent-0/message", {"text": text})
@@ -300,7 +300,9 @@ def test_queued_calls_come_and_go() -> None:
     ],
 )
 def test_requests_are_read_as_strictly_as_a_gateway_does(body: str, status: int) -> None:
-    """Either naming, int64 as text or number; unknown fields, wrong types and bad JSON are an invalid argument."""
+    """Requests are read in either naming style with int64 as text or number; unknown fields, wrong types and bad JSON
+    are an invalid argument.
+    """
     service = Service()
     answer = service.call("getstatus", "agent-0", (body % service.sid()).encode())
     assert answer.status == status
@@ -309,7 +311,7 @@ def test_requests_are_read_as_strictly_as_a_gateway_does(body: str, status: int)
 
 
 def test_unknown_token_is_unauthenticated() -> None:
-    """A token that no agent has, or has no more, is answered 401 (16)."""
+    """A token that no agent has, or that was replaced, is answered 401 (16)."""
     service = Service()
     assert refusal(service.call("getcurrentsession", "agent-0", b"{}", token="nobody")) == (401, 16)
     service.post("agents/agent-0/token", {"token": "renewed"})
@@ -368,7 +370,7 @@ def test_sessions_are_made_and_ended_by_the_vendors_own_calls() -> None:
 
 
 def test_taken_events_are_remembered_in_order() -> None:
-    """Each event that was answered 2xx is told, once, in order, with its agent and session."""
+    """Each event that was answered 2xx is recorded once, in order, with its agent and session."""
     service = Service()
     service.poll("agent-0", events=[activated(2**60 + 1), {"pause_event": {}}])
     service.poll("agent-1", events=[{"state": "IDLE", "sendStatusEvent": {"status": "WAITING"}}])
@@ -456,7 +458,7 @@ FOREIGN = {
 
 @pytest.mark.parametrize("fault", FOREIGN)
 def test_a_foreign_answer_is_not_the_services_and_takes_nothing(fault: str) -> None:
-    """What stands between answers in its own form; the service has seen nothing, and shown nothing."""
+    """A foreign answer has its own form, and the service neither sees the request nor shows anything."""
     service = Service(faults={fault: Fault()})
     got = [service.poll(events=[activated(1)]) for _ in range(12)]
     assert {one.status for one in got} == FOREIGN[fault]
@@ -467,7 +469,7 @@ def test_a_foreign_answer_is_not_the_services_and_takes_nothing(fault: str) -> N
 
 @pytest.mark.parametrize("older", [False, True])
 def test_refusals_of_the_service_are_what_its_gateway_prints(older: bool) -> None:
-    """Each has the code that belongs to its status, a text, and details; "error", too, from an older gateway."""
+    """A refusal has the code of its status, a text and details, and from an older gateway also "error"."""
     service = Service(older_errors=older)
     refused = [
         service.poll(asm_session_sid="5"),
@@ -492,7 +494,7 @@ def test_refusals_of_the_service_are_what_its_gateway_prints(older: bool) -> Non
     ],
 )
 def test_a_retry_after_may_be_of_any_length(fault: str, retry_after: bytes) -> None:
-    """None at all, an hour, or a date that is past when it comes; the answer has its own Date, and takes nothing."""
+    """Retry-After may be missing, an hour, or a past date; the answer has its own Date, and takes nothing."""
     service = Service(faults={fault: Fault()})
     answer = service.poll(events=[activated(1)])
     assert (answer.status, head(answer)[b"retry-after"]) == (503, retry_after)
@@ -504,7 +506,9 @@ def test_a_retry_after_may_be_of_any_length(fault: str, retry_after: bytes) -> N
 
 
 def test_an_error_may_come_after_the_service_took_the_request() -> None:
-    """502, 503, 504, 408 and 499, of which some are the service's own; the events are taken, nothing is shown."""
+    """After an error that follows processing (502, 503, 504, 408, 499), the events are taken and nothing counts as
+    shown.
+    """
     service = Service(faults={"error_after_taken": Fault()})
     got = [service.poll(events=[activated(sid)]) for sid in range(20)]
     assert {one.status for one in got} == {502, 503, 504, 408, 499}
@@ -531,7 +535,7 @@ def test_a_marked_event_is_disliked_wherever_it_is(fault: str, result: str) -> N
 
 
 def test_an_answer_may_be_compressed_unasked() -> None:
-    """gzip and deflate in turn; the events are taken, and what it shows counts as shown."""
+    """An unrequested gzip or deflate answer takes the events, and its contents count as shown."""
     service = Service(faults={"gzip": Fault()})
     decoders: dict[bytes, Callable[[bytes], bytes]] = {b"gzip": gzip.decompress, b"deflate": zlib.decompress}
     for sid in (1, 2):
@@ -544,7 +548,7 @@ def test_an_answer_may_be_compressed_unasked() -> None:
 
 @pytest.mark.parametrize("emit_defaults", [False, True])
 def test_an_answer_may_be_odd_json_and_say_the_same(emit_defaults: bool) -> None:
-    """Wherever a day leads, what is read of the odd answer is what is read of the plain one."""
+    """An answer in odd JSON is read as the same answer in plain JSON, at any time of a day."""
     service = Service(agents=6, change_rate=1.0, emit_defaults=emit_defaults)
     request = {"perform_get_queued_calls": True, "perform_get_message": True, "skills": ["english", "sales"]}
     raised = 0
@@ -578,7 +582,7 @@ def test_one_fault_can_be_set_beside_others() -> None:
 
 
 def test_what_the_service_refused_and_ended_is_remembered() -> None:
-    """Events in refused requests, alone or not, and how often each session ended: foreign refusals are none of it."""
+    """Events in refused requests, and the ends of each session, are recorded; foreign refusals do not count."""
     service = Service()
     bad, sid = activated(1, reference_id="refuse-409"), service.sid()
     service.poll(events=[bad, activated(2)])
@@ -620,7 +624,7 @@ def test_coming_back_before_retry_after_is_counted(fault: str) -> None:
 
 
 def test_faults_hit_whom_and_as_often_as_told() -> None:
-    """A fault can be kept to some agents, to some calls, to requests with events, to a number, to a probability."""
+    """A fault can be limited to some agents, calls, requests with events, a number, or a probability."""
     service = Service()
     service.post("faults", {"status_500": {"agents": ["agent-1"], "count": 2, "only_events": True}})
     assert service.poll("agent-0", events=[activated(1)]).status == 200
@@ -634,7 +638,7 @@ def test_faults_hit_whom_and_as_often_as_told() -> None:
 
 
 def test_wrong_fault_settings_are_refused_and_change_nothing() -> None:
-    """A fault that does not exist, or a probability that is none, is named."""
+    """An unknown fault and an invalid probability are reported by name, and change nothing."""
     service = Service(faults={"status_500": Fault()})
     settings: list[Any] = [{"explode": {}}, {"status_500": {"probability": 2}}, {"status_500": {"chance": 1}}]
     for wrong in settings:
@@ -654,7 +658,7 @@ def test_slow_delays_and_still_answers() -> None:
 
 @pytest.mark.parametrize("body", MALFORMED)
 def test_malformed_answers_cannot_be_read(body: bytes) -> None:
-    """What `malformed` sends is no answer for any reader of the vendor's messages."""
+    """No reader of the vendor's messages can read an answer of `malformed`."""
     with pytest.raises(protojson.ProtoJSONError):
         protojson.read(asm.GetStatusRes, body)
 
@@ -707,7 +711,7 @@ async def test_the_server_answers_over_http() -> None:
 
 
 async def test_a_client_that_leaves_ends_its_request() -> None:
-    """A request that hangs is over when its client goes: the next one is no overlap, and nothing was taken."""
+    """A request that hangs ends when its client leaves, so the next one does not overlap, and nothing was taken."""
     service = Service(faults={"hang": Fault(count=1)})
     body = {"asm_session_sid": service.sid(), "events": [activated(1)]}
     async with serve(service.simulator) as url:
@@ -722,7 +726,7 @@ async def test_a_client_that_leaves_ends_its_request() -> None:
 
 
 async def test_overlapping_requests_of_one_agent_are_counted() -> None:
-    """Two requests of one agent at a time are an overlap; of two agents they are none."""
+    """Two concurrent requests of one agent count as an overlap; those of two agents do not."""
     service = Service(latency=0.05)
     async with serve(service.simulator) as url, httpx.AsyncClient(base_url=url) as client:
 
@@ -753,7 +757,9 @@ async def test_the_server_stops_although_a_request_hangs() -> None:
 
 
 def test_what_was_shown_is_remembered() -> None:
-    """Of each agent it is told which statuses, messages, alerts and calls it was shown, and when it asked."""
+    """The statuses, messages, alerts and calls that each agent was shown are recorded, with the times of
+    its requests.
+    """
     service = Service()
     wish: dict[str, Any] = {"perform_get_queued_calls": True, "perform_get_message": True}
     service.poll(**wish)
@@ -792,7 +798,7 @@ def test_an_alert_goes_when_it_expires_or_is_cleared() -> None:
 
 
 def test_the_record_is_bounded_if_asked() -> None:
-    """With a limit the newest entries are kept, and it is said that others are gone; without one all are."""
+    """With a limit only the newest entries are kept, and the loss of others is reported; without one all are kept."""
     bounded, full = Service(log_limit=20), Service()
     for service in (bounded, full):
         for number in range(100):
@@ -821,7 +827,7 @@ def test_the_record_is_bounded_if_asked() -> None:
     ],
 )
 def test_a_lever_pulled_wrongly_says_so(path: str, body: dict[str, Any]) -> None:
-    """A wrong request to /sim/ is answered 400 with what is wrong, and shows nothing new."""
+    """A wrong request to /sim/ is answered 400 with what is wrong, and changes nothing."""
     service = Service()
     before = service.poll(perform_get_queued_calls=True).body
     status, text = pull(service.simulator, "POST", f"/sim/{path}", b"", json.dumps(body).encode())
@@ -835,7 +841,7 @@ def test_a_lever_pulled_wrongly_says_so(path: str, body: dict[str, Any]) -> None
 
 @pytest.fixture
 def running(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """The command, listening; and its first line."""
+    """The command, running, and its first line of output."""
     files = ["--write-tokens", str(tmp_path / "secrets"), "--write-sessions", str(tmp_path / "sessions.toml")]
     command = [sys.executable, "-m", "bridge", "simulate", "--listen", "127.0.0.1:0"]
     command += ["--sessions", "2", "--fault-500", "1", *files]
@@ -851,7 +857,9 @@ def running(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
 def test_the_command_serves_until_a_signal(
     running: tuple[subprocess.Popen[str], str], number: signal.Signals, tmp_path: Path
 ) -> None:
-    """It says where it listens, has the faults asked for, writes the bridge's files, and a signal ends it with 0."""
+    """The command prints its address, applies the faults, writes the bridge's files, and exits with 0
+    after a signal.
+    """
     process, line = running
     url = next(word for word in line.split() if word.startswith("http://"))
     assert httpx.post(url + GETSTATUS, headers=BEARER, json={}).status_code == 500
@@ -866,7 +874,7 @@ def test_the_command_serves_until_a_signal(
 
 @pytest.mark.parametrize("listen", ["8090", "localhost:http", "localhost:70000"])
 def test_a_wrong_address_is_wrong_usage(listen: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """An address that is none ends with exit code 2 and says what is wrong."""
+    """An invalid address ends the command with exit code 2 and says what is wrong."""
     with pytest.raises(SystemExit) as exit_:
         main(["simulate", "--listen", listen])
     assert exit_.value.code == 2
@@ -874,7 +882,7 @@ def test_a_wrong_address_is_wrong_usage(listen: str, capsys: pytest.CaptureFixtu
 
 
 def test_a_taken_address_is_a_failure(capsys: pytest.CaptureFixture[str]) -> None:
-    """If it cannot listen it ends with exit code 1 and says which option to change."""
+    """A command that cannot listen exits with 1 and says which option to change."""
     import socket
 
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(SystemExit) as exit_:
@@ -884,7 +892,7 @@ def test_a_taken_address_is_a_failure(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_any_fault_can_be_given_by_its_name(capsys: pytest.CaptureFixture[str]) -> None:
-    """--fault NAME[=SHARE] gives those that have no flag of their own; a wrong one is named, with all there are."""
+    """--fault NAME[=SHARE] sets faults that have no flag; an unknown name is reported with all valid ones."""
     from bridge.cli.simulate import _by_name
 
     assert _by_name(["foreign_404", "gzip=0.25"]) == {"foreign_404": 1.0, "gzip": 0.25}
@@ -896,7 +904,7 @@ def test_any_fault_can_be_given_by_its_name(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_faults_by_flag_are_faults_by_name() -> None:
-    """Every kind of fault can be given at the start."""
+    """Every kind of fault can be set at the start."""
     from bridge.cli.simulate import _faults
     from bridge.testing.simulator.faults import NAMES
 
