@@ -25,16 +25,23 @@ def demo(
             help="Use this Kafka instead of the embedded broker; the demo's topics get a prefix of their own.",
         ),
     ] = None,
+    keep: Annotated[
+        bool,
+        typer.Option(
+            "--keep", help="Print only where broker and service are, and keep them running for programs of yours."
+        ),
+    ] = False,
 ) -> None:
     """Show everything at work: a broker, simulated agents and the bridge, and live what flows. Ctrl-C stops it.
 
-    Exits with 0 only if records flowed both ways: from the agents to Kafka, and from Kafka to an agent.
+    Exits with 0 only if records flowed both ways: from the agents to Kafka, and from Kafka to an agent. With --keep,
+    nothing is shown and nothing is injected, and it exits with 0.
     """
     duration = None if for_ is None else seconds("--for", for_)
     if broker is not None and ":" not in broker:
         raise UsageError(f"--broker: {broker!r} is not HOST:PORT")
     try:
-        missing = run_async(Demo(sessions, broker).run(duration))
+        missing = run_async(Demo(sessions, broker, keep=keep).run(duration))
     except BrokerUnavailableError as error:
         raise CliError(str(error)) from None
     except ExceptionGroup as errors:

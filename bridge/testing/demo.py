@@ -48,15 +48,17 @@ _DATE = len("2026-01-31T")
 class Demo:
     """Watches ``agents`` simulated agents over the embedded broker, or over the one at ``broker``.
 
-    On a terminal it shows a picture that is kept up to date; elsewhere it prints a line for what happens.
+    On a terminal it shows a picture that is kept up to date; elsewhere it prints a line for what happens. With ``keep``
+    it prints where broker and service are, and leaves the rest to other programs.
     """
 
-    def __init__(self, agents: int, broker: str | None) -> None:
+    def __init__(self, agents: int, broker: str | None, *, keep: bool = False) -> None:
         self._simulator = Simulator(Options(agents=agents, change_rate=0.3, seed=secrets.randbelow(1000)))
         self._broker = broker
+        self._keep = keep
         self._stats = DemoStats(time.time())
         self._console = Console()
-        self._live = sys.stdout.isatty() and not self._console.is_dumb_terminal
+        self._live = not keep and sys.stdout.isatty() and not self._console.is_dumb_terminal
         self._lines = 0
         self._left_out = 0
 
@@ -77,13 +79,14 @@ class Demo:
                 shows = [tasks.create_task(self._look(endpoints))] if self._live else []
                 try:
                     await self._ready(bridge, stop)
-                    shows += [tasks.create_task(self._show(settings)), tasks.create_task(self._inject(settings))]
+                    if not self._keep:
+                        shows += [tasks.create_task(self._show(settings)), tasks.create_task(self._inject(settings))]
                     await _first(stop, duration)
                 finally:
                     for task in shows:
                         task.cancel()
                     stopping.set()
-        return self._summary()
+        return [] if self._keep else self._summary()
 
     async def _start(self, stack: AsyncExitStack) -> tuple[Settings, Endpoints]:
         """Starts the broker and the simulator. Returns the settings of a bridge between them."""
@@ -106,7 +109,7 @@ class Demo:
         environment = [f"ASM_BRIDGE_KAFKA__BOOTSTRAP_SERVERS={address}"]
         environment += [f"ASM_BRIDGE_TOPICS__PREFIX={prefix}"] if self._broker else []
         agents = len(self._simulator.world.callers)
-        return settings, Endpoints(address, settings.ops.listen, base_url, agents, tuple(environment))
+        return settings, Endpoints(address, prefix, settings.ops.listen, base_url, agents, tuple(environment))
 
     async def _ready(self, bridge: Bridge, stop: asyncio.Event) -> None:
         self._stats.state = "joining the consumer group (takes 5-10 s)"
@@ -117,13 +120,15 @@ class Demo:
                 raise StartError(f"the bridge was not ready within {_READY_WITHIN:.0f} s: {reason}")
             await asyncio.sleep(0.1)
         self._stats.state = "ready"
-        self._say("ready; the records that arrive on Kafka from now on:\n")
+        follow = "Ctrl-C stops it" if self._keep else "the records that arrive on Kafka from now on:\n"
+        self._say(f"ready; {follow}")
 
     # -- what is shown
 
     def _begin(self, endpoints: Endpoints) -> None:
         kind = "with transactions" if self._broker else "embedded, in memory, without transactions: at_least_once"
-        self._say("\n".join([f"Kafka      {endpoints.kafka}  ({kind})", *next_steps(endpoints)]) + "\n")
+        lines = [f"Kafka      {endpoints.kafka}  ({kind})", f"topics     {endpoints.prefix}*", *next_steps(endpoints)]
+        self._say("\n".join(lines) + "\n")
 
     async def _look(self, endpoints: Endpoints) -> None:
         """Keeps the view up to date."""

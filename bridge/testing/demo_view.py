@@ -41,6 +41,7 @@ class Endpoints:
     """Addresses, and the settings with which other commands find this broker."""
 
     kafka: str
+    prefix: str
     page: str
     simulator: str
     agents: int

@@ -11,7 +11,7 @@ from bridge.testing.demo import _Log
 from bridge.testing.demo_view import DemoStats, Endpoints, Injection, journey, picture
 
 ENDPOINTS = Endpoints(
-    "127.0.0.1:9092", "127.0.0.1:8080", "http://127.0.0.1:8081", 10, ("ASM_BRIDGE_X=1", "ASM_BRIDGE_Y=2")
+    "127.0.0.1:9092", "asm.", "127.0.0.1:8080", "http://127.0.0.1:8081", 10, ("ASM_BRIDGE_X=1", "ASM_BRIDGE_Y=2")
 )
 BEGAN = 1_790_000_000.0
 
