@@ -26,6 +26,10 @@ _ANNOTATIONS = frozenset({"title", "description", "examples", "default", "$schem
 _LOWER, _UPPER = ("minimum", "minItems", "minLength"), ("maximum", "maxItems", "maxLength")
 
 
+_Problem = tuple[str, str]
+"""(path, what is wrong)."""
+
+
 class Break(NamedTuple):
     """``where``: ``AgentStatusChanged.paused``."""
 
@@ -63,8 +67,8 @@ def unreadable(reader: Schema, writer: Schema, where: str, *, records: bool = Fa
 
     ``records``: a field that the reader knows must still be written, whether it needs it or not.
     """
-    if reader != writer:  # equal schemas take the same values, and comparing those of an event takes seconds
-        yield from _Comparison(reader, writer, records).values(reader, writer, where)
+    for path, what in _Comparison(reader, writer, records).values(reader, writer):
+        yield where + path, what
 
 
 class _Comparison:
@@ -72,63 +76,86 @@ class _Comparison:
 
     def __init__(self, reader: Schema, writer: Schema, records: bool) -> None:
         self._reader_root, self._writer_root, self._records = reader, writer, records
-        self._compared: set[tuple[str, str]] = set()
+        self._same = all(reader.get(folder) == writer.get(folder) for folder in ("$defs", "definitions"))
+        self._known: dict[tuple[str, str], list[_Problem]] = {}
 
-    def values(self, reader: Schema, writer: Schema, where: str) -> Iterator[tuple[str, str]]:
+    def values(self, reader: Schema, writer: Schema) -> list[_Problem]:
+        """The problems, each with the path to it from here."""
+        if self._same and reader == writer:
+            return []
         pair = (reader.get("$ref", ""), writer.get("$ref", ""))
-        if all(pair):  # objects that hold themselves end here
-            if pair in self._compared:
-                return
-            self._compared.add(pair)
-        readers = _alternatives(reader, self._reader_root)
-        for one in _alternatives(writer, self._writer_root):
-            problems = [list(self._plain(other, one, where)) for other in readers]
-            yield from min(problems, key=len)
+        if not all(pair):
+            return self._any(reader, writer)
+        if pair not in self._known:
+            self._known[pair] = []  # of an object that holds itself
+            self._known[pair] = self._any(reader, writer)
+        return self._known[pair]
 
-    def _plain(self, reader: Schema, writer: Schema, where: str) -> Iterator[tuple[str, str]]:
+    def _any(self, reader: Schema, writer: Schema) -> list[_Problem]:
+        """For each of the writer's alternatives, the problems with the reader's that fits it best."""
+        readers = _alternatives(reader, self._reader_root)
+        problems: list[_Problem] = []
+        for one in _alternatives(writer, self._writer_root):
+            problems += self._best(readers, one)
+        return problems
+
+    def _best(self, readers: list[Schema], writer: Schema) -> list[_Problem]:
+        best: list[_Problem] | None = None
+        for reader in readers:
+            found = list(self._plain(reader, writer))
+            if not found:
+                return []
+            best = found if best is None or len(found) < len(best) else best
+        return best or []
+
+    def _plain(self, reader: Schema, writer: Schema) -> Iterator[_Problem]:
         """Of schemas without alternatives."""
         missing = _types(writer) - _types(reader)
         if missing:
-            yield where, f"may be {' or '.join(sorted(missing))}"
+            yield "", f"may be {' or '.join(sorted(missing))}"
             return
         values, known = _constants(writer), _constants(reader)
         if known is not None and not reader.get(MAY_GROW):
             if values is None:
-                yield where, "may have any value"
+                yield "", "may have any value"
             elif unknown := sorted(values - known):
-                yield where, f"may be {', '.join(unknown)}"
-        yield from self._limits(reader, writer, where, values)
+                yield "", f"may be {', '.join(unknown)}"
+        yield from _beyond_limits(reader, writer, values)
         if "object" in _types(writer):
-            yield from self._objects(reader, writer, where)
+            yield from self._objects(reader, writer)
         if "items" in reader and "items" in writer:
-            yield from self.values(reader["items"], writer["items"], f"{where}[]")
+            yield from _below("[]", self.values(reader["items"], writer["items"]))
 
-    def _limits(self, reader: Schema, writer: Schema, where: str, values: set[str] | None) -> Iterator[tuple[str, str]]:
-        for name in ("pattern", "format"):
-            if name in reader and reader[name] != writer.get(name) and values is None:
-                yield where, f"may have another {name}"
-        for names, sign in ((_LOWER, 1), (_UPPER, -1)):
-            for name in names:
-                if name in reader and (name not in writer or sign * writer[name] < sign * reader[name]):
-                    yield where, f"may be beyond its {name}"
-
-    def _objects(self, reader: Schema, writer: Schema, where: str) -> Iterator[tuple[str, str]]:
+    def _objects(self, reader: Schema, writer: Schema) -> Iterator[_Problem]:
         read, written = reader.get("properties", {}), writer.get("properties", {})
         needed, always = set(reader.get("required", ())), set(writer.get("required", ()))
         for name, schema in read.items():
-            place = f"{where}.{name}"
             if name not in written:
                 if self._records or name in needed:
-                    yield place, "is not written"
+                    yield f".{name}", "is not written"
                 continue
             if name in needed and name not in always:
-                yield place, "may be missing"
-            yield from self.values(schema, written[name], place)
+                yield f".{name}", "may be missing"
+            yield from _below(f".{name}", self.values(schema, written[name]))
         others = reader.get("additionalProperties", True)
         if others is False:
-            yield from ((f"{where}.{name}", "is not known") for name in sorted(written.keys() - read.keys()))
+            yield from ((f".{name}", "is not known") for name in sorted(written.keys() - read.keys()))
         elif isinstance(others, dict) and isinstance(writer.get("additionalProperties"), dict):
-            yield from self.values(others, writer["additionalProperties"], f"{where}{{}}")
+            yield from _below("{}", self.values(others, writer["additionalProperties"]))
+
+
+def _below(path: str, problems: list[_Problem]) -> Iterator[_Problem]:
+    return ((path + below, what) for below, what in problems)
+
+
+def _beyond_limits(reader: Schema, writer: Schema, values: set[str] | None) -> Iterator[_Problem]:
+    for name in ("pattern", "format"):
+        if name in reader and reader[name] != writer.get(name) and values is None:
+            yield "", f"may have another {name}"
+    for names, sign in ((_LOWER, 1), (_UPPER, -1)):
+        for name in names:
+            if name in reader and (name not in writer or sign * writer[name] < sign * reader[name]):
+                yield "", f"may be beyond its {name}"
 
 
 def _alternatives(schema: Schema, root: Schema) -> list[Schema]:

@@ -21,9 +21,6 @@ from tests.support.chaos.harness import Lab, lab, until
 
 pytestmark = [pytest.mark.kafka, pytest.mark.transactions, needs_apicurio, pytest.mark.timeout(300)]
 
-HEADER = 5
-"""Bytes of a frame."""
-
 
 @pytest.fixture(scope="module")
 def registry() -> Iterator[Apicurio]:
