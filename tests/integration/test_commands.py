@@ -78,7 +78,7 @@ async def test_topics_are_created_once(bridge: Bridge) -> None:
         code, out, err = await bridge("topics", "create", "--json")
         assert code == 0, err
         results.append({one["topic"].removeprefix(bridge.prefix): one for one in json.loads(out)})
-    assert len(results[0]) == 9
+    assert len(results[0]) == 10
     assert {one["result"] for one in results[0].values()} == {"created"}
     assert {one["result"] for one in results[1].values()} == {"exists"}
     assert {name: one["partitions"] for name, one in results[1].items() if one["partitions"] != 4} == {"sessions": 1}
