@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from asm_bridge_schemas import export
+from asm_bridge_schemas.definitions import canonical_event, record_definitions, records_by_topic, session_entry
 from asm_bridge_schemas.records import TOPICS, ce_type
 
 Part = dict[str, Any]
@@ -42,12 +42,15 @@ _TAKEN = {"inject": "CanonicalEvent", "sessions": "SessionEntry"}
 
 
 def document() -> Part:
-    """The document, as JSON. Its schemas are those of ``export``, without what JSON Schema draft 7 lacks."""
-    definitions = {**export.record_definitions(), **export.canonical_event(), **export.session_entry()}
-    messages = {cls.__name__: _message(cls.__name__, ce_type(cls), topic) for cls, topic in TOPICS.items()}
+    """The document, as JSON. Its schemas are those of ``definitions``, without what JSON Schema draft 7 lacks."""
+    definitions = {**record_definitions(), **canonical_event(), **session_entry()}
+    messages = {
+        cls.__name__: _message(cls.__name__, ce_type(cls), topic, definitions[cls.__name__])
+        for cls, topic in TOPICS.items()
+    }
     messages |= {name: _taken(name, topic) for topic, name in _TAKEN.items()}
     messages["DeadLetter"] = _dead_letter()
-    by_topic = {**export.records_by_topic(), "dead-letters": ["DeadLetter"], **{t: [n] for t, n in _TAKEN.items()}}
+    by_topic = {**records_by_topic(), "dead-letters": ["DeadLetter"], **{t: [n] for t, n in _TAKEN.items()}}
     return {
         "asyncapi": "3.1.0",
         "id": "urn:asm-kafka-bridge",
@@ -101,15 +104,14 @@ def _key(topic: str) -> Part:
     return {"kafka": {"key": key, "bindingVersion": "0.5.0"}}
 
 
-def _message(name: str, ce_type: str, topic: str) -> Part:
-    described = export.record_definitions()[name].get("description", "")
+def _message(name: str, ce_type: str, topic: str, schema: Part) -> Part:
     headers: Part = {"traits": [{"$ref": "#/components/messageTraits/cloudEvent"}]}
     if name in ("InjectionCompleted", "ConversationEventDelivered"):
         headers = {"headers": _headers(traced=True)}
     return {
         "name": ce_type,
         "title": name,
-        "summary": described.split("\n")[0],
+        "summary": schema["description"].split("\n")[0],
         "contentType": "application/json",
         **headers,
         "payload": {"$ref": f"#/components/schemas/{name}"},

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from asm_bridge_schemas.export import Schema
+from asm_bridge_schemas.definitions import Schema
 from asm_bridge_schemas.records import MAY_GROW
 
 Who = Literal["readers", "replays", "producers"]

@@ -16,7 +16,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from asm_bridge_schemas.export import Schema, record_definitions, records_by_topic, referred
+from asm_bridge_schemas.definitions import Schema, record_definitions, records_by_topic, referred
 from asm_bridge_schemas.records import MAY_GROW
 
 _DIALECT = "http://json-schema.org/draft-07/schema#"

@@ -4,7 +4,7 @@ import copy
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from asm_bridge_schemas.export import Schema
+from asm_bridge_schemas.definitions import Schema
 
 Definitions = dict[str, Schema]
 

@@ -12,7 +12,8 @@ import pytest
 import asm_bridge_schemas
 from asm_bridge_schemas import records
 from asm_bridge_schemas.compatibility import Break, breaks, read, unreadable
-from asm_bridge_schemas.export import Schema, record_definitions, schemas
+from asm_bridge_schemas.definitions import Schema, record_definitions
+from asm_bridge_schemas.export import schemas
 from asm_bridge_schemas.registry import registered_schemas
 from tests.support.mutations import MUTATIONS, Mutation, mutated
 from tests.support.samples import sample
