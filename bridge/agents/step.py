@@ -82,8 +82,8 @@ class Step:
         if state.stream_id is not None:
             sequence, numbers = state.sequence + 1, state.bridge.topic_sequences
             topic_sequence = numbers.get(TOPICS[record], 0) + 1
-            self.set(sequence=sequence, observed_at=self.at)
-            self.book(topic_sequences={**numbers, TOPICS[record]: topic_sequence})
+            books = msgspec.structs.replace(state.bridge, topic_sequences={**numbers, TOPICS[record]: topic_sequence})
+            self.set(sequence=sequence, observed_at=self.at, bridge=books)
         self.records.append(
             record(
                 agent_id=state.agent_id,
