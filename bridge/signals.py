@@ -1,8 +1,17 @@
-"""SIGINT and SIGTERM, caught only at the entry points; elsewhere stopping is an event that is passed in."""
+"""Stopping: SIGINT and SIGTERM are caught only at the entry points; elsewhere it is an event that is passed in."""
 
 import asyncio
 import signal
 from collections.abc import Callable
+
+
+async def fires(event: asyncio.Event, within: float) -> bool:
+    """Whether the event is set within so many seconds."""
+    try:
+        async with asyncio.timeout(within):
+            return await event.wait()
+    except TimeoutError:
+        return False
 
 
 def stop_on_signals(before_end: Callable[[], None] = lambda: None) -> asyncio.Event:

@@ -27,7 +27,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from bridge.ops.http import answering, free_port, listen
-from bridge.signals import stop_on_signals
+from bridge.signals import fires, stop_on_signals
 
 log = structlog.get_logger()
 
@@ -127,7 +127,7 @@ class Supervisor:
             delay = restart_delay(failures)
             log.warning("worker.ended", worker=worker.number, exit_code=code, again_in=delay)
             worker.restarts += 1
-            await _fires(stop, delay)
+            await fires(stop, delay)
         return 0
 
     async def _run_once(self, worker: WorkerProcess, stop: asyncio.Event) -> int:
@@ -279,11 +279,3 @@ def _wait_for_supervisor() -> None:
     while os.read(0, 4096):
         pass
     os.kill(os.getpid(), signal.SIGUSR1)
-
-
-async def _fires(event: asyncio.Event, within: float) -> None:
-    try:
-        async with asyncio.timeout(within):
-            await event.wait()
-    except TimeoutError:
-        return

@@ -22,6 +22,7 @@ from bridge.kafka.group import ConsumerGroupMember
 from bridge.partitions.journal import Journal, PartitionLost
 from bridge.partitions.watcher import PartitionAgents, Policy
 from bridge.registry.registry import Registry
+from bridge.signals import fires
 from bridge.telemetry.logs import RepeatFilter
 from bridge.telemetry.metrics import METRICS
 
@@ -137,8 +138,8 @@ class PartitionOwner:
                 await self._hand_over(journal, agents, self._suspended)
 
     async def _gather_and_commit(self, journal: Journal, agents: PartitionAgents) -> None:
-        if await _fires(journal.wake, _SWEEP - time.monotonic() % _SWEEP):
-            await _fires(self._flush_now, linger(self._shared, journal.oldest_at, time.monotonic()))
+        if await fires(journal.wake, _SWEEP - time.monotonic() % _SWEEP):
+            await fires(self._flush_now, linger(self._shared, journal.oldest_at, time.monotonic()))
         if self._rewound:
             self._rewound = False
             if (end := await self._group.end_offset(self.partition)) < journal.offsets.position:
@@ -235,11 +236,3 @@ def linger(shared: Shared, oldest_at: float, now: float) -> float:
     """
     interval = shared.commit_interval
     return oldest_at + interval - now if shared.clients.exactly_once else interval - now % interval
-
-
-async def _fires(event: asyncio.Event, within: float) -> bool:
-    try:
-        async with asyncio.timeout(within):
-            return await event.wait()
-    except TimeoutError:
-        return False

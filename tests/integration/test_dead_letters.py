@@ -1,18 +1,14 @@
 """`dead-letters` with a running bridge: dead letters are listed and sent again."""
 
-import asyncio
 import json
-import os
 import secrets
-import sys
-from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
 from bridge.testing.brokers import Broker
-from tests.support.chaos.harness import DEADLINE, TOKENS, Lab, lab, until
+from tests.support.chaos.harness import TOKENS, Lab, lab, until
 
 pytestmark = pytest.mark.transactions
 EVENT = b'{"pause_event": {}}'
@@ -26,23 +22,8 @@ async def the_lab(broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> A
         yield the_lab
 
 
-async def command(the_lab: Lab, *arguments: str) -> tuple[int, str, str]:
-    """Exit code, standard output and error of `asm-bridge dead-letters`."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("ASM_BRIDGE_")}
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "bridge", "dead-letters", *arguments),
-        env={**inherited, **the_lab.settings()},
-        cwd=the_lab.directory,
-        stdout=PIPE,
-        stderr=PIPE,
-    )
-    out, err = await asyncio.wait_for(process.communicate(), DEADLINE)
-    assert process.returncode is not None
-    return process.returncode, out.decode(), err.decode()
-
-
 async def listed(the_lab: Lab, *arguments: str) -> list[dict[str, Any]]:
-    code, out, err = await command(the_lab, "list", "--json", *arguments)
+    code, out, err = await the_lab.command("dead-letters", "list", "--json", *arguments)
     assert code == 0, err
     found: list[dict[str, Any]] = json.loads(out)
     return found
@@ -84,7 +65,7 @@ async def test_dead_letters_are_listed_and_sent_again(the_lab: Lab) -> None:
     assert len(await listed(the_lab, "--limit", "1", "--since", "1h")) == 1
 
     await the_lab.register("late", token=f"file:{TOKENS}#agent-0")
-    code, out, err = await command(the_lab, "resend", "--all", "--wait", "--json")
+    code, out, err = await the_lab.command("dead-letters", "resend", "--all", "--wait", "--json")
     assert code == 0, err
     sent = [one for one in json.loads(out) if one["cannot_be_sent"] is None]
     assert [one["origin"] for one in sent] == [f"{the_lab.prefix}inject/{one.entry}" for one in (first, second)]
@@ -95,7 +76,7 @@ async def test_dead_letters_are_listed_and_sent_again(the_lab: Lab) -> None:
     ]
     assert len(json.loads(out)) == 4
 
-    code, out, err = await command(the_lab, "resend", "--agent", "late", "--wait")
+    code, out, err = await the_lab.command("dead-letters", "resend", "--agent", "late", "--wait")
     assert (code, out.count(": duplicate")) == (0, 2)
     assert "cannot be sent again: its value was longer than 512 KiB" in err
     assert len(await the_lab.sim.get("events")) == 2
@@ -109,13 +90,13 @@ async def test_what_was_not_sent_is_told_by_the_exit_code(the_lab: Lab) -> None:
     entry = (await the_lab.inject_raw(b"nobody", EVENT)).entry
     broken = (await the_lab.inject_raw(b"nobody", b"not json")).entry
     await dead_letter(the_lab, before + 2)
-    assert (await command(the_lab, "resend"))[0] == 2
-    code, out, _ = await command(the_lab, "resend", entry, "--dry-run")
+    assert (await the_lab.command("dead-letters", "resend"))[0] == 2
+    code, out, _ = await the_lab.command("dead-letters", "resend", entry, "--dry-run")
     assert (code, out) == (0, f"{the_lab.prefix}inject/{entry} of nobody: would be sent\n")
-    code, _, err = await command(the_lab, "resend", entry, "7/99999")
+    code, _, err = await the_lab.command("dead-letters", "resend", entry, "7/99999")
     assert (code, "no such dead letter: 7/99999" in err) == (1, True)
-    code, _, err = await command(the_lab, "resend", broken)
+    code, _, err = await the_lab.command("dead-letters", "resend", broken)
     assert (code, "its value is not an event" in err) == (1, True)
-    code, out, _ = await command(the_lab, "resend", entry, "--wait")
+    code, out, _ = await the_lab.command("dead-letters", "resend", entry, "--wait")
     assert (code, "undeliverable, reason unknown_agent" in out) == (1, True)
     assert len(await listed(the_lab, "--agent", "nobody", "--code", "unknown_agent")) == 2

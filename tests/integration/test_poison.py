@@ -1,10 +1,6 @@
 """Records that aiokafka cannot decode, in every topic that the bridge or a command reads, end no process."""
 
-import asyncio
 import json
-import os
-import sys
-from asyncio.subprocess import PIPE
 from pathlib import Path
 
 import pytest
@@ -14,28 +10,13 @@ from bridge.kafka.partitioner import partition_for
 from bridge.kafka.reading import read_to_end
 from bridge.testing.brokers import Broker
 from tests.support.chaos.facts import Produced
-from tests.support.chaos.harness import DEADLINE, PARTITIONS, TOKENS, Lab, lab
+from tests.support.chaos.harness import PARTITIONS, TOKENS, Lab, lab
 from tests.support.poison import send_with_header_name
 
 pytestmark = [pytest.mark.kafka, pytest.mark.transactions]
 NAME = b"gr\xf6sse"
 AGENT = "agent-0"
 EVENT = b'{"activated_conversation_event": {"conversation": {"conversation_sid": "77"}}}'
-
-
-async def command(the_lab: Lab, *arguments: str) -> tuple[int, str, str]:
-    """Exit code, standard output and error of a command with the lab's settings."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("ASM_BRIDGE_")}
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "bridge", *arguments),
-        env={**inherited, **the_lab.settings()},
-        cwd=the_lab.directory,
-        stdout=PIPE,
-        stderr=PIPE,
-    )
-    out, err = await asyncio.wait_for(process.communicate(), DEADLINE)
-    assert process.returncode is not None
-    return process.returncode, out.decode(), err.decode()
 
 
 async def poison(the_lab: Lab) -> list[Produced]:
@@ -104,6 +85,6 @@ async def test_no_bytes_end_a_process_or_a_command(broker: Broker, topics_prefix
             ["tail", "--until-end"],
             ["tail", "--until-end", "--json", "agent-state", "sessions", "dead-letters", "inject"],
         ):
-            code, out, err = await command(the_lab, *arguments)
+            code, out, err = await the_lab.command(*arguments)
             assert (code, "Traceback" in err) == (0, False), f"{arguments}: {err}"
             assert "?" * len(NAME) not in out

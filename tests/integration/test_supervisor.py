@@ -16,7 +16,7 @@ import pytest
 
 from bridge.ops.http import free_port
 from bridge.testing.brokers import Broker
-from tests.support.chaos.harness import until
+from tests.support.chaos.harness import inherited, until
 
 pytestmark = pytest.mark.transactions
 
@@ -37,11 +37,10 @@ class Parent:
         self.process = self.start()
 
     def start(self) -> subprocess.Popen[bytes]:
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("ASM_BRIDGE_")}
         with self.log.open("ab") as log:
             return subprocess.Popen(
                 [sys.executable, "-m", "bridge", "run", "--workers", "2"],
-                env=inherited,
+                env=inherited(),
                 cwd=self._directory,
                 stdin=subprocess.DEVNULL,
                 stderr=log,

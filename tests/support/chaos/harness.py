@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
@@ -37,6 +38,11 @@ async def until(condition: Callable[[], Awaitable[Any]], what: str, deadline: fl
     return found
 
 
+def inherited() -> dict[str, str]:
+    """This process's environment without settings of a bridge."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("ASM_BRIDGE_")}
+
+
 class Child:
     """``python -m PROGRAM ARGUMENTS`` with settings from the environment; its output is kept in ``log``."""
 
@@ -50,8 +56,7 @@ class Child:
     ) -> None:
         self.log = directory / f"{name}.log"
         self._command = [sys.executable, "-m", *program, *arguments]
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("ASM_BRIDGE_")}
-        self._environment = {**inherited, **settings, "PYTHONPATH": SOURCES, "PYTHONUNBUFFERED": "1"}
+        self._environment = {**inherited(), **settings, "PYTHONPATH": SOURCES, "PYTHONUNBUFFERED": "1"}
         self._directory = directory
         self._guard = ExitStack()
         self.process: subprocess.Popen[bytes] | None = None
@@ -215,6 +220,19 @@ class Lab:
         except httpx.TransportError:
             return 0, ""
         return answer.status_code, answer.text
+
+    async def command(self, *arguments: str) -> tuple[int, str, str]:
+        """Runs ``asm-bridge`` with the lab's settings. Returns exit code, standard output and error."""
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "bridge", *arguments),
+            env={**inherited(), **self.settings()},
+            cwd=self.directory,
+            stdout=PIPE,
+            stderr=PIPE,
+        )
+        out, err = await asyncio.wait_for(process.communicate(), DEADLINE)
+        assert process.returncode is not None
+        return process.returncode, out.decode(), err.decode()
 
     def kill(self, name: str = "bridge") -> None:
         """Ends a bridge with ``kill -9``, so that what was shown last may not be emitted."""
