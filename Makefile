@@ -9,10 +9,10 @@ find = $(firstword $(foreach python,python$(1) $(wildcard $(HOME)/.pyenv/version
 	$(python) -c '' >/dev/null 2>&1 && command -v $(python))))
 PYTHON ?= $(firstword $(foreach version,3.13 3.12 3.11 3.14,$(call find,$(version))) $(foreach name,python3 python,$(shell \
 	$(name) -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && command -v $(name))))
-CODE := bridge schemas tests
+CODE := bridge schemas tests .ci/release.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit interop chaos lint fmt build image schemas lock clean
+.PHONY: help demo test unit interop chaos lint fmt build release image schemas lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s%s\n", $$1, $$2 }' Makefile
@@ -56,6 +56,10 @@ build: $(READY) ## sdists and wheels of the bridge and of its records, into dist
 	@rm -rf dist
 	@$(BIN)/python -m hatchling build
 	@cd schemas && ../$(BIN)/python -m hatchling build -d ../dist
+
+release: $(READY) ## refuse what must not be released, then build (TAG=vX.Y.Z)
+	@$(BIN)/python .ci/release.py $(if $(TAG),--tag "$(TAG)")
+	@$(MAKE) --no-print-directory build
 
 image: ## the container image, asm-kafka-bridge:local
 	@docker build -t asm-kafka-bridge:local .

@@ -55,6 +55,8 @@ def test_the_documents_programs_run(demo: KeptDemo, text: str, tmp_path: Path) -
     assert printed or "assert " in text
     if "Pictures()" in text:
         assert {line.split()[0] for line in printed.splitlines()} == {f"agent-{number}" for number in range(8)}
+    if "cloudevents+json" in text:
+        assert printed == "/crm delivered\n"
     if "sequences.missing()" in text:
         assert "AgentWatchStarted" in printed
         assert printed.endswith(": []\n")

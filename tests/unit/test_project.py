@@ -137,6 +137,7 @@ def test_ci_runs_what_everyone_runs() -> None:
         "lint",
         "fmt",
         "build",
+        "release",
         "image",
         "schemas",
         "lock",

@@ -1,6 +1,7 @@
 """The vendor's messages compared with its tables, and the JSON Schemas with the records and inputs."""
 
 import json
+import re
 import subprocess
 import sys
 from enum import IntEnum
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 
 import asm_bridge_schemas
 from asm_bridge_schemas import asm, records
-from asm_bridge_schemas.commands import EVENT_KINDS, CommandError, read_event, read_session_entry
+from asm_bridge_schemas.commands import DEAD_LETTER_CODES, EVENT_KINDS, CommandError, read_event, read_session_entry
 from asm_bridge_schemas.export import export
 from asm_bridge_schemas.export import schemas as generated
 from tests.support.protobuf import ENUMS, MESSAGES, SHAPES, Shape, messages, printed
@@ -135,6 +136,14 @@ def test_a_record_fits_its_schema(cls: type[msgspec.Struct]) -> None:
 def test_a_record_says_its_type(cls: type[msgspec.Struct]) -> None:
     """A record's tag says which record it is."""
     assert msgspec.json.decode(msgspec.json.encode(sample(cls)), type=records.Published) == sample(cls)
+
+
+def test_the_documents_table_of_dead_letters_is_complete() -> None:
+    """docs/subscribe.md and the AsyncAPI document say what each code of a dead letter means, in the same words."""
+    document = (COMMITTED.parents[1] / "docs" / "subscribe.md").read_text(encoding="utf-8")
+    table = document.partition("| `asm_error_code` |")[2].partition("\n\n")[0]
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.+) \|$", table, re.MULTILINE))
+    assert rows == DEAD_LETTER_CODES
 
 
 def test_cloudevents_types_are_the_contracts() -> None:
