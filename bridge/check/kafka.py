@@ -22,7 +22,7 @@ from bridge.kafka.errors import (
     UnsupportedSaslMechanismError,
 )
 from bridge.kafka.internals import brokers
-from bridge.kafka.topics import TOPICS, ensure_topics
+from bridge.kafka.topics import TOPICS, TopicResult, ensure_topics
 from bridge.settings import KafkaSettings, Settings
 from bridge.settings.types import host_port
 
@@ -129,11 +129,23 @@ async def topics(settings: Settings) -> list[Finding]:
     missing = [result.name for result in seen if result.outcome == "missing"]
     faults = [_missing(settings, missing)] if missing else []
     faults += [_fault(result.name, text) for result in seen if result.name not in missing for text in result.problems]
-    untold = max((note for result in results for note in result.notes), key=len, default="")
-    fits = [ok("topics", f"all {len(results)} exist and have the right settings" + (untold and f"; {untold}"))]
+    faults += _limits(seen)
+    unchecked = sorted({key for result in results for key in result.unchecked})
+    untold = f"; not checked, because the broker does not report: {', '.join(unchecked)}" if unchecked else ""
+    fits = [ok("topics", f"all {len(results)} exist and have the right settings{untold}")]
     if hidden and not faults:
         fits = [skipped("topics", "some are not visible to this client, see rights")]
     return [*(faults or fits), *_rights(settings, rights)]
+
+
+def _limits(results: list[TopicResult]) -> list[Finding]:
+    """A warning for each thing that works less well than with topics of our own making, with the topics it is about."""
+    names: defaultdict[str, list[str]] = defaultdict(list)
+    for result in results:
+        for note in result.notes:
+            names[note].append(result.name)
+    parts = [(", ".join(topics), *note.partition(": ")) for note, topics in names.items()]
+    return [warning("topics", f"{topics}: {found}", advice) for topics, found, _, advice in parts]
 
 
 def _missing(settings: Settings, names: list[str]) -> Finding:

@@ -65,6 +65,9 @@ class Preflight:
         results = await ensure_topics(self._clients.connection, self._topics, create=self._topics.create)
         if problems := [f"{result.name} {problem}" for result in results for problem in result.problems]:
             raise UnsuitableKafkaError("; ".join(problems))
+        for result in results:
+            for note in result.notes:
+                log.warning("topic.limited", topic=result.name, note=note)
         if not self._clients.exactly_once:
             note = "at_least_once: one process only; after a crash an agent's last step may appear again"
             log.warning("delivery.limited", note=note)
