@@ -25,6 +25,7 @@ __all__ = [
     "HeldBackError",
     "KafkaError",
     "KafkaUnavailableError",
+    "LoginError",
     "NoTransactionsError",
     "RefusedRecordsError",
     "SaslAuthenticationFailed",
@@ -81,6 +82,10 @@ class KafkaUnavailableError(KafkaError):  # type: ignore[misc]
     def __str__(self) -> str:
         """The text alone: aiokafka would put the class's name before it."""
         return RuntimeError.__str__(self)
+
+
+class LoginError(KafkaUnavailableError):
+    """There is no token, or no certificate, to log in to Kafka with. The text says why, and what to check."""
 
 
 class NoTransactionsError(KafkaError):  # type: ignore[misc]

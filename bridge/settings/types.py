@@ -113,6 +113,17 @@ def _base_url(value: str) -> str:
     return value.strip().rstrip("/")
 
 
+def _token_url(value: str) -> str:
+    url = urlsplit(value.strip())
+    if not _is_address(value, "http", "https") or url.fragment or re.search(r"\s", value.strip()):
+        raise ValueError("must be an address such as https://login.example.com/oauth2/token")
+    if url.username is not None or url.password is not None:
+        raise ValueError(
+            "must not contain a user name or password: set kafka.oauth_client_id and kafka.oauth_client_secret"
+        )
+    return value.strip()
+
+
 def _registry_url(value: str) -> str:
     url = urlsplit(value.strip())
     if not _is_address(value, "http", "https") or url.query or url.fragment or re.search(r"\s", value.strip()):
@@ -179,6 +190,7 @@ Listen = Annotated[str, AfterValidator(_listen)]
 Servers = Annotated[str, BeforeValidator(_bootstrap), AfterValidator(_servers)]
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
 Proxy = Annotated[str, AfterValidator(_proxy)]
+TokenUrl = Annotated[str, AfterValidator(_token_url)]
 RegistryUrl = Annotated[str, AfterValidator(_registry_url)]
 File = Annotated[Path, AfterValidator(_readable_file)]
 Directory = Annotated[Path, AfterValidator(_readable_directory)]
