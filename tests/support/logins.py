@@ -73,19 +73,17 @@ class LoginsBroker(SecuredBroker):
             UserScramCredentialUpsertion,
         )
 
-        changes = [
-            UserScramCredentialUpsertion(user, ScramCredentialInfo(mechanism, 4096), password.encode())
-            for mechanism in (ScramMechanism.SCRAM_SHA_256, ScramMechanism.SCRAM_SHA_512)
-        ]
         admin = AdminClient(self.confluent_arguments())
-        for future in admin.alter_user_scram_credentials(changes).values():
-            future.result(10)
+        for mechanism in (ScramMechanism.SCRAM_SHA_256, ScramMechanism.SCRAM_SHA_512):
+            change = UserScramCredentialUpsertion(user, ScramCredentialInfo(mechanism, 4096), password.encode())
+            for future in admin.alter_user_scram_credentials([change]).values():
+                future.result(10)
 
     def settings(self, kind: str, oauth: OAuthServer, **others: Any) -> KafkaSettings:
         """The settings of a kind of login (``KINDS``)."""
-        passwords = {"sasl_username": ADMIN[0], "sasl_password": ADMIN[1]}
-        ours = {"ssl_cafile": self._authority / "ca.pem"}
-        listener, given = {
+        passwords: dict[str, Any] = {"sasl_username": ADMIN[0], "sasl_password": ADMIN[1]}
+        ours: dict[str, Any] = {"ssl_cafile": self._authority / "ca.pem"}
+        kinds: dict[str, tuple[str, dict[str, Any]]] = {
             "plain": ("PASSWORDS", passwords),
             "scram-256": ("PASSWORDS", passwords | {"sasl_mechanism": "SCRAM-SHA-256"}),
             "scram-512": ("PASSWORDS", passwords | {"sasl_mechanism": "SCRAM-SHA-512"}),
@@ -104,7 +102,8 @@ class LoginsBroker(SecuredBroker):
                 ours | {"ssl_certfile": self._authority / "good.pem", "ssl_keyfile": self._authority / "good.key"},
             ),
             "encrypted": ("ENCRYPTED", ours | passwords | {"sasl_mechanism": "SCRAM-SHA-512"}),
-        }[kind]
+        }
+        listener, given = kinds[kind]
         address = {"bootstrap_servers": f"127.0.0.1:{self._ports[listener]}", "security_protocol": LISTENERS[listener]}
         return KafkaSettings.model_validate({**address, **given, **others})
 
