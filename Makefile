@@ -12,10 +12,10 @@ PYTHON ?= $(firstword $(foreach version,3.13 3.12 3.11 3.14,$(call find,$(versio
 CODE := bridge schemas tests .ci/release.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit interop chaos lint fmt build release image schemas lock clean
+.PHONY: help demo test unit interop generators chaos lint fmt build release image schemas lock clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s%s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s%s\n", $$1, $$2 }' Makefile
 
 demo: $(READY) ## broker, simulated service and bridge, and what flows (ARGS="--for 20")
 	@$(BIN)/asm-bridge demo $(ARGS)
@@ -39,6 +39,9 @@ unit-%: .venv-%/.ready
 
 interop: $(READY) ## behind nginx, HAProxy, Caddy and Envoy, as far as this machine has them
 	@$(BIN)/python -m pytest tests/interop $(ARGS)
+
+generators: $(READY) ## types from schemas/json in TypeScript, Go, Java and Python, compiled
+	@GENERATORS=1 $(BIN)/python -m pytest tests/interop/test_generators.py $(ARGS)
 
 chaos: $(READY) ## the bridge among faults, judged (ARGS="--minutes 30 --seed 7"; docs/chaos.md)
 	@$(BIN)/python -m tests.support.chaos.run $(ARGS)
