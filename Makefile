@@ -67,6 +67,10 @@ release: $(READY) ## refuse what must not be released, then build (TAG=vX.Y.Z)
 image: ## the container image, asm-kafka-bridge:local
 	@docker build -t asm-kafka-bridge:local .
 
+manifests: ## render deploy/kubernetes and validate it (needs Go, and schemas from GitHub)
+	@for folder in base example; do go run sigs.k8s.io/kustomize/kustomize/v5@v5.8.2 build deploy/kubernetes/$$folder \
+		| go run github.com/yannh/kubeconform/cmd/kubeconform@v0.8.0 -strict -summary $(ARGS) || exit 1; done
+
 schemas: $(READY) ## generate schemas/json and schemas/asyncapi.json from the records
 	@$(BIN)/asm-bridge schemas export schemas/json
 	@mv schemas/json/asyncapi.json schemas/

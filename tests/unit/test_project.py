@@ -140,6 +140,7 @@ def test_ci_runs_what_everyone_runs() -> None:
         "build",
         "release",
         "image",
+        "manifests",
         "schemas",
         "lock",
         "clean",
