@@ -13,10 +13,11 @@ AUDIT := .venv-audit
 CODE := bridge schemas tests .ci/release.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit interop chaos lint fmt build release image manifests audit sbom licences schemas lock clean
+.PHONY: help demo test unit interop generators chaos lint fmt build release image manifests audit sbom licences schemas lock clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s%s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s%s
+", $$1, $$2 }' Makefile
 
 demo: $(READY) ## broker, simulated service and bridge, and what flows (ARGS="--for 20")
 	@$(BIN)/asm-bridge demo $(ARGS)
@@ -40,6 +41,9 @@ unit-%: .venv-%/.ready
 
 interop: $(READY) ## behind nginx, HAProxy, Caddy and Envoy, as far as this machine has them
 	@$(BIN)/python -m pytest tests/interop $(ARGS)
+
+generators: $(READY) ## types from schemas/json in TypeScript, Go, Java and Python, compiled
+	@GENERATORS=1 $(BIN)/python -m pytest tests/interop/test_generators.py $(ARGS)
 
 chaos: $(READY) ## the bridge among faults, judged (ARGS="--minutes 30 --seed 7"; docs/chaos.md)
 	@$(BIN)/python -m tests.support.chaos.run $(ARGS)

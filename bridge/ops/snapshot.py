@@ -31,7 +31,8 @@ class PartitionView(msgspec.Struct, frozen=True, omit_defaults=True):
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """``not_ready``: why this process is not ready, or None. ``registered``: agents in the registry, of all processes;
-    ``refused``: invalid registry entries; ``token_reloads``: token files read so far.
+    ``refused``: invalid registry entries; ``token_reloads``: token files read so far. ``now``: seconds since 1970, by
+    Kafka's clock, of which this machine's is ``clock_ahead`` seconds ahead.
     """
 
     not_ready: str | None
@@ -41,6 +42,8 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     registered: int
     refused: int
     service_down: bool
+    now: float
+    clock_ahead: float = 0.0
     token_reloads: int = 0
 
     @property

@@ -20,6 +20,7 @@ from bridge.kafka.clients import Clients
 from bridge.kafka.encoding import Encoder, Outgoing, read_state
 from bridge.kafka.errors import KafkaError, describe
 from bridge.kafka.group import ConsumerGroupMember
+from bridge.kafka.kafka_clock import follow
 from bridge.kafka.lifecycle import CALL_DEADLINE, with_deadline
 from bridge.kafka.partition_producer import PartitionProducer
 from bridge.kafka.reading import read_to_end
@@ -291,6 +292,8 @@ class Journal:
         if everywhere:
             self._producer.add_topics(_OUTPUTS)
         await self._producer.send([*messages, *states])
+        if (messages or states) and self._clock.comparison_due() and (reading := await self._producer.read_clock()):
+            follow(self._clock, reading)
         if offset is not None:
             await self._producer.add_offset(*offset)
         await self._producer.commit()

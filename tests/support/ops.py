@@ -44,6 +44,7 @@ class Pictured:
     def __init__(self, agents: int = 0) -> None:
         self.reason: str | None = None
         self.service_down = False
+        self.clock_ahead = 0.0
         self.homes: dict[int, Any] = {number: Home() for number in range(PARTITIONS)}
         for number in range(agents):
             self.add(f"agent-{number:04}", str(2 * 10**18 + number) if number % 9 else None)
@@ -68,6 +69,8 @@ class Pictured:
             registered=sum(len(home or ()) for home in self.homes.values()),
             refused=0,
             service_down=self.service_down,
+            now=time.time(),
+            clock_ahead=self.clock_ahead,
         )
 
 

@@ -90,6 +90,13 @@ async def test_status_counts(client: httpx.AsyncClient, pictured: Pictured) -> N
     assert "replace the token" in status["notices"][0]["advice"]
 
 
+async def test_a_wrong_clock_is_a_notice(client: httpx.AsyncClient, pictured: Pictured) -> None:
+    """The status says by how much this machine's clock differs from Kafka's, if it is more than 5 s."""
+    pictured.clock_ahead = -601.2
+    notices = (await client.get("/api/status")).json()["notices"]
+    assert "this machine's clock is 601 s behind Kafka's" in [notice["text"] for notice in notices]
+
+
 async def test_partition_states(client: httpx.AsyncClient, pictured: Pictured) -> None:
     """The status says of each partition whether its agents are watched, and if not, why."""
     pictured.homes[1].accepting = False

@@ -173,6 +173,7 @@ def test_ci_runs_what_everyone_runs() -> None:
         "test",
         "unit",
         "interop",
+        "generators",
         "chaos",
         "lint",
         "fmt",
