@@ -40,7 +40,7 @@ def status(
 
 
 def _local_address(settings: Settings) -> str:
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.ops.host, settings.ops.host)  # noqa: S104 - not bound
+    host = settings.ops.local_host
     return f"http://[{host}]:{settings.ops.port}" if ":" in host else f"http://{host}:{settings.ops.port}"
 
 

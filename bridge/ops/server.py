@@ -21,6 +21,7 @@ from bridge.ops.agents import Query, sessions_page
 from bridge.ops.gauges import set_gauges
 from bridge.ops.http import answering
 from bridge.ops.monitor import Monitor
+from bridge.ops.readiness import STANDING_BY
 from bridge.ops.snapshot import StatusSource
 from bridge.telemetry.metrics import METRICS
 
@@ -48,8 +49,9 @@ def _probes(snapshot: StatusSource) -> list[Route]:
         return PlainTextResponse("ok\n")
 
     async def readyz(request: Request) -> Response:
-        reason = snapshot().not_ready
-        return PlainTextResponse(f"{reason or 'ready'}\n", status_code=503 if reason else 200)
+        now = snapshot()
+        good = f"ready, {STANDING_BY}" if now.standing_by else "ready"
+        return PlainTextResponse(f"{now.not_ready or good}\n", status_code=503 if now.not_ready else 200)
 
     async def metrics(request: Request) -> Response:
         set_gauges(snapshot())

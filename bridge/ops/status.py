@@ -11,6 +11,7 @@ from bridge.clock import LARGEST_DIFFERENCE, difference, rfc3339
 from bridge.ops.agents import ADVICE, is_sick
 from bridge.ops.events import Event
 from bridge.ops.rates import Sample, per_second, quantile
+from bridge.ops.readiness import STANDING_BY
 from bridge.ops.snapshot import PartitionView, Snapshot
 
 _INBOX_OLD = 60.0
@@ -146,6 +147,8 @@ def status_report(
 def notices(snapshot: Snapshot, agents: AgentCounts, inbox: Inbox, polls: Polls) -> list[Notice]:
     """What needs attention, most important first."""
     found: list[Notice] = []
+    if snapshot.standing_by:
+        found.append(Notice(STANDING_BY, "it takes over when another one ends"))
     if snapshot.service_down:
         found.append(Notice("the service does not answer", ADVICE["unreachable"]))
     if agents.sick:

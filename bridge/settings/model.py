@@ -159,6 +159,11 @@ class OpsSettings(Section):
     def port(self) -> int:
         return host_port(self.listen)[1]
 
+    @property
+    def local_host(self) -> str:
+        """The address at which this machine reaches the endpoint."""
+        return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104 - not bound
+
 
 class LogSettings(Section):
     format: Literal["auto", "console", "json"] = setting(

@@ -45,6 +45,7 @@ class Pictured:
         self.reason: str | None = None
         self.service_down = False
         self.clock_ahead = 0.0
+        self.standing_by = False
         self.homes: dict[int, Any] = {number: Home() for number in range(PARTITIONS)}
         for number in range(agents):
             self.add(f"agent-{number:04}", str(2 * 10**18 + number) if number % 9 else None)
@@ -71,6 +72,7 @@ class Pictured:
             service_down=self.service_down,
             now=time.time(),
             clock_ahead=self.clock_ahead,
+            standing_by=self.standing_by,
         )
 
 
