@@ -152,6 +152,7 @@ class Bridge:
         """The present state of this process, for the endpoints."""
         return Snapshot(
             not_ready=self.readiness.reason(),
+            given_up=self.readiness.given_up(),
             standing_by=self.readiness.standing_by(),
             group_id=self._settings.kafka.group_id,
             owned=self._assignment.owners,

@@ -116,6 +116,8 @@ def _explained(kafka: KafkaSettings, error: Exception, setting: str) -> tuple[st
     if isinstance(error, TimeoutError):
         return f"no answer within {_CONNECT:g} s", f"check the firewall, {setting}, and {protocol}"
     reason = str(error) or type(error).__name__
+    if kafka.uses_ssl and kafka.ssl_certfile is None:
+        protocol += ", whether it requires a client certificate (kafka.ssl_certfile)"
     return f"it closes the connection, or does not speak Kafka ({reason})", f"check {protocol}, and that it is Kafka's"
 
 

@@ -12,14 +12,15 @@ from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitio
 from aiokafka.errors import (
     GroupCoordinatorNotAvailableError,
     IncompatibleBrokerVersion,
+    KafkaConnectionError,
     UnknownError,
     UnsupportedVersionError,
 )
 from aiokafka.structs import TopicPartition
 
 from bridge.kafka import internals
-from bridge.kafka.errors import NoTransactionsError
-from bridge.kafka.lifecycle import connected, stop_quietly, with_deadline
+from bridge.kafka.errors import KafkaUnavailableError, NoTransactionsError
+from bridge.kafka.lifecycle import connected, stop_quietly, why_unavailable, with_deadline
 from bridge.kafka.login import login_of
 
 ASSIGNOR: str = StickyPartitionAssignor.name
@@ -148,8 +149,10 @@ class Clients:
         )
         try:
             await with_deadline(producer.start())
-        except BaseException:
+        except BaseException as error:
             await _stop(producer)
+            if isinstance(error, KafkaConnectionError):
+                raise KafkaUnavailableError(why_unavailable(servers_of(self.connection), error)) from error
             raise
         return producer
 

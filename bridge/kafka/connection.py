@@ -21,8 +21,9 @@ _connect_errors: dict[tuple[str, int], Exception] = {}
 
 
 def connect_error(servers: Iterable[tuple[str, int]]) -> Exception | None:
-    """Why the last attempt to connect to one of these failed; None where none of them fails."""
-    return next((_connect_errors[server] for server in servers if server in _connect_errors), None)
+    """Why the last attempt to connect to one of these, or to another broker, failed; None where all succeeded."""
+    ours = [_connect_errors[server] for server in servers if server in _connect_errors]
+    return next(iter([*ours, *_connect_errors.values()]), None)
 
 
 class _TokenAuthenticator:

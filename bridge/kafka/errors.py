@@ -47,7 +47,7 @@ REFUSED_RECORDS = (
 
 
 _NOT_AUTHORISED = (
-    (TopicAuthorizationFailedError, "write"),
+    (TopicAuthorizationFailedError, "{verb}"),
     (GroupAuthorizationFailedError, "use the group"),
     (TransactionalIdAuthorizationFailed, "use the transactional id"),
     (ClusterAuthorizationFailedError, "write to this cluster without a transaction"),
@@ -57,12 +57,12 @@ _NOT_AUTHORISED = (
 _REFUSALS = (AuthenticationFailedError, *(kind for kind, _ in _NOT_AUTHORISED))
 
 
-def describe(error: BaseException) -> str:
-    """What went wrong while writing, and with which of Kafka's objects, in a few words."""
+def describe(error: BaseException, verb: str = "write") -> str:
+    """What went wrong while writing (or what ``verb`` says), and with which of Kafka's objects, in a few words."""
     objects = error.args[0] if error.args and isinstance(error.args[0], set) else error.args[:1]
     for kind, refused in _NOT_AUTHORISED:
         if isinstance(error, kind):
-            return f"not authorised to {refused} {', '.join(sorted(map(str, objects)))}".rstrip()
+            return f"not authorised to {refused.format(verb=verb)} {', '.join(sorted(map(str, objects)))}".rstrip()
     if isinstance(error, InvalidTimestampError):
         return "Kafka refuses a record because its time is too far from Kafka's: set this machine's clock with NTP"
     text = str(error)

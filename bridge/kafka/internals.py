@@ -49,7 +49,7 @@ PARTS = {
     "aiokafka.client.AIOKafkaClient": ("cluster", "close"),
     "aiokafka.consumer.consumer.AIOKafkaConsumer": ("_coordinator", "_fetcher"),
     "aiokafka.consumer.group_coordinator.GroupCoordinator": (
-        "_coordination_task", "_do_heartbeat", "_rejoin_needed_fut", "generation",
+        "_coordination_task", "_do_heartbeat", "_heartbeat_task", "_rejoin_needed_fut", "generation",
     ),
     "aiokafka.conn.AIOKafkaConnection": (
         "_request_timeout", "_ssl_context", "_sasl_plain_username", "_sasl_plain_password",
@@ -176,8 +176,11 @@ async def high_watermarks(
 
 
 def has_left_for_good(consumer: AIOKafkaConsumer) -> bool:
-    """Whether the consumer's coordination has ended with an error: it will not join again."""
-    return bool(consumer._coordinator._coordination_task.done())
+    """Whether the consumer's coordination, or its heartbeats, have ended with an error: it will not join again."""
+    coordinator = consumer._coordinator
+    heartbeats = coordinator._heartbeat_task
+    failed = heartbeats is not None and heartbeats.done() and not heartbeats.cancelled() and heartbeats.exception()
+    return bool(failed or coordinator._coordination_task.done())
 
 
 def generation(consumer: AIOKafkaConsumer) -> int:

@@ -50,13 +50,14 @@ async def connected(client: C, servers: str) -> AsyncIterator[C]:
     ``servers``: what the user set, for the text of an error. Raises ``KafkaUnavailableError`` within 10 s.
     """
     try:
-        await _start(client, servers)
+        await started(client, servers)
         yield client
     finally:
         await stop_quietly(client.stop() if hasattr(client, "stop") else client.close())  # type: ignore[attr-defined]
 
 
-async def _start(client: Any, servers: str) -> None:
+async def started(client: Any, servers: str) -> None:
+    """Start an aiokafka client. Raises ``KafkaUnavailableError`` within 10 s."""
     try:
         await with_deadline(client.start(), START_DEADLINE)
     except UnsupportedVersionError as error:
@@ -71,7 +72,7 @@ async def _start(client: Any, servers: str) -> None:
 
 def why_unavailable(servers: str, error: Exception | None = None) -> str:
     """Why no client connects, and what to check; ``error``: what the client said of it."""
-    cause = connect_error(host_port(server) for server in servers.split(",")) or error
+    cause = connect_error([host_port(server) for server in servers.split(",") if server]) or error
     if isinstance(cause, LoginError):
         return str(cause)
     if isinstance(cause, AuthenticationFailedError | SaslAuthenticationFailed):
@@ -86,7 +87,8 @@ def why_unavailable(servers: str, error: Exception | None = None) -> str:
         )
     return (
         f"Kafka cannot be reached at {servers}: check kafka.bootstrap_servers and kafka.security_protocol, "
-        "that the broker runs, and that its advertised listeners can be reached from here"
+        "that the broker runs, that its advertised listeners can be reached from here, and whether it requires a "
+        "client certificate (kafka.ssl_certfile)"
     )
 
 
