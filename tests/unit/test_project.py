@@ -174,6 +174,8 @@ def test_ci_runs_what_everyone_runs() -> None:
         "unit",
         "interop",
         "generators",
+        "docs",
+        "asyncapi",
         "chaos",
         "lint",
         "fmt",
