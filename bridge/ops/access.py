@@ -26,6 +26,7 @@ _HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cache-Control": "no-cache",
 }
+_CHALLENGES = ('Basic realm="asm-bridge: any user name, and ops.token as the password"', "Bearer")
 _NOT_PUBLIC = (".localhost", ".local", ".internal", ".svc", ".cluster.local")
 """Domains in which no stranger can register a name."""
 
@@ -59,8 +60,10 @@ class Guard:
             given = _token(headers.get("authorization", ""))
             if given is not None and hmac.compare_digest(given, self._token):
                 return None  # no page of a stranger knows it
-            challenge = {"WWW-Authenticate": 'Bearer, Basic realm="asm-bridge: any user name, ops.token as password"'}
-            return PlainTextResponse("the token of ops.token is required\n", 401, challenge)
+            answer = PlainTextResponse("the token of ops.token is required\n", 401)
+            for challenge in _CHALLENGES:  # each in a header of its own, or Chromium sees the first one only
+                answer.headers.append("WWW-Authenticate", challenge)
+            return answer
         name = _host_name(headers.get("host", ""))
         if _is_ours(name) or name in self._names or name in await asyncio.to_thread(_machine_names):
             return None
