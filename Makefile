@@ -10,6 +10,7 @@ find = $(firstword $(foreach python,python$(1) $(wildcard $(HOME)/.pyenv/version
 PYTHON ?= $(firstword $(foreach version,3.13 3.12 3.11 3.14,$(call find,$(version))) $(foreach name,python3 python,$(shell \
 	$(name) -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && command -v $(name))))
 AUDIT := .venv-audit
+DOCS := .venv-docs
 CODE := bridge schemas tests .ci/release.py .ci/docs.py
 
 .DEFAULT_GOAL := help
@@ -66,10 +67,7 @@ release: $(READY) ## refuse what must not be released, then build (TAG=vX.Y.Z)
 	@$(BIN)/python .ci/release.py $(if $(TAG),--tag "$(TAG)")
 	@$(MAKE) --no-print-directory build
 
-DOCS := .cache/docs
-docs: $(READY) ## the documentation as a site, into site/
-	@test -x $(DOCS)/bin/mkdocs || { rm -rf $(DOCS) && $(BIN)/python -m venv $(DOCS) \
-		&& $(DOCS)/bin/python -m pip install -q -e schemas -e '.[docs]'; }
+docs: $(DOCS)/.ready ## the documentation as a site, into site/
 	@NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build -q && echo "site/index.html"
 
 ASYNCAPI := .cache/asyncapi
@@ -110,10 +108,11 @@ lock: $(READY) ## choose the newest allowed versions of all requirements
 	@PATH="$$PATH:$(BIN)" && uv $(COMPILE) pyproject.toml --output-file requirements.txt \
 		&& uv $(COMPILE) pyproject.toml --extra dev --constraint requirements.txt --output-file requirements-dev.txt \
 		&& uv $(COMPILE) --group audit --output-file requirements-audit.txt \
+		&& uv $(COMPILE) --group docs --output-file requirements-docs.txt \
 		&& uv $(COMPILE) --group build --output-file requirements-build.txt
 
 clean: ## remove everything that was made, the environment too
-	@rm -rf $(VENV) .venv-* dist site $(DOCS) $(ASYNCAPI) sbom .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf $(VENV) .venv-* dist site $(ASYNCAPI) sbom .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find $(CODE) -name __pycache__ -prune -exec rm -rf {} +
 
 # An environment at $(2) with Python $(1) and the locked versions. uv may lack this machine's certificates or settings,
@@ -134,9 +133,9 @@ endef
 $(READY): requirements-dev.txt
 	$(call environment,$(PYTHON),$(VENV))
 
-$(AUDIT)/.ready: requirements-audit.txt
-	@rm -rf $(AUDIT) && $(PYTHON) -m venv $(AUDIT)
-	@$(AUDIT)/bin/python -m pip install -q --require-hashes -r $<
+$(AUDIT)/.ready $(DOCS)/.ready: .venv-%/.ready: requirements-%.txt
+	@rm -rf $(@D) && $(PYTHON) -m venv $(@D)
+	@$(@D)/bin/python -m pip install -q --require-hashes -r $<
 	@touch $@
 
 .PRECIOUS: .venv-%/.ready

@@ -14,7 +14,7 @@ from tests.support.licences import licences
 
 ROOT = Path(__file__).parents[2]
 MADE_BY_HAND = ["pyproject.toml", "Makefile", "Dockerfile", "docker-compose.yml", ".ci/run", ".dockerignore"]
-LOCKS = ["requirements.txt", "requirements-dev.txt", "requirements-audit.txt", "requirements-build.txt"]
+LOCKS = ["requirements.txt", "requirements-dev.txt", "requirements-audit.txt", "requirements-build.txt", "requirements-docs.txt"]
 REGISTRIES = (
     r"pypi\.org|pythonhosted|registry\.npmjs|crates\.io|repo1?\.maven|proxy\.golang|docker\.io|deb\.debian|ghcr\.io"
 )
