@@ -17,8 +17,7 @@ CODE := bridge schemas tests .ci/release.py .ci/docs.py
 .PHONY: help demo test unit interop generators docs asyncapi chaos lint fmt build release image manifests audit sbom licences schemas lock clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s%s
-", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s%s\n", $$1, $$2 }' Makefile
 
 demo: $(READY) ## broker, simulated service and bridge, and what flows (ARGS="--for 20")
 	@$(BIN)/asm-bridge demo $(ARGS)
