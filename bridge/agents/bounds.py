@@ -22,7 +22,7 @@ def too_large(value: bytes | None, headers: Headers) -> str | None:
         return f"the value is longer than {MAX_BYTES} bytes"
     for name, text in headers:
         if name in _IDS and len(text or b"") > MAX_ID_BYTES:
-            return f"the header {name} is longer than {MAX_ID_BYTES} bytes"
+            return f"{name} is longer than {MAX_ID_BYTES} bytes"
     if sum(_size(header) for header in _senders(headers)) > MAX_HEADER_BYTES:
         return f"the headers have more than {MAX_HEADER_BYTES} bytes in all"
     return None

@@ -7,6 +7,7 @@ from typing import Protocol
 
 import msgspec
 
+from asm_bridge_schemas.cloudevents import StructuredEvent, unwrap
 from asm_bridge_schemas.commands import CommandError, InjectedEvent, read_event
 from bridge import headers as names
 from bridge.agents.bounds import MAX_BYTES, MAX_ID_BYTES, too_large
@@ -71,11 +72,21 @@ class Injection:
 
 
 def read_injection(message: KafkaRecord, ttl: float, possibly_processed: bool) -> Injection:
-    """The injection in a record that has a key. One that is not an event comes back with its ``fault``."""
+    """The injection in a record that has a key. One that is not an event comes back with its ``fault``.
+
+    In structured mode id and source are those in the value, whatever the headers say.
+    """
     assert message.key is not None
     headers = names.texts(message.headers)
     origin, received_at = _first_arrival(message, headers)
-    ce_id, source = (_id(headers.get(name)) for name in (names.CE_ID, names.CE_SOURCE))
+    large = too_large(message.value, message.headers)
+    wrapped = None if large else unwrap(message.value, headers.get(names.CONTENT_TYPE))
+    if wrapped is None:
+        ids = (headers.get(names.CE_ID), headers.get(names.CE_SOURCE))
+    else:
+        ids = (wrapped.id, wrapped.source)
+        large = too_large(None, [(names.CE_ID, _bytes(wrapped.id)), (names.CE_SOURCE, _bytes(wrapped.source))])
+    ce_id, source = map(_id, ids)
     injection = Injection(
         offset=message.offset,
         agent_id=message.key.decode(errors="backslashreplace"),
@@ -92,15 +103,15 @@ def read_injection(message: KafkaRecord, ttl: float, possibly_processed: bool) -
         trace=read_trace(message.headers),
     )
     try:
-        _fill(injection, headers)
+        if large is not None:
+            raise CommandError("too_large", large)
+        _fill(injection, headers, wrapped)
     except CommandError as error:
         injection.fault = (error.code, str(error))
     return injection
 
 
-def _fill(injection: Injection, headers: dict[str, str]) -> None:
-    if (text := too_large(injection.value, injection.headers)) is not None:
-        raise CommandError("too_large", text)
+def _fill(injection: Injection, headers: dict[str, str], wrapped: StructuredEvent | None) -> None:
     if not is_utf8(injection.key):
         raise CommandError("malformed_event", "the key is not UTF-8; it must be the agent_id")
     if (expires_at := headers.get(names.EXPIRES_AT)) is not None:
@@ -108,15 +119,19 @@ def _fill(injection: Injection, headers: dict[str, str]) -> None:
             injection.expires_at = min(seconds(expires_at), injection.received_at + MAX_AHEAD)
         except ValueError as error:
             raise CommandError("malformed_event", f"the header expires_at is no RFC 3339 time: {error}") from None
-    event = read_event(injection.value, headers.get(names.CONTENT_TYPE))
+    event = read_event(injection.value if wrapped is None else wrapped, headers.get(names.CONTENT_TYPE))
     # A control character has one byte in MessagePack, and six in JSON.
     if injection.size > MAX_BYTES // 6 and len(msgspec.json.encode(event.value)) > MAX_BYTES:
         raise CommandError("too_large", f"the event is longer than {MAX_BYTES} bytes as JSON")
     injection.event = event
 
 
+def _bytes(text: str | None) -> bytes | None:
+    return None if text is None else text.encode()
+
+
 def _id(text: str | None) -> str | None:
-    """A header's text, None for one that is too large to be written down."""
+    """An id or a source, None for one that is too large to be written down."""
     return None if text is None or len(text.encode()) > 4 * MAX_ID_BYTES else text
 
 

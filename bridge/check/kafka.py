@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from bridge.check.finding import Finding, ok, problem, skipped, warning
+from bridge.clock import Clock, difference
 from bridge.kafka.admin import READ, WRITE, Members, Rights, connection_error, group_members, topic_rights
 from bridge.kafka.clients import ASSIGNOR, Clients, open_admin
 from bridge.kafka.errors import (
@@ -22,7 +23,8 @@ from bridge.kafka.errors import (
     UnsupportedSaslMechanismError,
 )
 from bridge.kafka.internals import brokers
-from bridge.kafka.topics import TOPICS, ensure_topics
+from bridge.kafka.kafka_clock import read_clock
+from bridge.kafka.topics import TOPICS, TopicResult, ensure_topics
 from bridge.settings import KafkaSettings, Settings
 from bridge.settings.types import host_port
 
@@ -129,11 +131,23 @@ async def topics(settings: Settings) -> list[Finding]:
     missing = [result.name for result in seen if result.outcome == "missing"]
     faults = [_missing(settings, missing)] if missing else []
     faults += [_fault(result.name, text) for result in seen if result.name not in missing for text in result.problems]
-    untold = max((note for result in results for note in result.notes), key=len, default="")
-    fits = [ok("topics", f"all {len(results)} exist and have the right settings" + (untold and f"; {untold}"))]
+    faults += _limits(seen)
+    unchecked = sorted({key for result in results for key in result.unchecked})
+    untold = f"; not checked, because the broker does not report: {', '.join(unchecked)}" if unchecked else ""
+    fits = [ok("topics", f"all {len(results)} exist and have the right settings{untold}")]
     if hidden and not faults:
         fits = [skipped("topics", "some are not visible to this client, see rights")]
     return [*(faults or fits), *_rights(settings, rights)]
+
+
+def _limits(results: list[TopicResult]) -> list[Finding]:
+    """A warning for each thing that works less well than with topics of our own making, with the topics it is about."""
+    names: defaultdict[str, list[str]] = defaultdict(list)
+    for result in results:
+        for note in result.notes:
+            names[note].append(result.name)
+    parts = [(", ".join(topics), *note.partition(": ")) for note, topics in names.items()]
+    return [warning("topics", f"{topics}: {found}", advice) for topics, found, _, advice in parts]
 
 
 def _missing(settings: Settings, names: list[str]) -> Finding:
@@ -182,7 +196,7 @@ async def transactions(settings: Settings, clients: Clients) -> list[Finding]:
     """Whether a transactional producer may start, as in ``run``; no record is written."""
     if not clients.exactly_once:
         text = "not used: kafka.delivery is at_least_once, which works with one process only"
-        return [ok("transactions", text)]
+        return [ok("transactions", text), skipped("kafka_clock", "it takes a transaction to see it")]
     try:
         await clients.close(await clients.start_producer("check"))
     except NoTransactionsError:
@@ -192,7 +206,19 @@ async def transactions(settings: Settings, clients: Clients) -> list[Finding]:
     except (TransactionalIdAuthorizationFailed, ClusterAuthorizationFailedError):
         text = f"{_login(settings.kafka)} may not use transactional ids that begin with {clients.group_id}-"
         return [problem("transactions", text, "grant Write and Describe on these transactional ids (kafka-acls.sh)")]
-    return [ok("transactions", f"allowed, with ids that begin with {clients.group_id}-")]
+    return [ok("transactions", f"allowed, with ids that begin with {clients.group_id}-"), await _clock(clients)]
+
+
+async def _clock(clients: Clients) -> Finding:
+    """This machine's clock against Kafka's, in a transaction that is aborted with nothing in it."""
+    reading = await read_clock(clients)
+    if reading is None:
+        return skipped("kafka_clock", "the broker does not say when a transaction began")
+    clock = Clock()
+    clock.follow(*reading)
+    if not clock.differs:
+        return ok("kafka_clock", f"{difference(clock.ahead)}, to the second")
+    return warning("kafka_clock", difference(clock.ahead), "set it with NTP; `run` goes by Kafka's clock meanwhile")
 
 
 async def group(settings: Settings) -> list[Finding]:

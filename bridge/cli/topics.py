@@ -37,9 +37,14 @@ def _object(result: TopicResult) -> dict[str, object]:
         "result": result.outcome,
         "partitions": result.partitions,
         "problems": list(result.problems),
-        "notes": list(result.notes),
+        "notes": _notes(result),
     }
 
 
 def _row(result: TopicResult) -> tuple[str, ...]:
-    return result.name, str(result.partitions), result.outcome, "; ".join((*result.problems, *result.notes))
+    return result.name, str(result.partitions), result.outcome, "; ".join((*result.problems, *_notes(result)))
+
+
+def _notes(result: TopicResult) -> list[str]:
+    unchecked = f"not checked, because the broker does not report: {', '.join(result.unchecked)}"
+    return [*result.notes, *([unchecked] if result.unchecked else [])]

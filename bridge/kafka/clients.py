@@ -25,6 +25,9 @@ ASSIGNOR: str = StickyPartitionAssignor.name
 """How the group's members agree upon their partitions."""
 _TRANSACTION_TIMEOUT_MS = 20_000
 _MAX_REQUEST = 16 * 1024 * 1024
+MAX_BATCH_BYTES = 900_000
+"""Records are gathered up to this, which every topic must take: less than the 1 MB that managed services allow. A
+larger record goes alone."""
 _NOT_SUPPORTED = (UnknownError, UnsupportedVersionError, IncompatibleBrokerVersion)
 """What a broker without transactions, or without idempotence, answers."""
 
@@ -121,7 +124,9 @@ class Clients:
             return await self._started()
 
     async def _started(self, **kind: Any) -> AIOKafkaProducer:
-        producer = new_producer(self.connection, **kind, compression_type=self.compression, max_batch_size=1024 * 1024)
+        producer = new_producer(
+            self.connection, **kind, compression_type=self.compression, max_batch_size=MAX_BATCH_BYTES
+        )
         try:
             await with_deadline(producer.start())
         except BaseException:

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
+from asm_bridge_schemas.cloudevents import unwrap
 from asm_bridge_schemas.commands import CommandError, read_event
 from bridge import clock as times
 from bridge import headers as names
@@ -48,7 +49,9 @@ def resend(letter: DeadLetter, now: float) -> Resend:
     if _has_passed(dict(kept).get(names.EXPIRES_AT), now):
         kept = [header for header in kept if header[0] != names.EXPIRES_AT]
         note = "its expires_at has passed and was left out"
-    injection_id = names.texts(letter.headers).get(names.CE_ID)
+    texts = names.texts(letter.headers)
+    wrapped = unwrap(value, texts.get(names.CONTENT_TYPE))
+    injection_id = texts.get(names.CE_ID) if wrapped is None else wrapped.id
     if not injection_id:
         injection_id = letter.origin.entry
         kept = [*(header for header in kept if header[0] != names.CE_ID), (names.CE_ID, injection_id.encode())]

@@ -9,7 +9,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
-from bridge.kafka.clients import open_admin, servers_of
+from bridge.kafka.clients import MAX_BATCH_BYTES, open_admin, servers_of
 from bridge.kafka.errors import KafkaUnavailableError
 from bridge.kafka.lifecycle import CALL_DEADLINE, with_deadline
 from bridge.settings import TopicsSettings
@@ -38,7 +38,8 @@ TOPICS = (
         compacted=True,
         configs={
             # Taking a partition over reads it whole, and compaction leaves the open segment alone: keep that one small.
-            "segment.bytes": str(32 * _MIB),
+            # No less, because managed services refuse it.
+            "segment.bytes": str(50 * _MIB),
             "segment.ms": str(10 * 60 * 1000),
             "min.cleanable.dirty.ratio": "0.1",
             "max.message.bytes": str(8 * _MIB),
@@ -53,19 +54,31 @@ TOPICS = (
 )
 
 _CHECKED = ("cleanup.policy", "max.message.bytes", "message.timestamp.type")
+_LESS_SUITABLE = {
+    "max.message.bytes": "larger records, of agents with thousands of calls for one, will be refused",
+    "message.timestamp.type": "times to live count from the clocks of those who write the events",
+    "segment.ms": "taking a partition over reads more than it needs to",
+}
+"""Settings whose value may differ from what we ask for, with the consequence."""
+_REFUSALS = ("InvalidConfigurationError", "PolicyViolationError", "InvalidRequestError")
+"""Of a topic's settings, by the broker or by an administrator's policy."""
 
 TopicOutcome = Literal["created", "exists", "missing", "differs", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
 class TopicResult:
-    """The result for a topic, by its full name: ``problems`` must be solved, ``notes`` are for information."""
+    """The result for a topic, by its full name: ``problems`` must be solved, ``notes`` are what works less well.
+
+    Each is a finding, and what to do about it after a colon. ``unchecked``: settings that the broker does not report.
+    """
 
     name: str
     outcome: TopicOutcome
     partitions: int
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    unchecked: tuple[str, ...] = ()
 
     @property
     def usable(self) -> bool:
@@ -122,15 +135,13 @@ async def partitions_of(connection: Mapping[str, Any], topic: str) -> int:
 
 async def _ensure(admin: AIOKafkaAdminClient, settings: TopicsSettings, create: bool) -> list[TopicResult]:
     counts = await _counts(admin)
-    missing = [topic for topic in TOPICS if settings.name(topic.name) not in counts]
-    results = {}
+    made = {}
     if create:
-        results = {topic.name: await _create(admin, topic, settings) for topic in missing}
-        counts = await _visible(admin, [result.name for result in results.values() if result.usable])
-    old = [topic for topic in TOPICS if topic.name not in results or results[topic.name].outcome == "exists"]
-    configs = await _describe(admin, [settings.name(topic.name) for topic in old if topic not in missing or create])
-    results |= {topic.name: _check(topic, settings, counts, configs) for topic in old}
-    return [results[topic.name] for topic in TOPICS]
+        missing = [topic for topic in TOPICS if settings.name(topic.name) not in counts]
+        made = {topic.name: await _create(admin, topic, settings) for topic in missing}
+        counts = await _visible(admin, [result.name for result in made.values() if result.usable])
+    configs = await _describe(admin, [name for topic in TOPICS if (name := settings.name(topic.name)) in counts])
+    return [_result(topic, settings, counts, configs, made.get(topic.name)) for topic in TOPICS]
 
 
 async def _counts(admin: AIOKafkaAdminClient) -> dict[str, int]:
@@ -148,14 +159,21 @@ async def _visible(admin: AIOKafkaAdminClient, names: Iterable[str]) -> dict[str
 
 
 async def _create(admin: AIOKafkaAdminClient, topic: Topic, settings: TopicsSettings) -> TopicResult:
+    """Creates a topic, without those of its settings that the broker refuses."""
     name, partitions = settings.name(topic.name), _partitions(topic, settings)
     new = NewTopic(name, partitions, 1, topic_configs=configs_of(topic, settings))
     # NewTopic refuses -1, the broker's default, where it is not told who holds which replica.
     new.replication_factor = settings.replication_factor
     error, notes = await _send(admin, new), []
-    if error is not None and error[0] in ("InvalidConfigurationError", "PolicyViolationError", "InvalidRequestError"):
-        notes.append(f"created without its settings, which the broker refuses: {error[1]}")
-        new.topic_configs = {"cleanup.policy": "compact"} if topic.compacted else {}
+    if error is not None and error[0] in _REFUSALS:
+        accepted = {}
+        for key, value in configs_of(topic, settings).items():
+            new.topic_configs = {key: value}
+            if (alone := await _send(admin, new, validate_only=True)) is None:
+                accepted[key] = value
+            elif alone[0] in _REFUSALS:
+                notes.append(f"is created without {key}={value}, which the broker refuses ({alone[1]})")
+        new.topic_configs = accepted
         error = await _send(admin, new)
     if error is None:
         return TopicResult(name, "created", partitions, notes=tuple(notes))
@@ -164,9 +182,12 @@ async def _create(admin: AIOKafkaAdminClient, topic: Topic, settings: TopicsSett
     return TopicResult(name, "failed", partitions, problems=(f"cannot be created: {error[1]}",))
 
 
-async def _send(admin: AIOKafkaAdminClient, new: NewTopic) -> tuple[str, str] | None:
-    """Creates a topic. Returns None, or the kind of error and the broker's message."""
-    response = await with_deadline(admin.create_topics([new], timeout_ms=int(CALL_DEADLINE * 1000)))
+async def _send(admin: AIOKafkaAdminClient, new: NewTopic, *, validate_only: bool = False) -> tuple[str, str] | None:
+    """Creates a topic, or only asks whether that is allowed. Returns None, or the kind of error and the broker's
+    message.
+    """
+    timeout_ms = int(CALL_DEADLINE * 1000)
+    response = await with_deadline(admin.create_topics([new], timeout_ms, validate_only))
     _, code, message = response.topic_errors[0]
     if code == 0:
         return None
@@ -191,24 +212,49 @@ async def _describe(admin: AIOKafkaAdminClient, names: list[str]) -> dict[str, d
     }
 
 
-def _check(
-    topic: Topic, settings: TopicsSettings, counts: Mapping[str, int], configs: Mapping[str, Mapping[str, str]]
+def _result(
+    topic: Topic,
+    settings: TopicsSettings,
+    counts: Mapping[str, int],
+    configs: Mapping[str, Mapping[str, str]],
+    made: TopicResult | None,
 ) -> TopicResult:
+    """What to say of a topic. One that was ``made`` just now is judged as it will be at the next start."""
     name, wanted = settings.name(topic.name), _partitions(topic, settings)
+    if made is not None and not made.usable:
+        return made
     if name not in counts:
         return TopicResult(name, "missing", wanted, problems=("does not exist: run `asm-bridge topics create`",))
-    problems = []
-    if counts[name] != wanted:
-        problems.append(_wrong_count(topic, counts[name], wanted))
     actual, expected = configs.get(name, {}), configs_of(topic, settings)
-    problems += [
-        f"{key} is {actual[key]}, and must be {_asked(key, expected[key])}: set it with kafka-configs.sh"
-        for key in _CHECKED
-        if key in expected and key in actual and not _fits(key, actual[key], expected[key])
-    ]
-    untold = [key for key in _CHECKED if key in expected and key not in actual]
-    notes = (f"not checked, because the broker does not report: {', '.join(untold)}",) if untold else ()
-    return TopicResult(name, "differs" if problems else "exists", counts[name], tuple(problems), notes)
+    problems, notes = judge(actual, expected)
+    if counts[name] != wanted:
+        problems.insert(0, _wrong_count(topic, counts[name], wanted))
+    outcome: TopicOutcome = "differs" if problems else "exists" if made is None else made.outcome
+    unchecked = tuple(key for key in _CHECKED if key in expected and key not in actual)
+    notes = [*(made.notes if made else ()), *notes]
+    return TopicResult(name, outcome, counts[name], tuple(problems), tuple(notes), unchecked)
+
+
+def judge(actual: Mapping[str, str], expected: Mapping[str, str]) -> tuple[list[str], list[str]]:
+    """What of a topic's configs keeps the bridge from working, and what only works less well than as we would create
+    the topic. Configs that are not reported are passed over.
+    """
+    problems, notes = [], []
+    for key in sorted(expected.keys() & actual.keys()):
+        value, wanted = actual[key], expected[key]
+        if key == "cleanup.policy" and value.replace(" ", "") != wanted:
+            problems.append(f"{key} is {value}, and must be {wanted}: set it with kafka-configs.sh")
+        elif key == "max.message.bytes" and int(value) < MAX_BATCH_BYTES:
+            problems.append(f"{key} is {value}, and must be at least {MAX_BATCH_BYTES}: set it with kafka-configs.sh")
+        elif key in _LESS_SUITABLE and not _suits(key, value, wanted):
+            notes.append(f"{key} is {value}, not {wanted}; {_LESS_SUITABLE[key]}: set it with kafka-configs.sh")
+    return problems, notes
+
+
+def _suits(key: str, value: str, wanted: str) -> bool:
+    if key == "max.message.bytes":
+        return int(value) >= int(wanted)
+    return int(value) <= int(wanted) if key == "segment.ms" else value == wanted
 
 
 def _partitions(topic: Topic, settings: TopicsSettings) -> int:
@@ -219,13 +265,3 @@ def _wrong_count(topic: Topic, actual: int, wanted: int) -> str:
     if topic.partitioned:
         return f"has {actual} partitions, not {wanted}: set topics.partitions to {actual}, or use another topics.prefix"
     return f"has {actual} partitions, and must have 1: delete it and run `asm-bridge topics create`"
-
-
-def _fits(key: str, actual: str, expected: str) -> bool:
-    if key == "cleanup.policy":
-        return sorted(actual.replace(" ", "").split(",")) == [expected]
-    return int(actual) >= int(expected) if key == "max.message.bytes" else actual == expected
-
-
-def _asked(key: str, expected: str) -> str:
-    return f"at least {expected}" if key == "max.message.bytes" else expected

@@ -11,6 +11,7 @@ from prometheus_client.metrics_core import HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
+from asm_bridge_schemas.commands import DEAD_LETTER_CODES
 from asm_bridge_schemas.records import (
     TOPICS,
     AgentObservationLost,
@@ -40,10 +41,6 @@ _POLL_RESULTS = (
 _RECORD_TOPICS = sorted(set(TOPICS.values()) - {TOPICS[AgentState]})
 _KEPT_OBSERVATIONS = 10_000
 """More than a process has agents."""
-_DEAD_LETTERS = (
-    "malformed_event", "malformed_entry", "literal_token", "refused", "attempts_exhausted", "unknown_agent", "backlog",
-    "too_large",
-)  # fmt: skip
 _FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
@@ -106,7 +103,7 @@ class Metrics:
         self.records = counter("records", "Records appended, by topic", "topic", _RECORD_TOPICS)
         self.changes = counter("changes", "Steps that added a record")
         self.outcomes = counter("injection_outcomes", "Injections completed, by outcome", "outcome", values_of(Outcome))
-        self.dead_letters = counter("dead_letters", "Dead letters, by error code", "code", _DEAD_LETTERS)
+        self.dead_letters = counter("dead_letters", "Dead letters, by error code", "code", DEAD_LETTER_CODES)
         self.commits = counter("commits", "Transactions by result", "result", ("ok", "failed"))
         self.commit_seconds = histogram("commit_seconds", "Time a transaction takes")
         self.rebalances = counter("rebalances", "Times that partitions were revoked")
@@ -118,6 +115,9 @@ class Metrics:
             "For how long an open transaction has held back a partition, once that is more than 30 s",
             "topic",
             "partition",
+        )
+        self.kafka_clock_ahead = gauge(
+            "kafka_clock_ahead_seconds", "By how much this machine's clock is ahead of Kafka's (negative: behind)"
         )
         self.inbox_pending = gauge("inbox_pending", "Injections that wait for their agent")
         self.inbox_oldest_seconds = gauge("inbox_oldest_seconds", "Age of the oldest injection that waits")

@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+from asm_bridge_schemas.commands import DEAD_LETTER_CODES
 from asm_bridge_schemas.definitions import canonical_event, record_definitions, records_by_topic, session_entry
 from asm_bridge_schemas.records import TOPICS, ce_type
 
@@ -30,12 +31,15 @@ _TOPICS: dict[str, tuple[str, str]] = {
     "conversations": ("delete", "An agent's conversations, and the conversation events that were delivered for it."),
     "agent-state": ("compact", "The latest picture of each agent, for a reader that joins late."),
     "heartbeats": ("delete", "One per partition and interval: silence on the other topics is not an outage."),
-    "inject-outcomes": ("delete", "What became of each record of asm.inject."),
+    "inject-outcomes": ("delete", "What became of each record of asm.inject that has a key."),
     "dead-letters": (
         "delete",
         "What could not be handled: the original key and value, with the reason in the headers.",
     ),
-    "inject": ("delete", "Events for an agent's next request. You write here."),
+    "inject": (
+        "delete",
+        "Events for an agent's next request. You write here. Without a key: a dead letter, no outcome.",
+    ),
     "sessions": ("compact", "The registry of watched agents; a tombstone removes one. One partition. You write here."),
 }
 _TAKEN = {"inject": "CanonicalEvent", "sessions": "SessionEntry"}
@@ -152,7 +156,11 @@ def _taken(name: str, topic: str) -> Part:
             "description": "Not sent after this; at most an hour ahead.",
         },
         "traceparent": {**text, "description": "W3C Trace Context: carried on to the outcome."},
-        "content-type": {**text, "description": "application/json, or application/msgpack."},
+        "content-type": {
+            **text,
+            "description": "application/json; application/msgpack; or application/cloudevents+json for a CloudEvent in "
+            "structured mode: its data, id and source are the value, ce_id and ce_source.",
+        },
     }
     return {
         "name": name,
@@ -167,7 +175,12 @@ def _taken(name: str, topic: str) -> Part:
 def _dead_letter() -> Part:
     text = {"type": "string"}
     properties = {
-        "asm_error_code": {**text, "description": "Why it is a dead letter.", "examples": ["unknown_agent"]},
+        "asm_error_code": {
+            **text,
+            "description": "Why it is a dead letter. "
+            + " ".join(f"{code}: {meaning}." for code, meaning in DEAD_LETTER_CODES.items()),
+            "examples": ["unknown_agent"],
+        },
         "asm_error": {**text, "description": "The same as a text, with what to do."},
         "asm_origin": {
             **text,

@@ -8,10 +8,23 @@ import msgspec
 from msgspec import Meta
 
 from asm_bridge_schemas import asm, protojson
+from asm_bridge_schemas.cloudevents import StructuredEvent, media_type, unwrap
 from asm_bridge_schemas.records import EventKind, Sid, values_of
 from asm_bridge_schemas.scalars import INT64_ID
 
 EVENT_KINDS: tuple[EventKind, ...] = values_of(EventKind)
+
+DEAD_LETTER_CODES = {
+    "malformed_event": "not an event: bad JSON, wrong shape, not a CloudEvent, no key",
+    "too_large": "longer than 512 KiB, or with a key, an id or headers that are too long",
+    "unknown_agent": "no such agent is registered, also not `injection.unknown_agent_grace` later",
+    "backlog": "more than `injection.max_pending` events wait for the agent",
+    "refused": "the service, or a proxy before it, refuses the event",
+    "attempts_exhausted": "every one of `injection.max_attempts` failed",
+    "malformed_entry": "an entry of the registry that is not one, or has a wrong field",
+    "literal_token": "an entry of the registry with a token instead of a reference to one",
+}
+"""What the header ``asm_error_code`` of a dead letter may say, and what it means."""
 
 _PATTERN = r"^(env:[A-Za-z_][A-Za-z0-9_]*|file:[^./\\#\x00-\x1f\x7f][^/\\#\x00-\x1f\x7f]*(#[^\x00-\x1f\x7f]+)?)$"
 _REFERENCE = re.compile(_PATTERN[1:-1])
@@ -84,14 +97,19 @@ def session_entry(value: Any) -> SessionEntry:
         raise CommandError("malformed_entry", str(error)) from None
 
 
-def read_event(value: bytes | None, content_type: str | None) -> InjectedEvent:
-    """The event in an inbox record, JSON unless ``content_type`` says MessagePack; what stands for a time or a number
-    in the sample of the vendor's page is left out.
+def read_event(value: bytes | StructuredEvent | None, content_type: str | None) -> InjectedEvent:
+    """The event in an inbox record, JSON unless ``content_type`` says MessagePack, or a CloudEvent in structured mode;
+    what stands for a time or a number in the sample of the vendor's page is left out.
 
-    Raises ``CommandError`` (``malformed_event``), whatever the bytes are.
+    ``value`` may be what ``unwrap`` gave. Raises ``CommandError`` (``malformed_event``), whatever the bytes are.
     """
+    wrapped = value if isinstance(value, StructuredEvent) else unwrap(value, content_type)
     try:
-        event = protojson.read_strict(asm.Event, _decode(value, content_type))
+        if wrapped is None:
+            assert not isinstance(value, StructuredEvent)
+            event = protojson.read_strict(asm.Event, _decode(value, content_type))
+        else:
+            event = protojson.read_strict(asm.Event, _unwrapped(wrapped))
     except protojson.ProtoJSONError as error:
         _not_an_event(str(error))
     kinds = [kind for kind in EVENT_KINDS if kind in event]
@@ -122,10 +140,16 @@ def _session_sid(value: Any) -> str | None:
     return sid if sid != "0" else None
 
 
+def _unwrapped(event: StructuredEvent) -> Any:
+    if event.problem is not None:
+        raise protojson.ProtoJSONError(event.problem)
+    return _decode(event.data, event.content_type) if isinstance(event.data, bytes) else event.data
+
+
 def _decode(value: bytes | None, content_type: str | None) -> Any:
     if value is None:
         raise protojson.ProtoJSONError("the value is null")
-    if (content_type or "").partition(";")[0].strip().lower() not in _MSGPACK:
+    if media_type(content_type) not in _MSGPACK:
         return protojson.decode(value)
     try:
         return msgspec.msgpack.decode(value)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any
@@ -270,6 +271,21 @@ async def test_topics_that_do_not_fit(kafka: dict[str, Any]) -> None:
         f"problem: {wanted.prefix}agent-state cleanup.policy is delete, and must be compact -> set"
     )
     assert count.startswith(f"problem: {wanted.prefix}inject has 3 partitions, not 2 -> set topics.partitions to 3")
+
+
+@pytest.mark.transactions
+async def test_a_setting_that_the_broker_refuses_is_left_out(
+    kafka: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A real broker refuses one setting: the topic is created with the others, and the next start accepts it."""
+    refused = [replace(topic, configs={**topic.configs, "segment.bytes": "1"}) for topic in TOPICS]
+    monkeypatch.setattr("bridge.kafka.topics.TOPICS", refused)
+    one: KafkaSettings = kafka["kafka"]
+    for outcome in ("created", "exists"):
+        results = await ensure_topics(one.client_arguments(), kafka["topics"])
+        assert {result.outcome for result in results} == {outcome}
+        assert all(len(result.notes) == (outcome == "created") for result in results), results
+    assert "all 10 exist and have the right settings" in told(await examine(settings(**kafka)), "topics")
 
 
 @pytest.mark.transactions

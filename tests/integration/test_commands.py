@@ -100,6 +100,26 @@ async def test_a_wrong_number_of_partitions_is_told(bridge: Bridge, topics: str)
     assert (await bridge("topics", "create"))[0] == 0
 
 
+@pytest.mark.transactions
+async def test_topics_with_kafkas_defaults_are_worked_with(bridge: Bridge) -> None:
+    """Topics that somebody created with Kafka's defaults are accepted, with a remark on what works less well."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=bridge.broker.bootstrap_servers)
+    await admin.start()
+    try:
+        new = [NewTopic(bridge.prefix + name, 4, 1) for name in ("inject", "agent-status")]
+        await admin.create_topics(new)
+    finally:
+        await admin.close()
+    for _ in range(2):
+        code, out, _ = await bridge("topics", "create", "--json")
+        assert code == 0, out
+        results = {one["topic"].removeprefix(bridge.prefix): one for one in json.loads(out)}
+        assert results["inject"]["result"] == "exists"
+        assert results["inject"]["notes"][1].startswith(
+            "message.timestamp.type is CreateTime, not LogAppendTime; times"
+        )
+
+
 async def test_a_wrong_setting_of_a_topic_is_told(bridge: Bridge) -> None:
     """A state topic that is not compacted, and so would lose states, is reported."""
     admin = AIOKafkaAdminClient(bootstrap_servers=bridge.broker.bootstrap_servers)

@@ -18,6 +18,7 @@ from asm_bridge_schemas.commands import (
     session_entry,
 )
 from tests.support.protobuf import parsed
+from tests.support.samples import PAGE_SAMPLE
 
 SECRET = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhZ2VudCJ9.c2lnbmF0dXJl"
 
@@ -172,70 +173,6 @@ def test_a_conversation_is_known_by_its_sid(kind: str) -> None:
         conversation_sid="9007199254740993",
     )
     assert read_event(json.dumps({kind: {"conversation": None}}).encode(), None).conversation_sid is None
-
-
-PAGE_SAMPLE = b"""
-{
-  "state": "STATUS_STATE_UNKNOWN",
-  "event_time": 1,
-  "activated_conversation_event": {
-    "conversation": {
-      "conversation_sid": 1,
-      "channel_type": "CHANNEL_TYPE_EMAIL",
-      "skills": {"skills": {"property1": true, "property2": true}},
-      "date_created": "1s",
-      "date_modified": "1s",
-      "status": "CONVERSATION_STATUS_NEW",
-      "customer_email_address": "string",
-      "customer_phone_number": "string",
-      "customer_name": "string",
-      "campaign_sid": 1,
-      "reference_id": "string",
-      "last_message_time": "1s",
-      "conversation_collected_data": {
-        "items": [
-          {
-            "conversation_collected_data_sid": 1,
-            "conversation_sid": 1,
-            "data_name": "string",
-            "data_value": "string",
-            "collection_time": "1s",
-            "user_id": "string"
-          }
-        ]
-      },
-      "sla_timeouts": {"t1": 1, "t2": 1, "t3": 1, "t10": 1, "t11": 1, "t12": 1},
-      "conversation_assignments": [
-        {
-          "conversation_assignment_sid": 1,
-          "conversation_sid": 1,
-          "is_active": true,
-          "assignment_type": "PRIMARY_AGENT",
-          "date_created": "1s",
-          "date_modified": "1s",
-          "user_id": "string",
-          "metadata": {"user_name": "string"},
-          "asm_session_sid": 1
-        }
-      ],
-      "metadata": {
-        "campaign_name": "string",
-        "support_email": "string",
-        "campaign_shorten_url": true,
-        "payment_portal_ids": ["string"]
-      },
-      "end_time": "1s",
-      "campaign_module_sid": 1,
-      "last_message_group_time": "1s",
-      "last_message_group_type": "OMNI_SENDER_TYPE_AGENT",
-      "result": "NONE",
-      "last_state_changed_time": "1s",
-      "task_sid": "string"
-    }
-  }
-}
-"""
-"""The event in the sample of the vendor's page for getstatus."""
 
 
 def test_the_sample_of_the_vendors_page_is_an_event() -> None:

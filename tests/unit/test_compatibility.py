@@ -11,6 +11,7 @@ import pytest
 
 import asm_bridge_schemas
 from asm_bridge_schemas import records
+from asm_bridge_schemas.asyncapi import VERSION
 from asm_bridge_schemas.compatibility import Break, breaks, read, unreadable
 from asm_bridge_schemas.definitions import Schema, record_definitions
 from asm_bridge_schemas.export import schemas
@@ -19,7 +20,8 @@ from tests.support.mutations import MUTATIONS, Mutation, mutated
 from tests.support.samples import sample
 
 RELEASED = Path(asm_bridge_schemas.__file__).parents[1] / "released"
-VERSIONS = sorted(path.name for path in RELEASED.iterdir() if path.is_dir())
+MAJOR = VERSION.partition(".")[0]
+VERSIONS = sorted(path.name for path in RELEASED.glob(f"{MAJOR}.*"))
 DEFINITIONS = record_definitions()
 
 

@@ -1,8 +1,10 @@
 """The vendor's messages compared with its tables, and the JSON Schemas with the records and inputs."""
 
 import json
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from enum import IntEnum
 from pathlib import Path
 from types import NoneType
@@ -17,7 +19,7 @@ from hypothesis import strategies as st
 
 import asm_bridge_schemas
 from asm_bridge_schemas import asm, records
-from asm_bridge_schemas.commands import EVENT_KINDS, CommandError, read_event, read_session_entry
+from asm_bridge_schemas.commands import DEAD_LETTER_CODES, EVENT_KINDS, CommandError, read_event, read_session_entry
 from asm_bridge_schemas.export import export
 from asm_bridge_schemas.export import schemas as generated
 from tests.support.protobuf import ENUMS, MESSAGES, SHAPES, Shape, messages, printed
@@ -135,6 +137,44 @@ def test_a_record_fits_its_schema(cls: type[msgspec.Struct]) -> None:
 def test_a_record_says_its_type(cls: type[msgspec.Struct]) -> None:
     """A record's tag says which record it is."""
     assert msgspec.json.decode(msgspec.json.encode(sample(cls)), type=records.Published) == sample(cls)
+
+
+@pytest.mark.parametrize("name", [*(cls.__name__ for cls in records.TOPICS), "Published", "CanonicalEvent"])
+def test_a_generator_finds_a_name_for_every_list(name: str) -> None:
+    """Every list of names has a title, and nothing stands beside alternatives that generators would intersect with them
+    (`make generators` runs some)."""
+    for one in objects(SCHEMAS[f"{name}.json"]):
+        assert "enum" not in one or "title" in one
+        assert not {"anyOf", "oneOf"} & one.keys() or not {"type", "properties", "enum"} & one.keys()
+        alternatives = [kind for kind in one.get("anyOf", ()) if kind != {"type": "null"}]
+        assert len(alternatives) < 2 or "title" in one
+
+
+def objects(value: Any) -> Iterator[dict[str, Any]]:
+    """Every object in a schema, itself included; examples are none."""
+    if isinstance(value, dict):
+        yield value
+        value = [item for key, item in value.items() if key != "examples"]
+    if isinstance(value, list):
+        for item in value:
+            yield from objects(item)
+
+
+def test_a_list_that_may_grow_takes_what_a_later_release_adds() -> None:
+    """A reason that this release does not know is valid; so is a status that the vendor's list lacks, in digits."""
+    lost = json.loads(msgspec.json.encode(sample(records.AgentObservationLost)))
+    assert validator("AgentObservationLost").is_valid({**lost, "reason": "asleep"})
+    status = json.loads(msgspec.json.encode(sample(records.AgentStatusChanged)))
+    assert validator("AgentStatusChanged").is_valid({**status, "status_desc": "4711"})
+    assert not validator("AgentStatusChanged").is_valid({**status, "status_desc": "ASLEEP"})
+
+
+def test_the_documents_table_of_dead_letters_is_complete() -> None:
+    """docs/subscribe.md and the AsyncAPI document say what each code of a dead letter means, in the same words."""
+    document = (COMMITTED.parents[1] / "docs" / "subscribe.md").read_text(encoding="utf-8")
+    table = document.partition("| `asm_error_code` |")[2].partition("\n\n")[0]
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.+) \|$", table, re.MULTILINE))
+    assert rows == DEAD_LETTER_CODES
 
 
 def test_cloudevents_types_are_the_contracts() -> None:
