@@ -38,7 +38,7 @@ def show_duration(seconds: float) -> str:
     for unit in ("d", "h", "m", "s"):
         if seconds >= _UNITS[unit] and seconds % _UNITS[unit] == 0:
             return f"{seconds / _UNITS[unit]:.0f}{unit}"
-    return "-1" if seconds == FOR_EVER else f"{seconds:.6f}".rstrip("0").rstrip(".") + "s"
+    return "-1" if seconds == FOR_EVER else f"{seconds:.9f}".rstrip("0").rstrip(".") + "s"
 
 
 def _retention(seconds: float) -> float:
