@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from asm_bridge_schemas.protojson import without_omitted
 from asm_bridge_schemas.records import ConversationEventDelivered, Delivered, InjectionCompleted, Outcome
 from bridge.agents.bounds import MAX_BYTES
 from bridge.agents.injection import Injection
@@ -109,7 +110,7 @@ class InjectionQueue:
                 asm_session_sid=sid,
                 kind=injection.event.kind,
                 conversation_sid=injection.event.conversation_sid,
-                event=injection.event.value,
+                event=without_omitted(injection.event.value),
                 injection_id=injection.injection_id,
                 delivered_at=at or step.at,
             )

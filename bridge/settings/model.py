@@ -21,6 +21,7 @@ from bridge.settings.types import (
     Interval,
     Listen,
     NotNegative,
+    Omitted,
     Positive,
     Prefix,
     Proxy,
@@ -98,6 +99,12 @@ class RecordsSettings(Section):
     encoding: Literal["json", "msgpack"] = setting("json", "Encoding of the values of records.")
     source: Source | None = setting(None, "Prefix of ce_source, to tell organisations and regions apart: /acme/eu.")
     heartbeat_interval: Positive = setting(10.0, "Time between two heartbeats of a partition.")
+    omit: Omitted | None = setting(None, "Fields with personal data that are never published, separated by commas.")
+
+    @property
+    def omitted(self) -> list[str]:
+        """The names of ``omit``."""
+        return self.omit.split(",") if self.omit else []
 
 
 class SchemaRegistrySettings(Section):

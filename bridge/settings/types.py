@@ -10,6 +10,8 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from asm_bridge_schemas.asm import OMITTABLE
+
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*(ms|s|m|h|d)?", re.IGNORECASE)
 FOR_EVER = -1.0
@@ -61,6 +63,13 @@ def host_port(value: str) -> tuple[str, int]:
 def _listen(value: str) -> str:
     host_port(value)
     return value.strip()
+
+
+def _omitted(value: str) -> str:
+    names = [name.strip() for name in value.split(",") if name.strip()]
+    if wrong := [name for name in names if name not in OMITTABLE]:
+        raise ValueError(f"must be among {', '.join(sorted(OMITTABLE))}, which {', '.join(wrong)} is not")
+    return ",".join(names)
 
 
 def _bootstrap(value: Any) -> Any:
@@ -187,6 +196,7 @@ CommitInterval = Annotated[Seconds, Field(ge=0.001, le=10)]
 Retention = Annotated[Seconds, AfterValidator(_retention)]
 Count = Annotated[int, Field(ge=1)]
 Listen = Annotated[str, AfterValidator(_listen)]
+Omitted = Annotated[str, BeforeValidator(_bootstrap), AfterValidator(_omitted)]
 Servers = Annotated[str, BeforeValidator(_bootstrap), AfterValidator(_servers)]
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
 Proxy = Annotated[str, AfterValidator(_proxy)]

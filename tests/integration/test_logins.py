@@ -2,25 +2,32 @@
 
 import asyncio
 import contextlib
+import gc
 import json
+import socket
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from aiokafka import conn
 from pydantic import SecretStr
 from structlog.testing import capture_logs
 
 from bridge.app import Bridge
 from bridge.check import Finding, examine
+from bridge.kafka.clients import Clients, open_admin
+from bridge.kafka.connection import Connection
+from bridge.kafka.errors import KafkaError
+from bridge.kafka.lifecycle import CALL_DEADLINE
 from bridge.kafka.partitioner import partition_for
 from bridge.kafka.reading import read_to_end
 from bridge.kafka.topics import ensure_topics
 from bridge.kafka.writing import open_writer
 from bridge.registry.file import read_sessions_file
 from bridge.registry.topic import read_registry, write_registry
-from bridge.settings import AsmSettings, KafkaSettings, OpsSettings, Settings, TopicsSettings
+from bridge.settings import AsmSettings, KafkaSettings, OpsSettings, Settings, TopicsSettings, load_settings
 from bridge.telemetry.metrics import METRICS
 from bridge.testing.brokers import maven
 from bridge.testing.simulator import Options, Simulator, serve
@@ -249,3 +256,77 @@ async def taken_and_given(broker: LoginsBroker, prefix: str, name: str) -> None:
         await asyncio.to_thread(broker.grant, right)
         await until_ready(bridge, 60)
         assert bridge.readiness.given_up() is None
+
+
+# -- rotation
+
+
+async def test_a_rotated_password_is_used_without_a_restart(
+    broker_with_logins: LoginsBroker, topics_prefix: str, tmp_path: Path
+) -> None:
+    """When connections are lost after the password was changed, readiness says that the login is refused; once the file
+    in the secrets directory has the new one, the same process works again.
+    """
+    user = f"{topics_prefix}user"
+    await asyncio.to_thread(broker_with_logins.set_password, user, "first-s3cret")
+    await asyncio.to_thread(broker_with_logins.grant, *of_docs(topics_prefix).values(), user=user)
+    await create(broker_with_logins, topics_prefix)
+    file = tmp_path / "asm_bridge_kafka__sasl_password"
+    file.write_text("first-s3cret")
+    given = load_settings(
+        None,
+        {
+            "kafka.bootstrap_servers": broker_with_logins.settings("scram-256", OAuthServer()).bootstrap_servers,
+            "kafka.security_protocol": "SASL_PLAINTEXT",
+            "kafka.sasl_mechanism": "SCRAM-SHA-256",
+            "kafka.sasl_username": user,
+            "kafka.group_id": f"{topics_prefix}group",
+            "kafka.session_timeout": "6s",
+            "topics.prefix": f"{topics_prefix}asm.",
+            "topics.partitions": "2",
+            "ops.listen": "127.0.0.1:0",
+            "secrets_dir": str(tmp_path),
+        },
+    )
+    async with running(given) as bridge:
+        await until_ready(bridge)
+        await asyncio.to_thread(broker_with_logins.set_password, user, "second-s3cret")
+        close_connections()
+        reason = await until(bridge, "refused the login", 30)
+        assert "s3cret" not in (reason or "")
+        file.write_text("second-s3cret")
+        await until_ready(bridge, 60)
+
+
+def close_connections() -> None:
+    """Closes every connection of this process to Kafka, as a broker that is restarted does."""
+    for connection in [one for one in gc.get_objects() if type(one) is Connection]:
+        connection.close(conn.CloseReason.CONNECTION_BROKEN)
+
+
+async def test_each_connection_is_kept_alive_and_given_up_early(
+    broker_with_logins: LoginsBroker, topics_prefix: str
+) -> None:
+    """A connection is tested by the kernel, closed after less than four minutes of silence, and given up when a request
+    is not answered within a third of what a call may take; another one is then used.
+    """
+    connection = broker_with_logins.settings("plain", OAuthServer()).client_arguments()
+    await create(broker_with_logins, topics_prefix)
+    async with open_admin(connection) as admin:
+        client = admin._client
+        await admin.list_topics()
+        ((_, made),) = client._conns.items()
+        connected = made._writer.get_extra_info("socket")
+        assert connected.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        assert client._connections_max_idle_ms < 240_000 > client._metadata_max_age_ms
+        assert made._request_timeout <= CALL_DEADLINE / 3
+        made._request_timeout = 0.5
+        connected_to = made._writer.transport
+        connected_to.pause_reading()  # nothing arrives any more, and nobody says so
+        with pytest.raises(KafkaError):
+            await admin.list_topics()
+        assert await asyncio.wait_for(admin.list_topics(), 5)
+        assert client._conns.popitem()[1] is not made
+    consumer = Clients(connection, "group", str).group_consumer()
+    assert consumer._client._request_timeout_ms <= 5000
+    await consumer.stop()

@@ -12,7 +12,7 @@ Right = tuple[str, str, str]
 """``TOPIC``, ``GROUP`` or ``TRANSACTIONAL_ID``, the prefix of the name, and the operation."""
 
 
-def _binding(right: Right) -> tuple[Any, ...]:
+def _binding(right: Right, user: str) -> tuple[Any, ...]:
     from confluent_kafka.admin import (  # type: ignore[attr-defined]
         AclOperation,
         AclPermissionType,
@@ -22,7 +22,7 @@ def _binding(right: Right) -> tuple[Any, ...]:
 
     kind, name, operation = right
     return (
-        *(ResourceType[kind], name, ResourcePatternType.PREFIXED, f"User:{BRIDGE[0]}", "*"),
+        *(ResourceType[kind], name, ResourcePatternType.PREFIXED, f"User:{user}", "*"),
         *(AclOperation[operation], AclPermissionType.ALLOW),
     )
 
@@ -49,21 +49,21 @@ class SecuredBroker(MavenBroker):
             "super.users": f"User:{ADMIN[0]};User:ANONYMOUS",
         }
 
-    def grant(self, *rights: Right) -> None:
-        """Grants rights to the user ``bridge``."""
+    def grant(self, *rights: Right, user: str = BRIDGE[0]) -> None:
+        """Grants rights to a user."""
         from confluent_kafka.admin import AclBinding, AdminClient  # type: ignore[attr-defined]
 
         admin = AdminClient(self.confluent_arguments())  # kept: with it its answers would go
-        made: dict[Any, Any] = admin.create_acls([AclBinding(*_binding(right)) for right in rights])
+        made: dict[Any, Any] = admin.create_acls([AclBinding(*_binding(right, user)) for right in rights])
         for future in made.values():
             future.result(10)
 
-    def revoke(self, *rights: Right) -> None:
+    def revoke(self, *rights: Right, user: str = BRIDGE[0]) -> None:
         """Takes rights away that were granted."""
         from confluent_kafka.admin import AclBindingFilter, AdminClient  # type: ignore[attr-defined]
 
         admin = AdminClient(self.confluent_arguments())
-        for future in admin.delete_acls([AclBindingFilter(*_binding(right)) for right in rights]).values():
+        for future in admin.delete_acls([AclBindingFilter(*_binding(right, user)) for right in rights]).values():
             assert len(future.result(10)) == 1
 
     def confluent_arguments(self) -> dict[str, Any]:
