@@ -1,17 +1,25 @@
-FROM python:3.13-slim AS build
+# By digest with BASE=pinned, as releases are built; by tag otherwise, for machines with base images of their own. The
+# digest has a stage of its own since Dependabot reads FROM lines only; without BASE=pinned it is not pulled.
+ARG BASE=python:3.13-slim
+FROM python:3.13-slim@sha256:7c61056e61ac89e852de05f3dc6fa51a6dd2181797bceed46aa725dd7cb2cd3b AS pinned
+
+FROM ${BASE} AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 WORKDIR /src
 RUN python -m venv /opt/asm-bridge
-COPY requirements.txt ./
-RUN /opt/asm-bridge/bin/pip install --quiet --require-hashes -r requirements.txt
+COPY requirements.txt requirements-build.txt ./
+RUN /opt/asm-bridge/bin/pip install --quiet --require-hashes -r requirements.txt && \
+    python -m venv /opt/build && /opt/build/bin/pip install --quiet --require-hashes -r requirements-build.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY bridge bridge
 COPY schemas schemas
-RUN /opt/asm-bridge/bin/pip install --quiet --no-deps ./schemas . && \
+RUN /opt/build/bin/python -m hatchling build --target wheel --directory /wheels && \
+    (cd schemas && /opt/build/bin/python -m hatchling build --target wheel --directory /wheels) && \
+    /opt/asm-bridge/bin/pip install --quiet --no-deps --no-index /wheels/*.whl && \
     /opt/asm-bridge/bin/pip uninstall --quiet --yes pip && \
     /opt/asm-bridge/bin/python -m compileall -q /opt/asm-bridge/lib
 
-FROM python:3.13-slim
+FROM ${BASE}
 LABEL org.opencontainers.image.title="asm-kafka-bridge" \
       org.opencontainers.image.description="TCN's Agent State Manager to Apache Kafka, and back" \
       org.opencontainers.image.licenses="Apache-2.0"
@@ -23,7 +31,7 @@ USER 10001:10001
 WORKDIR /tmp
 EXPOSE 8080
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=10s --timeout=3s --start-period=30s --retries=3 \
-    CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8080/healthz', timeout=2)"]
+HEALTHCHECK --interval=15s --timeout=5s --start-period=30s --start-interval=2s --retries=3 \
+    CMD ["python", "-m", "bridge.ops.probe"]
 ENTRYPOINT ["asm-bridge"]
 CMD ["run"]

@@ -9,13 +9,15 @@ find = $(firstword $(foreach python,python$(1) $(wildcard $(HOME)/.pyenv/version
 	$(python) -c '' >/dev/null 2>&1 && command -v $(python))))
 PYTHON ?= $(firstword $(foreach version,3.13 3.12 3.11 3.14,$(call find,$(version))) $(foreach name,python3 python,$(shell \
 	$(name) -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && command -v $(name))))
-CODE := bridge schemas tests .ci/release.py
+AUDIT := .venv-audit
+DOCS := .venv-docs
+CODE := bridge schemas tests .ci/release.py .ci/docs.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit interop chaos lint fmt build release image schemas lock clean
+.PHONY: help demo test unit interop generators examples docs asyncapi chaos lint fmt build release image manifests audit sbom licences schemas lock clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s%s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s%s\n", $$1, $$2 }' Makefile
 
 demo: $(READY) ## broker, simulated service and bridge, and what flows (ARGS="--for 20")
 	@$(BIN)/asm-bridge demo $(ARGS)
@@ -40,17 +42,50 @@ unit-%: .venv-%/.ready
 interop: $(READY) ## behind nginx, HAProxy, Caddy and Envoy, as far as this machine has them
 	@$(BIN)/python -m pytest tests/interop $(ARGS)
 
+PYTHON_EXAMPLES := analytics calls microservice
+NPM := $(shell command -v npm)
+
+examples: $(READY) $(PYTHON_EXAMPLES:%=examples/%/.venv/.ready) $(if $(NPM),examples/typescript/node_modules/.ready) ## all examples, each in an environment of its own, and the report's proof (4 minutes)
+	@EXAMPLES=1 $(BIN)/python -m pytest tests/examples $(ARGS)
+
+# What an example's README says: make example-analytics ARGS="--picture report.png"
+example-analytics: examples/analytics/.venv/.ready
+	@examples/analytics/.venv/bin/python examples/analytics/report.py $(ARGS)
+
+example-calls: examples/calls/.venv/.ready
+	@cd examples/calls && .venv/bin/python calls.py
+
+example-microservice: examples/microservice/.venv/.ready
+	@examples/microservice/.venv/bin/python examples/microservice/long_waits.py
+
+example-typescript: examples/typescript/node_modules/.ready
+	@cd examples/typescript && npm start --silent
+
+examples/%/.venv/.ready: examples/%/requirements.txt
+	@test -n "$(PYTHON)" || { echo "make: no Python >= 3.11 found" >&2; exit 1; }
+	@echo "creating examples/$*/.venv (once)"
+	@rm -rf examples/$*/.venv && $(PYTHON) -m venv examples/$*/.venv
+	@examples/$*/.venv/bin/python -m pip install -q -r $< ./schemas
+	@touch $@
+
+examples/typescript/node_modules/.ready: examples/typescript/package-lock.json
+	@cd examples/typescript && npm ci --silent
+	@touch $@
+
+generators: $(READY) ## types from schemas/json in TypeScript, Go, Java and Python, compiled
+	@GENERATORS=1 $(BIN)/python -m pytest tests/interop/test_generators.py $(ARGS)
+
 chaos: $(READY) ## the bridge among faults, judged (ARGS="--minutes 30 --seed 7"; docs/chaos.md)
 	@$(BIN)/python -m tests.support.chaos.run $(ARGS)
 
 lint: $(READY) ## ruff and mypy
-	@$(BIN)/ruff check $(CODE)
-	@$(BIN)/ruff format --check $(CODE)
+	@$(BIN)/ruff check $(CODE) examples
+	@$(BIN)/ruff format --check $(CODE) examples
 	@$(BIN)/mypy $(CODE)
 
 fmt: $(READY) ## put the code in its form, mend what ruff can
-	@$(BIN)/ruff check --fix $(CODE)
-	@$(BIN)/ruff format $(CODE)
+	@$(BIN)/ruff check --fix $(CODE) examples
+	@$(BIN)/ruff format $(CODE) examples
 
 build: $(READY) ## sdists and wheels of the bridge and of its records, into dist/
 	@rm -rf dist
@@ -61,23 +96,52 @@ release: $(READY) ## refuse what must not be released, then build (TAG=vX.Y.Z)
 	@$(BIN)/python .ci/release.py $(if $(TAG),--tag "$(TAG)")
 	@$(MAKE) --no-print-directory build
 
-image: ## the container image, asm-kafka-bridge:local
-	@docker build -t asm-kafka-bridge:local .
+docs: $(DOCS)/.ready ## the documentation as a site, into site/
+	@NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build -q && echo "site/index.html"
+
+ASYNCAPI := .cache/asyncapi
+asyncapi: ## schemas/asyncapi.json as HTML, into site/asyncapi.html (needs npm)
+	@test -d $(ASYNCAPI)/node_modules || PUPPETEER_SKIP_DOWNLOAD=1 npm install --silent --no-audit --no-fund \
+		--prefix $(ASYNCAPI) @asyncapi/generator@3.4.1 @asyncapi/html-template@3.5.6
+	@node .ci/asyncapi.cjs $(ASYNCAPI) site && echo "site/asyncapi.html"
+
+image: ## the container image, asm-kafka-bridge:local (BASE=pinned: on the base image's digest)
+	@docker build $(if $(BASE),--build-arg BASE=$(BASE)) -t asm-kafka-bridge:local .
+
+manifests: ## render deploy/kubernetes and validate it (needs Go, and schemas from GitHub)
+	@for folder in base example; do go run sigs.k8s.io/kustomize/kustomize/v5@v5.8.2 build deploy/kubernetes/$$folder \
+		| go run github.com/yannh/kubeconform/cmd/kubeconform@v0.8.0 -strict -summary $(ARGS) || exit 1; done
+
+audit: $(AUDIT)/.ready ## look up all locked requirements in the vulnerability data (needs a way to it)
+	@$(AUDIT)/bin/pip-audit --strict --disable-pip --require-hashes $(foreach lock,$(wildcard requirements*.txt),-r $(lock))
+
+sbom: $(AUDIT)/.ready ## the bill of materials of the image and the wheel, sbom/asm-kafka-bridge.cdx.json (CycloneDX)
+	@rm -rf sbom && mkdir sbom && $(PYTHON) -m venv --without-pip sbom/.venv
+	@$(AUDIT)/bin/python -m pip --python sbom/.venv/bin/python install -q --require-hashes -r requirements.txt
+	@$(AUDIT)/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --output-format JSON \
+		--output-file sbom/asm-kafka-bridge.cdx.json sbom/.venv/bin/python
+	@rm -rf sbom/.venv
+
+licences: $(READY) ## the licence of each locked requirement, as a table
+	@$(BIN)/python -m tests.support.licences
 
 schemas: $(READY) ## generate schemas/json and schemas/asyncapi.json from the records
 	@$(BIN)/asm-bridge schemas export schemas/json
 	@mv schemas/json/asyncapi.json schemas/
 
 COMPILE := pip compile --quiet --universal --python-version 3.11 --upgrade --generate-hashes --no-emit-index-url \
-	--no-emit-find-links --no-emit-package asm-kafka-bridge-schemas --no-header --no-annotate pyproject.toml
+	--no-emit-find-links --no-emit-package asm-kafka-bridge-schemas --no-header --no-annotate
 
 lock: $(READY) ## choose the newest allowed versions of all requirements
 	@command -v uv >/dev/null || $(BIN)/python -m pip install -q uv
-	@PATH="$$PATH:$(BIN)" && uv $(COMPILE) --output-file requirements.txt \
-		&& uv $(COMPILE) --extra dev --constraint requirements.txt --output-file requirements-dev.txt
+	@PATH="$$PATH:$(BIN)" && uv $(COMPILE) pyproject.toml --output-file requirements.txt \
+		&& uv $(COMPILE) pyproject.toml --extra dev --constraint requirements.txt --output-file requirements-dev.txt \
+		&& uv $(COMPILE) --group audit --output-file requirements-audit.txt \
+		&& uv $(COMPILE) --group docs --output-file requirements-docs.txt \
+		&& uv $(COMPILE) --group build --output-file requirements-build.txt
 
 clean: ## remove everything that was made, the environment too
-	@rm -rf $(VENV) .venv-* dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf $(VENV) .venv-* examples/*/.venv examples/typescript/node_modules dist site $(ASYNCAPI) sbom .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find $(CODE) -name __pycache__ -prune -exec rm -rf {} +
 
 # An environment at $(2) with Python $(1) and the locked versions. uv may lack this machine's certificates or settings,
@@ -97,6 +161,11 @@ endef
 
 $(READY): requirements-dev.txt
 	$(call environment,$(PYTHON),$(VENV))
+
+$(AUDIT)/.ready $(DOCS)/.ready: .venv-%/.ready: requirements-%.txt
+	@rm -rf $(@D) && $(PYTHON) -m venv $(@D)
+	@$(@D)/bin/python -m pip install -q --require-hashes -r $<
+	@touch $@
 
 .PRECIOUS: .venv-%/.ready
 .venv-%/.ready: requirements-dev.txt

@@ -76,7 +76,8 @@ class Bridge:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         kafka, asm, records = settings.kafka, settings.asm, settings.records
-        backoff, clock = Backoff(), Clock()
+        backoff, self._clock = Backoff(), Clock()
+        clock = self._clock
         clients = _clients(kafka, settings.topics)
         frames = OutputFrames(settings.schema_registry, settings.topics) if settings.schema_registry.url else None
         self._client = AsmClient(build_transport(asm), asm.base_url, asm.max_retry_after)
@@ -103,9 +104,9 @@ class Bridge:
                 policy=Policy(settings.poll.interval, settings.injection, backoff, clock),
             )
         )
-        self._preflight = Preflight(clients, settings.topics, frames)
+        self._preflight = Preflight(clients, settings.topics, clock, frames)
         sessions = None if settings.sessions_file is None else read_sessions_file(settings.sessions_file)
-        self._follower = RegistryFollower(self._registry, clients, kafka, sessions)
+        self._follower = RegistryFollower(self._registry, clients, kafka, sessions, clock)
         self.readiness = Readiness(self._preflight, self._follower, self._assignment)
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -143,7 +144,7 @@ class Bridge:
             raise StartError(
                 f"cannot listen on ops.listen {ops.listen}: {error.strerror}. Set another address"
             ) from error
-        async with serve(listener, self.snapshot):
+        async with serve(listener, self.snapshot, ops):
             log.info("ops.listening", address=ops.listen)
             yield
 
@@ -151,6 +152,7 @@ class Bridge:
         """The present state of this process, for the endpoints."""
         return Snapshot(
             not_ready=self.readiness.reason(),
+            standing_by=self.readiness.standing_by(),
             group_id=self._settings.kafka.group_id,
             owned=self._assignment.owners,
             partitions_total=self._settings.topics.partitions,
@@ -158,6 +160,8 @@ class Bridge:
             refused=len(self._registry.invalid_entries()),
             service_down=self._circuit.is_down,
             token_reloads=self._tokens.reloads,
+            now=self._clock.now().wall,
+            clock_ahead=self._clock.ahead,
         )
 
     # -- what the registry and the poller ask of the assignment, which is built after them

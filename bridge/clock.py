@@ -13,7 +13,10 @@ class Instant(NamedTuple):
 
 
 class Clock:
-    """The system's clocks. Tests pass in another one.
+    """The system's clocks, of which the wall clock follows Kafka's, once that is known. Tests pass in another one.
+
+    All times that are published or compared with timestamps are Kafka's, whatever this machine's clock says: events
+    do not expire because it is wrong, and Kafka refuses no record from the future.
 
     The wall clock never goes back by less than a minute: it stands still instead, so that what is observed later has no
     earlier time. A larger step is an administrator's, and is followed.
@@ -23,20 +26,62 @@ class Clock:
 
     def __init__(self) -> None:
         self._latest = 0.0
+        self._began: float | None = None
+        self._compared_at = float("-inf")
+        self.ahead = 0.0
+        """Seconds by which this machine's clock was ahead of Kafka's when they were last compared."""
 
     def now(self) -> Instant:
-        wall = time.time()
+        monotonic = time.monotonic()
+        wall = time.time() if self._began is None else self._began + monotonic
         if 0 < self._latest - wall < _LARGEST_HOLD:
             wall = self._latest
         self._latest = wall
-        return tuple.__new__(Instant, (time.monotonic(), wall))  # as Instant(...), in half the time
+        return tuple.__new__(Instant, (monotonic, wall))  # as Instant(...), in half the time
 
     def go_on_from(self, wall: float) -> None:
         """Another process has published times up to ``wall`` (seconds since 1970): no later time may be earlier."""
         self._latest = max(self._latest, wall)
 
+    def follow(self, kafka: float, since: float) -> None:
+        """Kafka's clock showed ``kafka`` (seconds since 1970) at some time between ``since`` (monotonic) and now.
 
+        From then on steps of this machine's clock have no effect. A difference of less than a second is left as it is.
+        """
+        monotonic, wall = time.monotonic(), time.time()
+        doubt = (monotonic - since) / 2
+        self.ahead = wall - (kafka + doubt)
+        if self._began is None:
+            self._began = wall - monotonic
+        if abs(self._began + monotonic - (kafka + doubt)) > _TOLERATED + doubt:
+            self._began = kafka + doubt - monotonic
+
+    def comparison_due(self) -> bool:
+        """Whether Kafka's clock should be looked at now; then not again for some seconds."""
+        now = time.monotonic()
+        due = now - self._compared_at > _COMPARE_EVERY
+        if due:
+            self._compared_at = now
+        return due
+
+    @property
+    def differs(self) -> bool:
+        """Whether this machine's clock is wrong by more than anybody should leave it."""
+        return abs(self.ahead) > LARGEST_DIFFERENCE
+
+
+LARGEST_DIFFERENCE = 5.0
+"""Seconds by which clocks may differ before it is said."""
+_TOLERATED = 1.0
+_COMPARE_EVERY = 10.0
 _LARGEST_HOLD = 60.0
+
+
+def difference(ahead: float) -> str:
+    """This machine's clock is ``ahead`` seconds ahead of Kafka's: in words."""
+    if abs(ahead) <= LARGEST_DIFFERENCE:
+        return "this machine's clock agrees with Kafka's"
+    return f"this machine's clock is {abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} Kafka's"
 
 
 _FIRST, _LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)

@@ -6,7 +6,7 @@ import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
-from bridge.check import agents, kafka, service
+from bridge.check import agents, kafka, schemas, service
 from bridge.check.finding import Finding, Result, failed, ok, problem, skipped, warning
 from bridge.kafka.clients import Clients
 from bridge.kafka.errors import KafkaUnavailableError
@@ -36,7 +36,8 @@ async def examine(
     entries, file = agents.sessions_file(settings)
     local = [ok("settings", "valid; `asm-bridge config` shows them"), *file, *ops(settings)]
     if offline:
-        reached = [skipped(name, "offline") for name in (*_KAFKA, "service", "clock")]
+        registry = ("schemas",) if settings.schema_registry.url else ()
+        reached = [skipped(name, "offline") for name in (*_KAFKA, *registry, "service", "clock")]
         reachable = False
     else:
         reached, reachable = await _reached(settings, watched)
@@ -60,15 +61,20 @@ _KAFKA = ("kafka", "topics", "rights", "transactions", "group", "registry")
 
 async def _reached(settings: Settings, watched: agents.Watched) -> tuple[list[Finding], bool]:
     """The findings about Kafka and the service, and whether tokens can be tried with the service."""
-    broker, host = await asyncio.gather(
+    broker, host, registered = await asyncio.gather(
         _within("kafka", _CONNECT, kafka.connection(settings.kafka)),
         _within("service", _CONNECT, service.address(settings.asm)),
+        _within("schemas", _CONNECT, _schemas(settings)),
     )
     if failed(broker):
         rest = [skipped(name, "Kafka cannot be used, see kafka") for name in _KAFKA[1:]]
     else:
         rest = await _looked(settings, watched)
-    return [*broker, *rest, *host], not failed(host)
+    return [*broker, *rest, *registered, *host], not failed(host)
+
+
+async def _schemas(settings: Settings) -> list[Finding]:
+    return await schemas.subjects(settings) if settings.schema_registry.url else []
 
 
 async def _looked(settings: Settings, watched: agents.Watched) -> list[Finding]:
@@ -128,9 +134,10 @@ def _is_bridge(settings: Settings) -> bool:
     """Whether a bridge uses the address."""
     import httpx
 
-    host = f"[{settings.ops.host}]" if ":" in settings.ops.host else settings.ops.host
+    host = f"[{settings.ops.local_host}]" if ":" in settings.ops.local_host else settings.ops.local_host
     try:
-        answer = httpx.get(f"http://{host}:{settings.ops.port}/metrics", timeout=1.0, trust_env=False)
+        address = f"http://{host}:{settings.ops.port}/metrics"
+        answer = httpx.get(address, headers=settings.ops.authorization(), timeout=1.0, trust_env=False)
     except httpx.HTTPError:
         return False
     return "asm_bridge_build_info" in answer.text

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from bridge.check.finding import Finding, ok, problem, skipped, warning
+from bridge.clock import Clock, difference
 from bridge.kafka.admin import READ, WRITE, Members, Rights, connection_error, group_members, topic_rights
 from bridge.kafka.clients import ASSIGNOR, Clients, open_admin
 from bridge.kafka.errors import (
@@ -22,6 +23,7 @@ from bridge.kafka.errors import (
     UnsupportedSaslMechanismError,
 )
 from bridge.kafka.internals import brokers
+from bridge.kafka.kafka_clock import read_clock
 from bridge.kafka.topics import TOPICS, TopicResult, ensure_topics
 from bridge.settings import KafkaSettings, Settings
 from bridge.settings.types import host_port
@@ -194,7 +196,7 @@ async def transactions(settings: Settings, clients: Clients) -> list[Finding]:
     """Whether a transactional producer may start, as in ``run``; no record is written."""
     if not clients.exactly_once:
         text = "not used: kafka.delivery is at_least_once, which works with one process only"
-        return [ok("transactions", text)]
+        return [ok("transactions", text), skipped("kafka_clock", "it takes a transaction to see it")]
     try:
         await clients.close(await clients.start_producer("check"))
     except NoTransactionsError:
@@ -204,7 +206,19 @@ async def transactions(settings: Settings, clients: Clients) -> list[Finding]:
     except (TransactionalIdAuthorizationFailed, ClusterAuthorizationFailedError):
         text = f"{_login(settings.kafka)} may not use transactional ids that begin with {clients.group_id}-"
         return [problem("transactions", text, "grant Write and Describe on these transactional ids (kafka-acls.sh)")]
-    return [ok("transactions", f"allowed, with ids that begin with {clients.group_id}-")]
+    return [ok("transactions", f"allowed, with ids that begin with {clients.group_id}-"), await _clock(clients)]
+
+
+async def _clock(clients: Clients) -> Finding:
+    """This machine's clock against Kafka's, in a transaction that is aborted with nothing in it."""
+    reading = await read_clock(clients)
+    if reading is None:
+        return skipped("kafka_clock", "the broker does not say when a transaction began")
+    clock = Clock()
+    clock.follow(*reading)
+    if not clock.differs:
+        return ok("kafka_clock", f"{difference(clock.ahead)}, to the second")
+    return warning("kafka_clock", difference(clock.ahead), "set it with NTP; `run` goes by Kafka's clock meanwhile")
 
 
 async def group(settings: Settings) -> list[Finding]:

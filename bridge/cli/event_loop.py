@@ -7,7 +7,7 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from bridge.cli.errors import CliError
-from bridge.kafka.errors import KafkaError, KafkaUnavailableError
+from bridge.kafka.errors import KafkaError, KafkaUnavailableError, describe
 from bridge.signals import stop_on_signals
 
 T = TypeVar("T")
@@ -22,9 +22,8 @@ def run_async(main: Coroutine[Any, Any, T]) -> T:
     except KafkaUnavailableError as error:
         raise CliError(str(error)) from None
     except (KafkaError, TimeoutError) as error:
-        raise CliError(
-            f"Kafka failed before the command was done ({error or 'no answer in time'}): try again"
-        ) from None
+        reason = describe(error) if isinstance(error, KafkaError) else "no answer in time"
+        raise CliError(f"Kafka failed before the command was done ({reason}): try again") from None
 
 
 async def until_signal(main: Coroutine[Any, Any, T]) -> T | None:

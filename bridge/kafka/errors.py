@@ -62,6 +62,8 @@ def describe(error: BaseException) -> str:
     for kind, refused in _NOT_AUTHORISED:
         if isinstance(error, kind):
             return f"not authorised to {refused} {', '.join(sorted(map(str, objects)))}".rstrip()
+    if isinstance(error, InvalidTimestampError):
+        return "Kafka refuses a record because its time is too far from Kafka's: set this machine's clock with NTP"
     text = str(error)
     if isinstance(error, KafkaError):
         return text

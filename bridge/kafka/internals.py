@@ -16,6 +16,7 @@ from typing import Any
 import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.client import ConnectionGroup, CoordinationType
 from aiokafka.consumer import fetcher
 from aiokafka.consumer.fetcher import READ_UNCOMMITTED
 from aiokafka.errors import CorruptRecordException, ProducerClosed
@@ -38,10 +39,10 @@ PARTS = {
     "aiokafka.producer.producer.AIOKafkaProducer": ("_txn_manager", "_sender", "_message_accumulator", "client"),
     "aiokafka.producer.transaction_manager.TransactionManager": (
         "_transaction_waiter", "error_transaction", "fatal_error", "is_in_transaction", "maybe_add_partition_to_txn",
-        "partitions_to_add",
+        "partitions_to_add", "transactional_id",
     ),
     "aiokafka.producer.message_accumulator.MessageAccumulator": ("fail_all",),
-    "aiokafka.producer.sender.Sender": ("close",),
+    "aiokafka.producer.sender.Sender": ("close", "_do_add_offsets_to_txn", "_find_coordinator"),
     "aiokafka.admin.client.AIOKafkaAdminClient": ("_client", "_send_request"),
     "aiokafka.client.AIOKafkaClient": ("cluster", "close"),
     "aiokafka.consumer.consumer.AIOKafkaConsumer": ("_coordinator", "_fetcher"),
@@ -100,6 +101,23 @@ def on_transaction_error(producer: AIOKafkaProducer, first: Callable[[BaseExcept
 def add_to_transaction(producer: AIOKafkaProducer, partition: TopicPartition) -> None:
     """Make a partition part of the transaction without writing to it: the commit fails unless that is allowed."""
     producer._txn_manager.maybe_add_partition_to_txn(partition)
+
+
+async def add_group_to_transaction(producer: AIOKafkaProducer, group_id: str) -> None:
+    """Lets the transaction begin at its coordinator, without anything to write. Raises ``KafkaError``."""
+    while not await producer._sender._do_add_offsets_to_txn(group_id):
+        pass  # it has waited for as long as aiokafka waits between two attempts
+
+
+def transactional_id(producer: AIOKafkaProducer) -> str:
+    return str(producer._txn_manager.transactional_id)
+
+
+async def ask_coordinator(producer: AIOKafkaProducer, request: Any) -> Any:
+    """Sends a request to the coordinator of the producer's transactions, and returns the response. Raises
+    ``KafkaError``."""
+    node = await producer._sender._find_coordinator(CoordinationType.TRANSACTION, transactional_id(producer))
+    return await producer.client.send(node, request, group=ConnectionGroup.COORDINATION)
 
 
 def awaited_topics(producer: AIOKafkaProducer) -> set[str]:

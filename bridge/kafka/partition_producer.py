@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, cast
 
@@ -14,6 +15,10 @@ from bridge.kafka import internals
 from bridge.kafka.clients import Clients
 from bridge.kafka.encoding import Outgoing
 from bridge.kafka.errors import REFUSED_RECORDS, RefusedRecordsError
+from bridge.kafka.kafka_clock import Reading, reading_of
+from bridge.kafka.lifecycle import with_deadline
+
+_CLOCK_DEADLINE = 1.0
 
 
 class PartitionProducer:
@@ -25,6 +30,7 @@ class PartitionProducer:
         self._partition = partition
         self._first_error: BaseException | None = None
         self._sending_to: str | None = None
+        self._began = 0.0
         internals.on_transaction_error(producer, self._note)
 
     @classmethod
@@ -33,11 +39,19 @@ class PartitionProducer:
         return cls(clients, await clients.start_producer(partition), partition)
 
     async def begin(self) -> None:
+        self._began = time.monotonic()
         await self._producer.begin_transaction()
 
     async def commit(self) -> None:
         with self._named():
             await self._producer.commit_transaction()
+
+    async def read_clock(self) -> Reading | None:
+        """Kafka's clock, from the transaction that is open, or None. A failure fails nothing else."""
+        try:
+            return await with_deadline(reading_of(self._producer, self._began), _CLOCK_DEADLINE)
+        except (KafkaError, TimeoutError):
+            return None
 
     def add_topics(self, topics: Iterable[str]) -> None:
         """Let the transaction fail at its commit unless it may write to our partition of these, which stay as they

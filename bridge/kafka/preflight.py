@@ -7,8 +7,10 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
+from bridge.clock import Clock
 from bridge.kafka.clients import Clients
 from bridge.kafka.errors import KafkaError, NoTransactionsError
+from bridge.kafka.kafka_clock import follow, read_clock
 from bridge.kafka.schema_registry import OutputFrames, SchemaRegistryError
 from bridge.kafka.topics import ensure_topics
 from bridge.settings import TopicsSettings
@@ -27,9 +29,12 @@ class Preflight:
     """``waiting_for``: why it has not passed yet; None before it begins and after it has passed. ``frames``: None where
     no Schema Registry is used."""
 
-    def __init__(self, clients: Clients, topics: TopicsSettings, frames: OutputFrames | None = None) -> None:
+    def __init__(
+        self, clients: Clients, topics: TopicsSettings, clock: Clock, frames: OutputFrames | None = None
+    ) -> None:
         self.waiting_for: str | None = None
         self._clients = clients
+        self._clock = clock
         self._topics = topics
         self._frames = frames
 
@@ -78,3 +83,5 @@ class Preflight:
             raise UnsuitableKafkaError(
                 "the broker has no transactions, which kafka.delivery exactly_once needs: set it to at_least_once"
             ) from error
+        if reading := await read_clock(self._clients):
+            follow(self._clock, reading)

@@ -4,6 +4,8 @@ Confluent's API, which Apicurio has at ``/apis/ccompat/v7``. An id never changes
 the registry no longer.
 """
 
+import socket
+import ssl
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
@@ -19,7 +21,12 @@ _NOT_FOUND = (40401, 40402, 40403)
 
 
 class SchemaRegistryError(Exception):
-    """The registry is unreachable, or refuses a request; the text says where, and what to do."""
+    """The registry is unreachable, or refuses a request: what was ``found``, with its address, and what to do."""
+
+    def __init__(self, found: str, advice: str) -> None:
+        super().__init__(f"{found}: {advice}")
+        self.found = found
+        self.advice = advice
 
 
 class SchemaRegistryClient:
@@ -50,7 +57,7 @@ class SchemaRegistryClient:
         """Makes the schema a version of the subject, if it is not one. Returns the id."""
         registered = await self._call("POST", f"/subjects/{subject}/versions", schema)
         if registered is None:
-            raise SchemaRegistryError(f"{self._url} does not know how to register a schema: {_WHERE}")
+            raise SchemaRegistryError(f"{self._url} does not know how to register a schema", _WHERE)
         return _id(registered)
 
     async def is_compatible(self, subject: str, schema: str) -> bool:
@@ -64,17 +71,16 @@ class SchemaRegistryClient:
         try:
             response = await self._http.request(method, path, json=body)
         except httpx.HTTPError as error:
-            reason = str(error) or type(error).__name__
-            raise SchemaRegistryError(
-                f"{self._url} does not answer ({reason}): check schema_registry.url, and that the registry is running"
-            ) from error
+            reason, advice = _unreachable(error)
+            raise SchemaRegistryError(f"{self._url} {reason}", advice) from error
         answer = _json(response)
         if response.status_code == 200 and answer is not None:
             return answer if isinstance(answer, dict) else {}
         known = answer if isinstance(answer, dict) else {}
         if response.status_code == 404 and known.get("error_code") in _NOT_FOUND:
             return None
-        raise SchemaRegistryError(f"{self._url}{path}: {_explained(response.status_code, known)}")
+        found, advice = _explained(response.status_code, known)
+        raise SchemaRegistryError(f"{self._url}{path}: {found}", advice)
 
 
 class OutputFrames:
@@ -111,22 +117,42 @@ def subject_of(topic: str) -> str:
     return f"{topic}-value"
 
 
+INCOMPATIBLE = "relax the subject's compatibility to BACKWARD, or use another topics.prefix"
+_RUNNING = "check schema_registry.url, and that the registry is running"
 _WHERE = "check schema_registry.url (Apicurio's ends with /apis/ccompat/v7)"
 _ADVICE = {
     401: "check schema_registry.username and schema_registry.password",
     403: "give schema_registry.username the right to read and write this subject",
     404: _WHERE,
     405: _WHERE,
-    409: "the schema is not compatible with the subject's last version: relax the subject's compatibility to BACKWARD, "
-    "or use another topics.prefix",
+    409: f"the schema is not compatible with the subject's last version: {INCOMPATIBLE}",
     422: "the registry does not take this schema: check that it supports JSON Schema",
 }
 
 
-def _explained(status: int, answer: Mapping[str, Any]) -> str:
+def _unreachable(error: httpx.HTTPError) -> tuple[str, str]:
+    """Why no answer came, and what to do."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return (
+                f"has a certificate that is not accepted ({cause.verify_message})",
+                "set schema_registry.ca_file to the PEM file of its authority, or use a name that is in it",
+            )
+        if isinstance(cause, ssl.SSLError):
+            return f"does not use TLS ({cause.reason})", "check schema_registry.url: without TLS it begins with http://"
+        if isinstance(cause, socket.gaierror):
+            return "cannot be resolved (DNS)", "check schema_registry.url, and the resolver of this machine"
+        cause = cause.__cause__ or cause.__context__
+    if isinstance(error, httpx.TimeoutException):
+        return "does not answer in time", f"{_RUNNING}, and the firewall"
+    return f"does not answer ({str(error) or type(error).__name__})", _RUNNING
+
+
+def _explained(status: int, answer: Mapping[str, Any]) -> tuple[str, str]:
     said = str(answer.get("message") or "")[:300]
     advice = _ADVICE.get(status, "see the registry's log")
-    return f"HTTP {status}{f' ({said})' if said else ''}: {advice}"
+    return f"HTTP {status}{f' ({said})' if said else ''}", advice
 
 
 def _json(response: httpx.Response) -> Any:
@@ -139,5 +165,5 @@ def _json(response: httpx.Response) -> Any:
 def _id(answer: Mapping[str, Any]) -> int:
     schema_id = answer.get("id")
     if type(schema_id) is not int or not 0 <= schema_id < 2**32:
-        raise SchemaRegistryError(f"the answer has no usable schema id: {_WHERE}")
+        raise SchemaRegistryError("the answer has no usable schema id", _WHERE)
     return schema_id

@@ -19,12 +19,12 @@ class Writer:
         self._producer = producer
 
     async def send(
-        self, topic: str, partition: int, key: bytes, value: bytes | None, headers: Iterable[tuple[str, bytes]] = ()
+        self, topic: str, partition: int, key: bytes, value: bytes | None, *, at: float | None = None
     ) -> Awaitable[RecordMetadata]:
-        """Starts to write a record; await the result for its offset. Both raise ``KafkaError``."""
-        acknowledged: Awaitable[RecordMetadata] = await self._producer.send(
-            topic, value, key, partition, headers=list(headers)
-        )
+        """Starts to write a record with the timestamp ``at`` (seconds since 1970; None: now); await the result for its
+        offset. Both raise ``KafkaError``."""
+        timestamp_ms = None if at is None else int(at * 1000)
+        acknowledged: Awaitable[RecordMetadata] = await self._producer.send(topic, value, key, partition, timestamp_ms)
         return acknowledged
 
     async def put(

@@ -1,6 +1,5 @@
 """The agents as operators see them: searched, filtered and paged here, so that the page copes with thousands."""
 
-import time
 from typing import Annotated, Literal
 
 import msgspec
@@ -66,8 +65,7 @@ def sessions_page(snapshot: Snapshot, query: Query) -> SessionsPage:
     search = query.search.strip().lower()
     found = [one for one in snapshot.agents() if _fits(one, query.condition) and _matches(one, search)]
     found.sort(key=lambda one: one.agent.state.agent_id)
-    now = time.time()
-    shown = [_view(one, now) for one in found[query.offset : query.offset + query.limit]]
+    shown = [_view(one, snapshot.now) for one in found[query.offset : query.offset + query.limit]]
     return SessionsPage(len(found), query.offset, query.limit, shown)
 
 

@@ -1,6 +1,5 @@
 """The gauges of the process, set from a snapshot for each read of ``/metrics``."""
 
-import time
 from collections import Counter
 
 from bridge.agents.agent import CONDITIONS
@@ -17,6 +16,6 @@ def set_gauges(snapshot: Snapshot) -> None:
     conditions = Counter(one.agent.condition for one in snapshot.agents())
     for condition in CONDITIONS:
         METRICS.agents.labels(condition).set(conditions[condition])
-    arrivals, now = snapshot.arrivals(), time.time()
+    arrivals = snapshot.arrivals()
     METRICS.inbox_pending.set(len(arrivals))
-    METRICS.inbox_oldest_seconds.set(now - min(arrivals, default=now))
+    METRICS.inbox_oldest_seconds.set(snapshot.now - min(arrivals, default=snapshot.now))

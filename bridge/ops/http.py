@@ -11,7 +11,11 @@ from starlette.types import ASGIApp
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Binds a listening socket. Raises ``OSError`` if the address is in use."""
+    """Binds a listening socket; ``::`` is every address of the machine, IPv4 ones included. Raises ``OSError`` if the
+    address is in use.
+    """
+    if host == "::" and socket.has_dualstack_ipv6():
+        return socket.create_server((host, port), family=socket.AF_INET6, dualstack_ipv6=True)
     return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
 
 

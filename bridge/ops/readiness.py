@@ -10,6 +10,8 @@ from bridge.registry.follower import RegistryFollower
 
 log = structlog.get_logger()
 
+STANDING_BY = "standing by: owns no partition, because there are more processes than partitions"
+
 
 class Readiness:
     def __init__(self, preflight: Preflight, follower: RegistryFollower, assignment: Assignment) -> None:
@@ -28,8 +30,6 @@ class Readiness:
             return "not in the consumer group yet, or a rebalance is in progress"
         if not member.is_current():
             return "Kafka has not answered a heartbeat within the session time-out"
-        if not owners:
-            return "owns no partition: there are more processes than partitions"
         waiting = sorted(number for number, owner in owners.items() if not owner.ready)
         if not waiting:
             return "; ".join([*self._follower.stable.reasons(), *member.stable.reasons()]) or None
@@ -41,14 +41,18 @@ class Readiness:
             return f"partitions are recovering, or cannot commit: {waiting}"
         return "; ".join(f"{_named(numbers)} cannot commit: {problem}" for problem, numbers in problems.items())
 
+    def standing_by(self) -> bool:
+        """Whether this process is ready to take over, and owns nothing: there are more processes than partitions."""
+        return self.reason() is None and not self._assignment.owners
+
     async def log_changes(self) -> None:
         """Logs each change until cancelled."""
         logged: str | None = ""
         while True:
-            reason = self.reason()
+            reason = self.reason() or (STANDING_BY if self.standing_by() else None)
             if reason != logged:
-                if reason is None:
-                    log.info("run.ready")
+                if reason is None or reason == STANDING_BY:
+                    log.info("run.ready", **({"note": reason} if reason else {}))
                 else:  # a process that has just started is expected not to be ready
                     (log.warning if logged is None else log.info)("run.not_ready", reason=reason)
                 logged = reason

@@ -30,8 +30,10 @@ class PartitionView(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """``not_ready``: why this process is not ready, or None. ``registered``: agents in the registry, of all processes;
-    ``refused``: invalid registry entries; ``token_reloads``: token files read so far.
+    """``not_ready``: why this process is not ready, or None; ``standing_by``: ready to take over, without a partition.
+    ``registered``: agents in the registry, of all processes;
+    ``refused``: invalid registry entries; ``token_reloads``: token files read so far. ``now``: seconds since 1970, by
+    Kafka's clock, of which this machine's is ``clock_ahead`` seconds ahead.
     """
 
     not_ready: str | None
@@ -41,6 +43,9 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     registered: int
     refused: int
     service_down: bool
+    now: float
+    clock_ahead: float = 0.0
+    standing_by: bool = False
     token_reloads: int = 0
 
     @property

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import msgspec
 
 from bridge.agents.agent import CONDITIONS
-from bridge.clock import rfc3339
+from bridge.clock import LARGEST_DIFFERENCE, difference, rfc3339
 from bridge.ops.agents import ADVICE, is_sick
 from bridge.ops.events import Event
 from bridge.ops.rates import Sample, per_second, quantile
+from bridge.ops.readiness import STANDING_BY
 from bridge.ops.snapshot import PartitionView, Snapshot
 
 _INBOX_OLD = 60.0
@@ -116,7 +117,7 @@ def status_report(
 ) -> StatusReport:
     """The present report; rates are those between the two samples."""
     now = time.time()
-    agents, inbox, polls = _agents(snapshot), _inbox(snapshot, new, now), _polls(old, new)
+    agents, inbox, polls = _agents(snapshot), _inbox(snapshot, new), _polls(old, new)
     return StatusReport(
         version=about.version,
         process=about.process,
@@ -146,6 +147,8 @@ def status_report(
 def notices(snapshot: Snapshot, agents: AgentCounts, inbox: Inbox, polls: Polls) -> list[Notice]:
     """What needs attention, most important first."""
     found: list[Notice] = []
+    if snapshot.standing_by:
+        found.append(Notice(STANDING_BY, "it takes over when another one ends"))
     if snapshot.service_down:
         found.append(Notice("the service does not answer", ADVICE["unreachable"]))
     if agents.sick:
@@ -161,6 +164,9 @@ def notices(snapshot: Snapshot, agents: AgentCounts, inbox: Inbox, polls: Polls)
     if inbox.oldest_seconds >= _INBOX_OLD:
         text = f"an injection has waited for {inbox.oldest_seconds:.0f} s"
         found.append(Notice(text, "its agent has no session or is sick; it expires after injection.ttl"))
+    if abs(snapshot.clock_ahead) > LARGEST_DIFFERENCE:
+        advice = "set it with NTP; the bridge goes by Kafka's, so no event expires because of it"
+        found.append(Notice(difference(snapshot.clock_ahead), advice))
     if snapshot.refused:
         text = f"{snapshot.refused} registry entries cannot be read"
         found.append(Notice(text, "read asm.dead-letters and correct them with `asm-bridge sessions add`"))
@@ -196,9 +202,9 @@ def _commits(old: Sample, new: Sample) -> Commits:
     )
 
 
-def _inbox(snapshot: Snapshot, new: Sample, now: float) -> Inbox:
+def _inbox(snapshot: Snapshot, new: Sample) -> Inbox:
     arrivals = snapshot.arrivals()
-    oldest = max(0.0, now - min(arrivals, default=now))
+    oldest = max(0.0, snapshot.now - min(arrivals, default=snapshot.now))
     return Inbox(len(arrivals), round(oldest, 1), _totals(new, "injection_outcomes_total"))
 
 

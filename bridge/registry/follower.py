@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import structlog
 
 from asm_bridge_schemas.commands import SessionEntry
+from bridge.clock import Clock
 from bridge.kafka.clients import Clients
 from bridge.kafka.errors import EXPECTED_ERRORS, describe
 from bridge.kafka.reading import open_reader
@@ -29,6 +30,7 @@ class RegistryFollower:
         clients: Clients,
         kafka: KafkaSettings,
         sessions_file: Mapping[str, SessionEntry] | None,
+        clock: Clock,
     ) -> None:
         self.whole = asyncio.Event()
         self.stable = StableOffsets()
@@ -38,6 +40,7 @@ class RegistryFollower:
         self._clients = clients
         self._kafka = kafka
         self._to_register = sessions_file
+        self._clock = clock
         self._topic = clients.topic("sessions")
 
     async def run(self) -> None:
@@ -77,7 +80,7 @@ class RegistryFollower:
             return -1
         written = -1
         if changed := changes(self._registry.entries(), self._to_register):
-            written = await write_registry(self._kafka, self._topic, changed)
+            written = await write_registry(self._kafka, self._topic, changed, at=self._clock.now().wall)
         log.info("sessions_file.registered", agents=len(self._to_register), changed=len(changed))
         self._to_register = None
         return written

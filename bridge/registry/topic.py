@@ -25,15 +25,18 @@ async def write_registry(
     topic: str,
     changes: Mapping[str, bytes | None],
     on_progress: Callable[[int, int], None] = lambda number, of: None,
+    *,
+    at: float | None = None,
 ) -> int:
     """Writes entries, and returns once all replicas have acknowledged every one; None is a tombstone. Safe to repeat.
 
+    ``at``: their timestamp in seconds since 1970, where this machine's clock is not to be trusted.
     ``on_progress(n, of)``: after each acknowledgement. Returns the offset of the last one, -1 if there was nothing to
     write. Raises ``KafkaError``, ``TimeoutError``.
     """
     offset = -1
     async with open_writer(kafka.client_arguments()) as writer, asyncio.timeout(CALL_DEADLINE):
-        sent = [await writer.send(topic, 0, agent_id.encode(), value) for agent_id, value in changes.items()]
+        sent = [await writer.send(topic, 0, agent_id.encode(), value, at=at) for agent_id, value in changes.items()]
         for number, acknowledged in enumerate(sent, 1):
             offset = (await acknowledged).offset
             on_progress(number, len(sent))

@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -16,8 +17,12 @@ from bridge.settings.model import KEYS, SECRETS, SECTIONS, Settings, default_pat
 
 PREFIX = "ASM_BRIDGE_"
 CONFIG = "ASM_BRIDGE_CONFIG"
-_SERVICE_LINKS = ("ASM_BRIDGE_PORT", "ASM_BRIDGE_SERVICE_")
-"""Orchestrators add these to the environment for a service named asm-bridge."""
+_SERVICE_LINK = re.compile(
+    r"ASM_BRIDGE_(PORT|SERVICE_).*|.*_SERVICE_(HOST|PORT|PORT_.*)|.*_PORT_\d+_(TCP|UDP|SCTP)(_.*)?"
+)
+_SERVICE_ADDRESS = re.compile(r"(tcp|udp|sctp)://.*")
+"""What orchestrators add to the environment for services whose names begin with asm-bridge: known by its name, or,
+as ``ASM_BRIDGE_OPS_PORT``, by its value."""
 
 
 class SettingsError(Exception):
@@ -72,10 +77,15 @@ def sources(settings: Settings) -> dict[str, str]:
 
 def _read_environment(reading: _Reading) -> None:
     names = {name.upper(): name for name in os.environ if name.upper().startswith(PREFIX)}
-    names = {upper: name for upper, name in names.items() if not upper.startswith(_SERVICE_LINKS) and upper != CONFIG}
+    names = {upper: name for upper, name in names.items() if not _is_service_link(upper, name) and upper != CONFIG}
     keys = {upper.removeprefix(PREFIX).lower().replace("__", "."): name for upper, name in names.items()}
     for key, name in keys.items():
         reading.add(key, SettingValue(os.environ[name], f"environment {name}", name))
+
+
+def _is_service_link(upper: str, name: str) -> bool:
+    by_value = upper.endswith("_PORT") and _SERVICE_ADDRESS.fullmatch(os.environ[name]) is not None
+    return by_value or _SERVICE_LINK.fullmatch(upper) is not None
 
 
 def _read_toml(reading: _Reading, config: Path | None) -> None:
@@ -120,7 +130,7 @@ def _read_secrets(reading: _Reading, directory: SettingValue | None) -> None:
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for name, value in values.items():
-        if isinstance(value, dict) and value:
+        if isinstance(value, dict) and value and prefix + name not in KEYS:
             yield from _flat(value, f"{prefix}{name}.")
         elif not (isinstance(value, dict) and prefix + name in SECTIONS):
             yield prefix + name, value

@@ -116,6 +116,9 @@ class Metrics:
             "topic",
             "partition",
         )
+        self.kafka_clock_ahead = gauge(
+            "kafka_clock_ahead_seconds", "By how much this machine's clock is ahead of Kafka's (negative: behind)"
+        )
         self.inbox_pending = gauge("inbox_pending", "Injections that wait for their agent")
         self.inbox_oldest_seconds = gauge("inbox_oldest_seconds", "Age of the oldest injection that waits")
         self.inbox_deleted = counter("inbox_deleted", "Offsets of the inbox that were deleted before they were read")

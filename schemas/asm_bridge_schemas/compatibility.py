@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from asm_bridge_schemas.definitions import Schema
-from asm_bridge_schemas.records import MAY_GROW
 
 Who = Literal["readers", "replays", "producers"]
 
@@ -115,7 +114,7 @@ class _Comparison:
             yield "", f"may be {' or '.join(sorted(missing))}"
             return
         values, known = _constants(writer), _constants(reader)
-        if known is not None and not reader.get(MAY_GROW):
+        if known is not None:
             if values is None:
                 yield "", "may have any value"
             elif unknown := sorted(values - known):

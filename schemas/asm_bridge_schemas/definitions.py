@@ -62,7 +62,8 @@ def canonical_event() -> dict[str, Schema]:
     _define_canonically(asm.Event, definitions)
     event = definitions.pop("Event")
     event["title"] = "CanonicalEvent"
-    event["oneOf"] = [{"required": [kind]} for kind in EVENT_KINDS]
+    one_kind = {"oneOf": [{"required": [kind]} for kind in EVENT_KINDS]}
+    event |= {"if": one_kind, "else": False}  # and not oneOf alone, of which generators make one type a kind
     return {"CanonicalEvent": event, **definitions}
 
 
@@ -90,7 +91,9 @@ def _name_enums(schema: Any, enums: dict[str, Schema]) -> Any:
     if not isinstance(schema, dict):
         return schema
     if "title" in schema:
-        enums[schema["title"]] = {"type": "string", **schema}
+        enums[schema["title"]] = named = {"type": "string", **schema}
+        if "anyOf" in named:  # each of the alternatives has the type: generators intersect it with what stands beside
+            del named["type"]
         return {"$ref": f"#/$defs/{schema['title']}"}
     return {key: value if key == "examples" else _name_enums(value, enums) for key, value in schema.items()}
 

@@ -19,8 +19,6 @@ from asm_bridge_schemas.statuses import StatusGroup
 SINCE = "x-since"
 """Marks a field that was added after the version 1.0.0 of the schemas, with the version that brought it. Records that
 were written before lack it, so it is not ``required``."""
-MAY_GROW = "x-may-grow"
-"""Marks a list of values to which a minor version may add: a reader must get along with those that it does not know."""
 
 
 def _about(description: str, *examples: Any, pii: bool = False, since: str | None = None, **schema: Any) -> Meta:
@@ -32,18 +30,18 @@ def _about(description: str, *examples: Any, pii: bool = False, since: str | Non
 def _vendors(title: str, names: type[IntEnum], description: str) -> Meta:
     """The vendor's names, or the digits of a number that its list lacks."""
     known = [member.name for member in names]
-    return Meta(
-        title=title,
-        description=description,
-        examples=known[1:2],
-        extra_json_schema={"anyOf": [{"enum": known}, {"pattern": "^-?[0-9]+$"}]},
-    )
+    return _open(title, description, known, known[1], pattern="^-?[0-9]+$")
 
 
 def _reasons(title: str, description: str, *values: str) -> Meta:
-    """A list of ours that may grow: text for a reader in Python, so that an old reader reads new records."""
-    extra = {"enum": list(values), MAY_GROW: True}
-    return Meta(title=title, description=description, examples=[values[0]], extra_json_schema=extra)
+    """A list of ours, to which a minor version may add: a reader must get along with values that it does not know."""
+    return _open(title, description, list(values), values[0])
+
+
+def _open(title: str, description: str, known: list[str], example: str, **other: str) -> Meta:
+    """Text that is one of the known values, or another one: so that generated types read what a later release adds."""
+    alternatives = [{"title": f"Known{title}", "type": "string", "enum": known}, {"type": "string", **other}]
+    return Meta(title=title, description=description, examples=[example], extra_json_schema={"anyOf": alternatives})
 
 
 def values_of(enum: Any) -> tuple[Any, ...]:
@@ -275,7 +273,7 @@ class AgentWatchStarted(Record, frozen=True, kw_only=True, tag=True):
 
     labels: Labels = {}
     skills: Skills = []
-    reason: Annotated[str, _about("Why it began.", "registered", enum=["registered"])]
+    reason: Annotated[str, _reasons("WatchStartReason", "registered: an entry for it was registered.", "registered")]
 
 
 class AgentWatchEnded(Record, frozen=True, kw_only=True, tag=True):
@@ -283,7 +281,7 @@ class AgentWatchEnded(Record, frozen=True, kw_only=True, tag=True):
 
     labels: Labels = {}
     skills: Skills = []
-    reason: Annotated[str, _about("Why it ended.", "unregistered", enum=["unregistered"])]
+    reason: Annotated[str, _reasons("WatchEndReason", "unregistered: its entry was removed.", "unregistered")]
 
 
 class AgentProfileChanged(Record, frozen=True, kw_only=True, tag=True):

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from asm_bridge_schemas.definitions import Schema, record_definitions, records_by_topic, referred
-from asm_bridge_schemas.records import MAY_GROW
 
 _DIALECT = "http://json-schema.org/draft-07/schema#"
 _STRING = {"type": "string"}
@@ -70,11 +69,10 @@ def _registered(schema: Any) -> Any:
         return schema
     if "$ref" in schema:  # draft-07 ignores what stands beside it
         return {"$ref": schema["$ref"].replace("#/$defs/", "#/definitions/")}
-    if "anyOf" in schema and schema.get("type") == "string":  # the vendor's lists, which any text may join
+    if all(one.get("type") == "string" for one in schema.get("anyOf", ({},))):  # a list that other text may join
         return {name: schema[name] for name in ("title", "description") if name in schema} | _STRING
     new = {name: value if name == "enum" else _registered(value) for name, value in schema.items()}
-    for annotation in ("examples", MAY_GROW):
-        new.pop(annotation, None)
+    new.pop("examples", None)
     if schema.get("type") == "object" and "properties" in schema:
         new["additionalProperties"] = False
     return new

@@ -160,8 +160,8 @@ async def test_a_rolling_restart_is_hardly_seen(broker: Broker, topics_prefix: s
 
 
 async def test_a_process_too_many_says_so_and_waits(broker: Broker, topics_prefix: str, tmp_path: Path) -> None:
-    """A process beyond the number of partitions has nothing to do, says so in readyz, and takes over when another one
-    ends.
+    """A process beyond the number of partitions is ready, says in readyz that it stands by, and takes over when another
+    one ends.
     """
     async with lab(broker.bootstrap_servers, topics_prefix, tmp_path, "--sessions", "1") as the_lab:
         one = {"TOPICS__PARTITIONS": "1", "KAFKA__GROUP_INSTANCE_ID": ""}
@@ -171,13 +171,17 @@ async def test_a_process_too_many_says_so_and_waits(broker: Broker, topics_prefi
         async def idle() -> str | None:
             answers = {name: await the_lab.ask(name, "readyz") for name in "ab"}
             waiting = [
-                name for name, answer in answers.items() if answer[0] == 503 and "owns no partition" in answer[1]
+                name for name, answer in answers.items() if answer[0] == 200 and "owns no partition" in answer[1]
             ]
-            return waiting[0] if len(waiting) == 1 and sorted(a[0] for a in answers.values()) == [200, 503] else None
+            return waiting[0] if len(waiting) == 1 and [a[0] for a in answers.values()] == [200, 200] else None
 
-        waiting: str = await until(idle, "one is ready, and one owns no partition")
+        waiting: str = await until(idle, "both are ready, and one of them stands by")
         assert await the_lab.bridges["b" if waiting == "a" else "a"].stop() == 0
-        await the_lab.ready(waiting)
+
+        async def took_over() -> bool:
+            return await the_lab.ask(waiting, "readyz") == (200, "ready\n")
+
+        await until(took_over, "it owns the partition")
 
 
 async def test_a_process_that_is_stopped_while_it_joins_ends(

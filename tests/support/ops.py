@@ -44,6 +44,8 @@ class Pictured:
     def __init__(self, agents: int = 0) -> None:
         self.reason: str | None = None
         self.service_down = False
+        self.clock_ahead = 0.0
+        self.standing_by = False
         self.homes: dict[int, Any] = {number: Home() for number in range(PARTITIONS)}
         for number in range(agents):
             self.add(f"agent-{number:04}", str(2 * 10**18 + number) if number % 9 else None)
@@ -68,6 +70,9 @@ class Pictured:
             registered=sum(len(home or ()) for home in self.homes.values()),
             refused=0,
             service_down=self.service_down,
+            now=time.time(),
+            clock_ahead=self.clock_ahead,
+            standing_by=self.standing_by,
         )
 
 
@@ -80,10 +85,10 @@ def fail(agent: Agent, error: AsmError | None = None) -> None:
 
 
 @asynccontextmanager
-async def served(bridge: Pictured) -> AsyncIterator[str]:
+async def served(bridge: Pictured, ops: OpsSettings | None = None) -> AsyncIterator[str]:
     """Serves the bridge's endpoints. Yields the address."""
     port = free_port()
-    async with serve(listen("127.0.0.1", port), bridge.snapshot):
+    async with serve(listen("127.0.0.1", port), bridge.snapshot, ops or OpsSettings()):
         yield f"http://127.0.0.1:{port}"
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bridge.clock import rfc3339, seconds
+from bridge.clock import Clock, rfc3339, seconds
 
 
 @pytest.mark.parametrize("time", [-62135596800.0, -0.001, 0.0, 1_795_000_000.25, 253402300799.0])
@@ -21,3 +21,59 @@ def test_a_time_beyond_all_years_is_the_last_one(time: float) -> None:
 def test_a_time_before_all_years_is_the_first_one(text: str) -> None:
     """A header with a time in the year 0 in UTC is read as the first possible time."""
     assert rfc3339(seconds(text)) == "0001-01-01T00:00:00.000000Z"
+
+
+class Machine:
+    """The clocks of a machine, set by the test: Kafka's shows the monotonic time plus ``KAFKA``."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, ahead: float) -> None:
+        self.at, self.ahead = 100.0, ahead
+        monkeypatch.setattr("bridge.clock.time", self)
+        self.clock = Clock()
+
+    def time(self) -> float:
+        return KAFKA + self.at + self.ahead
+
+    def monotonic(self) -> float:
+        return self.at
+
+    def compare(self) -> None:
+        self.clock.follow(KAFKA + self.at - 0.5, self.at - 1)
+
+
+KAFKA = 1_795_000_000.0
+
+
+@pytest.mark.parametrize("ahead", [600.0, 7200.0, -600.0])
+def test_the_clock_follows_kafkas(monkeypatch: pytest.MonkeyPatch, ahead: float) -> None:
+    """Once Kafka's clock is known, times are Kafka's, whatever this machine's clock says, and however it is set."""
+    machine = Machine(monkeypatch, ahead)
+    machine.compare()
+    assert machine.clock.now().wall == pytest.approx(KAFKA + 100, abs=0.001)
+    assert machine.clock.differs
+    assert machine.clock.ahead == pytest.approx(ahead)
+    machine.ahead, machine.at = 0.0, 105.0
+    assert machine.clock.now().wall == pytest.approx(KAFKA + 105, abs=0.001)
+    machine.compare()
+    assert not machine.clock.differs
+
+
+def test_a_small_difference_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock that differs by less than a second is right, but a step of it does not count either."""
+    machine = Machine(monkeypatch, 0.4)
+    machine.compare()
+    assert machine.clock.now().wall == pytest.approx(KAFKA + 100.4, abs=0.001)
+    machine.ahead = 600.0
+    assert machine.clock.now().wall == pytest.approx(KAFKA + 100.4, abs=0.001)
+
+
+def test_a_machine_that_slept_catches_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The monotonic clock stands still while a machine sleeps; the next comparison, due within seconds, mends it."""
+    machine = Machine(monkeypatch, 0.0)
+    machine.compare()
+    assert machine.clock.comparison_due()
+    assert not machine.clock.comparison_due()
+    machine.at += 11
+    assert machine.clock.comparison_due()
+    machine.clock.follow(KAFKA + machine.at + 3600, machine.at)
+    assert machine.clock.now().wall == pytest.approx(KAFKA + machine.at + 3600)

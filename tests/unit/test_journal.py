@@ -41,6 +41,9 @@ class FakeProducer:
     async def add_offset(self, offset: int, metadata: str) -> None:
         self.offset = offset, metadata
 
+    async def read_clock(self) -> None:
+        pass
+
     async def commit(self) -> None:
         if self.error is not None:
             raise self.error

@@ -1,6 +1,7 @@
 """Health, metrics, status, sessions and the event stream, for a bridge that exists only as a snapshot."""
 
 import asyncio
+import socket
 import sys
 import time
 from asyncio.subprocess import PIPE
@@ -21,7 +22,8 @@ from bridge.agents.health import Unpollable
 from bridge.agents.step import Step
 from bridge.asm.errors import Unreachable
 from bridge.ops.events import Health, changes, observed
-from bridge.ops.http import free_port
+from bridge.ops.http import free_port, listen
+from bridge.ops.probe import is_alive
 from bridge.ops.rates import Sample, per_second, quantile, sample
 from bridge.telemetry.metrics import METRICS
 from tests.support.ops import TOKEN_REFERENCE, Pictured, fail, served
@@ -88,6 +90,48 @@ async def test_status_counts(client: httpx.AsyncClient, pictured: Pictured) -> N
     assert status["partitions"][2] == {"number": 2, "state": "opening", "agents": 0}
     assert "2 of" in status["notices"][0]["text"]
     assert "replace the token" in status["notices"][0]["advice"]
+
+
+async def test_a_process_that_stands_by_says_so(client: httpx.AsyncClient, pictured: Pictured) -> None:
+    """A process without a partition is ready, and says on the probe and in the status that it stands by."""
+    pictured.standing_by = True
+    answer = await client.get("/readyz")
+    assert answer.status_code == 200
+    assert answer.text.startswith("ready, standing by: owns no partition")
+    status = (await client.get("/api/status")).json()
+    assert status["ready"]
+    assert status["notices"][0]["text"].startswith("standing by: owns no partition")
+
+
+async def test_the_health_check_asks_where_the_bridge_listens(
+    pictured: Pictured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The image's health check finds the address in the settings, or on the command line of ``run``, which wins."""
+    async with served(pictured) as url:
+        listen_on = url.removeprefix("http://")
+        monkeypatch.setenv("ASM_BRIDGE_OPS__LISTEN", listen_on)
+        assert await asyncio.to_thread(is_alive, ["/sbin/init"])
+        monkeypatch.setenv("ASM_BRIDGE_OPS__LISTEN", listen_on.replace("127.0.0.1", "0.0.0.0"))
+        assert await asyncio.to_thread(is_alive, ["asm-bridge", "run", ""])
+        monkeypatch.setenv("ASM_BRIDGE_OPS__LISTEN", f"127.0.0.1:{free_port()}")
+        assert not await asyncio.to_thread(is_alive, ["asm-bridge", "run"])
+        for option in (["--ops.listen", listen_on], [f"--ops.listen={listen_on}"]):
+            assert await asyncio.to_thread(is_alive, ["asm-bridge", "run", *option, ""])
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
+async def test_all_addresses_are_those_of_both_families() -> None:
+    """``[::]`` listens to IPv4, too."""
+    with listen("::", 0) as listener:
+        for host in ("127.0.0.1", "::1"):
+            socket.create_connection((host, listener.getsockname()[1]), 5).close()
+
+
+async def test_a_wrong_clock_is_a_notice(client: httpx.AsyncClient, pictured: Pictured) -> None:
+    """The status says by how much this machine's clock differs from Kafka's, if it is more than 5 s."""
+    pictured.clock_ahead = -601.2
+    notices = (await client.get("/api/status")).json()["notices"]
+    assert "this machine's clock is 601 s behind Kafka's" in [notice["text"] for notice in notices]
 
 
 async def test_partition_states(client: httpx.AsyncClient, pictured: Pictured) -> None:

@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 
+from tests.support.licences import licences
+
 ROOT = Path(__file__).parents[2]
 MADE_BY_HAND = ["pyproject.toml", "Makefile", "Dockerfile", "docker-compose.yml", ".ci/run", ".dockerignore"]
-LOCKS = ["requirements.txt", "requirements-dev.txt"]
+LOCKS = ["requirements.txt", *(f"requirements-{name}.txt" for name in ("audit", "build", "dev", "docs"))]
 REGISTRIES = (
     r"pypi\.org|pythonhosted|registry\.npmjs|crates\.io|repo1?\.maven|proxy\.golang|docker\.io|deb\.debian|ghcr\.io"
 )
@@ -70,6 +72,44 @@ def test_everything_required_is_locked() -> None:
     assert runtime <= locked("requirements.txt").keys()
     assert runtime | extras["demo"] | extras["dev"] <= locked("requirements-dev.txt").keys()
     assert not (extras["demo"] | extras["dev"]) - runtime & locked("requirements.txt").keys()
+    groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]
+    assert [
+        name for name, lines in groups.items() if not names(lines) <= locked(f"requirements-{name}.txt").keys()
+    ] == []
+
+
+def test_every_lock_is_checked() -> None:
+    """These tests cover every lock file there is."""
+    assert sorted(LOCKS) == sorted(path.name for path in ROOT.glob("requirements*.txt"))
+
+
+@pytest.mark.parametrize("file", ["requirements.txt", "requirements-dev.txt"])
+def test_no_requirement_is_under_the_gpl(file: str) -> None:
+    """Every requirement states its licence, and none is under the GPL or one of its kin."""
+    found = {name: licence for name, _, licence in licences(ROOT / file)}
+    assert len(found) > len(locked(file)) / 2
+    wrong = {name: licence for name, licence in found.items() if re.search(r"GPL|General Public|unknown", licence)}
+    assert wrong == {}
+
+
+def test_only_locked_requirements_are_installed() -> None:
+    """The image, the environments and CI install with --require-hashes, and nothing else from an index."""
+    files = [ROOT / "Dockerfile", ROOT / "Makefile", *WORKFLOWS]
+    lines = [line for path in files for line in re.sub(r"\\\n\s*", " ", path.read_text()).splitlines()]
+    installing = [line for line in lines if re.search(r"pip['\"]? .*\binstall\b", line)]
+    assert len(installing) > 4
+    allowed = r"--require-hashes|--no-deps --no-(index|build-isolation)|install -q uv\b"  # uv compiles the lock files
+    assert [line for line in installing if not re.search(allowed, line)] == []
+
+
+def test_the_image_can_be_built_on_a_digest() -> None:
+    """Each stage of the image has the base that BASE names, and BASE=pinned is the same tag with a digest."""
+    text = (ROOT / "Dockerfile").read_text()
+    (default,) = re.findall(r"^ARG BASE=(\S+)$", text, re.MULTILINE)
+    stages = re.findall(r"^FROM (.+)$", text, re.MULTILINE)
+    assert re.fullmatch(rf"{default}@sha256:[0-9a-f]{{64}} AS pinned", stages[0])
+    assert stages[1:] == ["${BASE} AS build", "${BASE}"]
+    assert "BASE=pinned" in (ROOT / ".github/workflows/image.yml").read_text()
 
 
 def test_the_image_runs_what_was_tested() -> None:
@@ -133,16 +173,30 @@ def test_ci_runs_what_everyone_runs() -> None:
         "test",
         "unit",
         "interop",
+        "generators",
+        "docs",
+        "asyncapi",
         "chaos",
         "lint",
         "fmt",
         "build",
         "release",
         "image",
+        "manifests",
+        "audit",
+        "sbom",
+        "licences",
         "schemas",
         "lock",
         "clean",
     }
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not on this machine")
+def test_make_lists_its_targets() -> None:
+    """`make help` names each target, so that the Makefile can be read by make."""
+    done = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "  make asyncapi   schemas/asyncapi.json as HTML" in done.stdout
 
 
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))

@@ -24,9 +24,12 @@ class Parts:
         self.member = SimpleNamespace(is_member=True, is_current=lambda: True, stable=StableOffsets())
         self.assignment = SimpleNamespace(member=self.member, owners={0: SimpleNamespace(ready=True)})
 
-    def reason(self) -> str | None:
+    def readiness(self) -> Readiness:
         parts: Any = self.preflight, self.follower, self.assignment
-        return Readiness(*parts).reason()
+        return Readiness(*parts)
+
+    def reason(self) -> str | None:
+        return self.readiness().reason()
 
 
 def test_a_process_that_works_is_ready() -> None:
@@ -45,7 +48,7 @@ def test_each_step_of_the_start_has_a_reason() -> None:
     parts.assignment.ready = True
     assert parts.reason() == "partitions are recovering, or cannot commit: [1, 2]"
     parts.assignment.owners = {}
-    assert parts.reason() == "owns no partition: there are more processes than partitions"
+    assert parts.reason() is None
     parts.member.is_current = lambda: False
     assert parts.reason() == "Kafka has not answered a heartbeat within the session time-out"
     parts.member.is_member = False
@@ -56,6 +59,18 @@ def test_each_step_of_the_start_has_a_reason() -> None:
     assert parts.reason() == "the registry has not been read yet: is Kafka reachable?"
     parts.preflight.waiting_for = "Kafka cannot be reached"
     assert parts.reason() == "Kafka cannot be reached"
+
+
+def test_a_process_without_partitions_stands_by() -> None:
+    """A process beyond the number of partitions is ready, or a rolling update would wait for it for ever, and says
+    that it stands by; one that is not ready does not.
+    """
+    parts = Parts()
+    assert not parts.readiness().standing_by()
+    parts.assignment.owners = {}
+    assert parts.readiness().standing_by()
+    parts.member.is_member = False
+    assert not parts.readiness().standing_by()
 
 
 def test_the_cause_of_a_lost_partition_is_the_reason() -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import ssl
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,11 @@ import pytest
 from asm_bridge_schemas import records
 from asm_bridge_schemas.frame import frame, schema_id, unframed
 from asm_bridge_schemas.registry import export, registered_schemas, text
+from bridge.check.finding import Finding
+from bridge.check.schemas import subjects
 from bridge.kafka.preflight import Preflight
 from bridge.kafka.schema_registry import OutputFrames, SchemaRegistryClient, SchemaRegistryError, registered_texts
-from bridge.settings import SchemaRegistrySettings, TopicsSettings
+from bridge.settings import SchemaRegistrySettings, Settings, TopicsSettings
 from tests.support.samples import sample
 
 SCHEMAS = registered_schemas()
@@ -46,12 +49,17 @@ class Registry:
         self.ids: dict[tuple[str, str], int] = {}
         self.writable = writable
         self.down = False
+        self.compatible = True
         self.calls: list[tuple[str, str]] = []
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
         if self.down:
             raise httpx.ConnectError("All connection attempts failed")
         self.calls.append((request.method, request.url.path))
+        if request.url.path == "/subjects":
+            return httpx.Response(200, json=[])
+        if request.url.path.startswith("/compatibility/"):
+            return httpx.Response(200, json={"is_compatible": self.compatible})
         _, _, subject, *rest = request.url.path.split("/")
         body = json.loads(request.content)
         assert body["schemaType"] == "JSON"
@@ -200,6 +208,104 @@ def test_a_refusal_says_what_to_do() -> None:
     assert "HTTP 200" in calls(lambda request: httpx.Response(200, text="<html>sign in</html>"))
     assert "usable schema id" in calls(answers(200, id="7"))
     assert "see the registry's log" in calls(answers(500, message="x" * 1000))
+
+
+def checked(handler: Handler, **more: Any) -> list[Finding]:
+    """What `asm-bridge check` finds."""
+    sections: dict[str, Any] = {"schema_registry": settings(handler, **more), "topics": TopicsSettings()}
+    return asyncio.run(subjects(Settings.model_construct(**sections)))
+
+
+def test_check_says_what_run_would_register() -> None:
+    """`check` names the subjects that `run` will register, and registers nothing itself."""
+    registry = Registry()
+    (found,) = checked(registry)
+    assert (found.check, found.result, found.advice) == ("schemas", "ok", "")
+    assert "`run` registers asm.agent-status-value, " in found.found
+    assert "right to write" in found.found
+    assert registry.ids == {}
+    asyncio.run(frames(registry).register())
+    (found,) = checked(registry)
+    assert found.result == "ok"
+    assert found.found.endswith(f"has the schemas of all {len(SCHEMAS)} output topics")
+
+
+def test_check_says_what_the_registry_would_refuse() -> None:
+    """A subject whose last version is not compatible is a problem with its name, and so is a lacking right."""
+    registry = Registry()
+    asyncio.run(frames(registry).register())
+    del registry.ids["asm.conversations-value", text(SCHEMAS["conversations"])]
+    registry.compatible = False
+    (found,) = checked(registry)
+    assert found.result == "problem"
+    assert found.found == "asm.conversations-value: the schema is not compatible with its last version"
+    assert "BACKWARD" in found.advice
+
+    def forbidden(request: httpx.Request) -> httpx.Response:
+        return registry(request) if request.url.path == "/subjects" else httpx.Response(403, json={})
+
+    found = checked(forbidden)[0]
+    assert (found.result, "asm.agent-status-value: HTTP 403" in found.found) == ("problem", True)
+    assert "right to read and write" in found.advice
+
+
+@pytest.mark.parametrize(
+    ("answer", "found", "advice"),
+    [
+        (httpx.ConnectError("All connection attempts failed"), "does not answer (All connection", "is running"),
+        (httpx.ConnectTimeout(""), "does not answer in time", "firewall"),
+        (httpx.Response(401, json={}), "/subjects: HTTP 401", "schema_registry.password"),
+        (httpx.Response(404, text="<html>"), "/subjects: HTTP 404", "/apis/ccompat/v7"),
+        (httpx.Response(200, text="<html>"), "/subjects: HTTP 200", "registry's log"),
+    ],
+    ids=["refused", "silent", "login", "elsewhere", "a page"],
+)
+def test_check_says_why_the_registry_cannot_be_used(
+    answer: httpx.Response | Exception, found: str, advice: str
+) -> None:
+    """What is wrong with address, network or login is one problem, said once and not for each subject."""
+
+    def respond(request: httpx.Request) -> httpx.Response:
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    (one,) = checked(respond)
+    assert one.result == "problem"
+    assert found in one.found
+    assert advice in one.advice
+
+
+@pytest.mark.parametrize(
+    ("certificate", "ca_file", "found", "advice"),
+    [
+        ("good", False, "certificate that is not accepted (unable to get", "set schema_registry.ca_file"),
+        ("other", True, "certificate that is not accepted (IP address mismatch", "a name that is in it"),
+        (None, False, "does not use TLS", "it begins with http://"),
+        ("good", True, "/subjects: HTTP 404", "/apis/ccompat/v7"),
+    ],
+)
+async def test_check_names_a_registrys_certificate(
+    authority: Path, certificate: str | None, ca_file: bool, found: str, advice: str
+) -> None:
+    """A certificate of an unknown authority, one for another name, and a port without TLS have their own advice."""
+    context = None
+    if certificate is not None:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(authority / f"{certificate}.pem", authority / f"{certificate}.key")
+
+    async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(respond, "127.0.0.1", 0, ssl=context)
+    async with server:
+        url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        registry = SchemaRegistrySettings(url=url, ca_file=authority / "ca.pem" if ca_file else None)
+        (one,) = await subjects(Settings(schema_registry=registry))
+    assert one.result == "problem"
+    assert found in one.found
+    assert advice in one.advice
 
 
 def test_the_login_is_sent_and_never_shown() -> None:

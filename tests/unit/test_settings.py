@@ -154,10 +154,36 @@ def test_unknown_keys_are_errors_everywhere(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_service_links_are_no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Variables that an orchestrator adds for a service named asm-bridge are ignored."""
-    for name in ("PORT", "PORT_8080_TCP_ADDR", "SERVICE_HOST", "SERVICE_PORT"):
-        monkeypatch.setenv(f"ASM_BRIDGE_{name}", "tcp://10.0.0.1:8080")
+    """Variables that an orchestrator adds for services whose names begin with asm-bridge are ignored."""
+    for service in ("", "OPS_", "METRICS_2_"):
+        for name in (
+            "PORT",
+            "PORT_8080_TCP",
+            "PORT_8080_TCP_ADDR",
+            "SERVICE_HOST",
+            "SERVICE_PORT",
+            "SERVICE_PORT_HTTP",
+        ):
+            monkeypatch.setenv(f"ASM_BRIDGE_{service}{name}", "tcp://10.0.0.1:8080")
     assert set(sources(load_settings()).values()) == {"default"}
+    monkeypatch.setenv("ASM_BRIDGE_OPS_PORT", "9090")
+    assert problems().startswith("ASM_BRIDGE_OPS_PORT: no such setting")
+
+
+@pytest.mark.parametrize("key", sorted(SECRETS))
+@pytest.mark.parametrize("value", [{SECRET: "x"}, {"x": {"y": SECRET}}, {"x": SECRET}, [SECRET], [{SECRET: SECRET}]])
+def test_a_table_where_a_secret_should_be_is_not_shown(key: str, value: object) -> None:
+    """Whatever stands in the file under a secret's name, the error names the setting, and shows nothing else of it."""
+    section, _, name = key.rpartition(".")
+    toml(f"[{section}]\n{name} = {inline(value)}\n")
+    assert problems() == f"{key} in asm-bridge.toml: must be text (in TOML: in quotes)"
+
+
+def inline(value: object) -> str:
+    """The value as TOML in one line."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f'"{name}" = {inline(inner)}' for name, inner in value.items()) + "}"
+    return f"[{', '.join(map(inline, value))}]" if isinstance(value, list) else f'"{value}"'
 
 
 def test_all_that_is_wrong_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -224,7 +224,7 @@ class Lab:
     async def command(self, *arguments: str) -> tuple[int, str, str]:
         """Runs ``asm-bridge`` with the lab's settings. Returns exit code, standard output and error."""
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "bridge", *arguments),
+            *(sys.executable, "-m", *self.program, *arguments),
             env={**inherited(), **self.settings()},
             cwd=self.directory,
             stdout=PIPE,

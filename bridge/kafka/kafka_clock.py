@@ -1,0 +1,125 @@
+"""Kafka's clock. No request asks for it, but the coordinator says when it saw a transaction begin (KIP-664)."""
+
+import time
+from typing import NamedTuple
+
+import structlog
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import IncompatibleBrokerVersion, KafkaError, ProducerFenced
+from aiokafka.protocol.api import Request, RequestStruct, Response
+from aiokafka.protocol.types import CompactArray, CompactString, Int16, Int32, Int64, Schema, TaggedFields
+
+from bridge.clock import Clock, difference
+from bridge.kafka import internals
+from bridge.kafka.clients import Clients
+from bridge.kafka.lifecycle import with_deadline
+from bridge.telemetry.metrics import METRICS
+
+log = structlog.get_logger()
+
+_DEADLINE = 5.0
+_ATTEMPTS = 3
+
+
+class Reading(NamedTuple):
+    """Kafka's clock showed ``time`` (seconds since 1970) between ``since`` (monotonic seconds) and the return of the
+    function that read it."""
+
+    time: float
+    since: float
+
+
+async def read_clock(clients: Clients) -> Reading | None:
+    """Reads Kafka's clock with a transaction that writes nothing, or returns None where that is not possible.
+
+    Another process that starts at the same time may fence ours, which is then tried again.
+    """
+    for _ in range(_ATTEMPTS):
+        try:
+            return await with_deadline(_read(clients), _DEADLINE)
+        except ProducerFenced:
+            continue
+        except (KafkaError, TimeoutError, OSError):
+            return None
+    return None
+
+
+async def _read(clients: Clients) -> Reading | None:
+    producer = await clients.start_producer("check")
+    try:
+        since = time.monotonic()
+        await producer.begin_transaction()
+        await internals.add_group_to_transaction(producer, clients.group_id)
+        return await reading_of(producer, since)
+    finally:
+        await clients.close(producer)  # which aborts the transaction
+
+
+async def reading_of(producer: AIOKafkaProducer, since: float) -> Reading | None:
+    """The reading from a transaction that is open and was begun after ``since``; None from brokers before Kafka 3.0.
+
+    Raises ``KafkaError``.
+    """
+    try:
+        answer = await internals.ask_coordinator(producer, _DescribeTransaction(internals.transactional_id(producer)))
+    except (NotImplementedError, IncompatibleBrokerVersion):
+        return None
+    code, _, state, _, began_ms, *_ = answer.transactions[0]
+    return Reading(began_ms / 1000, since) if code == 0 and state == "Ongoing" else None
+
+
+def follow(clock: Clock, reading: Reading) -> None:
+    """Lets the clock follow Kafka's, and says where this machine's differs."""
+    differed = clock.differs
+    clock.follow(reading.time, reading.since)
+    METRICS.kafka_clock_ahead.set(clock.ahead)
+    if clock.differs and not differed:
+        log.warning("clock.differs", note=difference(clock.ahead), used="Kafka's")
+    elif differed and not clock.differs:
+        log.info("clock.agrees")
+
+
+class _TransactionAnswer(Response):  # type: ignore[misc]
+    API_KEY = 65
+    API_VERSION = 0
+    SCHEMA = Schema(
+        ("throttle_time_ms", Int32),
+        (
+            "transactions",
+            CompactArray(
+                ("error_code", Int16),
+                ("transactional_id", CompactString("utf-8")),
+                ("state", CompactString("utf-8")),
+                ("timeout_ms", Int32),
+                ("start_time_ms", Int64),
+                ("producer_id", Int64),
+                ("producer_epoch", Int16),
+                (
+                    "topics",
+                    CompactArray(
+                        ("topic", CompactString("utf-8")), ("partitions", CompactArray(Int32)), ("tags", TaggedFields)
+                    ),
+                ),
+                ("tags", TaggedFields),
+            ),
+        ),
+        ("tags", TaggedFields),
+    )
+
+
+class _TransactionStruct(RequestStruct):  # type: ignore[misc]
+    FLEXIBLE_VERSION = True
+    API_KEY = 65
+    API_VERSION = 0
+    RESPONSE_TYPE = _TransactionAnswer
+    SCHEMA = Schema(("transactional_ids", CompactArray(CompactString("utf-8"))), ("tags", TaggedFields))
+
+
+class _DescribeTransaction(Request[_TransactionStruct]):  # type: ignore[misc]
+    API_KEY = 65
+
+    def __init__(self, transactional_id: str) -> None:
+        self._transactional_id = transactional_id
+
+    def build(self, request_struct_class: type[_TransactionStruct]) -> _TransactionStruct:
+        return request_struct_class([self._transactional_id], {})
