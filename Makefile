@@ -22,12 +22,15 @@ help: ## list the targets
 demo: $(READY) ## broker, simulated service and bridge, and what flows (ARGS="--for 20")
 	@$(BIN)/asm-bridge demo $(ARGS)
 
-test: lint ## linters, type check, all tests (ARGS="--broker embedded -k changes"); without ARGS also make unit
-	@$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
-	@$(if $(ARGS),:,$(MAKE) --no-print-directory unit)
+test: lint ## linters, type check, all tests (ARGS="--broker embedded -k changes"); without ARGS make unit beside them
+	@$(if $(ARGS),,nice $(MAKE) --no-print-directory unit >$(UNIT_LOG) 2>&1 & unit=$$!;) \
+	failed=0; $(BIN)/python -m pytest $(PARALLEL) $(ARGS) || failed=$$?; \
+	$(if $(ARGS),,wait $$unit || failed=$$?; cat $(UNIT_LOG);) exit $$failed
 
-# Test files side by side, at most four, as each process that needs a broker starts its own.
-PARALLEL := -n auto --maxprocesses 4 --dist loadfile
+# Four test files side by side, on two cores too: most tests wait for programs. The folders' order, reorder being off,
+# puts the long files of integration first and those of unit, which only compute, last. Each process has its own broker.
+PARALLEL := -n 4 --dist loadfile --no-loadscope-reorder
+UNIT_LOG := $(VENV)/unit.log
 
 unit: $(READY) ## the unit tests on every other Python from 3.11 to 3.14 that this machine has
 	@own=$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
@@ -36,7 +39,7 @@ unit: $(READY) ## the unit tests on every other Python from 3.11 to 3.14 that th
 	done
 
 unit-%: .venv-%/.ready
-	@said=$$(.venv-$*/bin/python -m pytest $(PARALLEL) -q tests/unit 2>&1) \
+	@said=$$(.venv-$*/bin/python -m pytest -n 2 --dist loadfile -q --hypothesis-profile few tests/unit 2>&1) \
 		&& echo "Python $*: $$(printf "%s\n" "$$said" | tail -n 1)" || { printf "%s\n" "$$said"; exit 1; }
 
 interop: $(READY) ## behind nginx, HAProxy, Caddy and Envoy, as far as this machine has them
