@@ -67,7 +67,7 @@ release: $(READY) ## refuse what must not be released, then build (TAG=vX.Y.Z)
 	@$(MAKE) --no-print-directory build
 
 docs: $(DOCS)/.ready ## the documentation as a site, into site/
-	@NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build -q && echo "site/index.html"
+	@NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build && echo "site/index.html"
 
 ASYNCAPI := .cache/asyncapi
 asyncapi: ## schemas/asyncapi.json as HTML, into site/asyncapi.html (needs npm)
