@@ -14,7 +14,7 @@ DOCS := .venv-docs
 CODE := bridge schemas tests .ci/release.py .ci/docs.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit interop generators docs asyncapi chaos lint fmt build release image manifests audit sbom licences schemas lock clean
+.PHONY: help demo test unit interop generators examples docs asyncapi chaos lint fmt build release image manifests audit sbom licences schemas lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s%s\n", $$1, $$2 }' Makefile
@@ -42,6 +42,36 @@ unit-%: .venv-%/.ready
 interop: $(READY) ## behind nginx, HAProxy, Caddy and Envoy, as far as this machine has them
 	@$(BIN)/python -m pytest tests/interop $(ARGS)
 
+PYTHON_EXAMPLES := analytics calls microservice
+NPM := $(shell command -v npm)
+
+examples: $(READY) $(PYTHON_EXAMPLES:%=examples/%/.venv/.ready) $(if $(NPM),examples/typescript/node_modules/.ready) ## all examples, each in an environment of its own, and the report's proof (4 minutes)
+	@EXAMPLES=1 $(BIN)/python -m pytest tests/examples $(ARGS)
+
+# What an example's README says: make example-analytics ARGS="--picture report.png"
+example-analytics: examples/analytics/.venv/.ready
+	@examples/analytics/.venv/bin/python examples/analytics/report.py $(ARGS)
+
+example-calls: examples/calls/.venv/.ready
+	@cd examples/calls && .venv/bin/python calls.py
+
+example-microservice: examples/microservice/.venv/.ready
+	@examples/microservice/.venv/bin/python examples/microservice/long_waits.py
+
+example-typescript: examples/typescript/node_modules/.ready
+	@cd examples/typescript && npm start --silent
+
+examples/%/.venv/.ready: examples/%/requirements.txt
+	@test -n "$(PYTHON)" || { echo "make: no Python >= 3.11 found" >&2; exit 1; }
+	@echo "creating examples/$*/.venv (once)"
+	@rm -rf examples/$*/.venv && $(PYTHON) -m venv examples/$*/.venv
+	@examples/$*/.venv/bin/python -m pip install -q -r $< ./schemas
+	@touch $@
+
+examples/typescript/node_modules/.ready: examples/typescript/package-lock.json
+	@cd examples/typescript && npm ci --silent
+	@touch $@
+
 generators: $(READY) ## types from schemas/json in TypeScript, Go, Java and Python, compiled
 	@GENERATORS=1 $(BIN)/python -m pytest tests/interop/test_generators.py $(ARGS)
 
@@ -49,13 +79,13 @@ chaos: $(READY) ## the bridge among faults, judged (ARGS="--minutes 30 --seed 7"
 	@$(BIN)/python -m tests.support.chaos.run $(ARGS)
 
 lint: $(READY) ## ruff and mypy
-	@$(BIN)/ruff check $(CODE)
-	@$(BIN)/ruff format --check $(CODE)
+	@$(BIN)/ruff check $(CODE) examples
+	@$(BIN)/ruff format --check $(CODE) examples
 	@$(BIN)/mypy $(CODE)
 
 fmt: $(READY) ## put the code in its form, mend what ruff can
-	@$(BIN)/ruff check --fix $(CODE)
-	@$(BIN)/ruff format $(CODE)
+	@$(BIN)/ruff check --fix $(CODE) examples
+	@$(BIN)/ruff format $(CODE) examples
 
 build: $(READY) ## sdists and wheels of the bridge and of its records, into dist/
 	@rm -rf dist
@@ -111,7 +141,7 @@ lock: $(READY) ## choose the newest allowed versions of all requirements
 		&& uv $(COMPILE) --group build --output-file requirements-build.txt
 
 clean: ## remove everything that was made, the environment too
-	@rm -rf $(VENV) .venv-* dist site $(ASYNCAPI) sbom .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf $(VENV) .venv-* examples/*/.venv examples/typescript/node_modules dist site $(ASYNCAPI) sbom .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find $(CODE) -name __pycache__ -prune -exec rm -rf {} +
 
 # An environment at $(2) with Python $(1) and the locked versions. uv may lack this machine's certificates or settings,
