@@ -96,9 +96,9 @@ async def test_records_are_framed_through_outages_of_the_registry(
 
 
 async def test_the_registry_gives_our_verdicts(registry: Apicurio) -> None:
-    """Apicurio calls those changes of a record incompatible that tests/unit/test_compatibility.py does: a field removed,
-    added, retyped or required; a value more or less. It is stricter with a field that may be null from now on, which breaks
-    readers in any case."""
+    """Apicurio judges changes of a record (a field removed, added, retyped or required, a value more or less) as
+    tests/unit/test_compatibility.py does; it also refuses a field that becomes nullable, which breaks readers in any
+    case."""
     definitions = record_definitions()
     today = registered_schemas(definitions)
     wrong = []
