@@ -13,7 +13,7 @@ AUDIT := .venv-audit
 CODE := bridge schemas tests .ci/release.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit interop generators chaos lint fmt build release image manifests audit sbom licences schemas lock clean
+.PHONY: help demo test unit interop generators fuzz chaos lint fmt build release image manifests audit sbom licences schemas lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s%s
@@ -44,6 +44,11 @@ interop: $(READY) ## behind nginx, HAProxy, Caddy and Envoy, as far as this mach
 
 generators: $(READY) ## types from schemas/json in TypeScript, Go, Java and Python, compiled
 	@GENERATORS=1 $(BIN)/python -m pytest tests/interop/test_generators.py $(ARGS)
+
+fuzz: $(READY) ## a million hostile inputs for each target, made by coverage (ARGS="--runs 10000 http2"; docs/fuzzing.md)
+	@$(BIN)/python -m pip install -q --require-hashes -r requirements-fuzz.txt \
+		|| echo "make: atheris is not to be had here: the inputs are made at random"
+	@$(BIN)/python -m tests.support.fuzz.run $(ARGS)
 
 chaos: $(READY) ## the bridge among faults, judged (ARGS="--minutes 30 --seed 7"; docs/chaos.md)
 	@$(BIN)/python -m tests.support.chaos.run $(ARGS)
@@ -98,10 +103,11 @@ lock: $(READY) ## choose the newest allowed versions of all requirements
 	@PATH="$$PATH:$(BIN)" && uv $(COMPILE) pyproject.toml --output-file requirements.txt \
 		&& uv $(COMPILE) pyproject.toml --extra dev --constraint requirements.txt --output-file requirements-dev.txt \
 		&& uv $(COMPILE) --group audit --output-file requirements-audit.txt \
-		&& uv $(COMPILE) --group build --output-file requirements-build.txt
+		&& uv $(COMPILE) --group build --output-file requirements-build.txt \
+		&& uv $(COMPILE) --group fuzz --output-file requirements-fuzz.txt
 
 clean: ## remove everything that was made, the environment too
-	@rm -rf $(VENV) .venv-* dist sbom .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf $(VENV) .venv-* dist sbom .fuzz .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find $(CODE) -name __pycache__ -prune -exec rm -rf {} +
 
 # An environment at $(2) with Python $(1) and the locked versions. uv may lack this machine's certificates or settings,

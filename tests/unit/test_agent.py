@@ -959,3 +959,19 @@ def test_events_that_have_expired_do_not_cause_one_poll_after_the_other() -> Non
     harness.now = TTL + 1
     assert sent(harness.next_request()) == []
     assert harness.agent.urgent_at(float("-inf")) > harness.now
+
+
+@pytest.mark.parametrize("digests", [[], ["x", "y", "z"]])
+def test_a_state_without_its_calls_digests(digests: list[str]) -> None:
+    """An agent goes on from a state whose digests do not belong to its calls, and each call is updated at most once."""
+    body = status_body(queuedCalls={"onHoldCalls": [{"callSid": "1"}, {"callSid": "2"}]})
+    before = AgentHarness().in_session()
+    before.poll(body)
+    books = msgspec.structs.replace(before.agent.state.bridge, call_digests=digests)
+    after = AgentHarness(state=msgspec.structs.replace(before.agent.state, bridge=books))
+    after.watch()
+    after.poll(body)
+    after.poll(body)
+    assert [record.change for record in after.records if isinstance(record, records.QueuedCallChanged)] == [
+        "updated"
+    ] * 2
