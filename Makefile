@@ -10,10 +10,10 @@ find = $(firstword $(foreach python,python$(1) $(wildcard $(HOME)/.pyenv/version
 PYTHON ?= $(firstword $(foreach version,3.13 3.12 3.11 3.14,$(call find,$(version))) $(foreach name,python3 python,$(shell \
 	$(name) -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && command -v $(name))))
 AUDIT := .venv-audit
-CODE := bridge schemas tests .ci/release.py
+CODE := bridge schemas tests .ci/release.py .ci/docs.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit interop generators fuzz chaos lint fmt build release image manifests audit sbom licences schemas lock clean
+.PHONY: help demo test unit interop generators docs asyncapi fuzz chaos lint fmt build release image manifests audit sbom licences schemas lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s%s
@@ -71,6 +71,18 @@ release: $(READY) ## refuse what must not be released, then build (TAG=vX.Y.Z)
 	@$(BIN)/python .ci/release.py $(if $(TAG),--tag "$(TAG)")
 	@$(MAKE) --no-print-directory build
 
+DOCS := .cache/docs
+docs: $(READY) ## the documentation as a site, into site/
+	@test -x $(DOCS)/bin/mkdocs || { rm -rf $(DOCS) && $(BIN)/python -m venv $(DOCS) \
+		&& $(DOCS)/bin/python -m pip install -q --require-hashes -r requirements-docs.txt; }
+	@NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build -q && echo "site/index.html"
+
+ASYNCAPI := .cache/asyncapi
+asyncapi: ## schemas/asyncapi.json as HTML, into site/asyncapi.html (needs npm)
+	@test -d $(ASYNCAPI)/node_modules || PUPPETEER_SKIP_DOWNLOAD=1 npm install --silent --no-audit --no-fund \
+		--prefix $(ASYNCAPI) @asyncapi/generator@3.4.1 @asyncapi/html-template@3.5.6
+	@node .ci/asyncapi.cjs $(ASYNCAPI) site && echo "site/asyncapi.html"
+
 image: ## the container image, asm-kafka-bridge:local (BASE=pinned: on the base image's digest)
 	@docker build $(if $(BASE),--build-arg BASE=$(BASE)) -t asm-kafka-bridge:local .
 
@@ -104,10 +116,11 @@ lock: $(READY) ## choose the newest allowed versions of all requirements
 		&& uv $(COMPILE) pyproject.toml --extra dev --constraint requirements.txt --output-file requirements-dev.txt \
 		&& uv $(COMPILE) --group audit --output-file requirements-audit.txt \
 		&& uv $(COMPILE) --group build --output-file requirements-build.txt \
+		&& uv $(COMPILE) --group docs --output-file requirements-docs.txt \
 		&& uv $(COMPILE) --group fuzz --output-file requirements-fuzz.txt
 
 clean: ## remove everything that was made, the environment too
-	@rm -rf $(VENV) .venv-* dist sbom .fuzz .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf $(VENV) .venv-* dist site $(DOCS) $(ASYNCAPI) sbom .fuzz .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find $(CODE) -name __pycache__ -prune -exec rm -rf {} +
 
 # An environment at $(2) with Python $(1) and the locked versions. uv may lack this machine's certificates or settings,

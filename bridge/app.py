@@ -144,7 +144,7 @@ class Bridge:
             raise StartError(
                 f"cannot listen on ops.listen {ops.listen}: {error.strerror}. Set another address"
             ) from error
-        async with serve(listener, self.snapshot):
+        async with serve(listener, self.snapshot, ops):
             log.info("ops.listening", address=ops.listen)
             yield
 

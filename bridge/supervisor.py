@@ -14,6 +14,7 @@ import threading
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import httpx
 import structlog
@@ -22,11 +23,14 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from bridge.ops.access import Guard
 from bridge.ops.http import answering, free_port, listen
+from bridge.settings import OpsSettings
 from bridge.signals import fires, stop_on_signals
 
 log = structlog.get_logger()
@@ -57,26 +61,25 @@ class WorkerProcess:
     restarts: int = 0
 
 
-def run(count: int, arguments: Sequence[str], *, ops: tuple[str, int], instance: str | None, drain: float) -> int:
+def run(count: int, arguments: Sequence[str], *, ops: OpsSettings, instance: str | None, drain: float) -> int:
     """Keep ``count`` workers running until SIGINT or SIGTERM; returns the exit code.
 
-    ``arguments`` are those of our own ``run``, ``ops`` is where to listen, ``instance`` the workers' common part of
-    kafka.group_instance_id, ``drain`` the seconds that a worker may take to stop.
+    ``arguments`` are those of our own ``run``, ``ops`` is where to listen and for whom, ``instance`` the workers'
+    common part of kafka.group_instance_id, ``drain`` the seconds that a worker may take to stop.
     """
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it would log each request to a worker
-    return asyncio.run(_run(Supervisor(count, arguments, instance, drain + _KILL_AFTER), ops))
+    return asyncio.run(_run(Supervisor(count, arguments, instance, drain + _KILL_AFTER, ops.authorization()), ops))
 
 
-async def _run(supervisor: "Supervisor", ops: tuple[str, int]) -> int:
-    host, port = ops
+async def _run(supervisor: "Supervisor", ops: OpsSettings) -> int:
     try:
-        listener = listen(host, port)
+        listener = listen(ops.host, ops.port)
     except OSError as error:
-        log.error("run.failed", error=f"cannot listen on ops.listen {host}:{port}: {error.strerror}. Set another one")  # noqa: TRY400 - the text says it all
+        log.error("run.failed", error=f"cannot listen on ops.listen {ops.listen}: {error.strerror}. Set another one")  # noqa: TRY400 - the text says it all
         return 1
     stop = stop_on_signals(supervisor.kill)
-    async with supervisor.client, answering(listener, application(supervisor)):
-        log.info("ops.listening", address=f"{host}:{port}", workers=len(supervisor.workers))
+    async with supervisor.client, answering(listener, application(supervisor, ops)):
+        log.info("ops.listening", address=ops.listen, workers=len(supervisor.workers))
         code = await supervisor.run(stop)
     log.info("run.stopped")
     return code
@@ -85,9 +88,16 @@ async def _run(supervisor: "Supervisor", ops: tuple[str, int]) -> int:
 class Supervisor:
     """Keeps its workers running."""
 
-    def __init__(self, count: int, arguments: Sequence[str], instance: str | None, stop_timeout: float) -> None:
+    def __init__(
+        self,
+        count: int,
+        arguments: Sequence[str],
+        instance: str | None,
+        stop_timeout: float,
+        authorization: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self.workers = [WorkerProcess(number) for number in range(count)]
-        self.client = httpx.AsyncClient(timeout=_REQUEST_TIMEOUT, trust_env=False)
+        self.client = httpx.AsyncClient(timeout=_REQUEST_TIMEOUT, trust_env=False, headers=dict(authorization))
         self._arguments = arguments
         self._instance = instance
         self._stop_timeout = stop_timeout
@@ -207,7 +217,7 @@ class Supervisor:
         return generate_latest(_Families([*merged(texts), alive, restarts]))
 
 
-def application(supervisor: Supervisor) -> Starlette:
+def application(supervisor: Supervisor, ops: OpsSettings) -> Starlette:
     """The merged endpoint: alive if all are, ready if all are, and the metrics of all."""
 
     def respond(reasons: Mapping[int, str], good: str) -> Response:
@@ -223,7 +233,8 @@ def application(supervisor: Supervisor) -> Starlette:
     async def metrics(request: Request) -> Response:
         return Response(await supervisor.metrics(), media_type=CONTENT_TYPE_LATEST)
 
-    return Starlette(routes=[Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", metrics)])
+    routes = [Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", metrics)]
+    return Starlette(routes=routes, middleware=[Middleware(Guard, ops=ops)])
 
 
 def worker_command(arguments: Sequence[str], number: int, port: int, instance: str | None) -> list[str]:

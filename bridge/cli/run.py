@@ -65,7 +65,7 @@ def _run_many(settings: Settings, count: int) -> int:
     return supervisor.run(
         count,
         sys.argv[1:],
-        ops=(settings.ops.host, settings.ops.port),
+        ops=settings.ops,
         instance=settings.kafka.group_instance_id,
         drain=settings.drain_timeout,
     )

@@ -30,7 +30,7 @@ def status(
 ) -> None:
     """Take one look at a running bridge. Exits with 1 if it is not ready or cannot be reached."""
     address = (url or _local_address(settings_of(ctx))).rstrip("/")
-    found = _fetch(address)
+    found = _fetch(address, settings_of(ctx).ops.authorization())
     if json:
         print_json(found)
     else:
@@ -44,10 +44,10 @@ def _local_address(settings: Settings) -> str:
     return f"http://[{host}]:{settings.ops.port}" if ":" in host else f"http://{host}:{settings.ops.port}"
 
 
-def _fetch(address: str) -> dict[str, Any]:
+def _fetch(address: str, authorization: dict[str, str]) -> dict[str, Any]:
     try:
         # Not through a proxy from the environment: bridges are on this machine or in its network.
-        answer = httpx.get(f"{address}/api/status", timeout=_TIMEOUT, trust_env=False)
+        answer = httpx.get(f"{address}/api/status", headers=authorization, timeout=_TIMEOUT, trust_env=False)
     except (httpx.InvalidURL, httpx.UnsupportedProtocol):
         raise UsageError(f"--url: {address!r} is not an address such as http://127.0.0.1:8080") from None
     except httpx.HTTPError as error:
@@ -55,6 +55,8 @@ def _fetch(address: str) -> dict[str, Any]:
             f"no bridge answers at {address} ({str(error) or type(error).__name__}): check that `asm-bridge run` is "
             "running and that its ops.listen is this address, or give another one with --url"
         ) from None
+    if answer.status_code in (401, 421):
+        raise CliError(f"the bridge at {address} refuses to answer: {answer.text.strip()}")
     try:
         found: dict[str, Any] = answer.raise_for_status().json()
         return found | {"ready": bool(found["ready"])}

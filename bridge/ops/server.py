@@ -9,39 +9,33 @@ from pathlib import Path
 import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
-from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from bridge.ops.access import Guard
 from bridge.ops.agents import Query, sessions_page
 from bridge.ops.gauges import set_gauges
 from bridge.ops.http import answering
 from bridge.ops.monitor import Monitor
 from bridge.ops.readiness import STANDING_BY
 from bridge.ops.snapshot import StatusSource
+from bridge.settings import OpsSettings
 from bridge.telemetry.metrics import METRICS
 
 _PAGE = Path(__file__).parent / "page"
-_HEADERS = {
-    "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-cache",
-}
 
 
-def application(snapshot: StatusSource, monitor: Monitor) -> Starlette:
+def application(snapshot: StatusSource, monitor: Monitor, ops: OpsSettings) -> Starlette:
     """The endpoints. ``monitor`` must be running, since it provides rates and streams."""
     routes: list[BaseRoute] = [
         *_probes(snapshot),
         *_api(snapshot, monitor),
         Mount("/", StaticFiles(directory=_PAGE, html=True)),
     ]
-    return Starlette(routes=routes, middleware=[Middleware(_Headers)])
+    return Starlette(routes=routes, middleware=[Middleware(Guard, ops=ops)])
 
 
 def _probes(snapshot: StatusSource) -> list[Route]:
@@ -79,10 +73,10 @@ def _api(snapshot: StatusSource, monitor: Monitor) -> list[Route]:
 
 
 @contextlib.asynccontextmanager
-async def serve(listener: socket.socket, snapshot: StatusSource) -> AsyncIterator[None]:
+async def serve(listener: socket.socket, snapshot: StatusSource, ops: OpsSettings) -> AsyncIterator[None]:
     """Serves the endpoints on the socket within the block."""
     monitor = Monitor(snapshot)
-    async with answering(listener, application(snapshot, monitor)):
+    async with answering(listener, application(snapshot, monitor, ops)):
         sampling = asyncio.create_task(monitor.run())
         try:
             yield
@@ -90,18 +84,3 @@ async def serve(listener: socket.socket, snapshot: StatusSource) -> AsyncIterato
             sampling.cancel()
             monitor.close()
             await asyncio.gather(sampling, return_exceptions=True)
-
-
-class _Headers:
-    """Adds ``_HEADERS`` to every response: the page loads nothing from other origins and cannot be framed."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(_HEADERS)
-            await send(message)
-
-        await self._app(scope, receive, with_headers if scope["type"] == "http" else send)

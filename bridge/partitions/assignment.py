@@ -19,7 +19,7 @@ from bridge.telemetry.metrics import METRICS
 log = structlog.get_logger()
 
 _REVOKE_SHARE = 0.6
-"""Of the session time-out, how much the owners may take to come to rest before a rebalance goes on without them."""
+"""Share of the session time-out for the owners to quiesce in, before a rebalance continues without them."""
 
 
 class Assignment:

@@ -1,7 +1,7 @@
-"""One owned partition's journal: fence the former owner, recover, gather steps, commit them.
+"""The journal of one owned partition: fences the former owner, recovers, gathers steps and commits them.
 
-The partition's own transactional producer is what makes a step atomic, and what stops a former owner that was paused.
-Whatever fails, there is one way out: drop the memory and recover.
+The partition's own transactional producer makes a step atomic, and stops a former owner that was paused. Every failure
+has the same remedy: drop the memory and recover.
 """
 
 import asyncio
@@ -34,10 +34,10 @@ log = structlog.get_logger()
 _BATCH_BYTES = 8 * 1024 * 1024
 """Steps gathered beyond this stop the polling until they are committed."""
 _KEPT_EVERY = 2.0
-"""Seconds after which it is written until when the agents were observed, if nothing else is."""
+"""Seconds after which ``observed_until`` is written, even if nothing else is."""
 _OUTPUTS = [topic.name for topic in TOPICS if topic.output and topic.partitioned]
 _OVERDUE = 2.0
-"""Seconds after which a commit under way stops the polling."""
+"""Seconds after which a commit in progress stops the polling."""
 
 States = dict[str, AgentState | None]
 """By agent_id; None is a tombstone."""
@@ -48,21 +48,21 @@ Heartbeat = Callable[[str], PartitionHeartbeat]
 
 
 class PartitionLost(Exception):
-    """The partition's memory cannot be trusted any more; what was not committed was not published."""
+    """The partition's memory can no longer be trusted; nothing uncommitted has been published."""
 
 
 @dataclass(slots=True)
 class Batch:
-    """What the next transaction writes."""
+    """The contents of the next transaction."""
 
     messages: list[Outgoing] = field(default_factory=list)
     agents: set[str] = field(default_factory=set)
     traced: list[Step] = field(default_factory=list)
     size: int = 0
     outcomes: dict[int, KnownOutcome] = field(default_factory=dict)
-    """By offset, of the entries that were sent."""
+    """By offset, for the entries that were sent."""
     oldest_at: float | None = None
-    """When its first step came (monotonic)."""
+    """When its first step was appended (monotonic seconds)."""
 
     def add(self, message: Outgoing) -> None:
         self.messages.append(message)
@@ -70,13 +70,12 @@ class Batch:
 
 
 class Journal:
-    """``append`` takes steps at any time and never waits; ``commit`` writes what was gathered, whole or not at all.
+    """``append`` takes steps at any time and never waits; ``commit`` writes the gathered steps, whole or not at all.
 
-    ``group`` commits the inbox's offset where there are no transactions, and knows what the inbox still has.
+    ``group`` commits the inbox's offset where there are no transactions, and knows the inbox's bounds.
 
-    ``held``: what became of events that were sent, by their offsets, and that a former journal of this process could
-    not write. Nothing is sent until it is written: the events themselves are not sent again, and no others on the faith
-    that the next commit succeeds.
+    ``held``: by offset, the outcomes of sent events that a former journal of this process failed to write. Until they
+    are written nothing is sent: not these events again, and no others in the hope that the next commit succeeds.
     """
 
     def __init__(
@@ -94,7 +93,7 @@ class Journal:
         self.offsets = OffsetTracker(0)
         self.metadata = CommitMetadata()
         self.observed_until: float | None = None
-        """All that was observed before this time (seconds since 1970) is published; None: it is not known."""
+        """Everything observed before this time (seconds since 1970) is published; None if unknown."""
         self.wake = asyncio.Event()
         """Set while there is something to commit."""
         self._clients = clients
@@ -111,7 +110,7 @@ class Journal:
         self._kept_at = 0.0
 
     async def recover(self) -> bool:
-        """Fence, then read states and offset, in this order. Returns whether the former owner handed over cleanly."""
+        """Fences, then reads states and offset, in this order. Returns whether the former owner handed over cleanly."""
         self._producer = await PartitionProducer.start(self._clients, self.partition)
         self.states = await self._read_states()
         self._written = set(self.states)
@@ -121,7 +120,7 @@ class Journal:
         metadata = CommitMetadata.decode(text) if offset is not None else CommitMetadata(clean=not self.states)
         self.offsets = OffsetTracker(offset or 0)
         self.metadata = msgspec.structs.replace(metadata, clean=False)
-        if self._clients.exactly_once:  # Tansu, which has no transactions, tells a wrong end
+        if self._clients.exactly_once:  # Tansu, which has no transactions, reports a wrong end
             metadata = self._compare(metadata, await self._group.bounds(self.partition))
         self._committed = None
         known = [at for at in (self.observed_until, metadata.observed_until) if at is not None]
@@ -132,8 +131,9 @@ class Journal:
         return metadata.clean
 
     def _compare(self, metadata: CommitMetadata, bounds: tuple[int, int]) -> CommitMetadata:
-        """Hold what is remembered of the inbox against its first offset and its end. What was remembered of another log
-        is void; entries that were deleted unread are counted. Returns the metadata that holds."""
+        """Compares the remembered position in the inbox with its first offset and its end. If the inbox has become
+        another log, it is read from its beginning; entries that were deleted unread are counted. Returns the metadata
+        that is still valid."""
         begin, end = bounds
         books = [state.bridge for state in self.states.values()]
         remembered = last_known(self.offsets.position, books)
@@ -161,12 +161,12 @@ class Journal:
 
     @property
     def unwritten(self) -> dict[int, KnownOutcome]:
-        """What the next journal must hold if this one fails."""
+        """``held`` for the next journal, if this one fails."""
         return {**self.held, **self._under_way.outcomes, **self._batch.outcomes}
 
     @property
     def oldest_at(self) -> float:
-        """When the first of the steps came that are not committed yet (monotonic); now, if there is none."""
+        """When the oldest uncommitted step was appended (monotonic seconds); now, without any."""
         return self._batch.oldest_at or time.monotonic()
 
     def append(self, step: Step) -> None:
@@ -192,20 +192,20 @@ class Journal:
         self.add(self._encoder.dead_letter(letter))
 
     def add(self, message: Outgoing) -> None:
-        """A message that belongs to no agent's stream."""
+        """Adds a message that belongs to no agent's stream."""
         self._batch.add(message)
         self.wake.set()
 
     def advance(self, **offsets: int) -> None:
-        """Set fields of the commit's metadata."""
+        """Sets fields of the commit's metadata."""
         self.metadata = msgspec.structs.replace(self.metadata, **offsets)
         self.wake.set()
 
     async def commit(self, *, clean: bool | None = None, heartbeat: Heartbeat | None = None) -> States:
-        """Write what was gathered. Returns the states that were committed.
+        """Writes the gathered steps. Returns the committed states.
 
-        Until when the agents were observed is kept at least every two seconds, with a heartbeat, and to hand over
-        (``clean`` says how). Raises ``PartitionLost``, after which the journal must be closed, and another one recover.
+        ``observed_until`` is written at least every two seconds, with a heartbeat, and at a hand-over, with ``clean``.
+        Raises ``PartitionLost``: then close the journal, and recover with a new one.
         """
         self.observed_until = self._clock.now().wall
         if heartbeat is not None:
@@ -215,8 +215,7 @@ class Journal:
         return await self._commit(clean=bool(clean), keep=keep)
 
     async def _commit(self, *, clean: bool = False, keep: bool = False, everywhere: bool = False) -> States:
-        """``keep``: write until when the agents were observed; ``everywhere``: fail unless every output topic can be
-        written."""
+        """``keep``: write ``observed_until``; ``everywhere``: fail unless every output topic can be written."""
         batch, self._batch = self._batch, Batch()
         self._under_way, read_up_to = batch, self.offsets.position
         self.wake.clear()
@@ -246,13 +245,13 @@ class Journal:
         return changed
 
     async def close(self) -> None:
-        """Close the producer; what was gathered and not committed is dropped."""
+        """Closes the producer; uncommitted steps are dropped."""
         producer, self._producer = self._producer, None
         if producer is not None:
             await producer.close()
 
     def _changed_states(self, agents: set[str]) -> States:
-        """The new states of ``agents``; None for those not needed any more: not watched, and every entry completed."""
+        """The new states of ``agents``; None (a tombstone) for the unwatched whose entries are completed."""
         committable = self.offsets.committable
         changed: States = {}
         for agent_id in agents | self._unwatched:
@@ -279,7 +278,7 @@ class Journal:
             METRICS.kafka_errors.labels("commit").inc()
             text = describe(error)
             if isinstance(error, TimeoutError) and (topics := self._producer.waiting_for):
-                text = f"no answer of Kafka about {', '.join(topics)} within {CALL_DEADLINE:g} s"
+                text = f"no answer from Kafka about {', '.join(topics)} within {CALL_DEADLINE:g} s"
             raise PartitionLost(text) from error
         self._commit_began = None
         METRICS.commits.labels("ok").inc()
@@ -301,7 +300,7 @@ class Journal:
     async def _in_turn(
         self, messages: list[Outgoing], states: list[Outgoing], offset: tuple[int, str] | None, _: bool
     ) -> None:
-        """Without transactions: what a crash cuts off is published again, never left out."""
+        """Writes without transactions: what a crash interrupts is published again, never omitted."""
         assert self._producer is not None
         await self._producer.send(messages)
         await self._producer.send(states)
@@ -316,7 +315,7 @@ class Journal:
             if time.monotonic() - logged_at >= 1:
                 logged_at = time.monotonic()
                 log.info("partition.recovering", partition=self.partition, states=len(states))
-            if message.timestamp > 0:  # of a commit before which all was published
+            if message.timestamp > 0:  # the time of a commit: everything before it was published
                 self.observed_until = max(self.observed_until or 0, message.timestamp / 1000)
             key = message.key or b""
             states.pop(key, None)

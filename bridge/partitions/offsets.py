@@ -36,13 +36,13 @@ class OffsetTracker:
 
 
 def last_known(position: int, books: Iterable[Books]) -> int:
-    """The highest offset of the inbox that is remembered, by the group or by a state; -1 if none is. A log that ends
-    before it is not the one that was read."""
+    """The highest inbox offset that the group or a state remembers; -1 without any. A log that ends before it is not
+    the one that was read."""
     return max((position - 1, *(book.inbox_offset for book in books)))
 
 
 def forget_inbox(state: AgentState) -> AgentState:
-    """The state without what it remembers of the inbox, which has become another log. The ids of what was delivered
+    """The state without its inbox offsets, for an inbox that has become another log. The ids of delivered events
     stay: they are the senders'."""
     return msgspec.structs.replace(state, bridge=msgspec.structs.replace(state.bridge, inbox_offset=-1, inbox_open=[]))
 
@@ -57,7 +57,7 @@ class CommitMetadata(
     """The metadata of an offset commit: the partition's own accounting.
 
     ``clean``: the owner handed over with nothing under way. ``relocated_up_to``: the highest offset among the inbox's
-    records that were moved to their partition, or became dead letters for want of a key. ``invalid_entries_up_to``: the
+    records that were moved to their partition, or became dead letters for lack of a key. ``invalid_entries_up_to``: the
     highest offset of an invalid registry entry that became a dead letter. ``observed_until``: all that was observed
     before this time (seconds since 1970) is published.
     """

@@ -1,4 +1,4 @@
-"""The life of one owned partition: recover, watch its agents, commit, hand over; from the start whenever it fails."""
+"""The life of one owned partition: recover, watch its agents, commit, hand over; after a failure, all over again."""
 
 import asyncio
 import contextlib
@@ -29,27 +29,27 @@ from bridge.telemetry.metrics import METRICS
 log = structlog.get_logger()
 
 _SWEEP = 0.25
-"""Seconds between looks at the deadlines of waiting entries: at the same time in all partitions, and with a slot of the
-poller, because waking up costs more than looking."""
+"""Seconds between checks of the waiting entries' deadlines: at the same time in all partitions, and with a slot of the
+poller, because waking up costs more than checking."""
 
 _STALLED = 2.0
-"""Seconds of a commit after which no agent was polled until it ended."""
+"""A commit that takes longer than this (seconds) holds up the polling."""
 _ANSWERED_WITHIN = 30.0
-"""Seconds for which a partition that is lost waits for the answers to its events."""
+"""Seconds that a lost partition waits for the answers to its events."""
 _OUTAGE, _REFUSED = Backoff(0.25, 5.0), Backoff(1.0, 30.0)
-"""Between attempts to own a partition again: an outage ends by itself, a refusal does not."""
+"""Between attempts to own a partition again: an outage ends on its own, a refusal does not."""
 
 
 class Failures:
-    """How often a partition was lost in a row for the same cause."""
+    """Counts how often in a row a partition was lost for the same cause."""
 
     def __init__(self) -> None:
         self._in_a_row = 0
         self._repeats = RepeatFilter()
 
     def record(self, error: Exception, lasted: float) -> tuple[bool, float]:
-        """Whether the cause is a new one, and for how many seconds to leave the partition alone; ``lasted``: how many
-        it was owned."""
+        """Returns whether the cause is new, and the seconds to wait before the next attempt; ``lasted``: the seconds
+        for which the partition was owned."""
         new = self._repeats.is_new(error)
         self._in_a_row = 0 if new or lasted > _REFUSED.maximum else self._in_a_row + 1
         refused = is_refusal(error.__cause__) or is_refusal(error)
@@ -58,8 +58,8 @@ class Failures:
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """What the partitions of a process share; ``partitions``: how many there are, intervals in seconds; ``instance``:
-    the process's name."""
+    """Shared by the partitions of a process; ``partitions``: their number; intervals in seconds; ``instance``: the
+    process's name."""
 
     partitions: int
     commit_interval: float
@@ -87,7 +87,7 @@ class PartitionOwner:
         self._resumed = asyncio.Event()
         self._inbox_paused = False
         self._rewound = False
-        """Whether the inbox was seen to begin again: it may be another log."""
+        """Whether the inbox delivered an offset that had been read: it may be another log."""
         self._held: dict[int, KnownOutcome] = {}
         self.problem: str | None = None
         """Why the partition was lost, until it can commit again."""
@@ -104,7 +104,7 @@ class PartitionOwner:
             began, delay = time.monotonic(), 0.0
             try:
                 await self._own()
-            except Exception as error:  # noqa: BLE001 - whatever it was: the one way back, and no other partition notices
+            except Exception as error:  # noqa: BLE001 - every failure has one remedy, and ends in this partition
                 METRICS.partitions_lost.inc()
                 self.problem = str(error) if isinstance(error, PartitionLost) else describe(error)
                 new, delay = failures.record(error, time.monotonic() - began)
@@ -119,7 +119,7 @@ class PartitionOwner:
             await asyncio.sleep(delay)
 
     async def _own(self) -> None:
-        """Journal and agents are made afresh: what a late answer still appends to the former ones is never written."""
+        """Creates a new journal and new agents: what a late answer appends to the former ones is never written."""
         shared = self._shared
         journal = self._journal = Journal(
             self.partition, shared.clients, shared.encoder, self._group, shared.policy.clock, self._held
@@ -143,7 +143,7 @@ class PartitionOwner:
         if self._rewound:
             self._rewound = False
             if (end := await self._group.end_offset(self.partition)) < journal.offsets.position:
-                raise PartitionLost(f"the inbox ends at {end}, and was read up to {journal.offsets.position}")
+                raise PartitionLost(f"the inbox ends at {end}, but was read up to {journal.offsets.position}")
         agents.sweep()
         began = time.monotonic()
         due = began >= self._next_heartbeat
@@ -159,7 +159,7 @@ class PartitionOwner:
             self._group.resume(self.partition)
 
     async def _hand_over(self, journal: Journal, agents: PartitionAgents, suspended: asyncio.Future[bool]) -> None:
-        """Come to rest, and go on if ``resume`` is called; otherwise this task is cancelled."""
+        """Quiesces, and continues if ``resume`` is called; otherwise this task is cancelled."""
         await agents.quiesce()
         agents.committed(await journal.commit(clean=agents.clean))
         self._resumed.clear()
@@ -190,7 +190,7 @@ class PartitionOwner:
             self._group.pause(self.partition)
 
     async def suspend(self) -> None:
-        """Come to rest: polls under way end, steps are committed, and the next owner finds a clean hand-over."""
+        """Quiesces: requests in flight end, steps are committed, and the next owner finds a clean hand-over."""
         if self._journal is None or self.agents is None or self._suspended is not None:
             return
         self._suspended = asyncio.get_running_loop().create_future()
@@ -199,7 +199,7 @@ class PartitionOwner:
         await asyncio.shield(self._suspended)
 
     def resume(self) -> bool:
-        """Go on from memory. False where the partition had not come to rest: it must be recovered."""
+        """Continues from memory. Returns False if the partition has not quiesced: it must be recovered."""
         if self._suspended is None or not self._suspended.done() or not self._suspended.result():
             return False
         self._suspended = None
@@ -208,7 +208,7 @@ class PartitionOwner:
         return True
 
     async def _finish_events(self) -> None:
-        """Learn what becomes of the events that are under way: what is known of an event is not sent again."""
+        """Waits for the outcomes of the events in flight: an event whose outcome is known is not sent again."""
         if self.agents is not None:
             self.agents.end()
             with contextlib.suppress(TimeoutError):
@@ -230,9 +230,9 @@ class PartitionOwner:
 
 
 def linger(shared: Shared, oldest_at: float, now: float) -> float:
-    """Seconds from ``now`` until the steps are committed of which the first came at ``oldest_at`` (both monotonic).
+    """Seconds from ``now`` until the commit of the steps whose first was appended at ``oldest_at`` (both monotonic).
 
-    Where all partitions share a producer they commit at the same time: it is one request for all.
+    Partitions that share a producer commit at the same time, in one request.
     """
     interval = shared.commit_interval
     return oldest_at + interval - now if shared.clients.exactly_once else interval - now % interval

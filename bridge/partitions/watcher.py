@@ -1,4 +1,4 @@
-"""The agents of one owned partition: the registry's wishes, the inbox's events, the clock's deadlines."""
+"""The agents of one owned partition: applies registry entries, takes the inbox's events, enforces deadlines."""
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,7 +22,7 @@ from bridge.settings.model import InjectionSettings
 from bridge.telemetry import tracing
 
 _PENDING_BYTES = 64 * 1024 * 1024
-"""Events waiting in one partition beyond this stop the reading of its inbox."""
+"""Bytes of waiting events in one partition beyond which its inbox is not read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +36,9 @@ class Policy:
 
 
 class PartitionAgents:
-    """Watches the agents of a partition, and hands them their events. Everything it decides is appended as a step.
+    """Watches the agents of a partition, and hands them their events. Every decision becomes a step in the journal.
 
-    ``reschedule(agent, self)`` is called when an agent is to be polled otherwise than before, or at once: see
+    ``reschedule(agent, self)`` is called when an agent's polling changes, or when it is to be polled at once: see
     ``watches`` and ``Agent.urgent``.
     """
 
@@ -64,7 +64,7 @@ class PartitionAgents:
         self.active = False
 
     def begin(self, repeated_below: int) -> None:
-        """Watch the agents of the registry. Events below ``repeated_below`` may have been sent by the last owner."""
+        """Watches the registry's agents. Events below ``repeated_below`` may have been sent by the last owner."""
         self._repeated_below = repeated_below
         self.active = True
         for agent_id in {
@@ -76,12 +76,12 @@ class PartitionAgents:
             self.dead_letter(bad)
 
     async def quiesce(self) -> None:
-        """Poll no more, and wait for the requests in flight."""
+        """Stops polling, and waits for the requests in flight."""
         self.active = False
         await self._until_none(lambda request: request is not None)
 
     async def events_answered(self) -> None:
-        """Wait, after ``end``, until it is known of each event that was sent what became of it."""
+        """Waits, after ``end``, until the outcome of each sent event is known."""
         await self._until_none(lambda request: request is not None and bool(request.injections))
 
     async def _until_none(self, which: Callable[[PollRequest | None], bool]) -> None:
@@ -93,7 +93,7 @@ class PartitionAgents:
         self.active = True
 
     def end(self) -> None:
-        """The partition has another owner, or is to be read again: poll no agent any more."""
+        """Stops all polling: the partition has another owner, or must be recovered."""
         self.active, self._ended = False, True
         for agent in self._agents.values():
             self._reschedule(agent, self)
@@ -106,7 +106,7 @@ class PartitionAgents:
 
     @property
     def clean(self) -> bool:
-        """Whether the next owner can be sure that none of the events that wait has been sent."""
+        """Whether the next owner can be sure that no waiting event has been sent."""
         unread = self._journal.offsets.position < self._repeated_below  # handed over again before they were read
         return not unread and not any(
             injection.possibly_processed for agent in self._waiting for injection in agent.pending.injections
@@ -127,7 +127,7 @@ class PartitionAgents:
             self._journal.append(step)
 
     def poll_finished(self, agent: Agent, step: Step | None) -> None:
-        """A request of the agent has ended, and ``step`` is what came of it."""
+        """Handles the end of an agent's request; ``step`` is its result."""
         try:
             self.append(step)
         finally:
@@ -141,11 +141,11 @@ class PartitionAgents:
     # -- the registry
 
     def sync(self, agent_id: str) -> None:
-        """Make an agent what the registry says of it."""
+        """Applies an agent's registry entry, or its absence."""
         agent, registered, at = self._agents.get(agent_id), self._registry.get(agent_id), self._policy.clock.now()
         if registered is None:
             if agent is not None and agent.in_flight is not None and agent.in_flight.injections:
-                self._leaving.add(agent)  # what becomes of its events still belongs to its stream
+                self._leaving.add(agent)  # the outcomes of its events still belong to its stream
                 self._reschedule(agent, self)
                 return
             stale = agent is not None and agent.entry is not None
@@ -163,7 +163,7 @@ class PartitionAgents:
         self._reschedule(agent, self)
 
     def dead_letter(self, bad: InvalidEntry) -> None:
-        """A registry entry that cannot be read becomes a dead letter, once, without its value: it may hold a token."""
+        """Writes an invalid registry entry as a dead letter, once, without its value, which may hold a token."""
         mine = partition_for(bad.key, self._partitions) == self._journal.partition
         if mine and bad.offset > self._journal.metadata.invalid_entries_up_to:
             self._journal.dead_letter(
@@ -174,7 +174,7 @@ class PartitionAgents:
     # -- the inbox
 
     def deliver(self, messages: Sequence[KafkaRecord]) -> bool:
-        """Take records of the inbox, in order. Returns whether there is room for more."""
+        """Takes records of the inbox, in order. Returns whether there is room for more."""
         for message in messages:
             if message.offset >= self._journal.offsets.position:
                 self._journal.offsets.opened(message.offset)
@@ -207,7 +207,7 @@ class PartitionAgents:
             self._forget(agent)
 
     def _relocate(self, message: KafkaRecord, home: int | None) -> None:
-        """A record of no agent becomes a dead letter; one in the wrong partition is moved: once, and in order."""
+        """Writes a record without a usable key as a dead letter; moves one in the wrong partition, once, in order."""
         self._journal.offsets.completed(message.offset)
         if message.offset <= self._journal.metadata.relocated_up_to:
             return
@@ -229,20 +229,20 @@ class PartitionAgents:
         self._journal.advance(relocated_up_to=message.offset)
 
     def sweep(self) -> None:
-        """Finish the injections whose time is over."""
+        """Finishes the injections that have expired, or waited too long for an unknown agent."""
         at = self._policy.clock.now()
         for agent in list(self._waiting):
             self.append(agent.sweep(at))
             self._forget(agent)
 
     def check_unobserved(self) -> None:
-        """Report the agents that were not polled for longer than may be, for want of the bridge or of Kafka."""
+        """Reports agents as lost that could not be polled for too long, because the bridge or Kafka was down."""
         at = self._policy.clock.now()
         for agent in self._agents.values():
             self.append(agent.check_unobserved(at))
 
     def committed(self, states: Mapping[str, AgentState | None]) -> None:
-        """The journal has committed these states."""
+        """Passes on the states that the journal has committed."""
         for agent_id, state in states.items():
             agent = self._agents.get(agent_id)
             if agent is not None and state is not None:
@@ -267,7 +267,7 @@ class PartitionAgents:
         return state is not None and state.stream_id is not None
 
     def _forget(self, agent: Agent) -> None:
-        """Keep no more than is needed of an agent that is not watched, or has no injection that waits."""
+        """Drops an agent that is not watched, once it has neither waiting injections nor a request in flight."""
         if not agent.pending:
             self._waiting.discard(agent)
             if agent.entry is None and agent.in_flight is None:

@@ -266,9 +266,25 @@ class InjectionSettings(Section):
 class OpsSettings(Section):
     listen: Listen = _setting("127.0.0.1:8080", "HOST:PORT of the endpoint for health, metrics and the status page.")
 
+    token: SecretStr | None = _setting(
+        None, "Bearer token for all of the endpoint but /healthz and /readyz; a browser takes it as a password."
+    )
+    hosts: Text | None = _setting(
+        None, "Further host names of the endpoint, such as that of a proxy in front of it, separated by commas."
+    )
+
     @property
     def host(self) -> str:
         return host_port(self.listen)[0]
+
+    @property
+    def host_names(self) -> frozenset[str]:
+        """The names of ``hosts``."""
+        return frozenset(name for part in (self.hosts or "").split(",") if (name := part.strip().lower()))
+
+    def authorization(self) -> dict[str, str]:
+        """The headers with which to read the endpoint."""
+        return {"Authorization": f"Bearer {self.token.get_secret_value()}"} if self.token else {}
 
     @property
     def port(self) -> int:

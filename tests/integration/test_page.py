@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
+from bridge.settings import OpsSettings
 from bridge.testing.brokers import Broker
 from bridge.testing.simulator import Fault
 from tests.support.ops import Pictured, fail, running, served
@@ -180,3 +182,13 @@ CONTRASTS = r"""() => {
       return [(Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05), e.outerHTML.slice(0, 90)];
     }).filter(([ratio]) => ratio < 4.5);
 }"""
+
+
+async def test_a_browser_gives_the_token_as_a_password(browser: Any, tmp_path: Path) -> None:
+    """With ops.token a browser asks for a password once, and the page, its data and its stream then work."""
+    async with served(Pictured(5), OpsSettings(token=SecretStr("ops-t0ken"))) as url:
+        login = {"username": "anyone", "password": "ops-t0ken"}
+        page, faults = await open_page(browser, url, http_credentials=login)
+        await expect(page.locator("#rows tr")).to_have_count(5)
+        await page.screenshot(path=tmp_path / "page.png")
+        assert faults == []

@@ -85,10 +85,10 @@ def fail(agent: Agent, error: AsmError | None = None) -> None:
 
 
 @asynccontextmanager
-async def served(bridge: Pictured) -> AsyncIterator[str]:
+async def served(bridge: Pictured, ops: OpsSettings | None = None) -> AsyncIterator[str]:
     """Serves the bridge's endpoints. Yields the address."""
     port = free_port()
-    async with serve(listen("127.0.0.1", port), bridge.snapshot):
+    async with serve(listen("127.0.0.1", port), bridge.snapshot, ops or OpsSettings()):
         yield f"http://127.0.0.1:{port}"
 
 

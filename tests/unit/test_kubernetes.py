@@ -12,7 +12,7 @@ import yaml
 
 from bridge.ops.monitor import Monitor
 from bridge.ops.server import application
-from bridge.settings import Settings, load_settings
+from bridge.settings import OpsSettings, Settings, load_settings
 from bridge.settings.load import CONFIG, env_name
 from bridge.settings.model import KEYS
 
@@ -104,7 +104,8 @@ def test_probes_and_scrapes_ask_endpoints_that_exist() -> None:
     assert {probe["port"] for probe in probes} == {"ops"}
     paths = [probe["path"] for probe in probes] + [annotations["prometheus.io/path"]]
     assert paths == ["/healthz", "/readyz", "/metrics"]
-    served = {getattr(route, "path", "") for route in application(_no_snapshot, Monitor(_no_snapshot)).routes}
+    app = application(_no_snapshot, Monitor(_no_snapshot), OpsSettings())
+    served = {getattr(route, "path", "") for route in app.routes}
     assert set(paths) <= served
 
 

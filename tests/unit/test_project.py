@@ -14,13 +14,7 @@ from tests.support.licences import licences
 
 ROOT = Path(__file__).parents[2]
 MADE_BY_HAND = ["pyproject.toml", "Makefile", "Dockerfile", "docker-compose.yml", ".ci/run", ".dockerignore"]
-LOCKS = [
-    "requirements.txt",
-    "requirements-dev.txt",
-    "requirements-audit.txt",
-    "requirements-build.txt",
-    "requirements-fuzz.txt",
-]
+LOCKS = ["requirements.txt", *(f"requirements-{name}.txt" for name in ("dev", "audit", "build", "docs", "fuzz"))]
 REGISTRIES = (
     r"pypi\.org|pythonhosted|registry\.npmjs|crates\.io|repo1?\.maven|proxy\.golang|docker\.io|deb\.debian|ghcr\.io"
 )
@@ -128,7 +122,8 @@ def test_the_image_runs_what_was_tested() -> None:
 def test_every_locked_version_has_its_hash(file: str) -> None:
     """Every locked version has a hash."""
     entries = re.split(r"\n(?=\S)", (ROOT / file).read_text().strip())
-    assert len(entries) == len(locked(file))
+    assert [entry for entry in entries if not re.match(r"[A-Za-z0-9._-]+==", entry)] == []
+    assert len(entries) >= len(locked(file))  # more where Pythons need different versions
     assert [entry.splitlines()[0] for entry in entries if "--hash=sha256:" not in entry] == []
 
 
@@ -181,6 +176,8 @@ def test_ci_runs_what_everyone_runs() -> None:
         "interop",
         "generators",
         "fuzz",
+        "docs",
+        "asyncapi",
         "chaos",
         "lint",
         "fmt",
