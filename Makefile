@@ -10,14 +10,14 @@ find = $(firstword $(foreach python,python$(1) $(wildcard $(HOME)/.pyenv/version
 PYTHON ?= $(firstword $(foreach version,3.13 3.12 3.11 3.14,$(call find,$(version))) $(foreach name,python3 python,$(shell \
 	$(name) -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && command -v $(name))))
 AUDIT := .venv-audit
+DOCS := .venv-docs
 CODE := bridge schemas tests .ci/release.py .ci/docs.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit interop generators docs asyncapi fuzz chaos lint fmt build release image manifests audit sbom licences schemas lock clean
+.PHONY: help demo test unit interop generators examples docs asyncapi fuzz chaos lint fmt build release image manifests audit sbom licences schemas lock clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s%s
-", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s%s\n", $$1, $$2 }' Makefile
 
 demo: $(READY) ## broker, simulated service and bridge, and what flows (ARGS="--for 20")
 	@$(BIN)/asm-bridge demo $(ARGS)
@@ -42,6 +42,36 @@ unit-%: .venv-%/.ready
 interop: $(READY) ## behind nginx, HAProxy, Caddy and Envoy, as far as this machine has them
 	@$(BIN)/python -m pytest tests/interop $(ARGS)
 
+PYTHON_EXAMPLES := analytics calls microservice
+NPM := $(shell command -v npm)
+
+examples: $(READY) $(PYTHON_EXAMPLES:%=examples/%/.venv/.ready) $(if $(NPM),examples/typescript/node_modules/.ready) ## all examples, each in an environment of its own, and the report's proof (4 minutes)
+	@EXAMPLES=1 $(BIN)/python -m pytest tests/examples $(ARGS)
+
+# What an example's README says: make example-analytics ARGS="--picture report.png"
+example-analytics: examples/analytics/.venv/.ready
+	@examples/analytics/.venv/bin/python examples/analytics/report.py $(ARGS)
+
+example-calls: examples/calls/.venv/.ready
+	@cd examples/calls && .venv/bin/python calls.py
+
+example-microservice: examples/microservice/.venv/.ready
+	@examples/microservice/.venv/bin/python examples/microservice/long_waits.py
+
+example-typescript: examples/typescript/node_modules/.ready
+	@cd examples/typescript && npm start --silent
+
+examples/%/.venv/.ready: examples/%/requirements.txt
+	@test -n "$(PYTHON)" || { echo "make: no Python >= 3.11 found" >&2; exit 1; }
+	@echo "creating examples/$*/.venv (once)"
+	@rm -rf examples/$*/.venv && $(PYTHON) -m venv examples/$*/.venv
+	@examples/$*/.venv/bin/python -m pip install -q -r $< ./schemas
+	@touch $@
+
+examples/typescript/node_modules/.ready: examples/typescript/package-lock.json
+	@cd examples/typescript && npm ci --silent
+	@touch $@
+
 generators: $(READY) ## types from schemas/json in TypeScript, Go, Java and Python, compiled
 	@GENERATORS=1 $(BIN)/python -m pytest tests/interop/test_generators.py $(ARGS)
 
@@ -54,13 +84,13 @@ chaos: $(READY) ## the bridge among faults, judged (ARGS="--minutes 30 --seed 7"
 	@$(BIN)/python -m tests.support.chaos.run $(ARGS)
 
 lint: $(READY) ## ruff and mypy
-	@$(BIN)/ruff check $(CODE)
-	@$(BIN)/ruff format --check $(CODE)
+	@$(BIN)/ruff check $(CODE) examples
+	@$(BIN)/ruff format --check $(CODE) examples
 	@$(BIN)/mypy $(CODE)
 
 fmt: $(READY) ## put the code in its form, mend what ruff can
-	@$(BIN)/ruff check --fix $(CODE)
-	@$(BIN)/ruff format $(CODE)
+	@$(BIN)/ruff check --fix $(CODE) examples
+	@$(BIN)/ruff format $(CODE) examples
 
 build: $(READY) ## sdists and wheels of the bridge and of its records, into dist/
 	@rm -rf dist
@@ -71,10 +101,7 @@ release: $(READY) ## refuse what must not be released, then build (TAG=vX.Y.Z)
 	@$(BIN)/python .ci/release.py $(if $(TAG),--tag "$(TAG)")
 	@$(MAKE) --no-print-directory build
 
-DOCS := .cache/docs
-docs: $(READY) ## the documentation as a site, into site/
-	@test -x $(DOCS)/bin/mkdocs || { rm -rf $(DOCS) && $(BIN)/python -m venv $(DOCS) \
-		&& $(DOCS)/bin/python -m pip install -q --require-hashes -r requirements-docs.txt; }
+docs: $(DOCS)/.ready ## the documentation as a site, into site/
 	@NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build -q && echo "site/index.html"
 
 ASYNCAPI := .cache/asyncapi
@@ -115,12 +142,12 @@ lock: $(READY) ## choose the newest allowed versions of all requirements
 	@PATH="$$PATH:$(BIN)" && uv $(COMPILE) pyproject.toml --output-file requirements.txt \
 		&& uv $(COMPILE) pyproject.toml --extra dev --constraint requirements.txt --output-file requirements-dev.txt \
 		&& uv $(COMPILE) --group audit --output-file requirements-audit.txt \
-		&& uv $(COMPILE) --group build --output-file requirements-build.txt \
 		&& uv $(COMPILE) --group docs --output-file requirements-docs.txt \
+		&& uv $(COMPILE) --group build --output-file requirements-build.txt \
 		&& uv $(COMPILE) --group fuzz --output-file requirements-fuzz.txt
 
 clean: ## remove everything that was made, the environment too
-	@rm -rf $(VENV) .venv-* dist site $(DOCS) $(ASYNCAPI) sbom .fuzz .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf $(VENV) .venv-* examples/*/.venv examples/typescript/node_modules dist site $(ASYNCAPI) sbom .fuzz .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find $(CODE) -name __pycache__ -prune -exec rm -rf {} +
 
 # An environment at $(2) with Python $(1) and the locked versions. uv may lack this machine's certificates or settings,
@@ -141,9 +168,9 @@ endef
 $(READY): requirements-dev.txt
 	$(call environment,$(PYTHON),$(VENV))
 
-$(AUDIT)/.ready: requirements-audit.txt
-	@rm -rf $(AUDIT) && $(PYTHON) -m venv $(AUDIT)
-	@$(AUDIT)/bin/python -m pip install -q --require-hashes -r $<
+$(AUDIT)/.ready $(DOCS)/.ready: .venv-%/.ready: requirements-%.txt
+	@rm -rf $(@D) && $(PYTHON) -m venv $(@D)
+	@$(@D)/bin/python -m pip install -q --require-hashes -r $<
 	@touch $@
 
 .PRECIOUS: .venv-%/.ready

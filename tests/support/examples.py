@@ -1,0 +1,50 @@
+"""What tests of examples/ need: the examples' own environments, which `make examples` makes."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.support import ROOT
+
+EXAMPLES = ROOT / "examples"
+opt_in = pytest.mark.skipif(
+    os.environ.get("EXAMPLES") != "1", reason="`make examples` runs it, in environments of the examples' own"
+)
+
+
+def python(example: str) -> str:
+    """The Python of an example's environment; skips the test if `make examples` could not make it."""
+    path = EXAMPLES / example / ".venv" / "bin" / "python"
+    if not path.exists():
+        pytest.skip(f"{path.relative_to(ROOT)} is not there: `make examples` makes it")
+    return str(path)
+
+
+def npm() -> str:
+    """npm; skips the test if it, or the example's packages, are not there."""
+    path = shutil.which("npm")
+    if path is None or not (EXAMPLES / "typescript" / "node_modules").exists():
+        pytest.skip("npm is not on this machine, or `make examples` has not installed examples/typescript")
+    return path
+
+
+def environment(brokers: str, prefix: str) -> dict[str, str]:
+    """The environment of an example: where Kafka is, and nothing of this process's Python."""
+    inherited = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    return {
+        **inherited,
+        "ASM_BRIDGE_KAFKA__BOOTSTRAP_SERVERS": brokers,
+        "ASM_BRIDGE_TOPICS__PREFIX": prefix,
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def run(command: list[str], env: Mapping[str, str], cwd: Path = ROOT, timeout: float = 60) -> str:
+    """What a program printed that ended with 0."""
+    done = subprocess.run(command, cwd=cwd, env=dict(env), capture_output=True, text=True, timeout=timeout, check=False)
+    assert done.returncode == 0, f"{command}: {done.stdout}\n{done.stderr}"
+    return done.stdout
