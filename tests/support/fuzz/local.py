@@ -8,6 +8,9 @@ from typing import Any
 from unittest.mock import patch
 from urllib.parse import quote, unquote
 
+from pydantic import SecretStr
+from starlette.types import ASGIApp
+
 from bridge.asm.errors import Unauthorized
 from bridge.asm.http.request import PreparedRequest, Target
 from bridge.asm.tokens import Tokens
@@ -16,7 +19,7 @@ from bridge.ops.server import application
 from bridge.registry.file import SessionsFileError, as_toml, read_sessions
 from bridge.settings import KEYS, Settings, SettingsError, load_settings, secret_values, shown, sources
 from bridge.settings.load import env_name
-from bridge.settings.model import SECRETS
+from bridge.settings.model import SECRETS, OpsSettings
 from tests.support.fuzz.data import Data
 from tests.support.ops import Pictured
 
@@ -109,8 +112,11 @@ def token_file(data: bytes) -> None:
 
 
 _TARGET = Target("https", "asm.test", "/getstatus")
+_TOKEN = SecretStr("t0ken")
 _pictured = Pictured(3)
-_application = application(_pictured.snapshot, Monitor(_pictured.snapshot))
+_applications = [
+    application(_pictured.snapshot, Monitor(_pictured.snapshot), OpsSettings(token=token)) for token in (None, _TOKEN)
+]
 _runner = asyncio.Runner()
 
 
@@ -120,17 +126,25 @@ def ops_request(data: bytes) -> None:
     """
     given = Data(data)
     method = given.choice(("GET", "GET", "GET", "HEAD", "POST", "DELETE", "OPTIONS", "PUT"))
-    path, query = given.part(), given.part()
+    app, path, query = given.choice(_applications), given.part(), given.part()
     headers = [(given.part().lower(), given.part()) for _ in range(given.byte() % 4)]
-    status, answered = _runner.run(asyncio.wait_for(_ask(method, path, query, headers, given.rest()), 10))
+    if given.byte() % 8:
+        headers.append((b"host", b"127.0.0.1:8080"))
+    status, answered = _runner.run(asyncio.wait_for(_ask(app, method, path, query, headers, given.rest()), 10))
     assert status < 500
     assert answered.get(b"x-content-type-options") == b"nosniff"
     assert b"default-src 'self'" in answered.get(b"content-security-policy", b"")
     assert status != 200 or method in ("GET", "HEAD")
+    if (
+        app is _applications[1]
+        and status == 200
+        and unquote(path.decode(errors="replace")) not in ("healthz", "readyz")
+    ):
+        assert any(name == b"authorization" for name, _ in headers)
 
 
 async def _ask(
-    method: str, path: bytes, query: bytes, headers: list[tuple[bytes, bytes]], body: bytes
+    app: ASGIApp, method: str, path: bytes, query: bytes, headers: list[tuple[bytes, bytes]], body: bytes
 ) -> tuple[int, dict[bytes, bytes]]:
     target = quote(b"/" + path, safe="/%?:@!$&'()*+,;=~")  # a server hands on no other bytes
     scope: dict[str, Any] = {
@@ -156,7 +170,7 @@ async def _ask(
     async def send(message: Any) -> None:
         sent.append(message)
 
-    await _application(scope, receive, send)
+    await app(scope, receive, send)
     return sent[0]["status"], dict(sent[0]["headers"])
 
 
@@ -190,13 +204,14 @@ SESSIONS_SEEDS = [
 ]
 TOKEN_SEEDS = [b"\xfe\x00t0ken\n", b'a\xfe\x00{"a": "t0ken", "b": 1}', b"k\xfe\x01x", b"\xfe\x00\xef\xbb\xbft0ken"]
 OPS_SEEDS = [
-    b"\x00healthz\xfe\xfe\x00",
-    b"\x00readyz\xfe\xfe\x01host\xfelocalhost\xfe",
-    b"\x00metrics\xfe\xfe\x01accept-encoding\xfegzip\xfe",
-    b"\x00api/status\xfe\xfe\x00",
-    b"\x00api/sessions\xfesearch=a&condition=sick&limit=50&offset=0\xfe\x00",
-    b"\x00api/events\xfe\xfe\x00",
-    b'\x00\xfe\xfe\x01if-none-match\xfe"x"\xfe',
-    b"\x04page.js\xfe\xfe\x02range\xfebytes=0-5\xfeif-range\xfex\xfe",
-    b"\x00../server.py\xfe\xfe\x00",
+    b"\x00\x00healthz\xfe\xfe\x00\x01",
+    b"\x00\x00readyz\xfe\xfe\x01host\xfelocalhost\xfe\x00",
+    b"\x00\x00metrics\xfe\xfe\x01accept-encoding\xfegzip\xfe\x01",
+    b"\x00\x01api/status\xfe\xfe\x01authorization\xfeBearer t0ken\xfe\x01",
+    b"\x00\x01api/sessions\xfe\xfe\x01authorization\xfeBasic dTp0MGtlbg==\xfe\x01",
+    b"\x00\x00api/sessions\xfesearch=a&condition=sick&limit=50&offset=0\xfe\x00\x01",
+    b"\x00\x00api/events\xfe\xfe\x00\x01",
+    b'\x00\x00\xfe\xfe\x01if-none-match\xfe"x"\xfe\x01',
+    b"\x04\x00page.js\xfe\xfe\x02range\xfebytes=0-5\xfeif-range\xfex\xfe\x01",
+    b"\x00\x00../server.py\xfe\xfe\x01host\xfe[::1]:8080\xfe\x00",
 ]
