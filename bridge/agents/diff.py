@@ -172,7 +172,7 @@ def _listed(name: CallList, calls: list[QueuedCallData]) -> _Seen:
             call_sid=sid,
             start_date=timestamp(call.start_date),
             call_type=call.call_type,
-            skills=list(call.skills),
+            skills=call.skills,
         )
         for (_, sid), call in known.items()
     ]
