@@ -14,7 +14,7 @@ DOCS := .venv-docs
 CODE := bridge schemas tests .ci/release.py .ci/docs.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit interop generators examples docs asyncapi chaos lint fmt build release image manifests audit sbom licences schemas lock clean
+.PHONY: help demo test unit interop generators examples docs asyncapi fuzz chaos lint fmt build release image manifests audit sbom licences schemas lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s%s\n", $$1, $$2 }' Makefile
@@ -78,6 +78,11 @@ examples/typescript/node_modules/.ready: examples/typescript/package-lock.json
 generators: $(READY) ## types from schemas/json in TypeScript, Go, Java and Python, compiled
 	@GENERATORS=1 $(BIN)/python -m pytest tests/interop/test_generators.py $(ARGS)
 
+fuzz: $(READY) ## a million hostile inputs for each target, made by coverage (ARGS="--runs 10000 http2"; docs/fuzzing.md)
+	@$(BIN)/python -m pip install -q --require-hashes -r requirements-fuzz.txt \
+		|| echo "make: atheris is not to be had here: the inputs are made at random"
+	@$(BIN)/python -m tests.support.fuzz.run $(ARGS)
+
 chaos: $(READY) ## the bridge among faults, judged (ARGS="--minutes 30 --seed 7"; docs/chaos.md)
 	@$(BIN)/python -m tests.support.chaos.run $(ARGS)
 
@@ -100,7 +105,7 @@ release: $(READY) ## refuse what must not be released, then build (TAG=vX.Y.Z)
 	@$(MAKE) --no-print-directory build
 
 docs: $(DOCS)/.ready ## the documentation as a site, into site/
-	@NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build -q && echo "site/index.html"
+	@NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build && echo "site/index.html"
 
 ASYNCAPI := .cache/asyncapi
 asyncapi: ## schemas/asyncapi.json as HTML, into site/asyncapi.html (needs npm)
@@ -141,10 +146,11 @@ lock: $(READY) ## choose the newest allowed versions of all requirements
 		&& uv $(COMPILE) pyproject.toml --extra dev --constraint requirements.txt --output-file requirements-dev.txt \
 		&& uv $(COMPILE) --group audit --output-file requirements-audit.txt \
 		&& uv $(COMPILE) --group docs --output-file requirements-docs.txt \
-		&& uv $(COMPILE) --group build --output-file requirements-build.txt
+		&& uv $(COMPILE) --group build --output-file requirements-build.txt \
+		&& uv $(COMPILE) --group fuzz --output-file requirements-fuzz.txt
 
 clean: ## remove everything that was made, the environment too
-	@rm -rf $(VENV) .venv-* examples/*/.venv examples/typescript/node_modules dist site $(ASYNCAPI) sbom .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf $(VENV) .venv-* examples/*/.venv examples/typescript/node_modules dist site $(ASYNCAPI) sbom .fuzz .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find $(CODE) -name __pycache__ -prune -exec rm -rf {} +
 
 # An environment at $(2) with Python $(1) and the locked versions. uv may lack this machine's certificates or settings,

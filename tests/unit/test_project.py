@@ -14,7 +14,7 @@ from tests.support.licences import licences
 
 ROOT = Path(__file__).parents[2]
 MADE_BY_HAND = ["pyproject.toml", "Makefile", "Dockerfile", "docker-compose.yml", ".ci/run", ".dockerignore"]
-LOCKS = ["requirements.txt", *(f"requirements-{name}.txt" for name in ("audit", "build", "dev", "docs"))]
+LOCKS = ["requirements.txt", *(f"requirements-{name}.txt" for name in ("audit", "build", "dev", "docs", "fuzz"))]
 REGISTRIES = (
     r"pypi\.org|pythonhosted|registry\.npmjs|crates\.io|repo1?\.maven|proxy\.golang|docker\.io|deb\.debian|ghcr\.io"
 )
@@ -93,12 +93,14 @@ def test_no_requirement_is_under_the_gpl(file: str) -> None:
 
 
 def test_only_locked_requirements_are_installed() -> None:
-    """The image, the environments and CI install with --require-hashes, and nothing else from an index."""
+    """The image, the environments and CI install with --require-hashes, and nothing else from an index; the examples
+    are programs of their own.
+    """
     files = [ROOT / "Dockerfile", ROOT / "Makefile", *WORKFLOWS]
     lines = [line for path in files for line in re.sub(r"\\\n\s*", " ", path.read_text()).splitlines()]
     installing = [line for line in lines if re.search(r"pip['\"]? .*\binstall\b", line)]
     assert len(installing) > 4
-    allowed = r"--require-hashes|--no-deps --no-(index|build-isolation)|install -q uv\b"  # uv compiles the lock files
+    allowed = r"--require-hashes|--no-deps --no-(index|build-isolation)|install -q uv\b|@examples/"
     assert [line for line in installing if not re.search(allowed, line)] == []
 
 
@@ -174,6 +176,8 @@ def test_ci_runs_what_everyone_runs() -> None:
         "unit",
         "interop",
         "generators",
+        "examples",
+        "fuzz",
         "docs",
         "asyncapi",
         "chaos",
