@@ -174,6 +174,7 @@ def test_ci_runs_what_everyone_runs() -> None:
         "unit",
         "interop",
         "generators",
+        "examples",
         "docs",
         "asyncapi",
         "chaos",
