@@ -61,8 +61,8 @@ class Target(NamedTuple):
 class PreparedRequest:
     """A POST as bytes: for each version of HTTP made when it is first needed, and kept.
 
-    ``headers`` have lower-case names; Host, Content-Length and Accept-Encoding (``identity``) are added.
-    ``repeatable``: it does no harm if the service processes it twice.
+    ``headers`` have lower-case names, and stay as they are; Host, Content-Length and Accept-Encoding (``identity``) are
+    added. ``repeatable``: it does no harm if the service processes it twice.
     """
 
     __slots__ = ("_http1", "_http2", "body", "headers", "repeatable", "target")
@@ -70,7 +70,7 @@ class PreparedRequest:
     def __init__(self, target: Target, headers: Mapping[str, str], body: bytes, *, repeatable: bool = False) -> None:
         self.repeatable = repeatable
         self.target = target
-        self.headers = {**headers, "accept-encoding": "identity", "content-length": str(len(body))}
+        self.headers = headers
         self.body = body
         self._http1 = self._http2 = b""
 
@@ -79,7 +79,7 @@ class PreparedRequest:
         """Head and body."""
         if not self._http1:
             lines = [f"POST {self.target.path} HTTP/1.1", f"host: {self.target.authority}"]
-            lines += [f"{name}: {value}" for name, value in self.headers.items()]
+            lines += [f"{name}: {value}" for name, value in self._fields().items()]
             self._http1 = "\r\n".join([*lines, "", ""]).encode("latin-1") + self.body
         return self._http1
 
@@ -89,12 +89,16 @@ class PreparedRequest:
         connection.
         """
         if not self._http2:
-            own = {name: value for name, value in self.headers.items() if name in PER_REQUEST}
-            common = tuple(one for one in self.headers.items() if one[0] not in own)
+            fields = self._fields()
+            own = {name: value for name, value in fields.items() if name in PER_REQUEST}
+            common = tuple(one for one in fields.items() if one[0] not in own)
             self._http2 = _block(self.target, common) + b"".join(
                 PER_REQUEST[name] + encode_integer(len(value), 7) + value.encode() for name, value in own.items()
             )
         return self._http2
+
+    def _fields(self) -> dict[str, str]:
+        return {**self.headers, "accept-encoding": "identity", "content-length": str(len(self.body))}
 
 
 @lru_cache(maxsize=16)
