@@ -171,7 +171,21 @@ def read_state(key: bytes, value: bytes, headers: Iterable[tuple[str, bytes | No
         raise msgspec.DecodeError(str(error)) from error
     if not known:
         raise msgspec.DecodeError(f"the state of agent {state.agent_id!r} stands under another key")
-    return state if state.version > 1 else _upgraded(state, value, content_type)
+    state = state if state.version > 1 else _upgraded(state, value, content_type)
+    return _checked(state)
+
+
+def _checked(state: AgentState) -> AgentState:
+    """A state from which its agent can go on. Raises ``msgspec.DecodeError`` for one whose times are none."""
+    times = [state.observed_at, state.status_since, state.bridge.status_observed_at]
+    times += [state.lost.since if state.lost else None, *(call.start_date for call in state.calls)]
+    try:
+        for time in times:
+            if time is not None:
+                seconds(time)
+    except ValueError as error:
+        raise msgspec.DecodeError(str(error)) from error
+    return state
 
 
 class _Books1(msgspec.Struct):
