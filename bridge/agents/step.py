@@ -80,9 +80,9 @@ class Step:
         if trace is not None:
             self.traces[len(self.records)] = trace
         if state.stream_id is not None:
-            sequence, numbers = state.sequence + 1, state.bridge.topic_sequences
-            topic_sequence = numbers.get(TOPICS[record], 0) + 1
-            books = msgspec.structs.replace(state.bridge, topic_sequences={**numbers, TOPICS[record]: topic_sequence})
+            sequence, numbers, topic = state.sequence + 1, state.bridge.topic_sequences, TOPICS[record]
+            topic_sequence = numbers.get(topic, 0) + 1
+            books = msgspec.structs.replace(state.bridge, topic_sequences={**numbers, topic: topic_sequence})
             self.set(sequence=sequence, observed_at=self.at, bridge=books)
         self.records.append(
             record(

@@ -1,5 +1,6 @@
 """Records as Kafka messages and back: value, CloudEvents headers (binary mode), key, timestamp."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 from urllib.parse import quote
@@ -31,6 +32,8 @@ _DECODERS: dict[bytes, msgspec.json.Decoder[AgentState] | msgspec.msgpack.Decode
     b"application/msgpack": msgspec.msgpack.Decoder(AgentState),
 }
 
+_unreserved = re.compile(r"[A-Za-z0-9._~-]*").fullmatch
+"""What ``quote`` leaves as it is (RFC 3986, section 2.3): most ids, and this is a fifth of its time."""
 _LONGEST_TEXT = 10_000
 """Characters of a dead letter's error: it may quote what was wrong."""
 
@@ -115,13 +118,16 @@ class Encoder:
         self, cls: type[Any], kind: str, subject: str, event_id: str, time: str | None
     ) -> list[tuple[str, bytes]]:
         """CloudEvents' attributes; ``kind``: what the subject is, for its source."""
+        path = subject if _unreserved(subject) else quote(subject, safe="")
         headers = [
             *self._types[cls],
             (names.CE_ID, event_id.encode()),
-            (names.CE_SOURCE, f"{self._source}/asm/{kind}/{quote(subject, safe='')}".encode()),
+            (names.CE_SOURCE, f"{self._source}/asm/{kind}/{path}".encode()),
             (names.CE_SUBJECT, subject.encode()),
         ]
-        return headers if time is None else [*headers, (names.CE_TIME, time.encode())]
+        if time is not None:
+            headers.append((names.CE_TIME, time.encode()))
+        return headers
 
     def _type_headers(self, cls: type[Any]) -> list[tuple[str, bytes]]:
         return [
@@ -165,7 +171,21 @@ def read_state(key: bytes, value: bytes, headers: Iterable[tuple[str, bytes | No
         raise msgspec.DecodeError(str(error)) from error
     if not known:
         raise msgspec.DecodeError(f"the state of agent {state.agent_id!r} stands under another key")
-    return state if state.version > 1 else _upgraded(state, value, content_type)
+    state = state if state.version > 1 else _upgraded(state, value, content_type)
+    return _checked(state)
+
+
+def _checked(state: AgentState) -> AgentState:
+    """A state from which its agent can go on. Raises ``msgspec.DecodeError`` for one whose times are none."""
+    times = [state.observed_at, state.status_since, state.bridge.status_observed_at]
+    times += [state.lost.since if state.lost else None, *(call.start_date for call in state.calls)]
+    try:
+        for time in times:
+            if time is not None:
+                seconds(time)
+    except ValueError as error:
+        raise msgspec.DecodeError(str(error)) from error
+    return state
 
 
 class _Books1(msgspec.Struct):

@@ -4,6 +4,7 @@ import ipaddress
 import math
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -15,18 +16,22 @@ from asm_bridge_schemas.asm import OMITTABLE
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*(ms|s|m|h|d)?", re.IGNORECASE)
 FOR_EVER = -1.0
+_LONGEST = 1e10
+"""Seconds, some 300 years: in milliseconds they still fit into what Kafka takes."""
 
 
 def duration(value: Any) -> float:
     """Seconds from a number, or text: ``10``, ``500ms``, ``10s``, ``5m``, ``1h``, ``7d``. Raises ``ValueError``."""
+    found = math.inf
     if isinstance(value, int | float) and not isinstance(value, bool):
-        if math.isfinite(value):
-            return float(value)
+        found = float(value) if abs(value) <= _LONGEST else math.inf
     elif isinstance(value, str):
         if match := _DURATION.fullmatch(value.strip()):
-            return float(match[1]) * _UNITS[(match[2] or "s").lower()]
-        if value.strip() == "-1":
-            return FOR_EVER
+            found = float(match[1]) * _UNITS[(match[2] or "s").lower()]
+        elif value.strip() == "-1":
+            found = FOR_EVER
+    if abs(found) <= _LONGEST:
+        return found
     raise ValueError("must be a duration: a number of seconds, or e.g. 500ms, 10s, 5m, 1h, 7d")
 
 
@@ -156,9 +161,25 @@ def proxy_password(proxy: str | None) -> list[str]:
     return [password] if password else []
 
 
+def expanded(path: Path) -> Path:
+    """The path with the home directory for ``~``, where there is one."""
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        return path
+
+
+def exists(path: Path, kind: Callable[[Path], bool]) -> bool:
+    """Whether there is a file or directory (``Path.is_file``, ``Path.is_dir``); any text may stand in a setting."""
+    try:
+        return kind(path)
+    except (OSError, ValueError):
+        return False
+
+
 def _readable_file(path: Path) -> Path:
-    path = path.expanduser()
-    if not path.is_file():
+    path = expanded(path)
+    if not exists(path, Path.is_file):
         raise ValueError(f"{path} does not exist or is not a file")
     if not os.access(path, os.R_OK):
         raise ValueError(f"{path} cannot be read: check its owner and mode")
@@ -166,8 +187,8 @@ def _readable_file(path: Path) -> Path:
 
 
 def _readable_directory(path: Path) -> Path:
-    path = path.expanduser()
-    if not path.is_dir():
+    path = expanded(path)
+    if not exists(path, Path.is_dir):
         raise ValueError(f"{path} does not exist or is not a directory")
     if not os.access(path, os.R_OK | os.X_OK):
         raise ValueError(f"{path} cannot be read: check its owner and mode")

@@ -14,7 +14,7 @@ from tests.support.licences import licences
 
 ROOT = Path(__file__).parents[2]
 MADE_BY_HAND = ["pyproject.toml", "Makefile", "Dockerfile", "docker-compose.yml", ".ci/run", ".dockerignore"]
-LOCKS = ["requirements.txt", *(f"requirements-{name}.txt" for name in ("audit", "build", "dev", "docs"))]
+LOCKS = ["requirements.txt", *(f"requirements-{name}.txt" for name in ("audit", "build", "dev", "docs", "fuzz"))]
 REGISTRIES = (
     r"pypi\.org|pythonhosted|registry\.npmjs|crates\.io|repo1?\.maven|proxy\.golang|docker\.io|deb\.debian|ghcr\.io"
 )
@@ -174,6 +174,8 @@ def test_ci_runs_what_everyone_runs() -> None:
         "unit",
         "interop",
         "generators",
+        "examples",
+        "fuzz",
         "docs",
         "asyncapi",
         "chaos",
