@@ -47,19 +47,28 @@ interop: $(READY) ## behind nginx, HAProxy, Caddy and Envoy, as far as this mach
 
 PYTHON_EXAMPLES := analytics calls microservice
 NPM := $(shell command -v npm)
+MVN := $(shell command -v mvn)
+FLINK := examples/analytics/flink
+# In place of the distribution asm-kafka-bridge-schemas.
+FROM_SCHEMAS := PYTHONPATH=schemas
+EXAMPLES_READY := $(PYTHON_EXAMPLES:%=examples/%/.venv/.ready) $(if $(NPM),examples/typescript/node_modules/.ready) \
+	$(if $(MVN),$(FLINK)/lib/.ready)
 
-examples: $(READY) $(PYTHON_EXAMPLES:%=examples/%/.venv/.ready) $(if $(NPM),examples/typescript/node_modules/.ready) ## all examples, each in an environment of its own, and the report's proof (4 minutes)
+examples: $(READY) $(EXAMPLES_READY) ## all examples, each in its own environment, and a proof of the report
 	@EXAMPLES=1 $(BIN)/python -m pytest tests/examples $(ARGS)
 
 # What an example's README says: make example-analytics ARGS="--picture report.png"
 example-analytics: examples/analytics/.venv/.ready
-	@examples/analytics/.venv/bin/python examples/analytics/report.py $(ARGS)
+	@$(FROM_SCHEMAS) examples/analytics/.venv/bin/python examples/analytics/report.py $(ARGS)
+
+example-flink: $(FLINK)/lib/.ready
+	@java -cp '$(FLINK)/lib/*' $(FLINK)/RunSql.java examples/analytics/report.flink.sql
 
 example-calls: examples/calls/.venv/.ready
 	@cd examples/calls && .venv/bin/python calls.py
 
 example-microservice: examples/microservice/.venv/.ready
-	@examples/microservice/.venv/bin/python examples/microservice/long_waits.py
+	@$(FROM_SCHEMAS) examples/microservice/.venv/bin/python examples/microservice/long_waits.py
 
 example-typescript: examples/typescript/node_modules/.ready
 	@cd examples/typescript && npm start --silent
@@ -68,7 +77,11 @@ examples/%/.venv/.ready: examples/%/requirements.txt
 	@test -n "$(PYTHON)" || { echo "make: no Python >= 3.11 found" >&2; exit 1; }
 	@echo "creating examples/$*/.venv (once)"
 	@rm -rf examples/$*/.venv && $(PYTHON) -m venv examples/$*/.venv
-	@examples/$*/.venv/bin/python -m pip install -q -r $< ./schemas
+	@examples/$*/.venv/bin/python -m pip install -q --require-hashes -r $<
+	@touch $@
+
+$(FLINK)/lib/.ready: $(FLINK)/pom.xml
+	@cd $(FLINK) && mvn -q -B dependency:copy-dependencies -DoutputDirectory=lib
 	@touch $@
 
 examples/typescript/node_modules/.ready: examples/typescript/package-lock.json
@@ -148,9 +161,13 @@ lock: $(READY) ## choose the newest allowed versions of all requirements
 		&& uv $(COMPILE) --group docs --output-file requirements-docs.txt \
 		&& uv $(COMPILE) --group build --output-file requirements-build.txt \
 		&& uv $(COMPILE) --group fuzz --output-file requirements-fuzz.txt
+	@PATH="$$PATH:$(BIN)" && for example in $(PYTHON_EXAMPLES:%=examples/%); do \
+		uv $(COMPILE) $$example/requirements.in --output-file $$example/requirements.txt || exit 1; \
+	done
 
 clean: ## remove everything that was made, the environment too
-	@rm -rf $(VENV) .venv-* examples/*/.venv examples/typescript/node_modules dist site $(ASYNCAPI) sbom .fuzz .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf $(VENV) .venv-* dist site $(ASYNCAPI) sbom .fuzz .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf examples/*/.venv examples/typescript/node_modules $(FLINK)/lib
 	@find $(CODE) -name __pycache__ -prune -exec rm -rf {} +
 
 # An environment at $(2) with Python $(1) and the locked versions. uv may lack this machine's certificates or settings,

@@ -13,7 +13,7 @@ from asm_bridge_schemas.asm import AsmSession, GetStatusRes, VoiceStatus
 from asm_bridge_schemas.commands import SessionEntry
 from asm_bridge_schemas.protojson import timestamp
 from asm_bridge_schemas.records import AgentProfileChanged, AgentState, AgentWatchEnded, AgentWatchStarted, Books
-from bridge.agents.conversations import LIST_CONVERSATIONS, ConversationList
+from bridge.agents.conversations import LIST_CONVERSATIONS, NOT_ASKED, ConversationList
 from bridge.agents.diff import end_session, observe
 from bridge.agents.health import BRIDGE_DOWN, Health, Unpollable
 from bridge.agents.injection import Injection
@@ -70,7 +70,7 @@ class Agent:
         self.unknown_since: float | None = 0.0
         self.pending = InjectionQueue(injection)
         self.health = Health(backoff, at)
-        self.conversations = ConversationList(backoff)
+        self.conversations = NOT_ASKED
         self.share = crc32(state.agent_id.encode()) / 2**32
         """Its phase, as a share of its interval from 0 to 1: a fleet that starts together must not poll together."""
         self.in_flight: PollRequest | None = None
@@ -123,6 +123,8 @@ class Agent:
         if self.entry is None or self.entry.token != entry.token:
             self.health.forget_token()
         self.entry, self.interval, self.unknown_since = entry, entry.interval or interval, None
+        if entry.get_conversations and self.conversations is NOT_ASKED:
+            self.conversations = ConversationList(self.health.delay)
         self.conversations.watch(step, entry)
         self._requests.forget()
         if restored:

@@ -1,6 +1,7 @@
 """The conversations of one agent: when to request them, and the changes that a complete list shows. Pure."""
 
 from base64 import b64encode
+from collections.abc import Callable
 from hashlib import blake2b
 from typing import Any
 
@@ -37,18 +38,19 @@ class ConversationList:
     """Requests an agent's conversations, page by page, and compares a list once its last page has arrived.
 
     ``interval`` in seconds, None if they are not requested; ``due``: whether to start or continue a list. A failure
-    changes nothing: the list is requested again, from its first page, at a tick after the back-off.
+    changes nothing: the list is requested again, from its first page, at a tick after the back-off (``delay(failures)``
+    seconds).
     """
 
     __slots__ = (
-        "_backoff", "_bytes", "_failures", "_known", "_last_seen", "_not_before", "_page_token", "_pages", "_read",
+        "_bytes", "_delay", "_failures", "_known", "_last_seen", "_not_before", "_page_token", "_pages", "_read",
         "_request", "due", "interval",
     )  # fmt: skip
 
-    def __init__(self, backoff: Backoff) -> None:
+    def __init__(self, delay: Callable[[int], float]) -> None:
         self.interval: float | None = None
         self.due = False
-        self._backoff = backoff
+        self._delay = delay
         self._failures = 0
         self._not_before = 0.0
         self._known: bytes | None = None
@@ -104,7 +106,7 @@ class ConversationList:
         """Handles a failed request: the list starts over, later."""
         if request is not self._request:
             return
-        self._not_before = at.monotonic + max(self._backoff.delay(self._failures), error.retry_after or 0.0)
+        self._not_before = at.monotonic + max(self._delay(self._failures), error.retry_after or 0.0)
         self._failures += 1
         self._end()
 
@@ -182,6 +184,10 @@ class ConversationList:
             changed=[],
             conversation=last and _published(last),
         )
+
+
+NOT_ASKED = ConversationList(Backoff().delay)
+"""Shared by all agents whose conversations were never asked for: nothing that they do changes it."""
 
 
 def _published(conversation: OmniConversation) -> dict[str, Any] | None:
