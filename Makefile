@@ -10,24 +10,27 @@ find = $(firstword $(foreach python,python$(1) $(wildcard $(HOME)/.pyenv/version
 PYTHON ?= $(firstword $(foreach version,3.13 3.12 3.11 3.14,$(call find,$(version))) $(foreach name,python3 python,$(shell \
 	$(name) -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && command -v $(name))))
 AUDIT := .venv-audit
-CODE := bridge schemas tests .ci/release.py
+DOCS := .venv-docs
+CODE := bridge schemas tests .ci/release.py .ci/docs.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit interop generators chaos lint fmt build release image manifests audit sbom licences schemas lock clean
+.PHONY: help demo test unit interop generators examples docs asyncapi fuzz chaos lint fmt build release image manifests audit sbom licences schemas lock clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s%s
-", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s%s\n", $$1, $$2 }' Makefile
 
 demo: $(READY) ## broker, simulated service and bridge, and what flows (ARGS="--for 20")
 	@$(BIN)/asm-bridge demo $(ARGS)
 
-test: lint ## linters, type check, all tests (ARGS="--broker embedded -k changes"); without ARGS also make unit
-	@$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
-	@$(if $(ARGS),:,$(MAKE) --no-print-directory unit)
+test: lint ## linters, type check, all tests (ARGS="--broker embedded -k changes"); without ARGS make unit beside them
+	@$(if $(ARGS),,nice $(MAKE) --no-print-directory unit >$(UNIT_LOG) 2>&1 & unit=$$!;) \
+	failed=0; $(BIN)/python -m pytest $(PARALLEL) $(ARGS) || failed=$$?; \
+	$(if $(ARGS),,wait $$unit || failed=$$?; cat $(UNIT_LOG);) exit $$failed
 
-# Test files side by side, at most four, as each process that needs a broker starts its own.
-PARALLEL := -n auto --maxprocesses 4 --dist loadfile
+# Four test files side by side, on two cores too: most tests wait for programs. The folders' order, reorder being off,
+# puts the long files of integration first and those of unit, which only compute, last. Each process has its own broker.
+PARALLEL := -n 4 --dist loadfile --no-loadscope-reorder
+UNIT_LOG := $(VENV)/unit.log
 
 unit: $(READY) ## the unit tests on every other Python from 3.11 to 3.14 that this machine has
 	@own=$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
@@ -36,26 +39,74 @@ unit: $(READY) ## the unit tests on every other Python from 3.11 to 3.14 that th
 	done
 
 unit-%: .venv-%/.ready
-	@said=$$(.venv-$*/bin/python -m pytest $(PARALLEL) -q tests/unit 2>&1) \
+	@said=$$(.venv-$*/bin/python -m pytest -n 2 --dist loadfile -q --hypothesis-profile few tests/unit 2>&1) \
 		&& echo "Python $*: $$(printf "%s\n" "$$said" | tail -n 1)" || { printf "%s\n" "$$said"; exit 1; }
 
 interop: $(READY) ## behind nginx, HAProxy, Caddy and Envoy, as far as this machine has them
 	@$(BIN)/python -m pytest tests/interop $(ARGS)
 
+PYTHON_EXAMPLES := analytics calls microservice
+NPM := $(shell command -v npm)
+MVN := $(shell command -v mvn)
+FLINK := examples/analytics/flink
+# In place of the distribution asm-kafka-bridge-schemas.
+FROM_SCHEMAS := PYTHONPATH=schemas
+EXAMPLES_READY := $(PYTHON_EXAMPLES:%=examples/%/.venv/.ready) $(if $(NPM),examples/typescript/node_modules/.ready) \
+	$(if $(MVN),$(FLINK)/lib/.ready)
+
+examples: $(READY) $(EXAMPLES_READY) ## all examples, each in its own environment, and a proof of the report
+	@EXAMPLES=1 $(BIN)/python -m pytest tests/examples $(ARGS)
+
+# What an example's README says: make example-analytics ARGS="--picture report.png"
+example-analytics: examples/analytics/.venv/.ready
+	@$(FROM_SCHEMAS) examples/analytics/.venv/bin/python examples/analytics/report.py $(ARGS)
+
+example-flink: $(FLINK)/lib/.ready
+	@java -cp '$(FLINK)/lib/*' $(FLINK)/RunSql.java examples/analytics/report.flink.sql
+
+example-calls: examples/calls/.venv/.ready
+	@cd examples/calls && .venv/bin/python calls.py
+
+example-microservice: examples/microservice/.venv/.ready
+	@$(FROM_SCHEMAS) examples/microservice/.venv/bin/python examples/microservice/long_waits.py
+
+example-typescript: examples/typescript/node_modules/.ready
+	@cd examples/typescript && npm start --silent
+
+examples/%/.venv/.ready: examples/%/requirements.txt
+	@test -n "$(PYTHON)" || { echo "make: no Python >= 3.11 found" >&2; exit 1; }
+	@echo "creating examples/$*/.venv (once)"
+	@rm -rf examples/$*/.venv && $(PYTHON) -m venv examples/$*/.venv
+	@examples/$*/.venv/bin/python -m pip install -q --require-hashes -r $<
+	@touch $@
+
+$(FLINK)/lib/.ready: $(FLINK)/pom.xml
+	@cd $(FLINK) && mvn -q -B dependency:copy-dependencies -DoutputDirectory=lib
+	@touch $@
+
+examples/typescript/node_modules/.ready: examples/typescript/package-lock.json
+	@cd examples/typescript && npm ci --silent
+	@touch $@
+
 generators: $(READY) ## types from schemas/json in TypeScript, Go, Java and Python, compiled
 	@GENERATORS=1 $(BIN)/python -m pytest tests/interop/test_generators.py $(ARGS)
+
+fuzz: $(READY) ## a million hostile inputs for each target, made by coverage (ARGS="--runs 10000 http2"; docs/fuzzing.md)
+	@$(BIN)/python -m pip install -q --require-hashes -r requirements-fuzz.txt \
+		|| echo "make: atheris is not to be had here: the inputs are made at random"
+	@$(BIN)/python -m tests.support.fuzz.run $(ARGS)
 
 chaos: $(READY) ## the bridge among faults, judged (ARGS="--minutes 30 --seed 7"; docs/chaos.md)
 	@$(BIN)/python -m tests.support.chaos.run $(ARGS)
 
 lint: $(READY) ## ruff and mypy
-	@$(BIN)/ruff check $(CODE)
-	@$(BIN)/ruff format --check $(CODE)
+	@$(BIN)/ruff check $(CODE) examples
+	@$(BIN)/ruff format --check $(CODE) examples
 	@$(BIN)/mypy $(CODE)
 
 fmt: $(READY) ## put the code in its form, mend what ruff can
-	@$(BIN)/ruff check --fix $(CODE)
-	@$(BIN)/ruff format $(CODE)
+	@$(BIN)/ruff check --fix $(CODE) examples
+	@$(BIN)/ruff format $(CODE) examples
 
 build: $(READY) ## sdists and wheels of the bridge and of its records, into dist/
 	@rm -rf dist
@@ -65,6 +116,15 @@ build: $(READY) ## sdists and wheels of the bridge and of its records, into dist
 release: $(READY) ## refuse what must not be released, then build (TAG=vX.Y.Z)
 	@$(BIN)/python .ci/release.py $(if $(TAG),--tag "$(TAG)")
 	@$(MAKE) --no-print-directory build
+
+docs: $(DOCS)/.ready ## the documentation as a site, into site/
+	@NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build && echo "site/index.html"
+
+ASYNCAPI := .cache/asyncapi
+asyncapi: ## schemas/asyncapi.json as HTML, into site/asyncapi.html (needs npm)
+	@test -d $(ASYNCAPI)/node_modules || PUPPETEER_SKIP_DOWNLOAD=1 npm install --silent --no-audit --no-fund \
+		--prefix $(ASYNCAPI) @asyncapi/generator@3.4.1 @asyncapi/html-template@3.5.6
+	@node .ci/asyncapi.cjs $(ASYNCAPI) site && echo "site/asyncapi.html"
 
 image: ## the container image, asm-kafka-bridge:local (BASE=pinned: on the base image's digest)
 	@docker build $(if $(BASE),--build-arg BASE=$(BASE)) -t asm-kafka-bridge:local .
@@ -98,10 +158,16 @@ lock: $(READY) ## choose the newest allowed versions of all requirements
 	@PATH="$$PATH:$(BIN)" && uv $(COMPILE) pyproject.toml --output-file requirements.txt \
 		&& uv $(COMPILE) pyproject.toml --extra dev --constraint requirements.txt --output-file requirements-dev.txt \
 		&& uv $(COMPILE) --group audit --output-file requirements-audit.txt \
-		&& uv $(COMPILE) --group build --output-file requirements-build.txt
+		&& uv $(COMPILE) --group docs --output-file requirements-docs.txt \
+		&& uv $(COMPILE) --group build --output-file requirements-build.txt \
+		&& uv $(COMPILE) --group fuzz --output-file requirements-fuzz.txt
+	@PATH="$$PATH:$(BIN)" && for example in $(PYTHON_EXAMPLES:%=examples/%); do \
+		uv $(COMPILE) $$example/requirements.in --output-file $$example/requirements.txt || exit 1; \
+	done
 
 clean: ## remove everything that was made, the environment too
-	@rm -rf $(VENV) .venv-* dist sbom .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf $(VENV) .venv-* dist site $(ASYNCAPI) sbom .fuzz .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf examples/*/.venv examples/typescript/node_modules $(FLINK)/lib
 	@find $(CODE) -name __pycache__ -prune -exec rm -rf {} +
 
 # An environment at $(2) with Python $(1) and the locked versions. uv may lack this machine's certificates or settings,
@@ -122,9 +188,9 @@ endef
 $(READY): requirements-dev.txt
 	$(call environment,$(PYTHON),$(VENV))
 
-$(AUDIT)/.ready: requirements-audit.txt
-	@rm -rf $(AUDIT) && $(PYTHON) -m venv $(AUDIT)
-	@$(AUDIT)/bin/python -m pip install -q --require-hashes -r $<
+$(AUDIT)/.ready $(DOCS)/.ready: .venv-%/.ready: requirements-%.txt
+	@rm -rf $(@D) && $(PYTHON) -m venv $(@D)
+	@$(@D)/bin/python -m pip install -q --require-hashes -r $<
 	@touch $@
 
 .PRECIOUS: .venv-%/.ready

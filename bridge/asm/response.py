@@ -27,6 +27,7 @@ from bridge.printable import printable
 
 Message = type[GetStatusRes | AsmSession | ListConversationsRes]
 
+_EMPTY = {message: message() for message in (GetStatusRes, AsmSession, ListConversationsRes)}
 MAX_ANSWER = 8 * 1024 * 1024
 """Bytes of an answer: some 30,000 calls. What cannot be written must not stop the agents of a whole partition."""
 MAX_RETRY_AFTER = 60.0
@@ -77,8 +78,9 @@ def _read_answer(message: Message, response: Response, token: str) -> Answer | A
         except protojson.ProtoJSONError as error:
             problem = f"is not a {message.__name__}: {error}"
         else:
-            empty = read == message()  # all that was read is the default: was there anything?
-            return _foreign(response, token) if empty and not _is_of(message, body) else Answer(status, read, body)
+            if read == _EMPTY[message] and not _is_of(message, body):  # all is the default: was there anything?
+                return _foreign(response, token)
+            return Answer(status, read, body)
     if not _is_of(message, body):
         return _foreign(response, token)
     return Malformed(f"the answer {problem}", http_status=status, possibly_processed=True)

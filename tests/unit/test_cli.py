@@ -331,7 +331,14 @@ def test_every_wrong_session_is_named() -> None:
     assert "eyJsecret" not in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["[session]\nagent_id = 'a'", "sessions = 3", "[[sessions", '"a"', "3", "[1]"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("[session]\nagent_id = 'a'", "sessions = 3", "[[sessions", '"a"', "3", "[1]"),
+        *("[" * 5000, "a = " + "[" * 5000, "a = " + "9" * 5000),
+    ],
+    ids=lambda text: text[:12],
+)
 def test_a_file_of_something_else_is_refused(text: str) -> None:
     """A file without sessions is refused by name, so that --prune cannot take it for an empty one."""
     with pytest.raises(SessionsFileError, match=r"^s\.toml: "):

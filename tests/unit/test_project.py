@@ -14,7 +14,7 @@ from tests.support.licences import licences
 
 ROOT = Path(__file__).parents[2]
 MADE_BY_HAND = ["pyproject.toml", "Makefile", "Dockerfile", "docker-compose.yml", ".ci/run", ".dockerignore"]
-LOCKS = ["requirements.txt", "requirements-dev.txt", "requirements-audit.txt", "requirements-build.txt"]
+LOCKS = ["requirements.txt", *(f"requirements-{name}.txt" for name in ("audit", "build", "dev", "docs", "fuzz"))]
 REGISTRIES = (
     r"pypi\.org|pythonhosted|registry\.npmjs|crates\.io|repo1?\.maven|proxy\.golang|docker\.io|deb\.debian|ghcr\.io"
 )
@@ -174,6 +174,10 @@ def test_ci_runs_what_everyone_runs() -> None:
         "unit",
         "interop",
         "generators",
+        "examples",
+        "fuzz",
+        "docs",
+        "asyncapi",
         "chaos",
         "lint",
         "fmt",
@@ -188,6 +192,13 @@ def test_ci_runs_what_everyone_runs() -> None:
         "lock",
         "clean",
     }
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not on this machine")
+def test_make_lists_its_targets() -> None:
+    """`make help` names each target, so that the Makefile can be read by make."""
+    done = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "  make asyncapi   schemas/asyncapi.json as HTML" in done.stdout
 
 
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))

@@ -14,7 +14,7 @@ from bridge.asm.http.request import MAX_BODY, BodyBudget, Response
 MAX_HEAD = 65536
 """Bytes in a row that bring none of a body; up to what one read brought more."""
 _LENGTHS = frozenset({b"content-length", b"transfer-encoding"})
-_RELEVANT_NAMES = _LENGTHS | {b"retry-after", b"date", b"content-encoding", b"keep-alive"}
+_RELEVANT_NAMES = frozenset({b"retry-after", b"date", b"content-encoding", b"keep-alive"})
 _TIMEOUT = re.compile(rb"(?:^|[\s,;])timeout=(\d{1,6})(?!\d)", re.IGNORECASE)
 
 
@@ -41,8 +41,8 @@ class Http1Protocol:
     def _begin(self) -> None:
         self._fields: dict[bytes, bytes] = {}
         self._body: bytes | bytearray = b""
-        self._without_body = 0
-        self._head_read = self._complete = self._keep = False
+        self._without_body = self._status = 0
+        self._has_length = self._head_read = self._complete = self._keep = False
 
     @property
     def begun(self) -> bool:
@@ -86,12 +86,12 @@ class Http1Protocol:
 
     def receive_eof(self) -> Response | None:
         """Ends a response without a length with its connection (RFC 9112, section 6.3)."""
-        if self.expecting and self._head_read and not _LENGTHS & self._fields.keys():
+        if self.expecting and self._head_read and not self._has_length:
             return self._response()
         return None
 
     def _response(self) -> Response:
-        status, body, fields = self._parser.get_status_code(), bytes(self._body), self._fields
+        status, body, fields = self._status, bytes(self._body), self._fields
         if self._held:
             self.forget()
         self._begin()
@@ -109,7 +109,9 @@ class Http1Protocol:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         name = name.lower()
-        if name in _RELEVANT_NAMES and not self._head_read:  # a trailer's are not the head's (RFC 9110, section 6.5)
+        if name in _LENGTHS:
+            self._has_length = True
+        elif name in _RELEVANT_NAMES and not self._head_read:  # a trailer's are not the head's (RFC 9110, section 6.5)
             self._fields[name] = value
             if name == b"keep-alive":
                 found = _TIMEOUT.search(value)
@@ -122,7 +124,7 @@ class Http1Protocol:
         if self._complete:
             return
         self._head_read = True
-        status = self._parser.get_status_code()
+        self._status = status = self._parser.get_status_code()
         if status < 100 or status == 101:  # nothing of ours asks for another protocol (RFC 9110, section 15.2.2)
             self._error = f"status {status}"
             raise InvalidResponse(self._error)
@@ -140,7 +142,7 @@ class Http1Protocol:
     def on_message_complete(self) -> None:
         if self._complete:
             return
-        if self._parser.get_status_code() < 200:  # an interim response: the real one follows
+        if self._status < 200:  # an interim response: the real one follows
             without_body = self._without_body
             self._begin()
             self._without_body = without_body

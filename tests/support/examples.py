@@ -1,0 +1,81 @@
+"""What tests of examples/ need: the examples' own environments, which `make examples` makes."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from tests.support import ROOT
+
+EXAMPLES = ROOT / "examples"
+opt_in = pytest.mark.skipif(
+    os.environ.get("EXAMPLES") != "1", reason="`make examples` runs it, in environments of the examples' own"
+)
+
+
+def python(example: str) -> str:
+    """The Python of an example's environment; skips the test if `make examples` could not make it."""
+    path = EXAMPLES / example / ".venv" / "bin" / "python"
+    if not path.exists():
+        pytest.skip(f"{path.relative_to(ROOT)} is not there: `make examples` makes it")
+    return str(path)
+
+
+def npm() -> str:
+    """npm; skips the test if it, or the example's packages, are not there."""
+    path = shutil.which("npm")
+    if path is None or not (EXAMPLES / "typescript" / "node_modules").exists():
+        pytest.skip("npm is not on this machine, or `make examples` has not installed examples/typescript")
+    return path
+
+
+def flink() -> list[str]:
+    """The command that runs Flink SQL; skips the test if Java, or the jars, are not there."""
+    java, folder = shutil.which("java"), EXAMPLES / "analytics" / "flink"
+    if java is None or not (folder / "lib").exists():
+        pytest.skip("Java is not on this machine, or `make examples` has not fetched Flink with Maven")
+    return [java, "-cp", f"{folder}/lib/*", str(folder / "RunSql.java")]
+
+
+def environment(brokers: str, prefix: str) -> dict[str, str]:
+    """The environment of an example: where Kafka is, and the records' package in place of this process's Python."""
+    inherited = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
+    return {
+        **inherited,
+        "PYTHONPATH": str(ROOT / "schemas"),
+        "ASM_BRIDGE_KAFKA__BOOTSTRAP_SERVERS": brokers,
+        "ASM_BRIDGE_TOPICS__PREFIX": prefix,
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def run(command: list[str], env: Mapping[str, str], cwd: Path = ROOT, timeout: float = 60) -> str:
+    """What a program printed that ended with 0."""
+    done = subprocess.run(command, cwd=cwd, env=dict(env), capture_output=True, text=True, timeout=timeout, check=False)
+    assert done.returncode == 0, f"{command}: {done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+_QUERIES = """
+import json, sys
+from pathlib import Path
+import report
+database = report.tables(Path(sys.argv[1]))
+for query in sys.argv[2:]:
+    cursor = database.execute(query)
+    columns = [column[0] for column in cursor.description]
+    rows = [dict(zip(columns, row)) for row in cursor.fetchall()]
+    print(json.dumps(rows, default=lambda time: time.isoformat()))
+"""
+
+
+def query_report(data: Path, *queries: str) -> list[list[dict[str, Any]]]:
+    """What DuckDB answers to each query of the report's tables over a folder of Parquet files: a dict per row."""
+    path = os.pathsep.join(map(str, (ROOT / "schemas", EXAMPLES / "analytics")))
+    said = run([python("analytics"), "-c", _QUERIES, str(data), *queries], {**os.environ, "PYTHONPATH": path})
+    return [msgspec.json.decode(line) for line in said.splitlines()]
