@@ -145,7 +145,8 @@ class Http2Protocol:
         except ProtocolError as error:
             return self._violated(error.code, error)
         except HPACKError as error:
-            return self._violated(ErrorCode.COMPRESSION_ERROR, error)
+            text = f"a header block that cannot be decoded ({type(error).__name__})"  # hpack's own may name an address
+            return self._violated(ErrorCode.COMPRESSION_ERROR, text)
         return self._take_ended()
 
     # Frames in (section 4.1)
@@ -377,7 +378,7 @@ class Http2Protocol:
     def _write(self, data: bytes) -> None:
         self.sender.outgoing.append(data)
 
-    def _violated(self, code: ErrorCode, error: Exception) -> list[Stream]:
+    def _violated(self, code: ErrorCode, error: Exception | str) -> list[Stream]:
         return self.close(f"invalid HTTP/2 from the service: {error}", code)
 
     def _take_ended(self) -> list[Stream]:

@@ -63,7 +63,7 @@ class Proxy:
         scheme, authority, path = request.target
         login = {"proxy-authorization": self.authorization} if self.user is not None else {}
         target = Target(scheme, authority, f"{scheme}://{authority}{path}")
-        return PreparedRequest(target, {**request.headers, **login}, request.body, repeatable=request.repeatable)
+        return PreparedRequest(target, request.headers | login, request.body, repeatable=request.repeatable)
 
     async def ask(self, host: str, port: int, reader: asyncio.StreamReader, transport: asyncio.Transport) -> None:
         """Have the proxy connect to a host, by name or address. Raises ``ProxyRefusal``, and ``EOFError`` where the
