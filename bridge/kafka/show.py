@@ -26,7 +26,7 @@ def decoded(message: KafkaRecord) -> Any:
     try:
         value = decode(unframed(message.value))
         msgspec.json.encode(value)  # MessagePack has kinds of values that JSON lacks
-    except (msgspec.MsgspecError, TypeError, ValueError, RecursionError):
+    except Exception:  # noqa: BLE001 - another program's bytes: whatever they do to a decoder, they are shown
         return bytes(message.value)
     return value
 
@@ -52,10 +52,13 @@ def as_line(message: KafkaRecord, prefix: str) -> str:
     """Time, topic without the prefix, agent, type, and the most important fields."""
     value = decoded(message)
     headers = names.texts(message.headers)
-    kind = value.get("type") if isinstance(value, dict) else None
-    summary = _summary(value, headers)
+    kind = str(value.get("type") or "-") if isinstance(value, dict) else "-"
+    try:
+        summary = _summary(value, headers)
+    except Exception:  # noqa: BLE001 - another program's record under the name of one of ours
+        summary = msgspec.json.encode(value).decode()
     agent = _text(message.key) if message.key is not None else "-"
-    parts = f"{_time(message)}  {message.topic.removeprefix(prefix):<15} {agent:<12} {kind or '-':<26} {summary}"
+    parts = f"{_time(message)}  {message.topic.removeprefix(prefix):<15} {agent:<12} {kind:<26} {summary}"
     return printable(parts).rstrip()
 
 
