@@ -398,6 +398,21 @@ def test_a_line_says_what_is_in_the_record(value: bytes, shown: str) -> None:
     assert as_line(record(value), "asm.").endswith(f" {shown}")
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"type": "AgentStatusChanged", "changed": 5},
+        {"type": "AgentState", "status": "x"},
+        {"type": "AgentState", "calls": 7},
+        {"type": "AgentProfileChanged", "labels": [1]},
+        {"type": {"a": 1}},
+    ],
+)
+def test_another_programs_record_under_our_type_is_shown(value: object) -> None:
+    """A record that has our type and other fields is shown as it is, and ends no command."""
+    assert as_line(record(json.dumps(value).encode()), "asm.").endswith(json.dumps(value, separators=(",", ":")))
+
+
 def test_every_record_has_a_summary() -> None:
     """Every record has an entry in the table of summaries, so that `tail` does not print its JSON."""
     assert _SUMMARIES.keys() == {cls.__name__ for cls in TOPICS}
