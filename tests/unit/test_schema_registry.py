@@ -257,8 +257,9 @@ def test_check_says_what_the_registry_would_refuse() -> None:
         (httpx.Response(401, json={}), "/subjects: HTTP 401", "schema_registry.password"),
         (httpx.Response(404, text="<html>"), "/subjects: HTTP 404", "/apis/ccompat/v7"),
         (httpx.Response(200, text="<html>"), "/subjects: HTTP 200", "registry's log"),
+        (httpx.Response(200, text="[" * 100_000), "/subjects: HTTP 200", "registry's log"),
     ],
-    ids=["refused", "silent", "login", "elsewhere", "a page"],
+    ids=["refused", "silent", "login", "elsewhere", "a page", "deep"],
 )
 def test_check_says_why_the_registry_cannot_be_used(
     answer: httpx.Response | Exception, found: str, advice: str
