@@ -18,6 +18,7 @@ from aiokafka.errors import (
 )
 from aiokafka.structs import TopicPartition
 
+from bridge.kafka import connection as _  # noqa: F401 - makes its connections those of aiokafka's clients
 from bridge.kafka import internals
 from bridge.kafka.errors import KafkaUnavailableError, NoTransactionsError
 from bridge.kafka.lifecycle import connected, stop_quietly, why_unavailable, with_deadline
@@ -152,7 +153,7 @@ class Clients:
         except BaseException as error:
             await _stop(producer)
             if isinstance(error, KafkaConnectionError):
-                raise KafkaUnavailableError(why_unavailable(servers_of(self.connection), error)) from error
+                raise KafkaUnavailableError(why_unavailable(servers_of(self.connection), producer, error)) from error
             raise
         return producer
 

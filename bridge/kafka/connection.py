@@ -4,26 +4,18 @@ password or certificate, nor hears that a broker refuses a token, nor keeps the 
 
 import asyncio
 import socket
-from collections.abc import Iterable
 from typing import Any
 
 from aiokafka import conn
 from aiokafka.conn import OAuthAuthenticator
 from aiokafka.protocol.admin import SaslAuthenticateRequest
 
-from bridge.kafka.internals import join_timeout
+from bridge.kafka.internals import allowance
 
 _CONNECT_WITHIN = 5.0
 """Seconds for each step of making a connection: the network's, and those of a login."""
 _RENEW_AT = 0.8
 """Of a session's life, after which its connection is closed between two requests, and another one logs in."""
-_connect_errors: dict[tuple[str, int], Exception] = {}
-
-
-def connect_error(servers: Iterable[tuple[str, int]]) -> Exception | None:
-    """Why the last attempt to connect to one of these, or to another broker, failed; None where all succeeded."""
-    ours = [_connect_errors[server] for server in servers if server in _connect_errors]
-    return next(iter([*ours, *_connect_errors.values()]), None)
 
 
 class _TokenAuthenticator:
@@ -49,19 +41,22 @@ class Connection(conn.AIOKafkaConnection):  # type: ignore[misc]
 
     async def connect(self) -> Any:
         usual, self._request_timeout = self._request_timeout, min(self._request_timeout, _CONNECT_WITHIN)
+        login = self._sasl_oauth_token_provider
         try:
-            if hasattr(self._sasl_oauth_token_provider, "arguments"):
-                arguments = self._sasl_oauth_token_provider.arguments()
+            if login is not None:
+                arguments = login.arguments()
                 self._ssl_context = arguments.get("ssl_context")
                 self._sasl_plain_username = arguments.get("sasl_plain_username")
                 self._sasl_plain_password = arguments.get("sasl_plain_password")
             made = await super().connect()
         except Exception as error:
-            _connect_errors[self.host, self.port] = error
+            if login is not None:
+                login.failure = error
             raise
         finally:
             self._request_timeout = usual
-        _connect_errors.pop((self.host, self.port), None)
+        if login is not None:
+            login.failure = None
         _keep_alive(self._writer.get_extra_info("socket"))
         return made
 
@@ -70,7 +65,7 @@ class Connection(conn.AIOKafkaConnection):  # type: ignore[misc]
 
     def send(self, request: Any, expect_response: bool = True) -> Any:
         usual = self._request_timeout
-        self._request_timeout += join_timeout(request)
+        self._request_timeout += allowance(request)
         try:
             answer = super().send(request, expect_response)
         finally:

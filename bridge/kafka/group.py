@@ -48,7 +48,7 @@ class ConsumerGroupMember(ConsumerRebalanceListener):  # type: ignore[misc]
         self._deliver = deliver
         self._generation = -1
         self._renewed_after = _UNCONFIRMED * clients.session_timeout
-        self._servers = servers_of(clients.connection) if clients.connection else ""
+        self._servers = servers_of(clients.connection)
         self._started_at = time.monotonic()
         self.confirmed_at = float("-inf")
         """When the last heartbeat was sent that Kafka has answered (monotonic)."""
@@ -89,7 +89,7 @@ class ConsumerGroupMember(ConsumerRebalanceListener):  # type: ignore[misc]
                 raise KafkaUnavailableError(f"no heartbeat was answered for {silent:.0f} s: {self._why()}")
 
     def _why(self) -> str:
-        return self.problem or why_unavailable(self._servers)
+        return self.problem or why_unavailable(self._servers, self._consumer)
 
     async def stop(self) -> None:
         self.stable.clear()

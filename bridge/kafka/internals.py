@@ -21,6 +21,7 @@ from aiokafka.client import ConnectionGroup, CoordinationType
 from aiokafka.consumer import fetcher
 from aiokafka.consumer.fetcher import READ_UNCOMMITTED
 from aiokafka.errors import CorruptRecordException, ProducerClosed
+from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.protocol.group import JoinGroupRequest
 from aiokafka.record import default_records
 from aiokafka.record.default_records import DefaultRecordBatchBuilder, _DefaultRecordBatchPy
@@ -37,6 +38,8 @@ _compiled_records = sys.modules[DefaultRecordBatchBuilder.__module__]
 READ_IN = "0.14"
 """The release whose private parts these are."""
 
+_FETCH_ALLOWANCE = 20.0
+
 PARTS = {
     "aiokafka.producer.producer.AIOKafkaProducer": ("_txn_manager", "_sender", "_message_accumulator", "client"),
     "aiokafka.producer.transaction_manager.TransactionManager": (
@@ -46,8 +49,8 @@ PARTS = {
     "aiokafka.producer.message_accumulator.MessageAccumulator": ("fail_all",),
     "aiokafka.producer.sender.Sender": ("close", "_do_add_offsets_to_txn", "_find_coordinator"),
     "aiokafka.admin.client.AIOKafkaAdminClient": ("_client", "_send_request"),
-    "aiokafka.client.AIOKafkaClient": ("cluster", "close"),
-    "aiokafka.consumer.consumer.AIOKafkaConsumer": ("_coordinator", "_fetcher"),
+    "aiokafka.client.AIOKafkaClient": ("cluster", "close", "_sasl_oauth_token_provider"),
+    "aiokafka.consumer.consumer.AIOKafkaConsumer": ("_client", "_coordinator", "_fetcher"),
     "aiokafka.consumer.group_coordinator.GroupCoordinator": (
         "_coordination_task", "_do_heartbeat", "_heartbeat_task", "_rejoin_needed_fut", "generation",
     ),
@@ -210,9 +213,18 @@ def on_heartbeat(consumer: AIOKafkaConsumer, confirm: Callable[[float], Awaitabl
 # -- connections (``connection`` has ours)
 
 
-def join_timeout(request: Any) -> float:
-    """The seconds for which a request may be left unanswered until the other members of the group have joined."""
-    return request._rebalance_timeout / 1000 if isinstance(request, JoinGroupRequest) else 0.0
+def allowance(request: Any) -> float:
+    """The seconds that an answer may take beyond the usual time-out: until the other members of a group have joined,
+    or while records come over a slow network."""
+    if isinstance(request, JoinGroupRequest):
+        return float(request._rebalance_timeout / 1000)
+    return _FETCH_ALLOWANCE if isinstance(request, FetchRequest) else 0.0
+
+
+def login(client: Any) -> Any:
+    """The ``Login`` that a client was made with, if any."""
+    inner = client.client if isinstance(client, AIOKafkaProducer) else client._client
+    return inner._sasl_oauth_token_provider
 
 
 # -- records: a header's name that is not UTF-8 must not cost more than that name. aiokafka's reader in C raises

@@ -8,9 +8,8 @@ from typing import Any, TypeVar
 
 from aiokafka.errors import AuthenticationFailedError, KafkaError, SaslAuthenticationFailed, UnsupportedVersionError
 
-from bridge.kafka.connection import connect_error
+from bridge.kafka import internals
 from bridge.kafka.errors import KafkaUnavailableError, LoginError
-from bridge.settings.types import host_port
 
 T = TypeVar("T")
 C = TypeVar("C")
@@ -63,16 +62,17 @@ async def started(client: Any, servers: str) -> None:
     except UnsupportedVersionError as error:
         raise KafkaUnavailableError(f"the broker at {servers} lacks what this needs: {error}") from error
     except (KafkaError, OSError, TimeoutError) as error:
-        raise KafkaUnavailableError(why_unavailable(servers, error)) from error
+        raise KafkaUnavailableError(why_unavailable(servers, client, error)) from error
     except Exception as error:  # a server that does not speak Kafka, or a login that makes no sense to aiokafka
         raise KafkaUnavailableError(
             f"Kafka at {servers} cannot be understood ({error!r}): check kafka.bootstrap_servers and the kind of login"
         ) from error
 
 
-def why_unavailable(servers: str, error: Exception | None = None) -> str:
-    """Why no client connects, and what to check; ``error``: what the client said of it."""
-    cause = connect_error([host_port(server) for server in servers.split(",") if server]) or error
+def why_unavailable(servers: str, client: Any, error: Exception | None = None) -> str:
+    """Why a client does not connect, and what to check; ``error``: what it said of it."""
+    login = internals.login(client)
+    cause = error if login is None else login.failure or error
     if isinstance(cause, LoginError):
         return str(cause)
     if isinstance(cause, AuthenticationFailedError | SaslAuthenticationFailed):

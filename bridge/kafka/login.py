@@ -47,6 +47,8 @@ class Login(AbstractTokenProvider):  # type: ignore[misc]
 
     def __init__(self, kafka: KafkaSettings) -> None:
         self._kafka = kafka
+        self.failure: Exception | None = None
+        """Why the last connection was not made; None after one that was."""
         self._token: Token | None = None
         self._renewing = asyncio.Lock()
 

@@ -120,10 +120,13 @@ class KafkaSettings(Section):
         return context
 
     def _present(self, name: str) -> str | None:
-        """A setting's present value: a file of the secrets directory is read again, since it may have been rotated."""
+        """A setting's present value: a file of the secrets directory is read again, since it may have been rotated. One
+        that is missing or empty is just being written.
+        """
         if name in self._files:
             with contextlib.suppress(OSError, UnicodeDecodeError):
-                return self._files[name].read_text(encoding="utf-8").strip()
+                if text := self._files[name].read_text(encoding="utf-8").strip():
+                    return text
         value: SecretStr | str | None = getattr(self, name)
         return value.get_secret_value() if isinstance(value, SecretStr) else value
 

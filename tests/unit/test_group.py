@@ -15,6 +15,7 @@ class FakeConsumer:
 
     def __init__(self) -> None:
         self.failure: Exception | None = None
+        self._client = SimpleNamespace(_sasl_oauth_token_provider=None)
         running: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.heartbeats: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._coordinator = SimpleNamespace(_coordination_task=running, _heartbeat_task=self.heartbeats)
