@@ -162,4 +162,4 @@ def test_the_maps_of_the_code_name_files_that_exist() -> None:
     to_add = (ROOT / "CONTRIBUTING.md").read_text().partition("| to add |")[2].partition("\n\n")[0]
     named |= {ROOT / file for file in re.findall(r"`((?:bridge|schemas|tests|docs)/[\w/]+\.\w+)`", to_add)}
     assert len(named) > 20
-    assert {str(path) for path in named if not path.is_file()} == set()
+    assert {str(path) for path in named if not path.is_file()} == {str(ROOT / "bridge/cli/NAME.py")}
