@@ -17,6 +17,7 @@ from asm_bridge_schemas.frame import frame, schema_id, unframed
 from asm_bridge_schemas.registry import export, registered_schemas, text
 from bridge.check.finding import Finding
 from bridge.check.schemas import subjects
+from bridge.clock import Clock
 from bridge.kafka.preflight import Preflight
 from bridge.kafka.schema_registry import OutputFrames, SchemaRegistryClient, SchemaRegistryError, registered_texts
 from bridge.settings import SchemaRegistrySettings, Settings, TopicsSettings
@@ -179,7 +180,7 @@ async def test_the_start_waits_for_the_registry(monkeypatch: pytest.MonkeyPatch)
     registry = Registry()
     registry.down = True
     mine = frames(registry)
-    preflight = Preflight(None, TopicsSettings(), mine)  # type: ignore[arg-type]
+    preflight = Preflight(None, TopicsSettings(), Clock(), mine)  # type: ignore[arg-type]
     monkeypatch.setattr(preflight, "_check", lambda: asyncio.sleep(0))
     running = asyncio.create_task(preflight.run())
     await asyncio.sleep(0.05)
