@@ -166,7 +166,7 @@ class Bridge:
             clock_ahead=self._clock.ahead,
         )
 
-    # -- what the registry and the poller ask of the assignment, which is built after them
+    # -- called by the registry and the poller; the assignment is built after them
 
     def _on_entry(self, agent_id: str) -> None:
         self._assignment.sync(agent_id)

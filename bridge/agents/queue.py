@@ -1,6 +1,6 @@
 """The injections that wait for one agent, and their outcomes: pure."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from asm_bridge_schemas.protojson import without_omitted
@@ -117,8 +117,10 @@ class InjectionQueue:
             injection.http_status = http_status
             self._complete(step, injection, "delivered", sid=sid)
             if injection.identified:
-                step.book(delivered=[*step.state.bridge.delivered, _delivered(injection)][-REMEMBERED:])
-                self._repeated(step, _delivered(injection))
+                done = _delivered(injection)
+                step.book(delivered=[*step.state.bridge.delivered, done][-REMEMBERED:])
+                for same in [other for other in self.injections if other.identified and _delivered(other) == done]:
+                    self._complete(step, same, "duplicate")
 
     def refused(self, step: Step, sent: Sequence[Injection], http_status: int | None) -> None:
         """The service refused the events: a single one is rejected; several are retried one by one."""
@@ -163,22 +165,13 @@ class InjectionQueue:
 
     def sweep(self, step: Step, busy: Iterable[Injection], unknown_since: float | None) -> None:
         """Completes the injections that have expired, or waited too long for an agent that is unknown."""
-        under_way = {injection.offset for injection in busy}
-        self._each(lambda e: e.offset not in under_way and step.now >= e.expires_at, step, "expired")
-        if unknown_since is None:
-            return
-        for injection in list(self.injections):
-            waited = step.now - max(injection.received_at, unknown_since)
-            if waited >= self._settings.unknown_agent_grace and injection.offset not in under_way:
+        under_way, grace = {injection.offset for injection in busy}, self._settings.unknown_agent_grace
+        for injection in [injection for injection in self.injections if injection.offset not in under_way]:
+            if step.now >= injection.expires_at:
+                self._complete(step, injection, "expired")
+            elif unknown_since is not None and step.now - max(injection.received_at, unknown_since) >= grace:
                 text = f"no agent {injection.agent_id!r} is registered in the sessions topic"
                 self._undeliverable(step, injection, "unknown_agent", text)
-
-    def _repeated(self, step: Step, done: Delivered) -> None:
-        self._each(lambda injection: injection.identified and _delivered(injection) == done, step, "duplicate")
-
-    def _each(self, which: Callable[[Injection], bool], step: Step, outcome: Outcome) -> None:
-        for injection in [injection for injection in self.injections if which(injection)]:
-            self._complete(step, injection, outcome)
 
     def _undeliverable(self, step: Step, injection: Injection, code: str, text: str) -> None:
         self._complete(step, injection, "undeliverable", code, text)

@@ -23,7 +23,7 @@ app = new_app()
 
 @dataclass(frozen=True, slots=True)
 class TailOptions:
-    """What to print; ``duration`` in seconds."""
+    """The options of a tail; ``duration`` in seconds."""
 
     topics: tuple[str, ...] = ()
     from_beginning: bool = False

@@ -39,7 +39,7 @@ _LIFE: dict[str, Any] = {
 """Many a firewall forgets a connection after 4 minutes of silence, and says nothing. A request that is not answered
 gives its connection up, well within our own deadlines."""
 _NOT_SUPPORTED = (UnknownError, UnsupportedVersionError, IncompatibleBrokerVersion)
-"""What a broker without transactions, or without idempotence, answers."""
+"""The answers of a broker without transactions, or without idempotence."""
 
 
 def servers_of(connection: Mapping[str, Any]) -> str:
@@ -118,7 +118,7 @@ class Clients:
     async def start_producer(self, partition: int | str) -> AIOKafkaProducer:
         """Starts the producer of a partition, to be given back to ``close``.
 
-        In ``exactly_once`` it is the partition's own: its transactional id is what fences a former owner. Raises
+        In ``exactly_once`` it is the partition's own: its transactional id fences a former owner. Raises
         ``NoTransactionsError`` where the broker has none. In ``at_least_once`` all partitions have the same one, which
         writes in one request what they write at a time; it does without idempotence if need be.
         """

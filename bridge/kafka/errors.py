@@ -43,7 +43,7 @@ REFUSED_RECORDS = (
     InvalidTimestampError,
     PolicyViolationError,
 )
-"""What Kafka answers to a batch for the sake of a record in it."""
+"""Kafka's answers to a batch because of a record in it."""
 
 
 _NOT_AUTHORISED = (
@@ -113,4 +113,4 @@ class UnreadableRecordsError(KafkaError):  # type: ignore[misc]
 
 
 EXPECTED_ERRORS = (KafkaError, OSError, TimeoutError)
-"""What an outage of Kafka raises. Of anything else the log should have the stack."""
+"""The errors of an outage of Kafka. For any other, the log should have the stack."""

@@ -92,7 +92,7 @@ def is_in_transaction(producer: AIOKafkaProducer) -> bool:
 
 
 def on_transaction_error(producer: AIOKafkaProducer, first: Callable[[BaseException], None]) -> None:
-    """Call ``first`` with the error that fails a transaction: what the calls raise is often only its consequence."""
+    """Call ``first`` with the error that fails a transaction: the calls often raise only a consequence of it."""
     transactions = producer._txn_manager
     if transactions is None:
         return
@@ -138,7 +138,7 @@ def awaited_topics(producer: AIOKafkaProducer) -> set[str]:
 
 
 async def abandon(producer: AIOKafkaProducer) -> None:
-    """Ends what a cancelled ``stop()`` leaves behind: a sender that keeps trying, and its waiters."""
+    """Ends the leftovers of a cancelled ``stop()``: a sender that keeps trying, and its waiters."""
     if producer._sender is not None:
         producer._message_accumulator.fail_all(ProducerClosed())
         await asyncio.gather(producer._sender.close(), producer.client.close())
@@ -265,7 +265,7 @@ class _Batch:
             slow = _DefaultRecordBatchPy(self._raw)
             slow._maybe_uncompress()
             slow._buffer = _LenientBytes(slow._buffer)
-            yield from slow  # from its beginning: the fetcher leaves out what it has had
+            yield from slow  # from its beginning: the fetcher skips the records it has returned
             METRICS.kafka_errors.labels("header_name").inc()
             if _unreadable_names.is_new(error):
                 log.warning("record.header_name_unreadable", partition=self._partition, error=error)

@@ -46,7 +46,7 @@ async def stop_quietly(call: Coroutine[Any, Any, Any], deadline: float = STOP_DE
 async def connected(client: C, servers: str) -> AsyncIterator[C]:
     """An aiokafka client (producer, consumer or admin) that is started on entry and stopped on exit.
 
-    ``servers``: what the user set, for the text of an error. Raises ``KafkaUnavailableError`` within 10 s.
+    ``servers``: as the user set them, for the text of an error. Raises ``KafkaUnavailableError`` within 10 s.
     """
     try:
         await started(client, servers)
@@ -93,5 +93,5 @@ def why_unavailable(servers: str, client: Any, error: Exception | None = None) -
 
 
 def refusal(error: Exception) -> str:
-    """What the broker said when it refused a login."""
+    """The broker's words when it refused a login."""
     return str(error.args[0]) if error.args and error.args[0] else type(error).__name__

@@ -159,7 +159,7 @@ def _seconds(value: Any) -> float | None:
     """A duration that some services send as text."""
     try:
         seconds = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return seconds if 0 < seconds < 1e12 else None
 

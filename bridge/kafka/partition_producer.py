@@ -106,7 +106,7 @@ class PartitionProducer:
 
     @contextlib.contextmanager
     def _named(self) -> Iterator[None]:
-        """Raise the first error of a transaction, not what follows from it, ``InvalidTxnState`` for one. Where it has
+        """Raises the first error of a transaction, not a consequence of it, such as ``InvalidTxnState``. Where it has
         failed meanwhile aiokafka raises ``IllegalOperation``, which is not a ``KafkaError``."""
         try:
             yield

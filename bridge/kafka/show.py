@@ -11,7 +11,7 @@ from asm_bridge_schemas.frame import unframed
 from bridge import headers as names
 from bridge.agents.injection import KafkaRecord
 from bridge.clock import rfc3339
-from bridge.printable import printable
+from bridge.printable import escaped, printable
 
 Value = dict[str, Any]
 
@@ -46,7 +46,7 @@ def as_json(message: KafkaRecord) -> str:
     }
     if isinstance(value, bytes):
         record["value_base64"] = base64.b64encode(value).decode("ascii")
-    return msgspec.json.encode(record).decode()
+    return escaped(msgspec.json.encode(record).decode())
 
 
 def as_line(message: KafkaRecord, prefix: str) -> str:

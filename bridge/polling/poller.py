@@ -214,37 +214,27 @@ class Poller:
         self.poll_now(agent)
 
     def _take(self, agent: Agent, request: PollRequest, answer: Answer | AsmError) -> Step | None:
-        at = self._clock.now()
-        if request.call == LIST_CONVERSATIONS:
-            return self._take_list(agent, request, answer, at)
-        METRICS.poll_seconds.observe(at.monotonic - request.sent_at)
+        """A service that refuses or throttles requests for conversations, or is shielded from them, is not down: its
+        status polls show that."""
+        at, is_list = self._clock.now(), request.call == LIST_CONVERSATIONS
+        if not is_list:
+            METRICS.poll_seconds.observe(at.monotonic - request.sent_at)
         if isinstance(answer, Answer):
-            self._ok += 1
-            self._breaker.record_success(at.monotonic)
+            if is_list:
+                METRICS.conversation_lists.labels("ok").inc()
+            else:
+                self._ok += 1
+                self._breaker.record_success(at.monotonic)
             step = agent.answered(request, answer, at)
             if step is not None or request.injections:  # of thousands of polls a second, most are not
                 tracing.polled(request, step, answer.status)
             return step
-        METRICS.polls.labels(answer.reason).inc()
-        if answer.counts_as_outage:
+        (METRICS.conversation_lists if is_list else METRICS.polls).labels(answer.reason).inc()
+        unreachable = isinstance(answer, Unreachable)
+        if answer.counts_as_outage and (unreachable or not is_list):
             self._breaker.record_failure(at.monotonic, answer, agent, len(self._schedule))
-        elif not isinstance(answer, Unreachable):
+        elif not (unreachable or is_list):
             self._breaker.record_success(at.monotonic)
-        step = agent.failed(request, answer, at)
-        tracing.polled(request, step, answer.http_status, answer.reason)
-        return step
-
-    def _take_list(self, agent: Agent, request: PollRequest, answer: Answer | AsmError, at: Instant) -> Step | None:
-        """As ``_take``, but a service that refuses or throttles this call, or is shielded from it, is not down: its
-        status polls show that."""
-        if isinstance(answer, Answer):
-            METRICS.conversation_lists.labels("ok").inc()
-            step = agent.answered(request, answer, at)
-            tracing.polled(request, step, answer.status)
-            return step
-        METRICS.conversation_lists.labels(answer.reason).inc()
-        if isinstance(answer, Unreachable) and answer.counts_as_outage:
-            self._breaker.record_failure(at.monotonic, answer, agent, len(self._schedule))
         step = agent.failed(request, answer, at)
         tracing.polled(request, step, answer.http_status, answer.reason)
         return step

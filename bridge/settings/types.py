@@ -72,6 +72,8 @@ def _listen(value: str) -> str:
 
 def _omitted(value: str) -> str:
     names = [name.strip() for name in value.split(",") if name.strip()]
+    if not names:
+        raise ValueError("must name a field, or be left out")
     if wrong := [name for name in names if name not in OMITTABLE]:
         raise ValueError(f"must be among {', '.join(sorted(OMITTABLE))}, which {', '.join(wrong)} is not")
     return ",".join(names)

@@ -23,6 +23,7 @@ from asm_bridge_schemas.commands import SessionEntry
 from asm_bridge_schemas.records import TOPICS
 from bridge.cli import COMMANDS, main
 from bridge.cli.dead_letters import _attempt, _object, _row
+from bridge.cli.output import print_json
 from bridge.kafka.encoding import read_dead_letter
 from bridge.kafka.show import _SUMMARIES, as_json, as_line
 from bridge.registry.file import SessionsFileError, as_toml, changes, read_entries, read_sessions
@@ -440,6 +441,17 @@ def test_records_are_decoded(value: bytes | None, content_type: str, shown: obje
         "headers": {"content-type": content_type},
         "value": shown,
     }
+
+
+def test_json_holds_nothing_that_a_terminal_obeys(capsys: pytest.CaptureFixture[str]) -> None:
+    """Control sequences and changes of direction in foreign text are escaped in JSON, and are the same text there."""
+    text = "a\x1b[2J\x9b2J\x85\u202egnol\u2066 ä 漢"
+    print_json({text: text})
+    line = as_json(record(json.dumps({"x": text}).encode(), key=text.encode()))
+    for shown in (capsys.readouterr().out.replace("\n", ""), line):
+        assert shown.isprintable()
+        assert text in (json.loads(shown).get("key"), json.loads(shown).get(text))
+    assert json.loads(line)["key"] == text
 
 
 @given(

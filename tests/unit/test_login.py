@@ -12,7 +12,7 @@ import pytest
 
 from bridge.kafka.clients import login_arguments
 from bridge.kafka.errors import LoginError
-from bridge.kafka.login import Login, login_of
+from bridge.kafka.login import Login, _seconds, login_of
 from bridge.settings import KafkaSettings, SettingsError, load_settings
 from tests.support.oauth import CLIENT_ID, CLIENT_SECRET, OAuthServer
 
@@ -212,3 +212,9 @@ def test_wrong_combinations_are_named(given: dict[str, str], problem: str) -> No
 def test_one_login_for_the_same_settings() -> None:
     """All clients with the same settings share one login, and so one token."""
     assert login_of(aws()) is login_of(aws())
+
+
+@pytest.mark.parametrize("value", [10**400, "9" * 5000, "NaN", "1e999", -1, 0, None, [], {}])
+def test_a_lifetime_that_is_none_is_not_known(value: object) -> None:
+    """A lifetime that is no number of seconds, or more than any number, counts as one that was not said."""
+    assert _seconds(value) is None

@@ -25,9 +25,9 @@ class Response(NamedTuple):
 class Failure(NamedTuple):
     """The reason for which a request has no response.
 
-    ``sent``: the service may have processed the request. ``counts_as_outage``: this says something about the host; not
-    of a request that the host broke off (it is there), nor of all but one of those that ended with their connection.
-    ``error``: the ``ConnectError``, where there was no connection.
+    ``sent``: the service may have processed the request. ``counts_as_outage``: it says something about the host; False
+    for a request that the host broke off (it is there), and for all but one of those that ended with one connection.
+    ``error``: the ``ConnectError``, if there was no connection.
     """
 
     text: str
@@ -37,13 +37,13 @@ class Failure(NamedTuple):
 
 
 OnResponse = Callable[[Response | Failure], None]
-"""Called once, with the response or with why there is none."""
+"""Called once, with the response or the failure."""
 
 MAX_BODY = 16 * 1024 * 1024
 """The most bytes of a response's body that are read."""
 PER_REQUEST = {"authorization": b"\x1f\x08", "content-length": b"\x0f\x0d"}
-"""What differs from request to request: literals with a name of the static table (RFC 7541, appendix A), never to be
-indexed (6.2.3) and not indexed (6.2.2)."""
+"""The headers that differ from request to request: literals with a name of the static table (RFC 7541, appendix A),
+never to be indexed (6.2.3) and not indexed (6.2.2)."""
 
 
 class Target(NamedTuple):
