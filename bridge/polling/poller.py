@@ -62,6 +62,8 @@ class Poller:
         self._schedule = Schedule(self._on_answer)
         self._ready: dict[Scheduled, bool] = {}
         """Agents whose turn it is: for a status poll (True), or for any urgent request (False)."""
+        self._ok = 0
+        """Polls not yet counted in ``METRICS``, whose lock is taken once a slot."""
 
     async def run(self) -> None:
         """Polls the agents that are due, slot by slot, until cancelled."""
@@ -69,6 +71,8 @@ class Poller:
         self._schedule.start(at)
         while True:
             await self._until(self._schedule.next_slot)
+            _OK.inc(self._ok)
+            self._ok = 0
             self._rate.refill()
             due, lists, woken = self._schedule.advance()
             stood_still, at = self._clock.monotonic() - at > _STANDSTILL, self._clock.monotonic()
@@ -219,7 +223,7 @@ class Poller:
             if is_list:
                 METRICS.conversation_lists.labels("ok").inc()
             else:
-                _OK.inc()
+                self._ok += 1
                 self._breaker.record_success(at.monotonic)
             step = agent.answered(request, answer, at)
             if step is not None or request.injections:  # of thousands of polls a second, most are not

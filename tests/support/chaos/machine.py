@@ -8,6 +8,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from confluent_kafka import admin
+
 from bridge.testing.brokers.maven import MavenBroker
 from tests.support.chaos.faults import Fault, Trial
 from tests.support.chaos.shifted import clock_file
@@ -61,23 +63,31 @@ class HarshBroker(MavenBroker):
         return self._process is not None and self._process.poll() is None
 
     def deny(self, kind: str, name: str, operation: str) -> None:
-        self._admin().create_acls([self._rule(kind, name, operation)]).popitem()[1].result(10)
+        """Takes an operation on what begins with the name from everyone."""
+        client = self._admin()  # kept: with it its answers would go
+        made: dict[Any, Any] = client.create_acls([self._rule("AclBinding", kind, name, operation)])
+        for future in made.values():
+            future.result(10)
 
     def allow(self, kind: str, name: str, operation: str) -> None:
-        self._admin().delete_acls([self._rule(kind, name, operation)]).popitem()[1].result(10)
+        client = self._admin()
+        gone: dict[Any, Any] = client.delete_acls([self._rule("AclBindingFilter", kind, name, operation)])
+        for future in gone.values():
+            assert future.result(10), "there was no such rule"
 
     def _admin(self) -> Any:
-        from confluent_kafka.admin import AdminClient  # type: ignore[attr-defined]
+        return admin.AdminClient({"bootstrap.servers": self.bootstrap_servers})
 
-        return AdminClient({"bootstrap.servers": self.bootstrap_servers})
-
-    def _rule(self, kind: str, name: str, operation: str) -> Any:
-        from confluent_kafka import admin
-
-        resource, pattern = admin.ResourceType[kind], admin.ResourcePatternType.PREFIXED  # type: ignore[attr-defined]
-        what, effect = admin.AclOperation[operation], admin.AclPermissionType.DENY  # type: ignore[attr-defined]
-        binding = admin.AclBindingFilter if operation == "ANY" else admin.AclBinding  # type: ignore[attr-defined]
-        return binding(resource, name, pattern, "User:ANONYMOUS", "*", what, effect)
+    def _rule(self, cls: str, kind: str, name: str, operation: str) -> Any:
+        return getattr(admin, cls)(
+            admin.ResourceType[kind],  # type: ignore[attr-defined]
+            name,
+            admin.ResourcePatternType.PREFIXED,  # type: ignore[attr-defined]
+            "User:ANONYMOUS",
+            "*",
+            admin.AclOperation[operation],  # type: ignore[attr-defined]
+            admin.AclPermissionType.DENY,  # type: ignore[attr-defined]
+        )
 
 
 def _harsh(trial: Trial) -> HarshBroker:
