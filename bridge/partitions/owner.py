@@ -114,7 +114,7 @@ class PartitionOwner:
                 await self._own()
             except Exception as error:  # noqa: BLE001 - every failure has one remedy, and ends in this partition
                 METRICS.partitions_lost.inc()
-                self.problem = str(error) if isinstance(error, PartitionLost) else describe(error)
+                self.problem = str(error) if isinstance(error, PartitionLost) else describe(error, "read")
                 new, delay = failures.record(error, time.monotonic() - began)
                 stack = None if isinstance(error, (PartitionLost, *EXPECTED_ERRORS)) or not new else error
                 (log.warning if new else log.debug)(
