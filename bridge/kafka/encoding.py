@@ -176,7 +176,7 @@ def read_state(key: bytes, value: bytes, headers: Iterable[tuple[str, bytes | No
 
 
 def _checked(state: AgentState) -> AgentState:
-    """A state from which its agent can go on. Raises ``msgspec.DecodeError`` for one whose times are none."""
+    """A state from which its agent can continue. Raises ``msgspec.DecodeError`` for one with invalid times."""
     times = [state.observed_at, state.status_since, state.bridge.status_observed_at]
     times += [state.lost.since if state.lost else None, *(call.start_date for call in state.calls)]
     try:
