@@ -88,8 +88,8 @@ examples/typescript/node_modules/.ready: examples/typescript/package-lock.json
 	@cd examples/typescript && npm ci --silent
 	@touch $@
 
-generators: $(READY) ## types from schemas/json in TypeScript, Go, Java and Python, compiled
-	@GENERATORS=1 $(BIN)/python -m pytest tests/interop/test_generators.py $(ARGS)
+generators: $(READY) ## types from schemas/json in TypeScript, Go, Java, Python, compiled; tables of Kafka Connect
+	@GENERATORS=1 $(BIN)/python -m pytest tests/interop/test_generators.py tests/interop/test_kafka_connect.py $(ARGS)
 
 fuzz: $(READY) ## a million hostile inputs for each target, made by coverage (ARGS="--runs 10000 http2"; docs/fuzzing.md)
 	@$(BIN)/python -m pip install -q --require-hashes -r requirements-fuzz.txt \
