@@ -92,7 +92,8 @@ generators: $(READY) ## types from schemas/json in TypeScript, Go, Java, Python,
 	@GENERATORS=1 $(BIN)/python -m pytest tests/interop/test_generators.py tests/interop/test_kafka_connect.py $(ARGS)
 
 fuzz: $(READY) ## a million hostile inputs for each target, made by coverage (ARGS="--runs 10000 http2"; docs/fuzzing.md)
-	@$(BIN)/python -m pip install -q --require-hashes -r requirements-fuzz.txt \
+	@{ command -v uv >/dev/null && uv pip install -q --python $(BIN)/python --require-hashes -r requirements-fuzz.txt; } \
+		|| $(BIN)/python -m pip install -q --require-hashes -r requirements-fuzz.txt \
 		|| echo "make: atheris is not to be had here: the inputs are made at random"
 	@$(BIN)/python -m tests.support.fuzz.run $(ARGS)
 
@@ -126,8 +127,9 @@ asyncapi: ## schemas/asyncapi.json as HTML, into site/asyncapi.html (needs npm)
 		--prefix $(ASYNCAPI) @asyncapi/generator@3.4.1 @asyncapi/html-template@3.5.6
 	@node .ci/asyncapi.cjs $(ASYNCAPI) site && echo "site/asyncapi.html"
 
+PINNED = $(shell sed -n 's/^FROM //p' .ci/base/Dockerfile)
 image: ## the container image, asm-kafka-bridge:local (BASE=pinned: on the base image's digest)
-	@docker build $(if $(BASE),--build-arg BASE=$(BASE)) -t asm-kafka-bridge:local .
+	@docker build $(if $(BASE),--build-arg BASE=$(if $(filter pinned,$(BASE)),$(PINNED),$(BASE))) -t asm-kafka-bridge:local .
 
 manifests: ## render deploy/kubernetes and validate it (needs Go, and schemas from GitHub)
 	@for folder in base example; do go run sigs.k8s.io/kustomize/kustomize/v5@v5.8.2 build deploy/kubernetes/$$folder \

@@ -1,4 +1,4 @@
-"""A step: the records that one answer, or one decision, adds. It is committed as a whole or not at all."""
+"""A step: the records that one answer or decision adds. It is committed as a whole or not at all."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -32,7 +32,7 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class KnownOutcome(NamedTuple):
-    """What became of an event that was sent; ``text``: of its dead letter, None if it has none."""
+    """The outcome of an event that was sent; ``text``: that of its dead letter, None without one."""
 
     record: InjectionCompleted
     text: str | None

@@ -1,7 +1,7 @@
 """The meaning of a response: the service's answer, its refusal, or a foreign answer. Pure.
 
 The service is gRPC behind a JSON gateway. In front of it stand proxies, firewalls and load balancers, which answer in
-its name; from what they say nothing may be concluded.
+its name; their answers say nothing about the agent.
 """
 
 import email.utils
@@ -29,7 +29,7 @@ Message = type[GetStatusRes | AsmSession | ListConversationsRes]
 
 _EMPTY = {message: message() for message in (GetStatusRes, AsmSession, ListConversationsRes)}
 MAX_ANSWER = 8 * 1024 * 1024
-"""Bytes of an answer: some 30,000 calls. What cannot be written must not stop the agents of a whole partition."""
+"""Bytes of an answer: some 30,000 calls. Records that cannot be written must not stop a whole partition."""
 MAX_RETRY_AFTER = 60.0
 
 CODES: dict[int, tuple[int, ...]] = {

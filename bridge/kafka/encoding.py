@@ -35,7 +35,7 @@ _DECODERS: dict[bytes, msgspec.json.Decoder[AgentState] | msgspec.msgpack.Decode
 _unreserved = re.compile(r"[A-Za-z0-9._~-]*").fullmatch
 """What ``quote`` leaves as it is (RFC 3986, section 2.3): most ids, and this is a fifth of its time."""
 _LONGEST_TEXT = 10_000
-"""Characters of a dead letter's error: it may quote what was wrong."""
+"""Characters of a dead letter's error, which may quote the input."""
 
 
 class Outgoing(NamedTuple):
@@ -50,10 +50,10 @@ class Outgoing(NamedTuple):
 
 
 class Encoder:
-    """``inbox``: the full name of its topic; ``source``: what goes before each ce_source.
+    """``inbox``: the full name of its topic; ``source``: the prefix of each ce_source.
 
-    ``frames``: by output topic, what goes before its values where a Schema Registry is used; a value whose frame is
-    not known is never encoded: ``KeyError``.
+    ``frames``: by output topic, the prefix of its values where a Schema Registry is used; a value whose frame is
+    unknown is never encoded: ``KeyError``.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class Encoder:
     def _headers(
         self, cls: type[Any], kind: str, subject: str, event_id: str, time: str | None
     ) -> list[tuple[str, bytes]]:
-        """CloudEvents' attributes; ``kind``: what the subject is, for its source."""
+        """CloudEvents' attributes; ``kind``: the kind of the subject, for the source."""
         path = subject if _unreserved(subject) else quote(subject, safe="")
         headers = [
             *self._types[cls],
@@ -159,7 +159,7 @@ def read_dead_letter(message: KafkaRecord) -> DeadLetter:
 
 def read_state(key: bytes, value: bytes, headers: Iterable[tuple[str, bytes | None]]) -> AgentState:
     """An ``AgentState`` as this release or its neighbours wrote it under its agent_id, framed or not. Raises
-    ``msgspec.DecodeError`` for whatever else stands there."""
+    ``msgspec.DecodeError`` for anything else."""
     value = unframed(value)
     content_type = dict(headers).get(names.CONTENT_TYPE, b"application/json")
     if content_type is None or content_type not in _DECODERS:
@@ -170,13 +170,13 @@ def read_state(key: bytes, value: bytes, headers: Iterable[tuple[str, bytes | No
     except (UnicodeError, RecursionError) as error:
         raise msgspec.DecodeError(str(error)) from error
     if not known:
-        raise msgspec.DecodeError(f"the state of agent {state.agent_id!r} stands under another key")
+        raise msgspec.DecodeError(f"the state of agent {state.agent_id!r} has another key")
     state = state if state.version > 1 else _upgraded(state, value, content_type)
     return _checked(state)
 
 
 def _checked(state: AgentState) -> AgentState:
-    """A state from which its agent can go on. Raises ``msgspec.DecodeError`` for one whose times are none."""
+    """A state from which its agent can continue. Raises ``msgspec.DecodeError`` for one with invalid times."""
     times = [state.observed_at, state.status_since, state.bridge.status_observed_at]
     times += [state.lost.since if state.lost else None, *(call.start_date for call in state.calls)]
     try:
@@ -189,7 +189,7 @@ def _checked(state: AgentState) -> AgentState:
 
 
 class _Books1(msgspec.Struct):
-    """Where version 1 of a state had the bridge's books: among its other fields."""
+    """The bridge's books in version 1 of a state, which had them among its other fields."""
 
     status_observed_at: str | None = None
     message_cursor: int = 0

@@ -4,9 +4,10 @@ import asyncio
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 
 import structlog
 
@@ -76,7 +77,13 @@ class PartitionOwner:
     """Runs until cancelled. ``suspend`` hands the partition over; ``resume`` takes it back if it had no other owner in
     between."""
 
-    def __init__(self, partition: int, group: ConsumerGroupMember, shared: Shared) -> None:
+    def __init__(
+        self,
+        partition: int,
+        group: ConsumerGroupMember,
+        shared: Shared,
+        held: Mapping[int, KnownOutcome] = MappingProxyType({}),
+    ) -> None:
         self.partition = partition
         self.agents: PartitionAgents | None = None
         self._group = group
@@ -88,7 +95,8 @@ class PartitionOwner:
         self._inbox_paused = False
         self._rewound = False
         """Whether the inbox delivered an offset that had been read: it may be another log."""
-        self._held: dict[int, KnownOutcome] = {}
+        self.held = held
+        """What became of events that were sent, and could not be written yet (see ``Journal``)."""
         self.problem: str | None = None
         """Why the partition was lost, until it can commit again."""
         self._next_heartbeat = 0.0
@@ -106,7 +114,7 @@ class PartitionOwner:
                 await self._own()
             except Exception as error:  # noqa: BLE001 - every failure has one remedy, and ends in this partition
                 METRICS.partitions_lost.inc()
-                self.problem = str(error) if isinstance(error, PartitionLost) else describe(error)
+                self.problem = str(error) if isinstance(error, PartitionLost) else describe(error, "read")
                 new, delay = failures.record(error, time.monotonic() - began)
                 stack = None if isinstance(error, (PartitionLost, *EXPECTED_ERRORS)) or not new else error
                 (log.warning if new else log.debug)(
@@ -122,7 +130,7 @@ class PartitionOwner:
         """Creates a new journal and new agents: what a late answer appends to the former ones is never written."""
         shared = self._shared
         journal = self._journal = Journal(
-            self.partition, shared.clients, shared.encoder, self._group, shared.policy.clock, self._held
+            self.partition, shared.clients, shared.encoder, self._group, shared.policy.clock, self.held
         )
         clean = await journal.recover()
         repeated_below = 0 if clean else await self._group.end_offset(self.partition)
@@ -225,7 +233,7 @@ class PartitionOwner:
         self._suspended, self._inbox_paused = None, False
         self._flush_now.clear()
         if journal is not None:
-            self._held = journal.unwritten
+            self.held = journal.unwritten
             await journal.close()
 
 

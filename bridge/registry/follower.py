@@ -65,7 +65,7 @@ class RegistryFollower:
                                 self._registry.read(message)
             except Exception as error:
                 METRICS.kafka_errors.labels("registry").inc()
-                self.problem = describe(error)
+                self.problem = describe(error, "read")
                 self.stable.clear()
                 if failures.is_new(error):
                     stack = None if isinstance(error, EXPECTED_ERRORS) else error

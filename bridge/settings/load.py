@@ -41,6 +41,8 @@ class SettingValue:
     value: Any
     source: str
     name: str
+    path: Path | None = None
+    """The file of the secrets directory that it is the content of."""
 
 
 @dataclass(slots=True)
@@ -133,7 +135,7 @@ def _read_secrets(reading: _Reading, directory: SettingValue | None) -> None:
         name = f"{path.name} in the secrets directory"
         key = path.name.lower().removeprefix(PREFIX.lower()).replace("__", ".")
         try:
-            reading.add(key, SettingValue(path.read_text(encoding="utf-8").strip(), "secrets directory", name))
+            reading.add(key, SettingValue(path.read_text(encoding="utf-8").strip(), "secrets directory", name, path))
         except (OSError, UnicodeDecodeError) as error:
             reading.problems.append(f"{name}: cannot be read: {_text_of(error) or 'it is not text'}")
 
@@ -171,6 +173,8 @@ def _validated(reading: _Reading) -> Settings:
         raise SettingsError(reading.problems)
     settings = Settings(**nested)
     settings._sources.update({key: given.source for key, given in reading.given.items()})
+    files = {key: given.path for key, given in reading.given.items() if given.path is not None}
+    settings.kafka.read_again({key.removeprefix("kafka."): path for key, path in files.items()})
     return settings
 
 

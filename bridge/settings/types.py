@@ -11,6 +11,8 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from asm_bridge_schemas.asm import OMITTABLE
+
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*(ms|s|m|h|d)?", re.IGNORECASE)
 FOR_EVER = -1.0
@@ -43,7 +45,7 @@ def show_duration(seconds: float) -> str:
     for unit in ("d", "h", "m", "s"):
         if seconds >= _UNITS[unit] and seconds % _UNITS[unit] == 0:
             return f"{seconds / _UNITS[unit]:.0f}{unit}"
-    return "-1" if seconds == FOR_EVER else f"{seconds:.6f}".rstrip("0").rstrip(".") + "s"
+    return "-1" if seconds == FOR_EVER else f"{seconds:.9f}".rstrip("0").rstrip(".") + "s"
 
 
 def _retention(seconds: float) -> float:
@@ -66,6 +68,15 @@ def host_port(value: str) -> tuple[str, int]:
 def _listen(value: str) -> str:
     host_port(value)
     return value.strip()
+
+
+def _omitted(value: str) -> str:
+    names = [name.strip() for name in value.split(",") if name.strip()]
+    if not names:
+        raise ValueError("must name a field, or be left out")
+    if wrong := [name for name in names if name not in OMITTABLE]:
+        raise ValueError(f"must be among {', '.join(sorted(OMITTABLE))}, which {', '.join(wrong)} is not")
+    return ",".join(names)
 
 
 def _bootstrap(value: Any) -> Any:
@@ -116,6 +127,17 @@ def _base_url(value: str) -> str:
     if re.search(r"//|(^|/)\.{1,2}(/|$)|%|\\", url.path.rstrip("/")):
         raise ValueError("has an ambiguous path (//, . or .., %, \\): use a plain one")
     return value.strip().rstrip("/")
+
+
+def _token_url(value: str) -> str:
+    url = urlsplit(value.strip())
+    if not _is_address(value, "http", "https") or url.fragment or re.search(r"\s", value.strip()):
+        raise ValueError("must be an address such as https://login.example.com/oauth2/token")
+    if url.username is not None or url.password is not None:
+        raise ValueError(
+            "must not contain a user name or password: set kafka.oauth_client_id and kafka.oauth_client_secret"
+        )
+    return value.strip()
 
 
 def _registry_url(value: str) -> str:
@@ -197,9 +219,11 @@ CommitInterval = Annotated[Seconds, Field(ge=0.001, le=10)]
 Retention = Annotated[Seconds, AfterValidator(_retention)]
 Count = Annotated[int, Field(ge=1)]
 Listen = Annotated[str, AfterValidator(_listen)]
+Omitted = Annotated[str, BeforeValidator(_bootstrap), AfterValidator(_omitted)]
 Servers = Annotated[str, BeforeValidator(_bootstrap), AfterValidator(_servers)]
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
 Proxy = Annotated[str, AfterValidator(_proxy)]
+TokenUrl = Annotated[str, AfterValidator(_token_url)]
 RegistryUrl = Annotated[str, AfterValidator(_registry_url)]
 File = Annotated[Path, AfterValidator(_readable_file)]
 Directory = Annotated[Path, AfterValidator(_readable_directory)]

@@ -322,7 +322,10 @@ def test_kafkas_clients_get_their_arguments() -> None:
         "kafka.sasl_username": "user",
         "kafka.sasl_password": SECRET,
     }
-    arguments = load_settings(None, given).kafka.client_arguments()
+    kafka = load_settings(None, given).kafka
+    arguments = kafka.client_arguments()
+    assert arguments.pop("login") is kafka
+    arguments |= kafka.login_arguments()
     context = arguments.pop("ssl_context")
     assert context.check_hostname
     assert arguments == {

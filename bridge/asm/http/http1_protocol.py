@@ -1,7 +1,7 @@
 """HTTP/1.1's responses without I/O (RFC 9112): bytes in, a response out. httptools (llhttp) parses.
 
-The service cannot make this grow without bound: a body has at most ``MAX_BODY`` bytes, and ``MAX_HEAD`` bytes that
-bring none of a body (heads, interim responses, trailers, what stands in chunks beside their data) are too many.
+The service cannot make this grow without bound: a body has at most ``MAX_BODY`` bytes, and at most
+``MAX_HEAD`` bytes in a row may be none of a body's (heads, interim responses, trailers, the framing of chunks).
 """
 
 import re
@@ -12,7 +12,7 @@ from bridge.asm.http.content_encoding import ContentError, decode
 from bridge.asm.http.request import MAX_BODY, BodyBudget, Response
 
 MAX_HEAD = 65536
-"""Bytes in a row that bring none of a body; up to what one read brought more."""
+"""Bytes in a row that are none of a body's; exceeded by one read at most."""
 _LENGTHS = frozenset({b"content-length", b"transfer-encoding"})
 _RELEVANT_NAMES = frozenset({b"retry-after", b"date", b"content-encoding", b"keep-alive"})
 _TIMEOUT = re.compile(rb"(?:^|[\s,;])timeout=(\d{1,6})(?!\d)", re.IGNORECASE)
@@ -66,7 +66,7 @@ class Http1Protocol:
             error = f"invalid HTTP response: {self._error or reason}"
         except HttpParserUpgrade:
             error = "invalid HTTP response: the protocol was switched without being asked to"
-        if self._complete:  # only now: what came behind it must not be taken for the next response
+        if self._complete:  # only now: bytes after it must not be taken for the next response
             keep = self._keep and not error
             return self._response(), keep
         if error or (error := self._exceeded(len(data), len(self._body) - size)):
@@ -105,7 +105,7 @@ class Http1Protocol:
             return tuple.__new__(Response, (status, body, None, None))  # half Response()'s time
         return Response(status, body, _text(fields.get(b"retry-after")), _text(fields.get(b"date")))
 
-    # Called by the parser; what they raise ends the parsing.
+    # Called by the parser; an exception ends the parsing.
 
     def on_header(self, name: bytes, value: bytes) -> None:
         name = name.lower()

@@ -19,6 +19,7 @@ public class RunSql {
                 .replace("localhost:9092", brokers)
                 .replace("'asm.", "'" + prefix);
         TableEnvironment tables = TableEnvironment.create(EnvironmentSettings.inBatchMode());
+        tables.getConfig().set("parallelism.default", "1");
         for (String statement : text.split(";")) {
             Matcher set = SET.matcher(statement.strip());
             if (set.matches()) {

@@ -1,11 +1,14 @@
 """What Kafka and the service bring: answers, records of the inbox, the registry and the state, dead letters."""
 
+import contextlib
 import json
 from typing import Any
 
 import msgspec
 
+from asm_bridge_schemas import records
 from asm_bridge_schemas.commands import SessionEntry
+from asm_bridge_schemas.consume import decode
 from asm_bridge_schemas.records import AgentState
 from bridge.agents.agent import Agent
 from bridge.agents.step import DeadLetter, KnownOutcome, Step
@@ -17,13 +20,15 @@ from bridge.asm.response import MAX_RETRY_AFTER, read_response
 from bridge.backoff import Backoff
 from bridge.clock import Instant
 from bridge.kafka.encoding import Encoder, Outgoing, read_dead_letter, read_state
+from bridge.kafka.resend import NotResendable, resend
+from bridge.kafka.show import as_json, as_line
 from bridge.partitions.offsets import CommitMetadata, OffsetTracker
 from bridge.partitions.watcher import PartitionAgents, Policy
 from bridge.registry.registry import InvalidEntry, Registry
 from bridge.settings.model import InjectionSettings
 from tests.support.agent_harness import AgentHarness
 from tests.support.fuzz.data import Data
-from tests.support.samples import PAGE_SAMPLE
+from tests.support.samples import PAGE_SAMPLE, sample
 from tests.support.strategies import EPOCH, Message, list_body, session_body, status_body
 
 TOKEN = "s3cr3t-t0ken"
@@ -172,17 +177,17 @@ def inbox(data: bytes) -> None:
     behind it are kept.
     """
     partition = _Partition()
-    records = [_message(Data(data), 1, "asm.inject")]
+    read = [_message(Data(data), 1, "asm.inject")]
     for offset in (0, 2):
-        records.insert(offset, Message(offset, _EVENT, key=b"good", partition=0))
-    partition.agents.deliver(records)
+        read.insert(offset, Message(offset, _EVENT, key=b"good", partition=0))
+    partition.agents.deliver(read)
     partition.agents.sweep()
     assert {0, 2} <= {*partition.waiting("good")}
     waiting = sum(len(agent.pending.injections) for agent in partition.agents)
     assert waiting in (2, 3)
     assert partition.journal.finished.count(1) <= 1
     assert partition.journal.offsets.committable == 0
-    read_dead_letter(records[1])
+    read_dead_letter(read[1])
 
 
 def registry(data: bytes) -> None:
@@ -226,6 +231,19 @@ def states(data: bytes) -> None:
         for record in step.records:
             _fits(_ENCODER.record(record))
         _fits(_ENCODER.state("agent-7", step.state, EPOCH))
+
+
+def shown(data: bytes) -> None:
+    """Any record of any topic is shown as a line for a terminal and as JSON, and decoded for a consumer; a dead letter
+    is sent again, or it is said why not.
+    """
+    message = _message(Data(data), 1, "asm.agent-status")
+    assert as_line(message, "asm.").isprintable()
+    assert json.loads(as_json(message))["offset"] == 1
+    decode(message.value, message.headers)
+    with contextlib.suppress(NotResendable):
+        again = resend(read_dead_letter(message), EPOCH)
+        assert again.injection_id
 
 
 def _json(value: Any) -> bytes:
@@ -315,6 +333,20 @@ def _seed_state(**fields: Any) -> bytes:
     return b"\x00" + msgspec.json.encode(agent.agent.state)
 
 
+_PACK, _LETTER = b"content-type\xfeapplication/msgpack", b"asm_error_code\xfeasm_error\xfeasm_origin"
+_ODD = [
+    {"type": "AgentStatusChanged", "changed": 5},
+    {"type": {"a": 1}},
+    {"type": "AgentState", "status": "x", "calls": 7},
+    {"type": "AgentProfileChanged", "labels": [1], "skills": 3},
+]
+SHOWN_SEEDS = [
+    *INBOX_SEEDS,
+    *(b"\x03" + _MESSAGE + b"agent-7\xfe" + msgspec.json.encode(sample(kind)) for kind in records.TOPICS),
+    *(b"\x03" + _MESSAGE + b"agent-7\xfe" + _json(value) for value in _ODD),
+    b"\x13" + _MESSAGE + _PACK + b"\xfegood\xfe" + msgspec.msgpack.encode({"type": "AgentState"}),
+    b"\x33" + _MESSAGE + _LETTER + b"\xferejected\xfetext\xfeasm.inject/3/17\xfegood\xfe" + _EVENT,
+]
 STATE_SEEDS = [
     _seed_state(),
     _seed_state(get_conversations=True, labels={"a": "b"}),

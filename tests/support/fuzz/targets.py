@@ -24,6 +24,7 @@ TARGETS = {
     "inbox": Target(records.inbox, records.INBOX_SEEDS, 500),
     "registry": Target(records.registry, records.REGISTRY_SEEDS, 500),
     "states": Target(records.states, records.STATE_SEEDS, 300),
+    "shown": Target(records.shown, records.SHOWN_SEEDS, 500),
     "settings_file": Target(local.settings_file, local.SETTINGS_SEEDS, 150),
     "settings_environment": Target(local.settings_environment, local.ENVIRONMENT_SEEDS, 150),
     "sessions_file": Target(local.sessions_file, local.SESSIONS_SEEDS, 500),
