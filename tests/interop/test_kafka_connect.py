@@ -71,7 +71,7 @@ def test_every_record_is_a_row(tmp_path: Path) -> None:
         assert row.startswith(f"Struct{{type={name},") or f",type={name}," in row
         assert name == "PartitionHeartbeat" or "agent_id=agent-7" in row
         assert "newer" not in row
-    row = dict(zip(names, rows, strict=True))
-    assert "call_sid=7" in row["QueuedCallChanged"]
-    assert "skills=[english]" in row["QueuedCallChanged"]
-    assert "target_agent_session_asm_session_sid=9007199254740993" in row["AgentAlertRaised"]
+    by_name = dict(zip(names, rows, strict=True))
+    assert "call_sid=7" in by_name["QueuedCallChanged"]
+    assert "skills=[english]" in by_name["QueuedCallChanged"]
+    assert "target_agent_session_asm_session_sid=9007199254740993" in by_name["AgentAlertRaised"]
