@@ -73,8 +73,9 @@ class PartitionProducer:
                     {inbox: OffsetAndMetadata(offset, metadata)}, self._clients.group_id
                 )
         except TopicAuthorizationFailedError as error:
-            error.verb = "read"  # this is the right that a commit of offsets needs
-            raise
+            denied = TopicAuthorizationFailedError(inbox.topic)
+            denied.verb = "read"  # this is the right that a commit of offsets needs
+            raise denied from error
 
     async def send(self, messages: Sequence[Outgoing]) -> None:
         """Sends messages and waits for every acknowledgement: a commit would succeed without a record that failed.
