@@ -5,6 +5,7 @@ import asyncio
 import structlog
 
 from bridge.kafka.preflight import Preflight
+from bridge.kafka.topic_watch import TopicWatch
 from bridge.partitions.assignment import Assignment
 from bridge.registry.follower import RegistryFollower
 
@@ -14,7 +15,10 @@ STANDING_BY = "standing by: owns no partition, because there are more processes 
 
 
 class Readiness:
-    def __init__(self, preflight: Preflight, follower: RegistryFollower, assignment: Assignment) -> None:
+    def __init__(
+        self, preflight: Preflight, follower: RegistryFollower, assignment: Assignment, topics: TopicWatch
+    ) -> None:
+        self._topics = topics
         self._preflight = preflight
         self._follower = follower
         self._assignment = assignment
@@ -23,6 +27,8 @@ class Readiness:
         """Why this process is not ready, or None."""
         if self._preflight.waiting_for is not None:
             return self._preflight.waiting_for
+        if unusable := self._topics.problems():
+            return "; ".join(unusable)
         if not self._follower.whole.is_set():
             return f"the registry has not been read yet: {self._follower.problem or 'is Kafka reachable?'}"
         member, owners = self._assignment.member, self._assignment.owners
