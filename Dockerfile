@@ -1,8 +1,6 @@
-# By digest with BASE=pinned, as releases are built; by tag otherwise, for machines with base images of their own. The
-# digest has a stage of its own since Dependabot reads FROM lines only; without BASE=pinned it is not pulled.
+# The tag, for machines with base images of their own; `make image BASE=pinned`, as CI does, takes the digest that
+# .ci/base/Dockerfile names.
 ARG BASE=python:3.13-slim
-FROM python:3.13-slim@sha256:7c61056e61ac89e852de05f3dc6fa51a6dd2181797bceed46aa725dd7cb2cd3b AS pinned
-
 FROM ${BASE} AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 WORKDIR /src

@@ -14,7 +14,7 @@ DOCS := .venv-docs
 CODE := bridge schemas tests .ci/release.py .ci/docs.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit interop generators examples docs asyncapi chaos lint fmt build release image manifests audit sbom licences schemas lock clean
+.PHONY: help demo test unit interop generators examples docs asyncapi fuzz chaos lint fmt build release image manifests audit sbom licences schemas lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s%s\n", $$1, $$2 }' Makefile
@@ -22,12 +22,15 @@ help: ## list the targets
 demo: $(READY) ## broker, simulated service and bridge, and what flows (ARGS="--for 20")
 	@$(BIN)/asm-bridge demo $(ARGS)
 
-test: lint ## linters, type check, all tests (ARGS="--broker embedded -k changes"); without ARGS also make unit
-	@$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
-	@$(if $(ARGS),:,$(MAKE) --no-print-directory unit)
+test: lint ## linters, type check, all tests (ARGS="--broker embedded -k changes"); without ARGS make unit beside them
+	@$(if $(ARGS),,nice $(MAKE) --no-print-directory unit >$(UNIT_LOG) 2>&1 & unit=$$!;) \
+	failed=0; $(BIN)/python -m pytest $(PARALLEL) $(ARGS) || failed=$$?; \
+	$(if $(ARGS),,wait $$unit || failed=$$?; cat $(UNIT_LOG);) exit $$failed
 
-# Test files side by side, at most four, as each process that needs a broker starts its own.
-PARALLEL := -n auto --maxprocesses 4 --dist loadfile
+# Four test files side by side, on two cores too: most tests wait for programs. The folders' order, reorder being off,
+# puts the long files of integration first and those of unit, which only compute, last. Each process has its own broker.
+PARALLEL := -n 4 --dist loadfile --no-loadscope-reorder
+UNIT_LOG := $(VENV)/unit.log
 
 unit: $(READY) ## the unit tests on every other Python from 3.11 to 3.14 that this machine has
 	@own=$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
@@ -36,7 +39,7 @@ unit: $(READY) ## the unit tests on every other Python from 3.11 to 3.14 that th
 	done
 
 unit-%: .venv-%/.ready
-	@said=$$(.venv-$*/bin/python -m pytest $(PARALLEL) -q tests/unit 2>&1) \
+	@said=$$(.venv-$*/bin/python -m pytest -n 2 --dist loadfile -q --hypothesis-profile few tests/unit 2>&1) \
 		&& echo "Python $*: $$(printf "%s\n" "$$said" | tail -n 1)" || { printf "%s\n" "$$said"; exit 1; }
 
 interop: $(READY) ## behind nginx, HAProxy, Caddy and Envoy, as far as this machine has them
@@ -44,19 +47,28 @@ interop: $(READY) ## behind nginx, HAProxy, Caddy and Envoy, as far as this mach
 
 PYTHON_EXAMPLES := analytics calls microservice
 NPM := $(shell command -v npm)
+MVN := $(shell command -v mvn)
+FLINK := examples/analytics/flink
+# In place of the distribution asm-kafka-bridge-schemas.
+FROM_SCHEMAS := PYTHONPATH=schemas
+EXAMPLES_READY := $(PYTHON_EXAMPLES:%=examples/%/.venv/.ready) $(if $(NPM),examples/typescript/node_modules/.ready) \
+	$(if $(MVN),$(FLINK)/lib/.ready)
 
-examples: $(READY) $(PYTHON_EXAMPLES:%=examples/%/.venv/.ready) $(if $(NPM),examples/typescript/node_modules/.ready) ## all examples, each in an environment of its own, and the report's proof (4 minutes)
+examples: $(READY) $(EXAMPLES_READY) ## all examples, each in its own environment, and a proof of the report
 	@EXAMPLES=1 $(BIN)/python -m pytest tests/examples $(ARGS)
 
 # What an example's README says: make example-analytics ARGS="--picture report.png"
 example-analytics: examples/analytics/.venv/.ready
-	@examples/analytics/.venv/bin/python examples/analytics/report.py $(ARGS)
+	@$(FROM_SCHEMAS) examples/analytics/.venv/bin/python examples/analytics/report.py $(ARGS)
+
+example-flink: $(FLINK)/lib/.ready
+	@java -cp '$(FLINK)/lib/*' $(FLINK)/RunSql.java examples/analytics/report.flink.sql
 
 example-calls: examples/calls/.venv/.ready
 	@cd examples/calls && .venv/bin/python calls.py
 
 example-microservice: examples/microservice/.venv/.ready
-	@examples/microservice/.venv/bin/python examples/microservice/long_waits.py
+	@$(FROM_SCHEMAS) examples/microservice/.venv/bin/python examples/microservice/long_waits.py
 
 example-typescript: examples/typescript/node_modules/.ready
 	@cd examples/typescript && npm start --silent
@@ -65,7 +77,11 @@ examples/%/.venv/.ready: examples/%/requirements.txt
 	@test -n "$(PYTHON)" || { echo "make: no Python >= 3.11 found" >&2; exit 1; }
 	@echo "creating examples/$*/.venv (once)"
 	@rm -rf examples/$*/.venv && $(PYTHON) -m venv examples/$*/.venv
-	@examples/$*/.venv/bin/python -m pip install -q -r $< ./schemas
+	@examples/$*/.venv/bin/python -m pip install -q --require-hashes -r $<
+	@touch $@
+
+$(FLINK)/lib/.ready: $(FLINK)/pom.xml
+	@cd $(FLINK) && mvn -q -B dependency:copy-dependencies -DoutputDirectory=lib
 	@touch $@
 
 examples/typescript/node_modules/.ready: examples/typescript/package-lock.json
@@ -74,6 +90,12 @@ examples/typescript/node_modules/.ready: examples/typescript/package-lock.json
 
 generators: $(READY) ## types from schemas/json in TypeScript, Go, Java and Python, compiled
 	@GENERATORS=1 $(BIN)/python -m pytest tests/interop/test_generators.py $(ARGS)
+
+fuzz: $(READY) ## a million hostile inputs for each target, made by coverage (ARGS="--runs 10000 http2"; docs/fuzzing.md)
+	@{ command -v uv >/dev/null && uv pip install -q --python $(BIN)/python --require-hashes -r requirements-fuzz.txt; } \
+		|| $(BIN)/python -m pip install -q --require-hashes -r requirements-fuzz.txt \
+		|| echo "make: atheris is not to be had here: the inputs are made at random"
+	@$(BIN)/python -m tests.support.fuzz.run $(ARGS)
 
 chaos: $(READY) ## the bridge among faults, judged (ARGS="--minutes 30 --seed 7"; docs/chaos.md)
 	@$(BIN)/python -m tests.support.chaos.run $(ARGS)
@@ -97,7 +119,7 @@ release: $(READY) ## refuse what must not be released, then build (TAG=vX.Y.Z)
 	@$(MAKE) --no-print-directory build
 
 docs: $(DOCS)/.ready ## the documentation as a site, into site/
-	@NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build -q && echo "site/index.html"
+	@NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build && echo "site/index.html"
 
 ASYNCAPI := .cache/asyncapi
 asyncapi: ## schemas/asyncapi.json as HTML, into site/asyncapi.html (needs npm)
@@ -105,8 +127,9 @@ asyncapi: ## schemas/asyncapi.json as HTML, into site/asyncapi.html (needs npm)
 		--prefix $(ASYNCAPI) @asyncapi/generator@3.4.1 @asyncapi/html-template@3.5.6
 	@node .ci/asyncapi.cjs $(ASYNCAPI) site && echo "site/asyncapi.html"
 
+PINNED = $(shell sed -n 's/^FROM //p' .ci/base/Dockerfile)
 image: ## the container image, asm-kafka-bridge:local (BASE=pinned: on the base image's digest)
-	@docker build $(if $(BASE),--build-arg BASE=$(BASE)) -t asm-kafka-bridge:local .
+	@docker build $(if $(BASE),--build-arg BASE=$(if $(filter pinned,$(BASE)),$(PINNED),$(BASE))) -t asm-kafka-bridge:local .
 
 manifests: ## render deploy/kubernetes and validate it (needs Go, and schemas from GitHub)
 	@for folder in base example; do go run sigs.k8s.io/kustomize/kustomize/v5@v5.8.2 build deploy/kubernetes/$$folder \
@@ -138,10 +161,15 @@ lock: $(READY) ## choose the newest allowed versions of all requirements
 		&& uv $(COMPILE) pyproject.toml --extra dev --constraint requirements.txt --output-file requirements-dev.txt \
 		&& uv $(COMPILE) --group audit --output-file requirements-audit.txt \
 		&& uv $(COMPILE) --group docs --output-file requirements-docs.txt \
-		&& uv $(COMPILE) --group build --output-file requirements-build.txt
+		&& uv $(COMPILE) --group build --output-file requirements-build.txt \
+		&& uv $(COMPILE) --group fuzz --output-file requirements-fuzz.txt
+	@PATH="$$PATH:$(BIN)" && for example in $(PYTHON_EXAMPLES:%=examples/%); do \
+		uv $(COMPILE) $$example/requirements.in --output-file $$example/requirements.txt || exit 1; \
+	done
 
 clean: ## remove everything that was made, the environment too
-	@rm -rf $(VENV) .venv-* examples/*/.venv examples/typescript/node_modules dist site $(ASYNCAPI) sbom .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf $(VENV) .venv-* dist site $(ASYNCAPI) sbom .fuzz .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf examples/*/.venv examples/typescript/node_modules $(FLINK)/lib
 	@find $(CODE) -name __pycache__ -prune -exec rm -rf {} +
 
 # An environment at $(2) with Python $(1) and the locked versions. uv may lack this machine's certificates or settings,

@@ -11,7 +11,7 @@ from typing import Any
 
 import structlog
 
-from asm_bridge_schemas.protojson import report_unreadable_to
+from asm_bridge_schemas.protojson import omit, report_unreadable_to
 from bridge.asm.circuit_breaker import CircuitBreaker
 from bridge.asm.client import AsmClient
 from bridge.asm.tokens import Tokens
@@ -83,6 +83,7 @@ class Bridge:
         frames = OutputFrames(settings.schema_registry, settings.topics) if settings.schema_registry.url else None
         self._client = AsmClient(build_transport(asm), asm.base_url, asm.max_retry_after)
         report_unreadable_to(UnreadableFields())
+        omit(records.omitted)
         self._tokens = Tokens(settings.secrets_dir, asm.token.get_secret_value() if asm.token else None)
         self._circuit = CircuitBreaker(backoff)
         self._registry = Registry(self._on_entry, self._on_invalid_entry)
@@ -155,6 +156,7 @@ class Bridge:
         """The present state of this process, for the endpoints."""
         return Snapshot(
             not_ready=self.readiness.reason(),
+            given_up=self.readiness.given_up(),
             standing_by=self.readiness.standing_by(),
             group_id=self._settings.kafka.group_id,
             owned=self._assignment.owners,
@@ -167,7 +169,7 @@ class Bridge:
             clock_ahead=self._clock.ahead,
         )
 
-    # -- what the registry and the poller ask of the assignment, which is built after them
+    # -- called by the registry and the poller; the assignment is built after them
 
     def _on_entry(self, agent_id: str) -> None:
         self._assignment.sync(agent_id)

@@ -37,7 +37,7 @@ class Clock:
         if 0 < self._latest - wall < _LARGEST_HOLD:
             wall = self._latest
         self._latest = wall
-        return Instant(monotonic, wall)
+        return tuple.__new__(Instant, (monotonic, wall))  # as Instant(...), in half the time
 
     def go_on_from(self, wall: float) -> None:
         """Another process has published times up to ``wall`` (seconds since 1970): no later time may be earlier."""

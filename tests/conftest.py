@@ -14,9 +14,9 @@ from tests.support import SOURCES
 
 os.environ["PYTHONPATH"] = SOURCES
 
-settings.register_profile(
-    "shared", deadline=None
-)  # test files run side by side: how long an example takes says nothing
+# Test files run side by side: how long an example takes says nothing. `few` is for the other Pythons of `make unit`.
+settings.register_profile("shared", deadline=None)
+settings.register_profile("few", parent=settings.get_profile("shared"), max_examples=20)
 settings.load_profile("shared")
 
 RUNNING = pytest.StashKey[Broker]()

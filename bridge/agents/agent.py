@@ -1,7 +1,7 @@
-"""One agent: what to ask next, and what an answer means. Decides; does no I/O.
+"""One agent: chooses its next request and interprets the answers. Pure: it does no I/O.
 
-Every decision comes back as a ``Step`` (or None if there is nothing to publish), to be appended to the journal of the
-agent's partition.
+Every decision is returned as a ``Step`` for the journal of the agent's partition, or as None if there is nothing to
+publish.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from asm_bridge_schemas.asm import AsmSession, GetStatusRes, VoiceStatus
 from asm_bridge_schemas.commands import SessionEntry
 from asm_bridge_schemas.protojson import timestamp
 from asm_bridge_schemas.records import AgentProfileChanged, AgentState, AgentWatchEnded, AgentWatchStarted, Books
-from bridge.agents.conversations import LIST_CONVERSATIONS, ConversationList
+from bridge.agents.conversations import LIST_CONVERSATIONS, NOT_ASKED, ConversationList
 from bridge.agents.diff import end_session, observe
 from bridge.agents.health import BRIDGE_DOWN, Health, Unpollable
 from bridge.agents.injection import Injection
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
     from bridge.settings.model import InjectionSettings
 
 CONDITIONS = ("in_session", "no_session", "lost", "unknown")
-"""What an agent can be: it has a session, it has none, it is not observed, or it is not registered and has injections
-that wait."""
+"""The conditions of an agent: in a session, without one, not observed, or not registered but with waiting
+injections."""
 
 _MAX_TEXT = 256 * 1024
-"""Characters of a message, 6 bytes each at most: a topic takes records of 2 MiB."""
+"""Characters of a message, of at most 6 bytes each: a topic accepts records of 2 MiB."""
 
 _SWEPT_WITHIN = 0.5
-"""Seconds within which events that have expired are ended."""
+"""Seconds within which the sweep completes expired events."""
 _LONGEST_EVENT_WAIT = 5.0
 """Seconds between attempts of an event, at most, while the service answers requests without it."""
 
@@ -51,10 +51,10 @@ class UnexplainedRefusal:
 
 
 class Agent:
-    """An agent of an owned partition: watched, or only with injections that wait for it.
+    """An agent of an owned partition: watched, or unknown but with waiting injections.
 
-    ``sid``: the session to ask for; ``unpollable``: set by the registry; ``in_flight``: the request that is under way,
-    set and cleared by the poller.
+    ``sid``: the session to poll; ``unpollable``: set by the registry; ``in_flight``: the current request, set and
+    cleared by the poller.
     """
 
     __slots__ = (
@@ -70,7 +70,7 @@ class Agent:
         self.unknown_since: float | None = 0.0
         self.pending = InjectionQueue(injection)
         self.health = Health(backoff, at)
-        self.conversations = ConversationList(backoff)
+        self.conversations = NOT_ASKED
         self.share = crc32(state.agent_id.encode()) / 2**32
         """Its phase, as a share of its interval from 0 to 1: a fleet that starts together must not poll together."""
         self.in_flight: PollRequest | None = None
@@ -102,10 +102,10 @@ class Agent:
         """When the last good answer came (seconds since 1970), or watching began."""
         return self.health.answered.wall
 
-    # -- the registry's wishes
+    # -- the registry
 
     def watch(self, entry: SessionEntry, interval: float, at: Instant) -> Step | None:
-        """Watch from now on, or as ``entry`` now says. The first time begins a stream."""
+        """Starts to watch the agent, or applies a changed ``entry``. The first time begins a stream."""
         step = Step(self.state, at.wall)
         restored = self.entry is None and self.state.stream_id is not None
         profile: dict[str, Any] = {"labels": entry.labels, "skills": entry.skills}
@@ -123,6 +123,8 @@ class Agent:
         if self.entry is None or self.entry.token != entry.token:
             self.health.forget_token()
         self.entry, self.interval, self.unknown_since = entry, entry.interval or interval, None
+        if entry.get_conversations and self.conversations is NOT_ASKED:
+            self.conversations = ConversationList(self.health.delay)
         self.conversations.watch(step, entry)
         self._requests.forget()
         if restored:
@@ -130,14 +132,14 @@ class Agent:
         return self._done(step)
 
     def check_unobserved(self, at: Instant) -> Step | None:
-        """The bridge may have been away, or without Kafka: report the agent as lost if that took too long."""
+        """Reports the agent as lost if the bridge was down, or without Kafka, for too long."""
         step = Step(self.state, at.wall)
         if self.entry is not None:
             self.health.check_lost(step, self.interval, at, BRIDGE_DOWN)
         return self._done(step)
 
     def unwatch(self, at: Instant) -> Step | None:
-        """Watch no longer: ends the session in view and the stream. Injections wait on, for an unknown agent now."""
+        """Stops watching: ends the session and the stream. Injections keep waiting, now for an unknown agent."""
         step = Step(self.state, at.wall)
         self.entry, self.sid, self.unknown_since, self._refusal = None, None, at.wall, None
         self._requests.forget()
@@ -150,15 +152,15 @@ class Agent:
             step.state = AgentState(agent_id=step.state.agent_id, bridge=inbox)
         return self._done(step)
 
-    # -- what to ask
+    # -- requests
 
     def may_poll(self, token: str, at: Instant, outage_ended: float = float("-inf")) -> bool:
         """Whether a request may go out now, with this token; see ``Health.may_poll``."""
         return self.entry is not None and self.health.may_poll(token, at, outage_ended)
 
     def next_request(self, token: str, at: Instant, *, status: bool = True) -> PollRequest:
-        """The next request; the events in it count as tried. ``status``: it is the turn of a status poll; otherwise
-        conversations that are due may be asked for, where neither events nor a second look at the session are."""
+        """The next request; the events in it count as tried. ``status``: a status poll is due; otherwise it may be for
+        conversations that are due, unless events or a check of the session take precedence."""
         assert self.entry is not None
         again, self._again = self._again, False
         if (self._refusal is not None and not self._plain_next) or self.sid is None:
@@ -179,7 +181,7 @@ class Agent:
         return self.entry is not None and (self._again or self._has_events or self._has_list)
 
     def urgent_at(self, outage_ended: float) -> float:
-        """When what is urgent may be sent (monotonic seconds); see ``Health.may_poll``."""
+        """When an urgent request may be sent (monotonic seconds); see ``Health.may_poll``."""
         ready_at = self.health.ready_at(outage_ended)
         at_once = self._again or self._plain_next or self._has_list
         return ready_at if at_once else max(ready_at, self._events_at)
@@ -191,21 +193,21 @@ class Agent:
 
     @property
     def _has_list(self) -> bool:
-        """Whether conversations are due, and there is a session, whose status was published, to ask for them in."""
+        """Whether conversations are due, and the status of the session that they belong to has been published."""
         if not self.conversations.due or self._ended or self._refusal is not None:
             return False
         return self.sid is not None and self.sid == self.state.asm_session_sid
 
     def status_next(self) -> bool:
-        """The time of a status poll has come while conversations are asked for: it follows at once. Returns whether
-        none was to follow already."""
+        """Schedules a status poll that came due during a request for conversations, to follow it at once. Returns
+        whether none was scheduled yet."""
         following, self._again = self._again, True
         return not following
 
-    # -- what came of it
+    # -- results
 
     def answered(self, request: PollRequest, answer: Answer, at: Instant) -> Step | None:
-        """A 2xx answer. Most often it is the same as the last one: then there is nothing to read."""
+        """Handles a 2xx answer. Mostly it equals the last one, and nothing needs to be decoded."""
         if request.call == LIST_CONVERSATIONS:
             return self._listed(request, answer, at)
         stale = self._stale(request)
@@ -227,7 +229,7 @@ class Agent:
         return self._done(step)
 
     def _listed(self, request: PollRequest, answer: Answer, at: Instant) -> Step | None:
-        """A page of conversations. Nothing follows from it for the agent's own status and its health."""
+        """Handles a page of conversations. It says nothing about the agent's status and health."""
         step = Step(self.state, at.wall)
         try:
             self.conversations.answered(step, request, answer)
@@ -236,11 +238,11 @@ class Agent:
         return self._done(step)
 
     def failed(self, request: PollRequest, error: AsmError, at: Instant) -> Step | None:
-        """No usable answer. A refusal is looked into at once; everything else is tried again later."""
+        """Handles a request without a usable answer. A refusal is examined at once; anything else is retried."""
         if request.call == LIST_CONVERSATIONS:
             self.conversations.failed(request, error, at)
             step = Step(self.state, at.wall)
-            if not self._stale(request):  # status polls have waited for it: for too long, perhaps
+            if not self._stale(request):  # status polls have waited for it, perhaps for too long
                 self.health.check_lost(step, self.interval, at, error.reason)
             return self._done(step)
         step = Step(self.state, at.wall)
@@ -257,9 +259,9 @@ class Agent:
                 self._again = True
         else:
             if self._refusal is not None and self._refusal.injections:
-                self._plain_next = True  # the session cannot be looked up: a poll without the events may tell
+                self._plain_next = True  # the session cannot be looked up: a poll without the events may show it
             if isinstance(error, Malformed) and error.http_status is not None:
-                self._delivered(step, request, error.http_status)  # the service took them, whatever it answered
+                self._delivered(step, request, error.http_status)  # the service accepted them, whatever it answered
             elif request.injections:
                 self._events_failed(step, request, error, at)
             else:
@@ -268,22 +270,22 @@ class Agent:
         return self._done(step)
 
     def poll_skipped(self, problem: AsmError | None, at: Instant) -> Step | None:
-        """It was time to poll, and no request could go out: for this problem, or because of the last one."""
+        """A poll was due, but no request could be sent, because of this problem or of the last one."""
         self.health.problem = problem or self.problem
         step = Step(self.state, at.wall)
         self.health.check_lost(step, self.interval, at)
         return self._done(step)
 
     def sweep(self, at: Instant) -> Step | None:
-        """Finish the injections whose time is over."""
+        """Completes the injections that have expired, or waited too long for an unknown agent."""
         step = Step(self.state, at.wall)
         in_flight = self.in_flight.injections if self.in_flight else ()
         self.pending.sweep(step, in_flight, self.unknown_since)
         return self._done(step)
 
     def take(self, injection: Injection, at: Instant, known: KnownOutcome | None = None) -> Step | None:
-        """An injection from the inbox: it waits for the next request, or is finished here; ``known``: what became of it
-        before, when it was sent."""
+        """Takes an injection from the inbox: it waits for the next request, or is completed here; ``known``: its
+        outcome, if it was sent before."""
         step = Step(self.state, at.wall)
         if known is None:
             self.pending.add(step, injection)
@@ -292,7 +294,7 @@ class Agent:
         return self._done(step)
 
     def committed(self, state: AgentState) -> None:
-        """What was published up to ``state`` is durable: messages are asked for from there."""
+        """The records up to ``state`` are durable: messages are requested from there on."""
         self._requests.move_cursor(state.bridge.message_cursor)
 
     # -- inside
@@ -325,7 +327,7 @@ class Agent:
         self._requests.known, self._ended = body, False
 
     def _session_read(self, step: Step, request: PollRequest, session: AsmSession, at: Instant) -> None:
-        """Which session there is now; after a refusal, whether the request or its session was at fault."""
+        """Applies the current session; after a refusal, decides whether the request or its session was at fault."""
         now = None if session.asm_session_sid == "0" or timestamp(session.asm_session_end) else session.asm_session_sid
         refusal, self._refusal = self._refusal, None
         if refusal is not None and now == refusal.sid:
@@ -336,7 +338,7 @@ class Agent:
         if now is None or self._ended:
             self._succeeded(step, request, None, at)
         else:
-            self.health.record_success(request.token, at)  # what the agent resumes with, the session's status says
+            self.health.record_success(request.token, at)  # the status to resume with is in the session's answer
         if self.state.asm_session_sid != (None if self._ended else now):
             self._end_session(step, "ended" if now is None else "replaced")
         self._voice_sid = session.voice_session.voice_session_sid if session.voice_session else None
@@ -349,7 +351,7 @@ class Agent:
         end_session(step, reason)
 
     def _request_refused(self, step: Step, request: PollRequest, refusal: UnexplainedRefusal, at: Instant) -> None:
-        """The session lives, so the request was bad: one of its events, or all of it."""
+        """The session still exists, so the request was bad: one of its events, or all of it."""
         if not refusal.injections:
             error = Refused("the request was refused", http_status=refusal.http_status)
             self._failed(step, request, error, at)
@@ -365,7 +367,7 @@ class Agent:
             self.pending.cleared(step)
 
     def _events_failed(self, step: Step, request: PollRequest, error: AsmError, at: Instant) -> None:
-        """Events may be why a request failed: one without them goes first, and they follow after a back-off."""
+        """The events may have made the request fail: one without them goes first, and they follow after a back-off."""
         self.pending.failed(step, request.injections, error)
         tries = max(injection.attempts for injection in request.injections)
         if may_be_an_events(error) and (tries > 1 or error.http_status != 429):
@@ -373,7 +375,7 @@ class Agent:
             self._events_at = at.monotonic + min(self.health.delay(tries), _LONGEST_EVENT_WAIT)
 
     def _stale(self, request: PollRequest) -> bool:
-        """Whether a request was about something that is not watched any more."""
+        """Whether a request was about something that is no longer watched."""
         return self.entry is None or request.stream_id != self.state.stream_id or request.sid != self.sid
 
     def _succeeded(self, step: Step, request: PollRequest, status_desc: str | None, at: Instant) -> None:

@@ -1,6 +1,7 @@
-"""The conversations of one agent: when to ask for them, and what a list that was read whole changes. Pure."""
+"""The conversations of one agent: when to request them, and the changes that a complete list shows. Pure."""
 
 from base64 import b64encode
+from collections.abc import Callable
 from hashlib import blake2b
 from typing import Any
 
@@ -25,7 +26,7 @@ every change of the agent. Those in view stay in view until they leave the list;
 of one that has left."""
 MAX_PAGES = 100
 MAX_LIST = 16 * 1024 * 1024
-"""Bytes of all pages together. Of a longer list nothing is concluded, as it cannot be read whole."""
+"""Bytes of all pages together. A longer list is ignored, as it cannot be read completely."""
 
 _FIELDS = OmniConversation.__struct_fields__
 _NONE: dict[str, OmniConversation] = {}
@@ -34,21 +35,22 @@ _DIGEST = 4
 
 
 class ConversationList:
-    """Asks for an agent's conversations, page by page, and compares a list once its last page is there.
+    """Requests an agent's conversations, page by page, and compares a list once its last page has arrived.
 
-    ``interval`` in seconds, None if they are not asked for; ``due``: whether a list is to be begun, or gone on with.
-    A failure concludes nothing: the list is asked for again, from its first page, at a tick after the back-off.
+    ``interval`` in seconds, None if they are not requested; ``due``: whether to start or continue a list. A failure
+    changes nothing: the list is requested again, from its first page, at a tick after the back-off (``delay(failures)``
+    seconds).
     """
 
     __slots__ = (
-        "_backoff", "_bytes", "_failures", "_known", "_last_seen", "_not_before", "_page_token", "_pages", "_read",
+        "_bytes", "_delay", "_failures", "_known", "_last_seen", "_not_before", "_page_token", "_pages", "_read",
         "_request", "due", "interval",
     )  # fmt: skip
 
-    def __init__(self, backoff: Backoff) -> None:
+    def __init__(self, delay: Callable[[int], float]) -> None:
         self.interval: float | None = None
         self.due = False
-        self._backoff = backoff
+        self._delay = delay
         self._failures = 0
         self._not_before = 0.0
         self._known: bytes | None = None
@@ -58,7 +60,7 @@ class ConversationList:
         self._begin()
 
     def watch(self, step: Step, entry: SessionEntry) -> None:
-        """Ask as ``entry`` says from now on; what is no longer asked for is no longer in view."""
+        """Applies ``entry``; conversations that are no longer requested leave the view."""
         self.interval = entry.conversations_interval if entry.get_conversations else None
         self.due, self._not_before = entry.get_conversations, 0.0
         self._known = None
@@ -71,7 +73,7 @@ class ConversationList:
         self.due = self.due or (self.interval is not None and at.monotonic >= self._not_before)
 
     def request(self, token: str, stream_id: str | None, sid: str) -> PollRequest:
-        """Asks for the next page.
+        """Builds the request for the next page.
 
         The vendor's descriptors give the answer a ``next_page_token`` and the request no field to send it back in.
         ``page_token`` is what Google's API design (AIP-158) calls that field. A service that does not know it refuses
@@ -87,8 +89,8 @@ class ConversationList:
         return self._request
 
     def answered(self, step: Step, request: PollRequest, answer: Answer) -> None:
-        """A page; one of a list that was given up since is passed over. Raises ``Malformed`` where the list cannot be
-        read whole."""
+        """Handles a page; one of an abandoned list is ignored. Raises ``Malformed`` if the list cannot be read
+        completely."""
         if request is not self._request:
             return
         if isinstance(answer.message, ListConversationsRes):
@@ -101,15 +103,15 @@ class ConversationList:
         self._end()
 
     def failed(self, request: PollRequest, error: AsmError, at: Instant) -> None:
-        """No page: begin again, later."""
+        """Handles a failed request: the list starts over, later."""
         if request is not self._request:
             return
-        self._not_before = at.monotonic + max(self._backoff.delay(self._failures), error.retry_after or 0.0)
+        self._not_before = at.monotonic + max(self._delay(self._failures), error.retry_after or 0.0)
         self._failures += 1
         self._end()
 
     def leave(self, step: Step) -> None:
-        """None is in view any more: the session has ended, or they are not asked for."""
+        """Empties the view: the session has ended, or conversations are not requested."""
         self._known = None
         self._begin()
         for sid in step.state.bridge.conversations:
@@ -128,7 +130,7 @@ class ConversationList:
         self._begin()
 
     def _take(self, step: Step, page: ListConversationsRes, size: int) -> None:
-        """Keep what the page has, of newcomers no more than may come into view."""
+        """Keeps the page's conversations, but no more new ones than may come into view."""
         if not self._pages:
             self._read = {}
         self._pages += 1
@@ -182,6 +184,10 @@ class ConversationList:
             changed=[],
             conversation=last and _published(last),
         )
+
+
+NOT_ASKED = ConversationList(Backoff().delay)
+"""Shared by all agents whose conversations were never asked for: nothing that they do changes it."""
 
 
 def _published(conversation: OmniConversation) -> dict[str, Any] | None:

@@ -5,6 +5,7 @@ Equal pictures give no record; applied to the old picture, the records give the 
 
 from collections.abc import Callable
 from hashlib import blake2b
+from itertools import chain, repeat
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
@@ -171,7 +172,7 @@ def _listed(name: CallList, calls: list[QueuedCallData]) -> _Seen:
             call_sid=sid,
             start_date=timestamp(call.start_date),
             call_type=call.call_type,
-            skills=list(call.skills),
+            skills=call.skills,
         )
         for (_, sid), call in known.items()
     ]
@@ -188,7 +189,8 @@ def _together(*lists: _Seen) -> _Seen:
 @_by_identity
 def _differences(old: list[CallInView], digests: list[str], seen: _Seen, reason: str) -> list[dict[str, Any]]:
     """The fields of the record of each call that has changed. A call's position in its list does not count."""
-    before = {(view.list, view.call_sid): digest for view, digest in zip(old, digests, strict=True)}
+    known = chain(digests, repeat(""))  # a call without a digest, in a state that was not ours, is updated once
+    before = {(view.list, view.call_sid): digest for view, digest in zip(old, known, strict=False)}
     changes: list[dict[str, Any]] = [
         {"change": "left", "reason": reason, **msgspec.structs.asdict(view)}
         for view in old

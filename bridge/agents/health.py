@@ -11,7 +11,7 @@ from bridge.backoff import Backoff
 from bridge.clock import Instant, rfc3339
 
 BRIDGE_DOWN = "bridge_down"
-"""The reason of an agent's loss that nothing but the bridge was away."""
+"""The reason for an agent's loss when only the bridge was down."""
 UNAUTHORIZED_RETRY = 60.0
 QUICK_TRIES = (0.3, 0.6, 1.2, 2.4, 4.8)
 """Seconds to wait after each refusal of a token that worked before: the service may be wrong for a moment."""
@@ -31,7 +31,7 @@ class Unpollable:
 
 
 class Health:
-    """``answered``: when the last good answer came, or watching began. ``problem``: why there is none now.
+    """``answered``: when the last good answer came, or watching began. ``problem``: why the last poll failed.
 
     ``not_before``: no request before this time (monotonic seconds), unless the token changes or an outage is over.
     """
@@ -55,7 +55,7 @@ class Health:
     def may_poll(self, token: str, at: Instant, outage_ended: float = float("-inf")) -> bool:
         """Whether it is time: not while backing off, and not with a token that was refused within the last minute.
 
-        ``outage_ended`` (monotonic seconds): what was to be waited for before that time is over.
+        ``outage_ended`` (monotonic seconds): back-offs that began before that time are void.
         """
         now = at.monotonic
         return now >= self.not_before or now >= self.ready_at(outage_ended) or self.has_another(token)
@@ -65,11 +65,11 @@ class Health:
         return self.not_before if self._failed_at >= outage_ended else 0.0
 
     def has_another(self, token: str) -> bool:
-        """Whether the last token was refused, and this is another one."""
+        """Whether the last token was refused and this one is different."""
         return self._refused_token is not None and token != self._refused_token
 
     def forget_token(self) -> None:
-        """The registry names another token: it is not known to be bad."""
+        """The registry names another token, which has not been refused."""
         self._refused_token, self.not_before = None, 0.0
 
     def record_success(self, token: str, at: Instant) -> None:
@@ -88,7 +88,7 @@ class Health:
         return self._backoff.delay(failures)
 
     def resume(self, step: Step, status_desc: str | None) -> None:
-        """The agent was answered: it is observed again, if it was lost, with this status (None without a session)."""
+        """The agent was answered: if it was lost, it is observed again, with this status (None without a session)."""
         if (lost := step.state.lost) is not None:
             group = None if status_desc is None else status_group(status_desc)
             step.emit(
@@ -101,8 +101,8 @@ class Health:
             step.set(lost=None)
 
     def check_lost(self, step: Step, interval: float, at: Instant, reason: str | None = None) -> None:
-        """Report the agent as lost that has had no answer for longer than three intervals and 5 s, for this reason or
-        for its problem."""
+        """Reports the agent as lost if it has had no answer for longer than three intervals and 5 s, for this reason or
+        because of its problem."""
         silence = at.monotonic - self.answered.monotonic
         longest = max(_LOST_AFTER, _LOST_AFTER_INTERVALS * interval)
         reason = reason or (self.problem.reason if self.problem else None)
@@ -113,7 +113,7 @@ class Health:
             step.book(status_interrupted=step.state.status is not None)
 
     def _wait(self, error: AsmError, token: str) -> float:
-        """The longer of the back-off and what the service asks for."""
+        """Seconds to wait: the longer of the back-off and the service's Retry-After."""
         if not isinstance(error, Unauthorized):
             return max(self._backoff.delay(self._failures), error.retry_after or 0.0)
         if token == self._good_token and self._quick_tries < len(QUICK_TRIES):

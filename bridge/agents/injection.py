@@ -38,8 +38,8 @@ class Injection:
     """One event on its way to its agent's session. Times are seconds since 1970.
 
     ``fault`` is (code, text) of a record that is not an event; ``attempts`` counts the requests that carried it,
-    ``throttled`` those of them that were turned away unread, ``blocked`` those that were turned away on the way to the
-    service while requests without it got through.
+    ``throttled`` those that were rejected unread, ``blocked`` those that were rejected on the way to the service while
+    requests without it got through.
     """
 
     offset: int
@@ -118,7 +118,7 @@ def _fill(injection: Injection, headers: dict[str, str], wrapped: StructuredEven
         try:
             injection.expires_at = min(seconds(expires_at), injection.received_at + MAX_AHEAD)
         except ValueError as error:
-            raise CommandError("malformed_event", f"the header expires_at is no RFC 3339 time: {error}") from None
+            raise CommandError("malformed_event", f"the header expires_at is not an RFC 3339 time: {error}") from None
     event = read_event(injection.value if wrapped is None else wrapped, headers.get(names.CONTENT_TYPE))
     # A control character has one byte in MessagePack, and six in JSON.
     if injection.size > MAX_BYTES // 6 and len(msgspec.json.encode(event.value)) > MAX_BYTES:
@@ -131,7 +131,7 @@ def _bytes(text: str | None) -> bytes | None:
 
 
 def _id(text: str | None) -> str | None:
-    """An id or a source, None for one that is too large to be written down."""
+    """An id or a source, None for one that is too large for a record."""
     return None if text is None or len(text.encode()) > 4 * MAX_ID_BYTES else text
 
 

@@ -1,8 +1,9 @@
-"""What waits for one agent, and what becomes of it: pure."""
+"""The injections that wait for one agent, and their outcomes: pure."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from asm_bridge_schemas.protojson import without_omitted
 from asm_bridge_schemas.records import ConversationEventDelivered, Delivered, InjectionCompleted, Outcome
 from bridge.agents.bounds import MAX_BYTES
 from bridge.agents.injection import Injection
@@ -14,10 +15,10 @@ if TYPE_CHECKING:
     from bridge.settings.model import InjectionSettings
 
 REMEMBERED = 100
-"""Delivered injections by which a repeated one is known."""
+"""Delivered injections that are remembered, to recognize a repeated one."""
 _REQUEST_BYTES = 2 * MAX_BYTES
 _BLOCKED = frozenset({403, 413, 414, 431})
-"""What a firewall or a proxy answers to a request that it dislikes, or that is too large for it."""
+"""The answers of a firewall or a proxy to a request that it blocks, or that is too large for it."""
 _TRIES_BLOCKED = 3
 
 
@@ -44,14 +45,14 @@ class InjectionQueue:
         return self._suspect is not None or self._throttled_together > 0
 
     def forget_doubts(self) -> None:
-        """A request without events failed, too: what failed before need not be an event's doing."""
+        """A request without events failed as well: the earlier failures need not be caused by an event."""
         self._suspect, self._throttled_together = None, 0
 
     def __bool__(self) -> bool:
         return bool(self.injections)
 
     def add(self, step: Step, injection: Injection) -> None:
-        """Take an injection in, or finish it at once where it cannot be sent."""
+        """Adds an injection, or completes it at once if it cannot be sent."""
         self.injections.append(injection)
         if injection.fault:
             self._undeliverable(step, injection, *injection.fault)
@@ -65,7 +66,7 @@ class InjectionQueue:
             )
 
     def settle(self, step: Step, injection: Injection, known: KnownOutcome) -> None:
-        """Finish an injection that was sent, and whose outcome could not be written then: it is not sent again."""
+        """Completes an injection that was sent, but whose outcome could not be written: it is not sent again."""
         record, text = known
         injection.attempts, injection.http_status = record.attempts, record.http_status
         injection.possibly_processed = record.possibly_repeated
@@ -100,7 +101,7 @@ class InjectionQueue:
     def delivered(
         self, step: Step, taken: Iterable[Injection], sid: str | None, http_status: int, at: str | None = None
     ) -> None:
-        """The service took these, in session ``sid``; ``at``: when, if not in this step."""
+        """The service accepted these, in session ``sid``; ``at``: when, if not in this step."""
         for injection in taken:
             assert injection.event is not None
             step.emit(
@@ -109,18 +110,20 @@ class InjectionQueue:
                 asm_session_sid=sid,
                 kind=injection.event.kind,
                 conversation_sid=injection.event.conversation_sid,
-                event=injection.event.value,
+                event=without_omitted(injection.event.value),
                 injection_id=injection.injection_id,
                 delivered_at=at or step.at,
             )
             injection.http_status = http_status
             self._complete(step, injection, "delivered", sid=sid)
             if injection.identified:
-                step.book(delivered=[*step.state.bridge.delivered, _delivered(injection)][-REMEMBERED:])
-                self._repeated(step, _delivered(injection))
+                done = _delivered(injection)
+                step.book(delivered=[*step.state.bridge.delivered, done][-REMEMBERED:])
+                for same in [other for other in self.injections if other.identified and _delivered(other) == done]:
+                    self._complete(step, same, "duplicate")
 
     def refused(self, step: Step, sent: Sequence[Injection], http_status: int | None) -> None:
-        """The service refused what was sent: one alone is rejected; of several, those left are tried one by one."""
+        """The service refused the events: a single one is rejected; several are retried one by one."""
         left = [injection for injection in sent if injection in self.injections]
         if len(sent) > 1:
             self.one_at_a_time = len(left)
@@ -131,7 +134,7 @@ class InjectionQueue:
             self._complete(step, injection, "rejected", "refused", text)
 
     def failed(self, step: Step, sent: Sequence[Injection], error: AsmError) -> None:
-        """A failed attempt that says nothing about the events themselves, but that one of them may be the cause: if the
+        """An attempt failed for a reason that is not about the events, though one of them may be the cause: if the
         service may have seen them, they are sent one by one from now on."""
         throttled = error.http_status == 429 or (error.http_status == 503 and error.retry_after is not None)
         for injection in sent:
@@ -149,8 +152,8 @@ class InjectionQueue:
         self._suspect = left[0] if blocked and len(sent) == len(left) == 1 else None
 
     def cleared(self, step: Step) -> None:
-        """A request without events got through: if one with a single event was blocked before, that event is why, and
-        events that were throttled together are sent one by one."""
+        """A request without events got through: if one with a single event was blocked before, that event is the cause,
+        and events that were throttled together are sent one by one."""
         injection, self._suspect = self._suspect, None
         self.one_at_a_time, self._throttled_together = max(self.one_at_a_time, self._throttled_together), 0
         if injection is None or injection not in self.injections:
@@ -161,23 +164,14 @@ class InjectionQueue:
             self._complete(step, injection, "rejected", "refused", text)
 
     def sweep(self, step: Step, busy: Iterable[Injection], unknown_since: float | None) -> None:
-        """Finish what has expired, and what waited too long for an agent that is unknown since then."""
-        under_way = {injection.offset for injection in busy}
-        self._each(lambda e: e.offset not in under_way and step.now >= e.expires_at, step, "expired")
-        if unknown_since is None:
-            return
-        for injection in list(self.injections):
-            waited = step.now - max(injection.received_at, unknown_since)
-            if waited >= self._settings.unknown_agent_grace and injection.offset not in under_way:
+        """Completes the injections that have expired, or waited too long for an agent that is unknown."""
+        under_way, grace = {injection.offset for injection in busy}, self._settings.unknown_agent_grace
+        for injection in [injection for injection in self.injections if injection.offset not in under_way]:
+            if step.now >= injection.expires_at:
+                self._complete(step, injection, "expired")
+            elif unknown_since is not None and step.now - max(injection.received_at, unknown_since) >= grace:
                 text = f"no agent {injection.agent_id!r} is registered in the sessions topic"
                 self._undeliverable(step, injection, "unknown_agent", text)
-
-    def _repeated(self, step: Step, done: Delivered) -> None:
-        self._each(lambda injection: injection.identified and _delivered(injection) == done, step, "duplicate")
-
-    def _each(self, which: Callable[[Injection], bool], step: Step, outcome: Outcome) -> None:
-        for injection in [injection for injection in self.injections if which(injection)]:
-            self._complete(step, injection, outcome)
 
     def _undeliverable(self, step: Step, injection: Injection, code: str, text: str) -> None:
         self._complete(step, injection, "undeliverable", code, text)
@@ -225,7 +219,7 @@ class InjectionQueue:
         self._book(step, injection.offset)
 
     def _book(self, step: Step, finished: int) -> None:
-        """What the books say of the inbox once ``finished`` is; open ones may not have been read again yet."""
+        """Notes in the books that ``finished`` is completed; open entries may not have been read again yet."""
         books = step.state.bridge
         last = max(books.inbox_offset, finished)
         waiting = {injection.offset for injection in self.injections if injection.offset < last}
@@ -234,7 +228,7 @@ class InjectionQueue:
 
 
 def may_be_an_events(error: AsmError) -> bool:
-    """Whether an event in the request may be why it failed: not if nobody saw the request, or the token is bad."""
+    """Whether an event may have made its request fail: not if the request reached no one, or the token is bad."""
     return error.possibly_processed or error.http_status not in (None, 401)
 
 

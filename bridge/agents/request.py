@@ -13,8 +13,8 @@ from bridge.agents.injection import Injection
 class PollRequest:
     """A request to make.
 
-    ``call`` is the service's; ``sid`` the session that it is about (None: whichever there is); ``calls`` and
-    ``messages``: whether it asks for these; ``known``: the body of the answer whose content is in the agent's state.
+    ``call`` is the service's name of it; ``sid`` its session (None: the current one); ``calls`` and ``messages``:
+    whether it requests these; ``known``: the body of the answer whose content is in the agent's state.
     ``prepared`` and ``sent_at`` (monotonic seconds) belong to the sender.
     """
 
@@ -34,8 +34,8 @@ class PollRequest:
 class RequestBuilder:
     """Builds an agent's requests, and keeps the one without events.
 
-    ``cursor``: messages are asked for from this timestamp. ``known``: the body of the last answer that was taken in;
-    None makes sure that the next answer is read.
+    ``cursor``: messages are requested from this timestamp on. ``known``: the body of the last answer that was applied;
+    None ensures that the next answer is decoded.
     """
 
     __slots__ = ("_plain", "cursor", "known")

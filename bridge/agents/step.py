@@ -1,4 +1,4 @@
-"""A step: the records that one answer, or one decision, adds. It is committed as a whole or not at all."""
+"""A step: the records that one answer or decision adds. It is committed as a whole or not at all."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -32,7 +32,7 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class KnownOutcome(NamedTuple):
-    """What became of an event that was sent; ``text``: of its dead letter, None if it has none."""
+    """The outcome of an event that was sent; ``text``: that of its dead letter, None without one."""
 
     record: InjectionCompleted
     text: str | None
@@ -80,9 +80,9 @@ class Step:
         if trace is not None:
             self.traces[len(self.records)] = trace
         if state.stream_id is not None:
-            sequence, numbers = state.sequence + 1, state.bridge.topic_sequences
-            topic_sequence = numbers.get(TOPICS[record], 0) + 1
-            books = msgspec.structs.replace(state.bridge, topic_sequences={**numbers, TOPICS[record]: topic_sequence})
+            sequence, numbers, topic = state.sequence + 1, state.bridge.topic_sequences, TOPICS[record]
+            topic_sequence = numbers.get(topic, 0) + 1
+            books = msgspec.structs.replace(state.bridge, topic_sequences={**numbers, topic: topic_sequence})
             self.set(sequence=sequence, observed_at=self.at, bridge=books)
         self.records.append(
             record(

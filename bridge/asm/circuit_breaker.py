@@ -42,9 +42,9 @@ class CircuitBreaker:
         self._probing = False
         self._probes = 0
         self.outage: Outage | None = None
-        """What the last failures have in common, while it is open."""
+        """The common cause of the last failures, while it is open; else None."""
         self.closed_at = float("-inf")
-        """When it closed last: waiting times that began before are over."""
+        """When it last closed (monotonic seconds): back-offs that began before are over."""
 
     @property
     def is_open(self) -> bool:

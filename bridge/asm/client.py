@@ -38,8 +38,8 @@ class AsmClient:
 
     def request(self, call: str, token: str, body: bytes, *, repeatable: bool = False) -> PreparedRequest:
         """A request that may be sent any number of times; ``repeatable``: one that carries no events."""
-        headers = {**_HEADERS, "authorization": f"Bearer {token}"}
-        return PreparedRequest(self._targets[call], headers, body, repeatable=repeatable)
+        authorization = f"Bearer {token}"
+        return PreparedRequest(self._targets[call], _HEADERS, body, authorization=authorization, repeatable=repeatable)
 
     def send(self, request: PreparedRequest, on_answer: OnAnswer, known: bytes | None = None) -> None:
         """Sends a request; ``on_answer`` is called once, later, with the decoded answer or with the error.
@@ -82,6 +82,6 @@ class AsmClient:
         return read_response(
             self._messages[request.target],
             response,
-            token=request.headers["authorization"].removeprefix("Bearer "),
+            token=(request.authorization or "").removeprefix("Bearer "),
             max_retry_after=self._max_retry_after,
         )

@@ -5,9 +5,8 @@ class AsmError(Exception):
     """A request without a usable answer.
 
     ``reason`` is the word published in ``AgentObservationLost``; ``http_status`` is None where no answer came;
-    ``possibly_processed``: the service may have processed the request's events all the same; ``retry_after``: seconds
-    that the caller was asked to wait, None if it was not; ``counts_as_outage``: if this goes on for all agents, it is
-    the service's trouble rather than theirs.
+    ``possibly_processed``: the service may have processed the request's events nevertheless; ``retry_after``: seconds
+    that the caller was asked to wait, or None; ``counts_as_outage``: if it happens to all agents, the service is down.
     """
 
     reason = "failed"
@@ -50,7 +49,7 @@ class Unavailable(AsmError):
 
 
 class Unreachable(Unavailable):
-    """There was no answer at all. It counts as an outage unless the host closed the connection (so it is there), and
+    """No answer came. It counts as an outage unless the host closed the connection (so it is there), and
     only once for all requests that ended with one connection.
     """
 

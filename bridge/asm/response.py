@@ -1,7 +1,7 @@
 """The meaning of a response: the service's answer, its refusal, or a foreign answer. Pure.
 
 The service is gRPC behind a JSON gateway. In front of it stand proxies, firewalls and load balancers, which answer in
-its name; from what they say nothing may be concluded.
+its name; their answers say nothing about the agent.
 """
 
 import email.utils
@@ -27,8 +27,9 @@ from bridge.printable import printable
 
 Message = type[GetStatusRes | AsmSession | ListConversationsRes]
 
+_EMPTY = {message: message() for message in (GetStatusRes, AsmSession, ListConversationsRes)}
 MAX_ANSWER = 8 * 1024 * 1024
-"""Bytes of an answer: some 30,000 calls. What cannot be written must not stop the agents of a whole partition."""
+"""Bytes of an answer: some 30,000 calls. Records that cannot be written must not stop a whole partition."""
 MAX_RETRY_AFTER = 60.0
 
 CODES: dict[int, tuple[int, ...]] = {
@@ -77,8 +78,9 @@ def _read_answer(message: Message, response: Response, token: str) -> Answer | A
         except protojson.ProtoJSONError as error:
             problem = f"is not a {message.__name__}: {error}"
         else:
-            empty = read == message()  # all that was read is the default: was there anything?
-            return _foreign(response, token) if empty and not _is_of(message, body) else Answer(status, read, body)
+            if read == _EMPTY[message] and not _is_of(message, body):  # all is the default: was there anything?
+                return _foreign(response, token)
+            return Answer(status, read, body)
     if not _is_of(message, body):
         return _foreign(response, token)
     return Malformed(f"the answer {problem}", http_status=status, possibly_processed=True)

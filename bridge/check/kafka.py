@@ -17,6 +17,7 @@ from bridge.kafka.errors import (
     GroupAuthorizationFailedError,
     KafkaError,
     KafkaUnavailableError,
+    LoginError,
     NoTransactionsError,
     SaslAuthenticationFailed,
     TransactionalIdAuthorizationFailed,
@@ -24,6 +25,7 @@ from bridge.kafka.errors import (
 )
 from bridge.kafka.internals import brokers
 from bridge.kafka.kafka_clock import read_clock
+from bridge.kafka.lifecycle import refusal
 from bridge.kafka.topics import TOPICS, TopicResult, ensure_topics
 from bridge.settings import KafkaSettings, Settings
 from bridge.settings.types import host_port
@@ -95,16 +97,27 @@ def _explained(kafka: KafkaSettings, error: Exception, setting: str) -> tuple[st
             f"the port does not use TLS ({error.reason})",
             f"check {protocol}; without TLS it is PLAINTEXT or SASL_PLAINTEXT",
         )
+    if isinstance(error, LoginError):
+        found, _, advice = str(error).rpartition(": ")
+        return found, advice
     if isinstance(error, AuthenticationFailedError | SaslAuthenticationFailed):
+        if kafka.mechanism in ("OAUTHBEARER", "AWS_MSK_IAM"):
+            advice = "check kafka.oauth_scope, and which issuer and audience the broker expects"
+            return (
+                f"it refuses the token ({refusal(error)})",
+                advice if kafka.user else "check the AWS role's rights",
+            )
         return f"it refuses the login of {kafka.sasl_username}", "check kafka.sasl_username and kafka.sasl_password"
     if isinstance(error, UnsupportedSaslMechanismError):
         return (
-            f"it does not support SASL {kafka.sasl_mechanism or 'PLAIN'}",
+            f"it does not support SASL {kafka.mechanism}",
             "set kafka.sasl_mechanism to one that it supports",
         )
     if isinstance(error, TimeoutError):
         return f"no answer within {_CONNECT:g} s", f"check the firewall, {setting}, and {protocol}"
     reason = str(error) or type(error).__name__
+    if kafka.uses_ssl and kafka.ssl_certfile is None:
+        protocol += ", whether it requires a client certificate (kafka.ssl_certfile)"
     return f"it closes the connection, or does not speak Kafka ({reason})", f"check {protocol}, and that it is Kafka's"
 
 
@@ -189,7 +202,7 @@ def _lacking(settings: Settings, rights: Mapping[str, Rights]) -> Iterator[tuple
 
 
 def _login(kafka: KafkaSettings) -> str:
-    return f"the login {kafka.sasl_username}" if kafka.sasl_username else "this client"
+    return f"the login {kafka.user}" if kafka.user else "this client"
 
 
 async def transactions(settings: Settings, clients: Clients) -> list[Finding]:

@@ -1,5 +1,7 @@
 """``asm-bridge``: one module a command, imported when the command is called."""
 
+import contextlib
+import errno
 import sys
 from importlib import import_module
 from typing import Annotated, Any, NoReturn
@@ -9,6 +11,7 @@ from typer.core import TyperCommand, TyperGroup
 
 import bridge
 from bridge.cli.errors import CliError
+from bridge.cli.stdout import discard_output, prepare_output
 
 COMMANDS = {
     "run": "Run the bridge until a signal stops it.",
@@ -26,6 +29,9 @@ COMMANDS = {
     "bench": "Measure what the bridge costs: CPU per poll, rates, memory, latencies.",
 }
 """Name and short help; ``bridge.cli.NAME`` has the command, as a Typer application named ``app``."""
+
+
+_OUTPUT = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 class _LazyCommand(TyperCommand):
@@ -64,13 +70,22 @@ def _group() -> TyperGroup:
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run a command and exit. 0: done; 1: failure; 2: usage or configuration error (all of them are listed)."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    prepare_output()
     code = _run(arguments or ["--help"])
-    sys.exit(code if arguments else 2)
+    sys.exit(code if arguments or code else 2)
 
 
 def _run(arguments: list[str]) -> int:
     try:
         result = _group()(arguments, prog_name="asm-bridge", standalone_mode=False)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader had enough, as `head` has
+        discard_output()
+        return 1
+    except OSError as error:  # a full disk behind `>`, for one
+        discard_output()
+        what = "the output cannot be written" if error.errno in _OUTPUT else error.filename
+        return _report(": ".join(map(str, filter(None, (what, error.strerror or error)))), 1)
     except CliError as error:
         return _report(error.message, error.exit_code)
     except typer.TyperException as error:
@@ -84,5 +99,6 @@ def _run(arguments: list[str]) -> int:
 
 
 def _report(text: str, code: int) -> int:
-    typer.echo(f"asm-bridge: {text}", err=True)
+    with contextlib.suppress(OSError):  # nothing is left to say it with
+        typer.echo(f"asm-bridge: {text}", err=True)
     return code

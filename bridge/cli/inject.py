@@ -171,9 +171,14 @@ class Inbox:
         end = asyncio.get_running_loop().time() + timeout
         while missing and (left := end - asyncio.get_running_loop().time()) > 0:
             for value in map(decoded, await self._reader.fetch(min(left, 1.0))):
-                if isinstance(value, dict) and value.get("entry") in missing:
+                if _is_outcome(value) and value["entry"] in missing:
                     missing.discard(value["entry"])
                     yield value
+
+
+def _is_outcome(value: Any) -> bool:
+    """Whether a record is one, and not another program's."""
+    return isinstance(value, dict) and all(isinstance(value.get(name), str) for name in ("entry", "outcome"))
 
 
 @asynccontextmanager

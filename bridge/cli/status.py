@@ -60,7 +60,7 @@ def _fetch(address: str, authorization: dict[str, str]) -> dict[str, Any]:
     try:
         found: dict[str, Any] = answer.raise_for_status().json()
         return found | {"ready": bool(found["ready"])}
-    except (httpx.HTTPStatusError, ValueError, KeyError, TypeError):
+    except (httpx.HTTPStatusError, ValueError, KeyError, TypeError, RecursionError):
         raise CliError(
             f"what answers at {address}, with HTTP {answer.status_code}, is not a bridge of this release: give the "
             "address of the bridge's ops.listen with --url"

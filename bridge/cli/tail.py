@@ -11,7 +11,8 @@ from bridge.agents.injection import KafkaRecord
 from bridge.cli.errors import CliError
 from bridge.cli.event_loop import run_async, until_signal
 from bridge.cli.options import SettingsCommand, new_app, seconds, settings_of
-from bridge.cli.output import ignore_broken_pipe, reader_gone
+from bridge.cli.output import reader_gone
+from bridge.cli.stdout import discard_output
 from bridge.kafka.reading import Reader, open_reader
 from bridge.kafka.show import as_json, as_line
 from bridge.kafka.topics import TOPICS, partition_counts
@@ -22,7 +23,7 @@ app = new_app()
 
 @dataclass(frozen=True, slots=True)
 class TailOptions:
-    """What to print; ``duration`` in seconds."""
+    """The options of a tail; ``duration`` in seconds."""
 
     topics: tuple[str, ...] = ()
     from_beginning: bool = False
@@ -72,7 +73,7 @@ def tail(
     try:
         run_async(until_signal(_tail(settings_of(ctx), options)))
     except BrokenPipeError:
-        ignore_broken_pipe()
+        discard_output()
 
 
 async def _tail(settings: Settings, options: TailOptions) -> None:

@@ -18,6 +18,7 @@ from aiokafka.protocol.admin import DescribeGroupsResponse_v3
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.types import Array, Boolean, Int16, Int32, Schema, String
 
+from bridge.kafka.clients import login_arguments
 from bridge.kafka.internals import send_request
 
 READ, WRITE = 1 << 3, 1 << 4
@@ -33,8 +34,9 @@ async def connection_error(connection: Mapping[str, Any], host: str, port: int) 
 
     A client that starts from several servers does not say which of them failed, and why.
     """
-    arguments = {name: value for name, value in connection.items() if name != "bootstrap_servers"}
     try:
+        arguments = login_arguments(connection)
+        del arguments["bootstrap_servers"]
         made = await create_conn(host, port, **arguments)
     except Exception as error:  # noqa: BLE001 - aiokafka raises ValueError and AssertionError, too, at a strange server
         return error

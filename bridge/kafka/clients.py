@@ -12,14 +12,17 @@ from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitio
 from aiokafka.errors import (
     GroupCoordinatorNotAvailableError,
     IncompatibleBrokerVersion,
+    KafkaConnectionError,
     UnknownError,
     UnsupportedVersionError,
 )
 from aiokafka.structs import TopicPartition
 
+from bridge.kafka import connection as _  # noqa: F401 - makes its connections those of aiokafka's clients
 from bridge.kafka import internals
-from bridge.kafka.errors import NoTransactionsError
-from bridge.kafka.lifecycle import connected, stop_quietly, with_deadline
+from bridge.kafka.errors import KafkaUnavailableError, NoTransactionsError
+from bridge.kafka.lifecycle import connected, stop_quietly, why_unavailable, with_deadline
+from bridge.kafka.login import login_of
 
 ASSIGNOR: str = StickyPartitionAssignor.name
 """How the group's members agree upon their partitions."""
@@ -28,8 +31,15 @@ _MAX_REQUEST = 16 * 1024 * 1024
 MAX_BATCH_BYTES = 900_000
 """Records are gathered up to this, which every topic must take: less than the 1 MB that managed services allow. A
 larger record goes alone."""
+_LIFE: dict[str, Any] = {
+    "connections_max_idle_ms": 180_000,
+    "metadata_max_age_ms": 180_000,
+    "request_timeout_ms": 10_000,
+}
+"""Many a firewall forgets a connection after 4 minutes of silence, and says nothing. A request that is not answered
+gives its connection up, well within our own deadlines."""
 _NOT_SUPPORTED = (UnknownError, UnsupportedVersionError, IncompatibleBrokerVersion)
-"""What a broker without transactions, or without idempotence, answers."""
+"""The answers of a broker without transactions, or without idempotence."""
 
 
 def servers_of(connection: Mapping[str, Any]) -> str:
@@ -38,10 +48,21 @@ def servers_of(connection: Mapping[str, Any]) -> str:
     return servers if isinstance(servers, str) else ",".join(servers)
 
 
+def login_arguments(connection: Mapping[str, Any]) -> dict[str, Any]:
+    """aiokafka's arguments for a connection, in place of ``login``. Raises ``LoginError``."""
+    arguments = dict(connection)
+    login = arguments.pop("login", None)
+    return arguments if login is None else arguments | login_of(login).arguments()
+
+
+def _client_arguments(connection: Mapping[str, Any]) -> dict[str, Any]:
+    return _LIFE | login_arguments(connection)
+
+
 def new_reader(connection: Mapping[str, Any]) -> AIOKafkaConsumer:
     """A consumer outside any group that reads committed records, from the beginning unless a position is set."""
     return AIOKafkaConsumer(
-        **connection,
+        **_client_arguments(connection),
         group_id=None,
         enable_auto_commit=False,
         auto_offset_reset="earliest",
@@ -53,13 +74,13 @@ def new_reader(connection: Mapping[str, Any]) -> AIOKafkaConsumer:
 def new_producer(connection: Mapping[str, Any], **kind: Any) -> AIOKafkaProducer:
     """A producer that waits for all replicas; ``kind``: further arguments of aiokafka's."""
     internals.compress_quickly()
-    return AIOKafkaProducer(**connection, **kind, acks="all", max_request_size=_MAX_REQUEST)
+    return AIOKafkaProducer(**_client_arguments(connection), **kind, acks="all", max_request_size=_MAX_REQUEST)
 
 
 @asynccontextmanager
 async def open_admin(connection: Mapping[str, Any]) -> AsyncIterator[AIOKafkaAdminClient]:
     """An admin client, started. Raises ``KafkaUnavailableError``."""
-    async with connected(AIOKafkaAdminClient(**connection), servers_of(connection)) as admin:
+    async with connected(AIOKafkaAdminClient(**_client_arguments(connection)), servers_of(connection)) as admin:
         yield admin
 
 
@@ -97,7 +118,7 @@ class Clients:
     async def start_producer(self, partition: int | str) -> AIOKafkaProducer:
         """Starts the producer of a partition, to be given back to ``close``.
 
-        In ``exactly_once`` it is the partition's own: its transactional id is what fences a former owner. Raises
+        In ``exactly_once`` it is the partition's own: its transactional id fences a former owner. Raises
         ``NoTransactionsError`` where the broker has none. In ``at_least_once`` all partitions have the same one, which
         writes in one request what they write at a time; it does without idempotence if need be.
         """
@@ -129,8 +150,10 @@ class Clients:
         )
         try:
             await with_deadline(producer.start())
-        except BaseException:
+        except BaseException as error:
             await _stop(producer)
+            if isinstance(error, KafkaConnectionError):
+                raise KafkaUnavailableError(why_unavailable(servers_of(self.connection), producer, error)) from error
             raise
         return producer
 
@@ -151,8 +174,11 @@ class Clients:
     def group_consumer(self) -> AIOKafkaConsumer:
         """The inbox's consumer. It commits nothing itself, since offsets are committed with the steps."""
         timeout = int(self.session_timeout * 1000)
+        arguments = _client_arguments(self.connection)
+        # A connection that has died must be noticed before the group has lost us.
+        arguments["request_timeout_ms"] = min(arguments["request_timeout_ms"], max(timeout // 2, 1000))
         return AIOKafkaConsumer(
-            **self.connection,
+            **arguments,
             group_id=self.group_id,
             group_instance_id=self.group_instance_id,
             partition_assignment_strategy=(StickyPartitionAssignor,),

@@ -1,5 +1,6 @@
 """Records as Kafka messages and back: value, CloudEvents headers (binary mode), key, timestamp."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 from urllib.parse import quote
@@ -31,8 +32,10 @@ _DECODERS: dict[bytes, msgspec.json.Decoder[AgentState] | msgspec.msgpack.Decode
     b"application/msgpack": msgspec.msgpack.Decoder(AgentState),
 }
 
+_unreserved = re.compile(r"[A-Za-z0-9._~-]*").fullmatch
+"""What ``quote`` leaves as it is (RFC 3986, section 2.3): most ids, and this is a fifth of its time."""
 _LONGEST_TEXT = 10_000
-"""Characters of a dead letter's error: it may quote what was wrong."""
+"""Characters of a dead letter's error, which may quote the input."""
 
 
 class Outgoing(NamedTuple):
@@ -47,10 +50,10 @@ class Outgoing(NamedTuple):
 
 
 class Encoder:
-    """``inbox``: the full name of its topic; ``source``: what goes before each ce_source.
+    """``inbox``: the full name of its topic; ``source``: the prefix of each ce_source.
 
-    ``frames``: by output topic, what goes before its values where a Schema Registry is used; a value whose frame is
-    not known is never encoded: ``KeyError``.
+    ``frames``: by output topic, the prefix of its values where a Schema Registry is used; a value whose frame is
+    unknown is never encoded: ``KeyError``.
     """
 
     def __init__(
@@ -116,14 +119,17 @@ class Encoder:
     def _headers(
         self, cls: type[Any], kind: str, subject: str, event_id: str, time: str | None
     ) -> list[tuple[str, bytes]]:
-        """CloudEvents' attributes; ``kind``: what the subject is, for its source."""
+        """CloudEvents' attributes; ``kind``: the kind of the subject, for the source."""
+        path = subject if _unreserved(subject) else quote(subject, safe="")
         headers = [
             *self._types[cls],
             (names.CE_ID, event_id.encode()),
-            (names.CE_SOURCE, f"{self._source}/asm/{kind}/{quote(subject, safe='')}".encode()),
+            (names.CE_SOURCE, f"{self._source}/asm/{kind}/{path}".encode()),
             (names.CE_SUBJECT, subject.encode()),
         ]
-        return headers if time is None else [*headers, (names.CE_TIME, time.encode())]
+        if time is not None:
+            headers.append((names.CE_TIME, time.encode()))
+        return headers
 
     def _type_headers(self, cls: type[Any]) -> list[tuple[str, bytes]]:
         return [
@@ -155,7 +161,7 @@ def read_dead_letter(message: KafkaRecord) -> DeadLetter:
 
 def read_state(key: bytes, value: bytes, headers: Iterable[tuple[str, bytes | None]]) -> AgentState:
     """An ``AgentState`` as this release or its neighbours wrote it under its agent_id, framed or not. Raises
-    ``msgspec.DecodeError`` for whatever else stands there."""
+    ``msgspec.DecodeError`` for anything else."""
     value = unframed(value)
     content_type = dict(headers).get(names.CONTENT_TYPE, b"application/json")
     if content_type is None or content_type not in _DECODERS:
@@ -166,12 +172,26 @@ def read_state(key: bytes, value: bytes, headers: Iterable[tuple[str, bytes | No
     except (UnicodeError, RecursionError) as error:
         raise msgspec.DecodeError(str(error)) from error
     if not known:
-        raise msgspec.DecodeError(f"the state of agent {state.agent_id!r} stands under another key")
-    return state if state.version > 1 else _upgraded(state, value, content_type)
+        raise msgspec.DecodeError(f"the state of agent {state.agent_id!r} has another key")
+    state = state if state.version > 1 else _upgraded(state, value, content_type)
+    return _checked(state)
+
+
+def _checked(state: AgentState) -> AgentState:
+    """A state from which its agent can continue. Raises ``msgspec.DecodeError`` for one with invalid times."""
+    times = [state.observed_at, state.status_since, state.bridge.status_observed_at]
+    times += [state.lost.since if state.lost else None, *(call.start_date for call in state.calls)]
+    try:
+        for time in times:
+            if time is not None:
+                seconds(time)
+    except ValueError as error:
+        raise msgspec.DecodeError(str(error)) from error
+    return state
 
 
 class _Books1(msgspec.Struct):
-    """Where version 1 of a state had the bridge's books: among its other fields."""
+    """The bridge's books in version 1 of a state, which had them among its other fields."""
 
     status_observed_at: str | None = None
     message_cursor: int = 0

@@ -25,6 +25,7 @@ __all__ = [
     "HeldBackError",
     "KafkaError",
     "KafkaUnavailableError",
+    "LoginError",
     "NoTransactionsError",
     "RefusedRecordsError",
     "SaslAuthenticationFailed",
@@ -42,11 +43,11 @@ REFUSED_RECORDS = (
     InvalidTimestampError,
     PolicyViolationError,
 )
-"""What Kafka answers to a batch for the sake of a record in it."""
+"""Kafka's answers to a batch because of a record in it."""
 
 
 _NOT_AUTHORISED = (
-    (TopicAuthorizationFailedError, "write"),
+    (TopicAuthorizationFailedError, "{verb}"),
     (GroupAuthorizationFailedError, "use the group"),
     (TransactionalIdAuthorizationFailed, "use the transactional id"),
     (ClusterAuthorizationFailedError, "write to this cluster without a transaction"),
@@ -56,12 +57,13 @@ _NOT_AUTHORISED = (
 _REFUSALS = (AuthenticationFailedError, *(kind for kind, _ in _NOT_AUTHORISED))
 
 
-def describe(error: BaseException) -> str:
-    """What went wrong while writing, and with which of Kafka's objects, in a few words."""
+def describe(error: BaseException, verb: str = "write") -> str:
+    """What went wrong while writing (or what ``verb`` says), and with which of Kafka's objects, in a few words."""
+    verb = getattr(error, "verb", verb)
     objects = error.args[0] if error.args and isinstance(error.args[0], set) else error.args[:1]
     for kind, refused in _NOT_AUTHORISED:
         if isinstance(error, kind):
-            return f"not authorised to {refused} {', '.join(sorted(map(str, objects)))}".rstrip()
+            return f"not authorised to {refused.format(verb=verb)} {', '.join(sorted(map(str, objects)))}".rstrip()
     if isinstance(error, InvalidTimestampError):
         return "Kafka refuses a record because its time is too far from Kafka's: set this machine's clock with NTP"
     text = str(error)
@@ -81,6 +83,10 @@ class KafkaUnavailableError(KafkaError):  # type: ignore[misc]
     def __str__(self) -> str:
         """The text alone: aiokafka would put the class's name before it."""
         return RuntimeError.__str__(self)
+
+
+class LoginError(KafkaUnavailableError):
+    """There is no token, or no certificate, to log in to Kafka with. The text says why, and what to check."""
 
 
 class NoTransactionsError(KafkaError):  # type: ignore[misc]
@@ -108,4 +114,4 @@ class UnreadableRecordsError(KafkaError):  # type: ignore[misc]
 
 
 EXPECTED_ERRORS = (KafkaError, OSError, TimeoutError)
-"""What an outage of Kafka raises. Of anything else the log should have the stack."""
+"""The errors of an outage of Kafka. For any other, the log should have the stack."""

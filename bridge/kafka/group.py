@@ -11,14 +11,18 @@ from aiokafka.errors import ConsumerStoppedError, KafkaError
 from aiokafka.structs import ConsumerRecord, OffsetAndMetadata, TopicPartition
 
 from bridge.kafka import internals
-from bridge.kafka.clients import Clients
-from bridge.kafka.lifecycle import START_DEADLINE, stop_quietly, with_deadline
+from bridge.kafka.clients import Clients, servers_of
+from bridge.kafka.errors import KafkaUnavailableError, describe
+from bridge.kafka.lifecycle import started, stop_quietly, why_unavailable, with_deadline
 from bridge.kafka.reading import fetch_records
 from bridge.kafka.stable_offsets import StableOffsets
 from bridge.telemetry.logs import RepeatFilter
 from bridge.telemetry.metrics import METRICS
 
 log = structlog.get_logger()
+
+_UNCONFIRMED = 3
+"""Session time-outs without an answered heartbeat after which a member gives way to a new one, with new clients."""
 
 
 class ConsumerGroupMember(ConsumerRebalanceListener):  # type: ignore[misc]
@@ -43,19 +47,25 @@ class ConsumerGroupMember(ConsumerRebalanceListener):  # type: ignore[misc]
         self._assign = assign
         self._deliver = deliver
         self._generation = -1
-        self._confirmed_at = float("-inf")
+        self._renewed_after = _UNCONFIRMED * clients.session_timeout
+        self._servers = servers_of(clients.connection)
+        self._started_at = time.monotonic()
+        self.confirmed_at = float("-inf")
+        """When the last heartbeat was sent that Kafka has answered (monotonic)."""
+        self.problem: str | None = None
+        """Why the inbox cannot be read, or the group not be joined."""
         self._heartbeat = asyncio.Condition()
         self.is_member = False
         self.stable = StableOffsets()
 
     async def start(self) -> None:
-        await with_deadline(self._consumer.start(), START_DEADLINE)
+        await started(self._consumer, self._servers)
         internals.on_heartbeat(self._consumer, self._confirm)
         self._consumer.subscribe([self._topic], listener=self)
 
     async def run(self) -> None:
         """Delivers records until stopped, and waits out transient errors of Kafka. Raises ``KafkaError`` when the
-        membership is lost for good.
+        membership is lost for good, or has not been confirmed for three session time-outs.
         """
         failures = RepeatFilter()
         while True:
@@ -63,15 +73,23 @@ class ConsumerGroupMember(ConsumerRebalanceListener):  # type: ignore[misc]
                 for partition, messages in (await fetch_records(self._consumer, 1000)).items():
                     self._deliver(partition.partition, messages)
                 self.stable.look(self._consumer, self._consumer.assignment())
+                self.problem = None
             except ConsumerStoppedError:
                 return
             except KafkaError as error:
                 if internals.has_left_for_good(self._consumer):
                     raise
+                self.problem = describe(error, "read")
                 METRICS.kafka_errors.labels("inbox").inc()
                 if failures.is_new(error):
                     log.warning("inbox.read_failed", error=error)
                 await asyncio.sleep(1)
+            silent = time.monotonic() - max(self._started_at, self.confirmed_at)
+            if silent > self._renewed_after:
+                raise KafkaUnavailableError(f"no heartbeat was answered for {silent:.0f} s: {self._why()}")
+
+    def _why(self) -> str:
+        return self.problem or why_unavailable(self._servers, self._consumer)
 
     async def stop(self) -> None:
         self.stable.clear()
@@ -115,7 +133,7 @@ class ConsumerGroupMember(ConsumerRebalanceListener):  # type: ignore[misc]
         """Whether Kafka has answered a heartbeat within the session time-out; otherwise another member may own the
         partitions.
         """
-        return time.monotonic() - self._confirmed_at < self._session_timeout
+        return time.monotonic() - self.confirmed_at < self._session_timeout
 
     async def next_heartbeat(self) -> None:
         """Waits for a heartbeat that is sent and answered from now on, since an owner that was fenced may have lost its
@@ -123,7 +141,7 @@ class ConsumerGroupMember(ConsumerRebalanceListener):  # type: ignore[misc]
         """
         now = time.monotonic()
         async with self._heartbeat:
-            await self._heartbeat.wait_for(lambda: self._confirmed_at > now)
+            await self._heartbeat.wait_for(lambda: self.confirmed_at > now)
 
     # -- called by aiokafka
 
@@ -144,7 +162,7 @@ class ConsumerGroupMember(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def _confirm(self, at: float) -> None:
         async with self._heartbeat:
-            self._confirmed_at = at
+            self.confirmed_at = at
             self._heartbeat.notify_all()
 
     def _tp(self, partition: int) -> TopicPartition:

@@ -1,6 +1,7 @@
 """aiokafka's private parts, as of aiokafka 0.14.0, for purposes that its public interface does not cover.
 
-No other module touches an attribute of aiokafka's that begins with an underscore. pyproject.toml admits 0.14 only;
+No other module touches an attribute of aiokafka's that begins with an underscore, but for ``connection``, which extends
+one of its classes. pyproject.toml admits 0.14 only;
 tests/unit/test_internals.py fails and names the part when one of ``PARTS`` is gone.
 """
 
@@ -22,6 +23,8 @@ from aiokafka.client import ConnectionGroup, CoordinationType
 from aiokafka.consumer import fetcher
 from aiokafka.consumer.fetcher import READ_UNCOMMITTED
 from aiokafka.errors import CorruptRecordException, ProducerClosed
+from aiokafka.protocol.fetch import FetchRequest
+from aiokafka.protocol.group import JoinGroupRequest
 from aiokafka.record import default_records
 from aiokafka.record.default_records import DefaultRecordBatchBuilder, _DefaultRecordBatchPy
 from aiokafka.record.memory_records import MemoryRecords
@@ -37,6 +40,8 @@ _compiled_records = sys.modules[DefaultRecordBatchBuilder.__module__]
 READ_IN = "0.14"
 """The release whose private parts these are."""
 
+_FETCH_ALLOWANCE = 20.0
+
 PARTS = {
     "aiokafka.producer.producer.AIOKafkaProducer": ("_txn_manager", "_sender", "_message_accumulator", "client"),
     "aiokafka.producer.transaction_manager.TransactionManager": (
@@ -46,11 +51,19 @@ PARTS = {
     "aiokafka.producer.message_accumulator.MessageAccumulator": ("fail_all",),
     "aiokafka.producer.sender.Sender": ("close", "_do_add_offsets_to_txn", "_find_coordinator"),
     "aiokafka.admin.client.AIOKafkaAdminClient": ("_client", "_send_request"),
-    "aiokafka.client.AIOKafkaClient": ("cluster", "close", "MetadataRequest(", "force_metadata_update"),
+    "aiokafka.client.AIOKafkaClient": (
+        "cluster", "close", "MetadataRequest(", "force_metadata_update", "_sasl_oauth_token_provider",
+    ),
     "aiokafka.consumer.consumer.AIOKafkaConsumer": ("_client", "_coordinator", "_fetcher"),
     "aiokafka.consumer.group_coordinator.GroupCoordinator": (
-        "_coordination_task", "_do_heartbeat", "_rejoin_needed_fut", "generation",
+        "_coordination_task", "_do_heartbeat", "_heartbeat_task", "_rejoin_needed_fut", "generation",
     ),
+    "aiokafka.conn.AIOKafkaConnection": (
+        "_request_timeout", "_ssl_context", "_sasl_plain_username", "_sasl_plain_password",
+        "_sasl_oauth_token_provider", "_requests", "_writer", "_loop", "authenticator_oauth",
+        "SaslAuthenticateRequest(payload)",
+    ),
+    "aiokafka.protocol.group.JoinGroupRequest": ("_rebalance_timeout",),
     "aiokafka.record.default_records._DefaultRecordBatchPy": ("_maybe_uncompress", "_buffer"),
     "aiokafka.consumer.fetcher.Fetcher": (
         "MemoryRecords(", "PartitionRecords(", "OffsetRequest(-1, self._isolation_level,",
@@ -83,7 +96,7 @@ def is_in_transaction(producer: AIOKafkaProducer) -> bool:
 
 
 def on_transaction_error(producer: AIOKafkaProducer, first: Callable[[BaseException], None]) -> None:
-    """Call ``first`` with the error that fails a transaction: what the calls raise is often only its consequence."""
+    """Call ``first`` with the error that fails a transaction: the calls often raise only a consequence of it."""
     transactions = producer._txn_manager
     if transactions is None:
         return
@@ -129,7 +142,7 @@ def awaited_topics(producer: AIOKafkaProducer) -> set[str]:
 
 
 async def abandon(producer: AIOKafkaProducer) -> None:
-    """Ends what a cancelled ``stop()`` leaves behind: a sender that keeps trying, and its waiters."""
+    """Ends the leftovers of a cancelled ``stop()``: a sender that keeps trying, and its waiters."""
     if producer._sender is not None:
         producer._message_accumulator.fail_all(ProducerClosed())
         await asyncio.gather(producer._sender.close(), producer.client.close())
@@ -181,8 +194,11 @@ async def high_watermarks(
 
 
 def has_left_for_good(consumer: AIOKafkaConsumer) -> bool:
-    """Whether the consumer's coordination has ended with an error: it will not join again."""
-    return bool(consumer._coordinator._coordination_task.done())
+    """Whether the consumer's coordination, or its heartbeats, have ended with an error: it will not join again."""
+    coordinator = consumer._coordinator
+    heartbeats = coordinator._heartbeat_task
+    failed = heartbeats is not None and heartbeats.done() and not heartbeats.cancelled() and heartbeats.exception()
+    return bool(failed or coordinator._coordination_task.done())
 
 
 def generation(consumer: AIOKafkaConsumer) -> int:
@@ -207,6 +223,23 @@ def on_heartbeat(consumer: AIOKafkaConsumer, confirm: Callable[[float], Awaitabl
         return answered
 
     coordinator._do_heartbeat = confirming
+
+
+# -- connections (``connection`` has ours)
+
+
+def allowance(request: Any) -> float:
+    """The seconds that an answer may take beyond the usual time-out: until the other members of a group have joined,
+    or while records come over a slow network."""
+    if isinstance(request, JoinGroupRequest):
+        return float(request._rebalance_timeout / 1000)
+    return _FETCH_ALLOWANCE if isinstance(request, FetchRequest) else 0.0
+
+
+def login(client: Any) -> Any:
+    """The ``Login`` that a client was made with, if any."""
+    inner = client.client if isinstance(client, AIOKafkaProducer) else client._client
+    return inner._sasl_oauth_token_provider
 
 
 # -- records: a header's name that is not UTF-8 must not cost more than that name. aiokafka's reader in C raises
@@ -247,7 +280,7 @@ class _Batch:
             slow = _DefaultRecordBatchPy(self._raw)
             slow._maybe_uncompress()
             slow._buffer = _LenientBytes(slow._buffer)
-            yield from slow  # from its beginning: the fetcher leaves out what it has had
+            yield from slow  # from its beginning: the fetcher skips the records it has returned
             METRICS.kafka_errors.labels("header_name").inc()
             if _unreadable_names.is_new(error):
                 log.warning("record.header_name_unreadable", partition=self._partition, error=error)

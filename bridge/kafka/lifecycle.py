@@ -1,13 +1,15 @@
 """The life of an aiokafka client: started, called and stopped within deadlines, which aiokafka itself lacks."""
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
-from aiokafka.errors import AuthenticationFailedError, KafkaError, UnsupportedVersionError
+from aiokafka.errors import AuthenticationFailedError, KafkaError, SaslAuthenticationFailed, UnsupportedVersionError
 
-from bridge.kafka.errors import KafkaUnavailableError
+from bridge.kafka import internals
+from bridge.kafka.errors import KafkaUnavailableError, LoginError
 
 T = TypeVar("T")
 C = TypeVar("C")
@@ -44,30 +46,52 @@ async def stop_quietly(call: Coroutine[Any, Any, Any], deadline: float = STOP_DE
 async def connected(client: C, servers: str) -> AsyncIterator[C]:
     """An aiokafka client (producer, consumer or admin) that is started on entry and stopped on exit.
 
-    ``servers``: what the user set, for the text of an error. Raises ``KafkaUnavailableError`` within 10 s.
+    ``servers``: as the user set them, for the text of an error. Raises ``KafkaUnavailableError`` within 10 s.
     """
     try:
-        await _start(client, servers)
+        await started(client, servers)
         yield client
     finally:
         await stop_quietly(client.stop() if hasattr(client, "stop") else client.close())  # type: ignore[attr-defined]
 
 
-async def _start(client: Any, servers: str) -> None:
+async def started(client: Any, servers: str) -> None:
+    """Start an aiokafka client. Raises ``KafkaUnavailableError`` within 10 s."""
     try:
         await with_deadline(client.start(), START_DEADLINE)
-    except AuthenticationFailedError as error:
-        raise KafkaUnavailableError(
-            f"Kafka at {servers} refused the login: check kafka.sasl_mechanism, kafka.sasl_username and its password"
-        ) from error
     except UnsupportedVersionError as error:
         raise KafkaUnavailableError(f"the broker at {servers} lacks what this needs: {error}") from error
     except (KafkaError, OSError, TimeoutError) as error:
-        raise KafkaUnavailableError(
-            f"Kafka cannot be reached at {servers}: check kafka.bootstrap_servers and kafka.security_protocol, "
-            "that the broker runs, and that its advertised listeners can be reached from here"
-        ) from error
+        raise KafkaUnavailableError(why_unavailable(servers, client, error)) from error
     except Exception as error:  # a server that does not speak Kafka, or a login that makes no sense to aiokafka
         raise KafkaUnavailableError(
             f"Kafka at {servers} cannot be understood ({error!r}): check kafka.bootstrap_servers and the kind of login"
         ) from error
+
+
+def why_unavailable(servers: str, client: Any, error: Exception | None = None) -> str:
+    """Why a client does not connect, and what to check; ``error``: what it said of it."""
+    login = internals.login(client)
+    cause = error if login is None else login.failure or error
+    if isinstance(cause, LoginError):
+        return str(cause)
+    if isinstance(cause, AuthenticationFailedError | SaslAuthenticationFailed):
+        return (
+            f"Kafka at {servers} refused the login ({refusal(cause)}): check kafka.sasl_mechanism, kafka.sasl_username "
+            "and its password, or the OAuth settings"
+        )
+    if isinstance(cause, ssl.SSLError):
+        return (
+            f"the TLS connection to Kafka at {servers} failed ({cause.reason or cause}): check "
+            "kafka.security_protocol, kafka.ssl_cafile, and the client's certificate"
+        )
+    return (
+        f"Kafka cannot be reached at {servers}: check kafka.bootstrap_servers and kafka.security_protocol, "
+        "that the broker runs, that its advertised listeners can be reached from here, and whether it requires a "
+        "client certificate (kafka.ssl_certfile)"
+    )
+
+
+def refusal(error: Exception) -> str:
+    """The broker's words when it refused a login."""
+    return str(error.args[0]) if error.args and error.args[0] else type(error).__name__

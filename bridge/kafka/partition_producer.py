@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, cast
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import IllegalOperation, KafkaError
+from aiokafka.errors import IllegalOperation, KafkaError, TopicAuthorizationFailedError
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
@@ -67,10 +67,14 @@ class PartitionProducer:
     async def add_offset(self, offset: int, metadata: str) -> None:
         """Commits the inbox's offset with the transaction."""
         inbox = TopicPartition(self._clients.topic("inject"), self._partition)
-        with self._named():
-            await self._producer.send_offsets_to_transaction(
-                {inbox: OffsetAndMetadata(offset, metadata)}, self._clients.group_id
-            )
+        try:
+            with self._named():
+                await self._producer.send_offsets_to_transaction(
+                    {inbox: OffsetAndMetadata(offset, metadata)}, self._clients.group_id
+                )
+        except TopicAuthorizationFailedError as error:
+            error.verb = "read"  # this is the right that a commit of offsets needs
+            raise
 
     async def send(self, messages: Sequence[Outgoing]) -> None:
         """Sends messages and waits for every acknowledgement: a commit would succeed without a record that failed.
@@ -106,7 +110,7 @@ class PartitionProducer:
 
     @contextlib.contextmanager
     def _named(self) -> Iterator[None]:
-        """Raise the first error of a transaction, not what follows from it, ``InvalidTxnState`` for one. Where it has
+        """Raises the first error of a transaction, not a consequence of it, such as ``InvalidTxnState``. Where it has
         failed meanwhile aiokafka raises ``IllegalOperation``, which is not a ``KafkaError``."""
         try:
             yield

@@ -9,7 +9,7 @@ import structlog
 
 from bridge.clock import Clock
 from bridge.kafka.clients import Clients
-from bridge.kafka.errors import KafkaError, NoTransactionsError
+from bridge.kafka.errors import KafkaError, NoTransactionsError, describe
 from bridge.kafka.kafka_clock import follow, read_clock
 from bridge.kafka.schema_registry import OutputFrames, SchemaRegistryError
 from bridge.kafka.topics import ensure_topics
@@ -52,7 +52,7 @@ class Preflight:
             try:
                 await check()
             except (KafkaError, OSError, TimeoutError, SchemaRegistryError) as error:
-                text = str(error) or type(error).__name__
+                text = describe(error) if isinstance(error, KafkaError) else str(error) or type(error).__name__
                 if text != self.waiting_for:
                     if isinstance(error, SchemaRegistryError):
                         log.warning("schema_registry.awaited", error=error)

@@ -1,4 +1,4 @@
-"""Reading topics outside of any group: from their beginning to their end, or what comes from now on."""
+"""Reading topics outside of any group: from their beginning to their end, or from now on."""
 
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping
@@ -25,7 +25,7 @@ async def fetch_records(consumer: AIOKafkaConsumer, timeout_ms: int) -> dict[Top
         records: dict[TopicPartition, list[ConsumerRecord]] = await consumer.getmany(timeout_ms=timeout_ms)
     except (KafkaError, ConsumerStoppedError):
         raise
-    except Exception as error:  # whatever bytes of a record aiokafka stumbles over must not end a process
+    except Exception as error:  # a record whose bytes aiokafka cannot handle must not end the process
         raise UnreadableRecordsError(repr(error)) from error
     return records
 
@@ -60,11 +60,11 @@ class Reader:
         return [record for records in found.values() for record in records]
 
     def watch(self, stable: StableOffsets) -> None:
-        """Let ``stable`` take in what the last fetch brought along."""
+        """Updates ``stable`` with the offsets of the last fetch."""
         stable.look(self._consumer, self._consumer.assignment())
 
     async def look_for_end(self, waited: float = 0.0) -> None:
-        """Bring ``at_end`` up to date, after a fetch that took ``waited`` seconds. Raises as ``fetch`` does."""
+        """Updates ``at_end``, after a fetch that took ``waited`` seconds. Raises as ``fetch`` does."""
         if not self._unread:
             return
         positions = {partition: await with_deadline(self._consumer.position(partition)) for partition in self._unread}
@@ -74,7 +74,7 @@ class Reader:
             self._raise_held_back()
             raise TimeoutError(f"no record of {', '.join(map(_name, self._unread))} came within {CALL_DEADLINE:g} s")
         for partition, position in positions.items():
-            # Tansu's end_offsets is too low, but what a fetch brings along is right.
+            # Tansu's end_offsets is too low, but the offset in its fetch responses is right.
             end = max(self._unread[partition], self._consumer.last_stable_offset(partition) or 0)
             self._unread[partition] = end
             if position >= end:
@@ -91,22 +91,22 @@ class Reader:
 async def open_reader(
     connection: Mapping[str, Any], partitions: Iterable[tuple[str, int]], *, from_end: bool = False
 ) -> AsyncIterator[Reader]:
-    """A reader of these partitions (topic's full name and number), from their beginning or, with ``from_end``, of what
-    is written from now on.
+    """A reader of these partitions (topic's full name and number), from their beginning or, with ``from_end``, from now
+    on.
 
-    ``connection``: what every aiokafka client takes. Raises ``KafkaUnavailableError``, ``KafkaError``,
+    ``connection``: the arguments of every aiokafka client. Raises ``KafkaUnavailableError``, ``KafkaError``,
     ``TimeoutError``.
     """
     consumer = new_reader(connection)
     async with connected(consumer, servers_of(connection)):
         assigned = [TopicPartition(*partition) for partition in partitions]
         consumer.assign(assigned)
-        # Before anything that waits for the first fetch to be sent: what comes after it waits until it is answered,
-        # which where there is nothing to read is half a second.
+        # Before the first fetch is sent: later requests wait for its answer, which takes half a second if there is
+        # nothing to read.
         if from_end:
             for partition, end in (await with_deadline(consumer.end_offsets(assigned))).items():
                 consumer.seek(partition, end)
-        # Not the last stable offset: what stands behind somebody's open transaction is part of what was written.
+        # Not the last stable offset: records behind an open transaction count as written.
         ends = {} if from_end else await internals.high_watermarks(consumer, assigned, _DEADLINE_MS)
         reader = Reader(consumer, ends)
         await reader.look_for_end()

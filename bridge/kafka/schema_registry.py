@@ -158,7 +158,7 @@ def _explained(status: int, answer: Mapping[str, Any]) -> tuple[str, str]:
 def _json(response: httpx.Response) -> Any:
     try:
         return response.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 

@@ -1,6 +1,7 @@
 """Records in a form for people and programs: decoded, one line each."""
 
 import base64
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ from asm_bridge_schemas.frame import unframed
 from bridge import headers as names
 from bridge.agents.injection import KafkaRecord
 from bridge.clock import rfc3339
-from bridge.printable import printable
+from bridge.printable import escaped, printable
 
 Value = dict[str, Any]
 
@@ -45,17 +46,17 @@ def as_json(message: KafkaRecord) -> str:
     }
     if isinstance(value, bytes):
         record["value_base64"] = base64.b64encode(value).decode("ascii")
-    return msgspec.json.encode(record).decode()
+    return escaped(msgspec.json.encode(record).decode())
 
 
 def as_line(message: KafkaRecord, prefix: str) -> str:
     """Time, topic without the prefix, agent, type, and the most important fields."""
     value = decoded(message)
     headers = names.texts(message.headers)
-    kind = value.get("type") if isinstance(value, dict) else None
+    kind = str(value.get("type") or "-") if isinstance(value, dict) else "-"
     summary = _summary(value, headers)
     agent = _text(message.key) if message.key is not None else "-"
-    parts = f"{_time(message)}  {message.topic.removeprefix(prefix):<15} {agent:<12} {kind or '-':<26} {summary}"
+    parts = f"{_time(message)}  {message.topic.removeprefix(prefix):<15} {agent:<12} {kind:<26} {summary}"
     return printable(parts).rstrip()
 
 
@@ -67,7 +68,8 @@ def _summary(value: Any, headers: dict[str, str]) -> str:
     if isinstance(value, bytes):
         return f"({len(value)} bytes that cannot be decoded)"
     if isinstance(value, dict) and (summary := _SUMMARIES.get(str(value.get("type")))):
-        return summary(value)
+        with contextlib.suppress(AttributeError, TypeError):  # another program's fields, under our type
+            return summary(value)
     return msgspec.json.encode(value).decode()
 
 

@@ -17,7 +17,7 @@ PATIENCE = 30.0
 """Seconds for which a last stable offset may stay behind before it is a fault: the bridge's own take one at most."""
 _LOOK_EVERY = 1.0
 _FRESH = 10.0
-"""Seconds after which what a fetch brought says nothing any more, as that of a partition that is paused."""
+"""Seconds for which the offsets of a fetch are valid: a paused partition is not fetched."""
 
 
 class Stuck(NamedTuple):
@@ -28,7 +28,7 @@ class Stuck(NamedTuple):
 
 
 class StableOffsets:
-    """What holds back a consumer's partitions now."""
+    """The open transactions that hold back a consumer's partitions now."""
 
     def __init__(self) -> None:
         self._behind: dict[TopicPartition, Stuck] = {}
@@ -36,7 +36,7 @@ class StableOffsets:
         self._looked_at = float("-inf")
 
     def look(self, consumer: AIOKafkaConsumer, partitions: Iterable[TopicPartition]) -> None:
-        """Take in what the last fetches brought along, at most once a second."""
+        """Notes the offsets of the last fetches, at most once a second."""
         now = time.monotonic()
         if now - self._looked_at < _LOOK_EVERY:
             return
@@ -66,7 +66,7 @@ class StableOffsets:
         self._reported = stuck
 
     def reasons(self) -> list[str]:
-        """What has been held back for too long, where, and since when."""
+        """The partitions that have been held back for too long: where, and since when."""
         return [self._reason(partition, time.monotonic()) for partition in sorted(self._reported)]
 
     def clear(self) -> None:

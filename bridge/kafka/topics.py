@@ -48,7 +48,7 @@ TOPICS = (
     ),
     Topic("heartbeats"),
     Topic("sessions", compacted=True, partitioned=False, output=False),
-    # Times to live count from the broker's clock, not from that of whoever produced the entry.
+    # Times to live count from the broker's clock, not from the producer's.
     Topic("inject", output=False, configs={"message.timestamp.type": "LogAppendTime"}),
     Topic("inject-outcomes"),
     Topic("dead-letters"),
@@ -58,9 +58,9 @@ _CHECKED = ("cleanup.policy", "max.message.bytes", "message.timestamp.type")
 _LESS_SUITABLE = {
     "max.message.bytes": "larger records, of agents with thousands of calls for one, will be refused",
     "message.timestamp.type": "times to live count from the clocks of those who write the events",
-    "segment.ms": "taking a partition over reads more than it needs to",
+    "segment.ms": "taking a partition over reads more than necessary",
 }
-"""Settings whose value may differ from what we ask for, with the consequence."""
+"""Settings whose value may differ from ours, with the consequence."""
 _REFUSALS = ("InvalidConfigurationError", "PolicyViolationError", "InvalidRequestError")
 """Of a topic's settings, by the broker or by an administrator's policy."""
 
@@ -69,9 +69,9 @@ TopicOutcome = Literal["created", "exists", "missing", "differs", "failed"]
 
 @dataclass(frozen=True, slots=True)
 class TopicResult:
-    """The result for a topic, by its full name: ``problems`` must be solved, ``notes`` are what works less well.
+    """The result for a topic, by its full name: ``problems`` must be solved, ``notes`` are limitations.
 
-    Each is a finding, and what to do about it after a colon. ``unchecked``: settings that the broker does not report.
+    Each is a finding, a colon, and the advice. ``unchecked``: settings that the broker does not report.
     """
 
     name: str
@@ -100,8 +100,8 @@ async def ensure_topics(
     """Creates missing topics (or, without ``create``, reports them) and checks the rest. Returns a result for each
     topic.
 
-    ``connection`` is what every aiokafka client takes. Safe to repeat, and to run in several processes at once. Raises
-    ``KafkaUnavailableError``; a topic that cannot be created or does not fit is told in its result.
+    ``connection``: the arguments of every aiokafka client. Safe to repeat, and to run in several processes at once.
+    Raises ``KafkaUnavailableError``; a topic that cannot be created or does not fit is reported in its result.
     """
     async with open_admin(connection) as admin:
         try:
@@ -185,7 +185,7 @@ async def _create(admin: AIOKafkaAdminClient, topic: Topic, settings: TopicsSett
     """Creates a topic, without those of its settings that the broker refuses."""
     name, partitions = settings.name(topic.name), _partitions(topic, settings)
     new = NewTopic(name, partitions, 1, topic_configs=configs_of(topic, settings))
-    # NewTopic refuses -1, the broker's default, where it is not told who holds which replica.
+    # NewTopic refuses -1, the broker's default, without an assignment of replicas.
     new.replication_factor = settings.replication_factor
     error, notes = await _send(admin, new), []
     if error is not None and error[0] in _REFUSALS:
@@ -243,7 +243,7 @@ def _result(
     made: TopicResult | None,
     used: int,
 ) -> TopicResult:
-    """What to say of a topic. One that was ``made`` just now is judged as it will be at the next start. ``used``: as of
+    """The result for a topic. One that was ``made`` just now is judged as it will be at the next start. ``used``: as of
     ``_wrong_count``."""
     name, wanted = settings.name(topic.name), _partitions(topic, settings)
     if made is not None and not made.usable:
@@ -263,8 +263,8 @@ def _result(
 
 
 def judge(actual: Mapping[str, str], expected: Mapping[str, str]) -> tuple[list[str], list[str]]:
-    """What of a topic's configs keeps the bridge from working, and what only works less well than as we would create
-    the topic. Configs that are not reported are passed over.
+    """The problems and notes of a topic's configs, compared with those that we would create it with. Configs that are
+    not reported are ignored.
     """
     problems, notes = [], []
     for key in sorted(expected.keys() & actual.keys()):

@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import binascii
 import hmac
 import ipaddress
 import socket
@@ -79,7 +78,7 @@ def _token(authorization: str) -> bytes | None:
     if scheme.lower() == "basic":
         try:
             return base64.b64decode(given.strip(), validate=True).partition(b":")[2]
-        except binascii.Error:
+        except ValueError:  # not base64, or not even ASCII
             return None
     return None
 

@@ -19,7 +19,7 @@ ADVICE = {
     "malformed": "the service's answer cannot be read: report it",
     "refused": "the service rejects the request: check the entry's asm_session_sid, skills and agent_pbx_extensions",
 }
-"""What to do about each reason; the text of a missing one says it itself."""
+"""The advice for each reason; a reason that is missing has it in its text."""
 
 
 class Query(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -42,7 +42,7 @@ class Monitor:
             await asyncio.sleep(1)
 
     def sample(self) -> None:
-        """Takes a sample, and notes what changed since the last one."""
+        """Takes a sample, and notes the changes since the last one."""
         new = sample(time.monotonic(), METRICS.sampled)
         health = Health.of(self._snapshot(), new)
         if self._health is not None:

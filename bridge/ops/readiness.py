@@ -1,6 +1,7 @@
 """Says why this process is not ready."""
 
 import asyncio
+import time
 
 import structlog
 
@@ -12,6 +13,8 @@ from bridge.registry.follower import RegistryFollower
 log = structlog.get_logger()
 
 STANDING_BY = "standing by: owns no partition, because there are more processes than partitions"
+_GIVEN_UP_AFTER = 300.0
+"""Seconds without a confirmed membership after which the process is not alive any more: a restart may help."""
 
 
 class Readiness:
@@ -22,6 +25,7 @@ class Readiness:
         self._preflight = preflight
         self._follower = follower
         self._assignment = assignment
+        self._began = time.monotonic()
 
     def reason(self) -> str | None:
         """Why this process is not ready, or None."""
@@ -33,12 +37,17 @@ class Readiness:
             return f"the registry has not been read yet: {self._follower.problem or 'is Kafka reachable?'}"
         member, owners = self._assignment.member, self._assignment.owners
         if member is None or not member.is_member:
-            return "not in the consumer group yet, or a rebalance is in progress"
+            problem = (member.problem if member else None) or self._assignment.problem
+            waits = "not in the consumer group yet, or a rebalance is in progress"
+            return f"not in the consumer group: {problem}" if problem else waits
         if not member.is_current():
-            return "Kafka has not answered a heartbeat within the session time-out"
+            problem = f": {member.problem}" if member.problem else ""
+            return f"Kafka has not answered a heartbeat within the session time-out{problem}"
         waiting = sorted(number for number, owner in owners.items() if not owner.ready)
         if not waiting:
-            return "; ".join([*self._follower.stable.reasons(), *member.stable.reasons()]) or None
+            unread = [("registry", self._follower.problem), ("inbox", member.problem)]
+            reasons = [f"the {name} cannot be read: {problem}" for name, problem in unread if problem]
+            return "; ".join([*reasons, *self._follower.stable.reasons(), *member.stable.reasons()]) or None
         problems: dict[str, list[int]] = {}
         for number in waiting:
             if (problem := owners[number].problem) is not None:
@@ -46,6 +55,12 @@ class Readiness:
         if not problems:
             return f"partitions are recovering, or cannot commit: {waiting}"
         return "; ".join(f"{_named(numbers)} cannot commit: {problem}" for problem, numbers in problems.items())
+
+    def given_up(self) -> str | None:
+        """Why this process should be restarted, or None: it has not been a confirmed member of its group for minutes,
+        which is what it tries to be from its start on."""
+        silent = time.monotonic() - max(self._began, self._assignment.confirmed_at)
+        return f"no success for {silent:.0f} s: {self.reason()}" if silent > _GIVEN_UP_AFTER else None
 
     def standing_by(self) -> bool:
         """Whether this process is ready to take over, and owns nothing: there are more processes than partitions."""

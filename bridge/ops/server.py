@@ -40,7 +40,8 @@ def application(snapshot: StatusSource, monitor: Monitor, ops: OpsSettings) -> S
 
 def _probes(snapshot: StatusSource) -> list[Route]:
     async def healthz(request: Request) -> Response:
-        return PlainTextResponse("ok\n")
+        reason = snapshot().given_up
+        return PlainTextResponse(f"{reason or 'ok'}\n", status_code=503 if reason else 200)
 
     async def readyz(request: Request) -> Response:
         now = snapshot()

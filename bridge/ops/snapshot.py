@@ -30,8 +30,8 @@ class PartitionView(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """``not_ready``: why this process is not ready, or None; ``standing_by``: ready to take over, without a partition.
-    ``registered``: agents in the registry, of all processes;
+    """``not_ready``: why this process is not ready, or None; ``standing_by``: ready to take over, without a partition;
+    ``given_up``: why it should be restarted, or None. ``registered``: agents in the registry, of all processes;
     ``refused``: invalid registry entries; ``token_reloads``: token files read so far. ``now``: seconds since 1970, by
     Kafka's clock, of which this machine's is ``clock_ahead`` seconds ahead.
     """
@@ -47,6 +47,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     clock_ahead: float = 0.0
     standing_by: bool = False
     token_reloads: int = 0
+    given_up: str | None = None
 
     @property
     def partitions(self) -> list[PartitionView]:

@@ -145,7 +145,7 @@ def status_report(
 
 
 def notices(snapshot: Snapshot, agents: AgentCounts, inbox: Inbox, polls: Polls) -> list[Notice]:
-    """What needs attention, most important first."""
+    """The notices that need attention, most important first."""
     found: list[Notice] = []
     if snapshot.standing_by:
         found.append(Notice(STANDING_BY, "it takes over when another one ends"))

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 import structlog
 
 from bridge.agents.injection import KafkaRecord
-from bridge.kafka.errors import EXPECTED_ERRORS
+from bridge.agents.step import KnownOutcome
+from bridge.kafka.errors import EXPECTED_ERRORS, describe
 from bridge.kafka.group import ConsumerGroupMember
 from bridge.kafka.partitioner import partition_for
 from bridge.partitions.owner import PartitionOwner, Shared
@@ -30,12 +31,22 @@ class Assignment:
         self._shared = shared
         self._owners: dict[int, PartitionOwner] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._held: dict[int, Mapping[int, KnownOutcome]] = {}
+        """By partition: what its last owner here could not write. A new membership does not forget it."""
         self._draining = False
+        self.problem: str | None = None
+        """Why the last membership ended, until a heartbeat of the next one is answered."""
+        self._confirmed_at = float("-inf")
         self._running: asyncio.TaskGroup
 
     @property
     def owners(self) -> Mapping[int, PartitionOwner]:
         return self._owners
+
+    @property
+    def confirmed_at(self) -> float:
+        """When Kafka last confirmed a membership of this process (monotonic)."""
+        return max(self._confirmed_at, self.member.confirmed_at if self.member else self._confirmed_at)
 
     def is_current(self) -> bool:
         """Whether this process may act as owner: one that was paused must not send what the new owner sends."""
@@ -46,19 +57,23 @@ class Assignment:
         failures = RepeatFilter()
         async with asyncio.TaskGroup() as self._running:
             while not self._draining:
-                member = self.member = ConsumerGroupMember(
-                    self._shared.clients, self._revoke, self._assign, self._deliver
-                )
+                member = None
                 try:
+                    member = self.member = ConsumerGroupMember(
+                        self._shared.clients, self._revoke, self._assign, self._deliver
+                    )
                     await member.start()
                     await member.run()
                 except Exception as error:
+                    self.problem = describe(error)
+                    self._confirmed_at = self.confirmed_at
                     METRICS.kafka_errors.labels("group").inc()
                     if failures.is_new(error):
                         stack = None if isinstance(error, EXPECTED_ERRORS) else error
                         log.warning("group.left", group=self._shared.clients.group_id, error=error, exc_info=stack)
                     await self._end_all()
-                    await member.stop()
+                    if member is not None:
+                        await member.stop()
                     await asyncio.sleep(1)
 
     async def drain(self, timeout: float) -> None:
@@ -113,7 +128,8 @@ class Assignment:
                 self._end(number)
         for number in partitions - self._owners.keys():
             assert self.member is not None
-            owner = self._owners[number] = PartitionOwner(number, self.member, self._shared)
+            held = self._held.pop(number, {})
+            owner = self._owners[number] = PartitionOwner(number, self.member, self._shared, held)
             self._tasks[number] = self._running.create_task(owner.run())
         log.info("partitions.assigned", partitions=sorted(partitions), kept=len(partitions) if kept else 0)
 
@@ -128,4 +144,6 @@ class Assignment:
         return task
 
     async def _end_all(self) -> None:
-        await asyncio.gather(*map(self._end, list(self._owners)), return_exceptions=True)
+        owners = dict(self._owners)
+        await asyncio.gather(*map(self._end, owners), return_exceptions=True)
+        self._held |= {number: owner.held for number, owner in owners.items() if owner.held}

@@ -77,5 +77,5 @@ class CommitMetadata(
         """Decodes a commit's metadata. That of another program counts as an unclean hand-over."""
         try:
             return msgspec.json.decode(text or "", type=cls)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, RecursionError):
             return cls()

@@ -4,9 +4,10 @@ import asyncio
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 
 import structlog
 
@@ -78,7 +79,13 @@ class PartitionOwner:
     """Runs until cancelled. ``suspend`` hands the partition over; ``resume`` takes it back if it had no other owner in
     between."""
 
-    def __init__(self, partition: int, group: ConsumerGroupMember, shared: Shared) -> None:
+    def __init__(
+        self,
+        partition: int,
+        group: ConsumerGroupMember,
+        shared: Shared,
+        held: Mapping[int, KnownOutcome] = MappingProxyType({}),
+    ) -> None:
         self.partition = partition
         self.agents: PartitionAgents | None = None
         self._group = group
@@ -92,7 +99,8 @@ class PartitionOwner:
         self._states_topic: str | None = None
         """The id of the topic that has the states, as of its last look."""
         """Whether the inbox delivered an offset that had been read: it may be another log."""
-        self._held: dict[int, KnownOutcome] = {}
+        self.held = held
+        """What became of events that were sent, and could not be written yet (see ``Journal``)."""
         self.problem: str | None = None
         """Why the partition was lost, until it can commit again."""
         self._next_heartbeat = 0.0
@@ -110,7 +118,7 @@ class PartitionOwner:
                 await self._own()
             except Exception as error:  # noqa: BLE001 - every failure has one remedy, and ends in this partition
                 METRICS.partitions_lost.inc()
-                self.problem = str(error) if isinstance(error, PartitionLost) else describe(error)
+                self.problem = str(error) if isinstance(error, PartitionLost) else describe(error, "read")
                 new, delay = failures.record(error, time.monotonic() - began)
                 stack = None if isinstance(error, (PartitionLost, *EXPECTED_ERRORS)) or not new else error
                 (log.warning if new else log.debug)(
@@ -134,7 +142,7 @@ class PartitionOwner:
             shared.encoder,
             self._group,
             shared.policy.clock,
-            self._held,
+            self.held,
             inbox=self._id("inject"),
             has_agents=has_agents,
         )
@@ -252,7 +260,7 @@ class PartitionOwner:
         self._suspended, self._inbox_paused = None, False
         self._flush_now.clear()
         if journal is not None:
-            self._held = journal.unwritten
+            self.held = journal.unwritten
             await journal.close()
 
 

@@ -136,7 +136,8 @@ class PartitionAgents:
             if agent in self._leaving:
                 self._leaving.discard(agent)
                 self.sync(agent.state.agent_id)
-            self._forget(agent)
+            if agent.entry is None or agent in self._waiting:
+                self._forget(agent)
 
     # -- the registry
 

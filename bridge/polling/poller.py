@@ -1,4 +1,4 @@
-"""One schedule for all agents of a process, and one poll."""
+"""Polls all agents of a process, by one schedule."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -27,18 +27,18 @@ _OK = METRICS.polls.labels("ok")
 _STANDSTILL = 2.0
 """Seconds between two slots after which the process counts as having been paused."""
 _LOOK_AGAIN = 1.0
-"""Seconds after which an agent with something urgent that could not be polled is looked at again, at most."""
+"""Seconds, at most, until an agent with an urgent request that could not be polled is tried again."""
 
 _BATCH = 64
-"""Polls after which everything else has a turn: commits, events to be injected, partitions that are being opened."""
+"""Polls after which everything else gets a turn: commits, injections, partitions in recovery."""
 
 
 class Poller:
-    """Polls each agent at its own rhythm.
+    """Polls each agent at its own interval.
 
-    No two requests of one agent are in flight at a time; a tick that finds the last one unanswered, or a partition
-    that cannot commit, is skipped and counted. ``may_send``: whether this process may still act as owner at all (one
-    that was paused must not send what another one sends by now).
+    An agent has at most one request in flight; a tick is skipped and counted if the last request is unanswered, or if
+    the partition cannot commit. ``may_send``: whether this process still owns its partitions (after a pause, another
+    process may have taken them over).
     """
 
     def __init__(
@@ -61,14 +61,18 @@ class Poller:
         self._sleep = sleep
         self._schedule = Schedule(self._on_answer)
         self._ready: dict[Scheduled, bool] = {}
-        """Those whose turn it is: for a status poll, or (False) for whatever is urgent."""
+        """Agents whose turn it is: for a status poll (True), or for any urgent request (False)."""
+        self._ok = 0
+        """Polls not yet counted in ``METRICS``, whose lock is taken once a slot."""
 
     async def run(self) -> None:
-        """Poll what is due, slot by slot, until cancelled."""
+        """Polls the agents that are due, slot by slot, until cancelled."""
         at = self._clock.monotonic()
         self._schedule.start(at)
         while True:
             await self._until(self._schedule.next_slot)
+            _OK.inc(self._ok)
+            self._ok = 0
             self._rate.refill()
             due, lists, woken = self._schedule.advance()
             stood_still, at = self._clock.monotonic() - at > _STANDSTILL, self._clock.monotonic()
@@ -84,13 +88,13 @@ class Poller:
                 await self._sleep(0)
 
     def _check_unobserved(self) -> None:
-        """The process stood still: say of whom it is not known what happened meanwhile, before anybody is polled."""
+        """Reports the agents that a pause of the process left unobserved for too long, before any poll."""
         at = self._clock.now()
         for scheduled in self._schedule:
             scheduled.partition.append(scheduled.agent.check_unobserved(at))
 
     def update(self, agent: Agent, partition: PartitionAgents) -> None:
-        """Poll the agent from now on as its registry entry says, or no longer if its partition does not watch it."""
+        """Polls the agent by its registry entry from now on; not at all if its partition does not watch it."""
         if not partition.watches(agent):
             self._schedule.remove(agent)
             return
@@ -98,7 +102,7 @@ class Poller:
         self.poll_now(agent)
 
     def poll_now(self, agent: Agent) -> None:
-        """Poll the agent now, not at its next tick, if it has something urgent to send."""
+        """Polls the agent now, not at its next tick, if it has an urgent request."""
         if agent.in_flight is not None or not agent.urgent:
             return
         scheduled = self._schedule.get(agent)
@@ -136,8 +140,8 @@ class Poller:
             self.poll_now(scheduled.agent)
 
     def _poll_batch(self) -> bool:
-        """Poll those whose turn it is, as far as the rate allows. Returns whether there are more, who wait until
-        everything else has had a turn."""
+        """Polls those whose turn it is, as far as the rate allows. Returns whether more of them wait until everything
+        else has had a turn."""
         if not self._ready:
             return False
         may_send, at, rate = self._may_send(), self._clock.now(), self._rate
@@ -159,7 +163,7 @@ class Poller:
     # -- one poll
 
     def _poll(self, scheduled: Scheduled, at: Instant, status: bool) -> bool:
-        """Send the agent's next request, if it may be polled; ``_on_answer`` gets what comes of it."""
+        """Sends the agent's next request, if it may be polled; ``_on_answer`` gets the result."""
         agent = scheduled.agent
         request = self._next_request(agent, at, status)
         if not isinstance(request, PollRequest):
@@ -177,7 +181,7 @@ class Poller:
         return True
 
     def _next_request(self, agent: Agent, at: Instant, status: bool) -> PollRequest | AsmError | None:
-        """The request to send; or why there is none, None if it is not time yet."""
+        """The request to send, or the reason why there is none; None if it is not time yet."""
         assert agent.entry is not None
         if agent.unpollable is not None:
             return None
@@ -194,13 +198,14 @@ class Poller:
         return agent.next_request(token, at, status=status or breaker.outage is not None)
 
     def _on_answer(self, scheduled: Scheduled, answer: Answer | AsmError) -> None:
-        """What the answer means becomes a step of the agent's partition; what is urgent after it is sent at once."""
+        """Appends the step that follows from the answer to the agent's partition, and sends an urgent next request at
+        once."""
         agent = scheduled.agent
         request = agent.in_flight
         assert request is not None
         try:
             step = self._take(agent, request, answer)
-        except Exception as error:  # a fault of ours with this answer must not stop this agent, nor another
+        except Exception as error:  # our own error in handling this answer must stop neither this agent nor another
             log.exception("poll.failed", agent_id=agent.state.agent_id, error=error)
             fault = Malformed(type(error).__name__, possibly_processed=True)
             step = agent.failed(request, fault, self._clock.now())
@@ -209,43 +214,34 @@ class Poller:
         self.poll_now(agent)
 
     def _take(self, agent: Agent, request: PollRequest, answer: Answer | AsmError) -> Step | None:
-        at = self._clock.now()
-        if request.call == LIST_CONVERSATIONS:
-            return self._take_list(agent, request, answer, at)
-        METRICS.poll_seconds.observe(at.monotonic - request.sent_at)
+        """A service that refuses or throttles requests for conversations, or is shielded from them, is not down: its
+        status polls show that."""
+        at, is_list = self._clock.now(), request.call == LIST_CONVERSATIONS
+        if not is_list:
+            METRICS.poll_seconds.observe(at.monotonic - request.sent_at)
         if isinstance(answer, Answer):
-            _OK.inc()
-            self._breaker.record_success(at.monotonic)
+            if is_list:
+                METRICS.conversation_lists.labels("ok").inc()
+            else:
+                self._ok += 1
+                self._breaker.record_success(at.monotonic)
             step = agent.answered(request, answer, at)
-            tracing.polled(request, step, answer.status)
+            if step is not None or request.injections:  # of thousands of polls a second, most are not
+                tracing.polled(request, step, answer.status)
             return step
-        METRICS.polls.labels(answer.reason).inc()
-        if answer.counts_as_outage:
+        (METRICS.conversation_lists if is_list else METRICS.polls).labels(answer.reason).inc()
+        unreachable = isinstance(answer, Unreachable)
+        if answer.counts_as_outage and (unreachable or not is_list):
             self._breaker.record_failure(at.monotonic, answer, agent, len(self._schedule))
-        elif not isinstance(answer, Unreachable):
+        elif not (unreachable or is_list):
             self._breaker.record_success(at.monotonic)
-        step = agent.failed(request, answer, at)
-        tracing.polled(request, step, answer.http_status, answer.reason)
-        return step
-
-    def _take_list(self, agent: Agent, request: PollRequest, answer: Answer | AsmError, at: Instant) -> Step | None:
-        """As ``_take``, but that a service which refuses or throttles this call, or is shielded from it, is not down:
-        its status polls will tell."""
-        if isinstance(answer, Answer):
-            METRICS.conversation_lists.labels("ok").inc()
-            step = agent.answered(request, answer, at)
-            tracing.polled(request, step, answer.status)
-            return step
-        METRICS.conversation_lists.labels(answer.reason).inc()
-        if isinstance(answer, Unreachable) and answer.counts_as_outage:
-            self._breaker.record_failure(at.monotonic, answer, agent, len(self._schedule))
         step = agent.failed(request, answer, at)
         tracing.polled(request, step, answer.http_status, answer.reason)
         return step
 
     async def _until(self, due: float) -> None:
-        """uvloop counts a timer from when its turn of the loop began, in whole milliseconds: in a long turn it fires
-        early, and without one millisecond more it would often wake up twice."""
+        """Sleeps until ``due`` (monotonic seconds). uvloop counts a timer from the start of the loop's turn, in whole
+        milliseconds: in a long turn it fires early, and without one more millisecond it would often wake up twice."""
         await self._sleep(0)
         while (wait := due - self._clock.monotonic()) > 0:
             await self._sleep(wait + 0.001)

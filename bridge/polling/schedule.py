@@ -18,9 +18,9 @@ SLOT = 0.05
 
 class Scheduled:
     """An agent in the schedule: ``due`` is its next tick, ``list_due`` the next one of its conversations, every
-    ``list_interval`` seconds (None: they are not asked for); what answers its requests goes to ``on_answer``.
+    ``list_interval`` seconds (None: they are not requested); ``on_answer`` gets the answers to its requests.
 
-    ``current``: False once the agent was removed, or put into another rhythm.
+    ``current``: False once the agent was removed, or its intervals have changed.
     """
 
     __slots__ = ("agent", "current", "due", "interval", "list_due", "list_interval", "partition", "take", "waking")
@@ -46,7 +46,7 @@ Take = Callable[[Scheduled, Answer | AsmError], None]
 class Schedule:
     """The ticks of all agents of a process: each one's last tick plus its interval, so that nothing drifts.
 
-    Phases are spread by a hash of the agent_id. ``take`` gets what answers an agent's requests.
+    Phases are spread by a hash of the agent_id. ``take`` gets the answers to the agents' requests.
     """
 
     def __init__(self, take: Take) -> None:
@@ -119,7 +119,7 @@ class Schedule:
         return late, missed
 
     def list_tick(self, scheduled: Scheduled, at: float) -> None:
-        """Take the tick of an agent's conversations, and schedule the next one."""
+        """Takes the tick of an agent's conversations, and schedules the next one."""
         due, interval = scheduled.list_due, scheduled.list_interval
         assert interval is not None
         self._put_list(scheduled, _next_due(scheduled.agent.share, interval, due + (at - due) // interval * interval))

@@ -95,7 +95,7 @@ def _toml(value: Any) -> str:
         return "{ " + ", ".join(f"{_toml(key)} = {_toml(inner)}" for key, inner in value.items()) + " }"
     if isinstance(value, list):
         return "[" + ", ".join(map(_toml, value)) + "]"
-    # JSON's texts, numbers and booleans are TOML's, but for DEL, which TOML wants escaped.
+    # JSON's texts, numbers and booleans are TOML's, except DEL, which TOML wants escaped.
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
@@ -115,12 +115,12 @@ def _tables(text: str, name: str) -> list[Any]:
 def _document(text: str, name: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         if name.endswith(".json"):
             raise SessionsFileError([f"{name}: is not JSON: {error}"]) from None
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # also for numbers that are too long for an int
         raise SessionsFileError([f"{name}: is not TOML: {error}"]) from None
 
 

@@ -79,7 +79,7 @@ class RegistryFollower:
                 self._to_register = self._sessions_file
             except Exception as error:
                 METRICS.kafka_errors.labels("registry").inc()
-                self.problem = describe(error)
+                self.problem = describe(error, "read")
                 self.stable.clear()
                 if failures.is_new(error):
                     stack = None if isinstance(error, EXPECTED_ERRORS) else error

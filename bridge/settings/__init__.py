@@ -1,11 +1,11 @@
 """The bridge's settings: ``load_settings`` returns a frozen ``Settings``, or raises an error that lists every fault."""
 
+from bridge.settings.kafka import KafkaSettings
 from bridge.settings.load import SettingsError, load_settings, sources
 from bridge.settings.model import (
     KEYS,
     AsmSettings,
     InjectionSettings,
-    KafkaSettings,
     LogSettings,
     OpsSettings,
     PollSettings,

@@ -3,7 +3,6 @@
 import difflib
 import os
 import re
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,9 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings import TomlConfigSettingsSource
 
+from bridge.printable import printable
 from bridge.settings.model import KEYS, SECRETS, SECTIONS, Settings, default_path
+from bridge.settings.types import exists, expanded
 
 PREFIX = "ASM_BRIDGE_"
 CONFIG = "ASM_BRIDGE_CONFIG"
@@ -40,6 +41,8 @@ class SettingValue:
     value: Any
     source: str
     name: str
+    path: Path | None = None
+    """The file of the secrets directory that it is the content of."""
 
 
 @dataclass(slots=True)
@@ -51,7 +54,9 @@ class _Reading:
 
     def add(self, key: str, given: SettingValue) -> None:
         if key not in KEYS:
-            self.problems.append(f"{given.name}: {_unknown(key)}")
+            self.problems.append(f"{printable(given.name)}: {_unknown(key)}")
+        elif isinstance(given.value, str) and not _is_text(given.value):
+            self.problems.append(f"{given.name}: is not UTF-8 text")
         elif given.value not in ("", None):
             self.given.setdefault(key, given)
 
@@ -93,17 +98,23 @@ def _read_toml(reading: _Reading, config: Path | None) -> None:
     path = named or default_path()
     if named is None and not path.exists():
         return
-    if not path.is_file():
+    if not exists(path, Path.is_file):
         option = "--config" if config else CONFIG
         reading.problems.append(f"{option if named else path}: {path} does not exist or is not a file")
         return
     try:
         values = TomlConfigSettingsSource(Settings, path).toml_data
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        found = [*_flat(values)]
+    except (ValueError, RecursionError, OSError) as error:  # also for numbers that are too long for an int
         reading.problems.append(f"{path}: cannot be read: {_text_of(error)}")
         return
-    for key, value in _flat(values):
+    for key, value in found:
         reading.add(key, SettingValue(value, f"file {path}", f"{key} in {path}"))
+
+
+def _is_text(value: str) -> bool:
+    """Whether a value has no bytes of the environment that are not UTF-8, which Python keeps as half pairs."""
+    return value.isascii() or not any("\ud800" <= character <= "\udfff" for character in value)
 
 
 def _text_of(error: Exception) -> str:
@@ -115,15 +126,16 @@ def _read_secrets(reading: _Reading, directory: SettingValue | None) -> None:
 
     All others are the sessions' token files, of which there may be thousands: they are not opened.
     """
-    if directory is None or not Path(str(directory.value)).expanduser().is_dir():
-        return
-    for path in sorted(Path(str(directory.value)).expanduser().iterdir()):
+    folder = None if directory is None else expanded(Path(str(directory.value)))
+    if folder is None or not exists(folder, Path.is_dir) or not os.access(folder, os.R_OK | os.X_OK):
+        return  # the setting's own check says what is wrong with it
+    for path in sorted(folder.iterdir()):
         if not path.name.lower().startswith(PREFIX.lower()) or not path.is_file():
             continue
         name = f"{path.name} in the secrets directory"
         key = path.name.lower().removeprefix(PREFIX.lower()).replace("__", ".")
         try:
-            reading.add(key, SettingValue(path.read_text(encoding="utf-8").strip(), "secrets directory", name))
+            reading.add(key, SettingValue(path.read_text(encoding="utf-8").strip(), "secrets directory", name, path))
         except (OSError, UnicodeDecodeError) as error:
             reading.problems.append(f"{name}: cannot be read: {_text_of(error) or 'it is not text'}")
 
@@ -161,6 +173,8 @@ def _validated(reading: _Reading) -> Settings:
         raise SettingsError(reading.problems)
     settings = Settings(**nested)
     settings._sources.update({key: given.source for key, given in reading.given.items()})
+    files = {key: given.path for key, given in reading.given.items() if given.path is not None}
+    settings.kafka.read_again({key.removeprefix("kafka."): path for key, path in files.items()})
     return settings
 
 

@@ -6,64 +6,49 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, StringConstraints
+from pydantic import Field, PrivateAttr, SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from bridge.settings.kafka import KafkaSettings
+from bridge.settings.section import Problem, Section, Text, setting
 from bridge.settings.types import (
     FOR_EVER,
     BaseUrl,
-    CommitInterval,
     Count,
     Directory,
     File,
     Interval,
     Listen,
     NotNegative,
+    Omitted,
     Positive,
     Prefix,
     Proxy,
     RegistryUrl,
     Retention,
-    Servers,
     Source,
     host_port,
     is_duration,
     is_loopback,
 )
 
-Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
-Problem = tuple[str, str]
-"""(key, what is wrong and what to do)."""
-
-
-def _setting(default: Any, meaning: str) -> Any:
-    return Field(default=default, description=meaning)
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    def problems(self) -> Iterator[Problem]:
-        """Faults of a combination of keys; the key is without the section."""
-        yield from ()
-
 
 class AsmSettings(Section):
-    base_url: BaseUrl = _setting("https://api.cbf.tcn.com", "Address of the region's ASM service.")
-    token: SecretStr | None = _setting(None, "Bearer token for sessions that name none.")
-    ca_file: File | None = _setting(None, "PEM file of certificate authorities to trust in addition to the system's.")
-    proxy: Proxy | None = _setting(None, "Proxy for requests to the service, e.g. http://proxy:3128.")
-    connect_timeout: Positive = _setting(5.0, "Timeout for opening a connection.")
-    request_timeout: Positive = _setting(10.0, "Timeout for a request.")
-    max_connections: Count = _setting(512, "Maximum number of requests in flight.")
-    max_connection_age: Positive = _setting(300.0, "Age at which a connection is replaced by a new one.")
-    http2: bool = _setting(True, "Use HTTP/2 if the service offers it.")
-    rate_limit: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = _setting(
+    base_url: BaseUrl = setting("https://api.cbf.tcn.com", "Address of the region's ASM service.")
+    token: SecretStr | None = setting(None, "Bearer token for sessions that name none.")
+    ca_file: File | None = setting(None, "PEM file of certificate authorities to trust in addition to the system's.")
+    proxy: Proxy | None = setting(None, "Proxy for requests to the service, e.g. http://proxy:3128.")
+    connect_timeout: Positive = setting(5.0, "Timeout for opening a connection.")
+    request_timeout: Positive = setting(10.0, "Timeout for a request.")
+    max_connections: Count = setting(512, "Maximum number of requests in flight.")
+    max_connection_age: Positive = setting(300.0, "Age at which a connection is replaced by a new one.")
+    http2: bool = setting(True, "Use HTTP/2 if the service offers it.")
+    rate_limit: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = setting(
         None, "Maximum polls per second to the host, over all sessions of a process."
     )
-    max_retry_after: Positive = _setting(60.0, "Longest time to wait because of a Retry-After.")
-    allow_http: bool = _setting(
+    max_retry_after: Positive = setting(60.0, "Longest time to wait because of a Retry-After.")
+    allow_http: bool = setting(
         False, "Allow asm.base_url to be plain http to another machine (tokens are sent unencrypted)."
     )
 
@@ -85,116 +70,17 @@ class AsmSettings(Section):
 
 
 class PollSettings(Section):
-    interval: Interval = _setting(1.0, "Time between two polls of a session without an interval of its own.")
-
-
-class KafkaSettings(Section):
-    bootstrap_servers: Servers = _setting(
-        "localhost:9092", "Brokers to connect to first: HOST:PORT, separated by commas."
-    )
-    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = _setting(
-        "PLAINTEXT", "Protocol for connections to the brokers."
-    )
-    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = _setting(
-        None, "SASL mechanism (PLAIN if security_protocol is SASL_... and this is not set)."
-    )
-    sasl_username: Text | None = _setting(None, "SASL user name.")
-    sasl_password: SecretStr | None = _setting(None, "SASL password.")
-    ssl_cafile: File | None = _setting(
-        None, "PEM file of the certificate authorities that signed the brokers' certificates."
-    )
-    ssl_certfile: File | None = _setting(None, "PEM file of the client's certificate.")
-    ssl_keyfile: File | None = _setting(None, "PEM file of the client's key.")
-    ssl_password: SecretStr | None = _setting(None, "Password of the client's key.")
-    group_id: Text = _setting("asm-bridge", "Consumer group; also the prefix of the transactional ids.")
-    delivery: Literal["exactly_once", "at_least_once"] = _setting(
-        "exactly_once",
-        "exactly_once (with transactions) or at_least_once (for brokers without them; one process only).",
-    )
-    session_timeout: Positive = _setting(10.0, "A process without a heartbeat for this long is considered dead.")
-    group_instance_id: Text | None = _setting(
-        None, "Static membership, for quick restarts; must be unique to the process."
-    )
-    commit_interval: CommitInterval = _setting(0.2, "How long steps are collected into one transaction.")
-    compression: Literal["none", "gzip", "snappy", "lz4", "zstd"] = _setting(
-        "gzip", "Compression of the records that are produced; every Kafka client reads gzip as installed."
-    )
-
-    @property
-    def compression_type(self) -> str | None:
-        """``compression`` as aiokafka's producer takes it."""
-        return None if self.compression == "none" else self.compression
-
-    @property
-    def uses_ssl(self) -> bool:
-        return self.security_protocol.endswith("SSL")
-
-    @property
-    def uses_sasl(self) -> bool:
-        return self.security_protocol.startswith("SASL_")
-
-    def client_arguments(self) -> dict[str, Any]:
-        """The keyword arguments that every aiokafka client takes."""
-        arguments: dict[str, Any] = {
-            "bootstrap_servers": self.bootstrap_servers.split(","),
-            "security_protocol": self.security_protocol,
-        }
-        if self.uses_ssl:
-            arguments["ssl_context"] = self._ssl_context()
-        if self.uses_sasl:
-            arguments["sasl_mechanism"] = self.sasl_mechanism or "PLAIN"
-            arguments["sasl_plain_username"] = self.sasl_username
-            arguments["sasl_plain_password"] = self.sasl_password.get_secret_value() if self.sasl_password else None
-        return arguments
-
-    def _ssl_context(self) -> ssl.SSLContext:
-        context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=self.ssl_cafile)
-        context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # from Python 3.13 on it refuses many a company's own authority
-        if self.ssl_certfile:
-            # Without any password OpenSSL would ask for one on the terminal.
-            password = self.ssl_password.get_secret_value() if self.ssl_password else ""
-            context.load_cert_chain(self.ssl_certfile, self.ssl_keyfile, password)
-        return context
-
-    def problems(self) -> Iterator[Problem]:
-        yield from self._sasl_problems()
-        yield from self._ssl_problems()
-
-    def _sasl_problems(self) -> Iterator[Problem]:
-        for name in ("sasl_username", "sasl_password"):
-            given = getattr(self, name) is not None
-            if self.uses_sasl and not given:
-                yield name, f"is missing: kafka.security_protocol={self.security_protocol} requires it"
-            if given and not self.uses_sasl:
-                yield name, f"is not used with kafka.security_protocol={self.security_protocol}: set that to SASL_SSL"
-        if self.sasl_mechanism and not self.uses_sasl:
-            yield "sasl_mechanism", "is not used without SASL: set kafka.security_protocol to SASL_SSL"
-
-    def _ssl_problems(self) -> Iterator[Problem]:
-        for name in ("ssl_cafile", "ssl_certfile", "ssl_keyfile"):
-            if getattr(self, name) is not None and not self.uses_ssl:
-                yield (
-                    name,
-                    f"is not used with kafka.security_protocol={self.security_protocol}: set that to SSL or SASL_SSL",
-                )
-        if self.ssl_keyfile and not self.ssl_certfile:
-            yield "ssl_certfile", "is missing: kafka.ssl_keyfile requires it"
-        elif self.uses_ssl:
-            try:
-                self._ssl_context()
-            except (ssl.SSLError, OSError, ValueError):
-                name = "ssl_certfile" if self.ssl_certfile else "ssl_cafile"
-                yield name, "cannot be loaded: check that the files are PEM, that the key matches, and its password"
+    interval: Interval = setting(1.0, "Time between two polls of a session without an interval of its own.")
 
 
 class TopicsSettings(Section):
-    prefix: Prefix = _setting("asm.", "Prefix of the names of all topics.")
-    partitions: Count = _setting(8, "Partitions of a new topic; never changes for the topics of one prefix.")
-    replication_factor: Annotated[int, Field(ge=-1)] = _setting(
+    prefix: Prefix = setting("asm.", "Prefix of the names of all topics.")
+    partitions: Count = setting(8, "Partitions of a new topic; never changes for the topics of one prefix.")
+    replication_factor: Annotated[int, Field(ge=-1)] = setting(
         -1, "Replicas of a new topic; -1 for the broker's default."
     )
-    retention: Retention = _setting(7 * 86400.0, "Retention of a new topic that is not compacted; -1 for no limit.")
-    create: bool = _setting(True, "Create missing topics at startup.")
+    retention: Retention = setting(7 * 86400.0, "Retention of a new topic that is not compacted; -1 for no limit.")
+    create: bool = setting(True, "Create missing topics at startup.")
 
     def name(self, topic: str) -> str:
         """``agent-status`` -> ``asm.agent-status``."""
@@ -210,18 +96,24 @@ class TopicsSettings(Section):
 
 
 class RecordsSettings(Section):
-    encoding: Literal["json", "msgpack"] = _setting("json", "Encoding of the values of records.")
-    source: Source | None = _setting(None, "Prefix of ce_source, to tell organisations and regions apart: /acme/eu.")
-    heartbeat_interval: Positive = _setting(10.0, "Time between two heartbeats of a partition.")
+    encoding: Literal["json", "msgpack"] = setting("json", "Encoding of the values of records.")
+    source: Source | None = setting(None, "Prefix of ce_source, to tell organisations and regions apart: /acme/eu.")
+    heartbeat_interval: Positive = setting(10.0, "Time between two heartbeats of a partition.")
+    omit: Omitted | None = setting(None, "Fields with personal data that are never published, separated by commas.")
+
+    @property
+    def omitted(self) -> list[str]:
+        """The names of ``omit``."""
+        return self.omit.split(",") if self.omit else []
 
 
 class SchemaRegistrySettings(Section):
-    url: RegistryUrl | None = _setting(
+    url: RegistryUrl | None = setting(
         None, "Address of a Schema Registry (Confluent's API); values are then framed in Confluent's wire format."
     )
-    username: Text | None = _setting(None, "User name at the Schema Registry.")
-    password: SecretStr | None = _setting(None, "Password at the Schema Registry.")
-    ca_file: File | None = _setting(None, "PEM file of certificate authorities to trust in addition to the system's.")
+    username: Text | None = setting(None, "User name at the Schema Registry.")
+    password: SecretStr | None = setting(None, "Password at the Schema Registry.")
+    ca_file: File | None = setting(None, "PEM file of certificate authorities to trust in addition to the system's.")
 
     def client_arguments(self) -> dict[str, Any]:
         """The keyword arguments of httpx's client. Raises ``ssl.SSLError`` for a ca_file that is not PEM."""
@@ -256,20 +148,20 @@ class SchemaRegistrySettings(Section):
 
 
 class InjectionSettings(Section):
-    ttl: Positive = _setting(300.0, "How long an event without expires_at waits for its agent's session.")
-    unknown_agent_grace: Positive = _setting(10.0, "How long an event for an unknown agent waits.")
-    max_attempts: Count = _setting(10, "How many times an event is tried when the service fails without refusing it.")
-    max_events_per_request: Count = _setting(20, "Maximum number of events in one request.")
-    max_pending: Count = _setting(1000, "Maximum number of events that wait for one agent.")
+    ttl: Positive = setting(300.0, "How long an event without expires_at waits for its agent's session.")
+    unknown_agent_grace: Positive = setting(10.0, "How long an event for an unknown agent waits.")
+    max_attempts: Count = setting(10, "How many times an event is tried when the service fails without refusing it.")
+    max_events_per_request: Count = setting(20, "Maximum number of events in one request.")
+    max_pending: Count = setting(1000, "Maximum number of events that wait for one agent.")
 
 
 class OpsSettings(Section):
-    listen: Listen = _setting("127.0.0.1:8080", "HOST:PORT of the endpoint for health, metrics and the status page.")
+    listen: Listen = setting("127.0.0.1:8080", "HOST:PORT of the endpoint for health, metrics and the status page.")
 
-    token: SecretStr | None = _setting(
+    token: SecretStr | None = setting(
         None, "Bearer token for all of the endpoint but /healthz and /readyz; a browser takes it as a password."
     )
-    hosts: Text | None = _setting(
+    hosts: Text | None = setting(
         None, "Further host names of the endpoint, such as that of a proxy in front of it, separated by commas."
     )
 
@@ -297,10 +189,10 @@ class OpsSettings(Section):
 
 
 class LogSettings(Section):
-    format: Literal["auto", "console", "json"] = _setting(
+    format: Literal["auto", "console", "json"] = setting(
         "auto", "Log format; auto is console on a terminal, otherwise json."
     )
-    level: Literal["debug", "info", "warning", "error"] = _setting("info", "Lowest level that is logged.")
+    level: Literal["debug", "info", "warning", "error"] = setting("info", "Lowest level that is logged.")
 
 
 class Settings(BaseSettings):
@@ -319,11 +211,11 @@ class Settings(BaseSettings):
     injection: InjectionSettings = InjectionSettings()
     ops: OpsSettings = OpsSettings()
     log: LogSettings = LogSettings()
-    sessions_file: File | None = _setting(
+    sessions_file: File | None = setting(
         None, "TOML file of sessions; they are added to the registry, or updated there, at startup."
     )
-    drain_timeout: NotNegative = _setting(20.0, "Maximum time for a clean stop.")
-    secrets_dir: Directory | None = _setting(
+    drain_timeout: NotNegative = setting(20.0, "Maximum time for a clean stop.")
+    secrets_dir: Directory | None = setting(
         None, "Directory of token files, and of settings such as asm_bridge_asm__token."
     )
 

@@ -4,27 +4,34 @@ import ipaddress
 import math
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from asm_bridge_schemas.asm import OMITTABLE
+
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*(ms|s|m|h|d)?", re.IGNORECASE)
 FOR_EVER = -1.0
+_LONGEST = 1e10
+"""Seconds, some 300 years: in milliseconds they still fit into what Kafka takes."""
 
 
 def duration(value: Any) -> float:
     """Seconds from a number, or text: ``10``, ``500ms``, ``10s``, ``5m``, ``1h``, ``7d``. Raises ``ValueError``."""
+    found = math.inf
     if isinstance(value, int | float) and not isinstance(value, bool):
-        if math.isfinite(value):
-            return float(value)
+        found = float(value) if abs(value) <= _LONGEST else math.inf
     elif isinstance(value, str):
         if match := _DURATION.fullmatch(value.strip()):
-            return float(match[1]) * _UNITS[(match[2] or "s").lower()]
-        if value.strip() == "-1":
-            return FOR_EVER
+            found = float(match[1]) * _UNITS[(match[2] or "s").lower()]
+        elif value.strip() == "-1":
+            found = FOR_EVER
+    if abs(found) <= _LONGEST:
+        return found
     raise ValueError("must be a duration: a number of seconds, or e.g. 500ms, 10s, 5m, 1h, 7d")
 
 
@@ -38,7 +45,7 @@ def show_duration(seconds: float) -> str:
     for unit in ("d", "h", "m", "s"):
         if seconds >= _UNITS[unit] and seconds % _UNITS[unit] == 0:
             return f"{seconds / _UNITS[unit]:.0f}{unit}"
-    return "-1" if seconds == FOR_EVER else f"{seconds:.6f}".rstrip("0").rstrip(".") + "s"
+    return "-1" if seconds == FOR_EVER else f"{seconds:.9f}".rstrip("0").rstrip(".") + "s"
 
 
 def _retention(seconds: float) -> float:
@@ -61,6 +68,15 @@ def host_port(value: str) -> tuple[str, int]:
 def _listen(value: str) -> str:
     host_port(value)
     return value.strip()
+
+
+def _omitted(value: str) -> str:
+    names = [name.strip() for name in value.split(",") if name.strip()]
+    if not names:
+        raise ValueError("must name a field, or be left out")
+    if wrong := [name for name in names if name not in OMITTABLE]:
+        raise ValueError(f"must be among {', '.join(sorted(OMITTABLE))}, which {', '.join(wrong)} is not")
+    return ",".join(names)
 
 
 def _bootstrap(value: Any) -> Any:
@@ -113,6 +129,17 @@ def _base_url(value: str) -> str:
     return value.strip().rstrip("/")
 
 
+def _token_url(value: str) -> str:
+    url = urlsplit(value.strip())
+    if not _is_address(value, "http", "https") or url.fragment or re.search(r"\s", value.strip()):
+        raise ValueError("must be an address such as https://login.example.com/oauth2/token")
+    if url.username is not None or url.password is not None:
+        raise ValueError(
+            "must not contain a user name or password: set kafka.oauth_client_id and kafka.oauth_client_secret"
+        )
+    return value.strip()
+
+
 def _registry_url(value: str) -> str:
     url = urlsplit(value.strip())
     if not _is_address(value, "http", "https") or url.query or url.fragment or re.search(r"\s", value.strip()):
@@ -136,9 +163,25 @@ def proxy_password(proxy: str | None) -> list[str]:
     return [password] if password else []
 
 
+def expanded(path: Path) -> Path:
+    """The path with the home directory for ``~``, where there is one."""
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        return path
+
+
+def exists(path: Path, kind: Callable[[Path], bool]) -> bool:
+    """Whether there is a file or directory (``Path.is_file``, ``Path.is_dir``); any text may stand in a setting."""
+    try:
+        return kind(path)
+    except (OSError, ValueError):
+        return False
+
+
 def _readable_file(path: Path) -> Path:
-    path = path.expanduser()
-    if not path.is_file():
+    path = expanded(path)
+    if not exists(path, Path.is_file):
         raise ValueError(f"{path} does not exist or is not a file")
     if not os.access(path, os.R_OK):
         raise ValueError(f"{path} cannot be read: check its owner and mode")
@@ -146,8 +189,8 @@ def _readable_file(path: Path) -> Path:
 
 
 def _readable_directory(path: Path) -> Path:
-    path = path.expanduser()
-    if not path.is_dir():
+    path = expanded(path)
+    if not exists(path, Path.is_dir):
         raise ValueError(f"{path} does not exist or is not a directory")
     if not os.access(path, os.R_OK | os.X_OK):
         raise ValueError(f"{path} cannot be read: check its owner and mode")
@@ -176,9 +219,11 @@ CommitInterval = Annotated[Seconds, Field(ge=0.001, le=10)]
 Retention = Annotated[Seconds, AfterValidator(_retention)]
 Count = Annotated[int, Field(ge=1)]
 Listen = Annotated[str, AfterValidator(_listen)]
+Omitted = Annotated[str, BeforeValidator(_bootstrap), AfterValidator(_omitted)]
 Servers = Annotated[str, BeforeValidator(_bootstrap), AfterValidator(_servers)]
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
 Proxy = Annotated[str, AfterValidator(_proxy)]
+TokenUrl = Annotated[str, AfterValidator(_token_url)]
 RegistryUrl = Annotated[str, AfterValidator(_registry_url)]
 File = Annotated[Path, AfterValidator(_readable_file)]
 Directory = Annotated[Path, AfterValidator(_readable_directory)]

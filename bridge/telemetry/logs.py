@@ -123,8 +123,8 @@ def _install(formatter: logging.Formatter, level: str) -> None:
         logging.getLogger(name).handlers = []
         logging.getLogger(name).propagate = True
     # Routine work of libraries matters only when you look for a fault; below info, aiokafka logs the bytes that it
-    # fetches: a token among them, where one was written to the registry.
-    for name in ("aiokafka", "uvicorn", "uvicorn.error", "uvicorn.access"):
+    # fetches: a token among them, where one was written to the registry. httpx logs each request at info.
+    for name in ("aiokafka", "httpx", "uvicorn", "uvicorn.error", "uvicorn.access"):
         logging.getLogger(name).setLevel(logging.INFO if level == "debug" else logging.WARNING)
 
 

@@ -58,7 +58,7 @@ class DemoStats:
     outcomes: Counter[str] = field(default_factory=Counter)
     produced: int = 0
     changes: int = 0
-    """Of the records on the conversations topic, those that tell a change; the others are injected events."""
+    """Of the records on the conversations topic, those about a change; the others are injected events."""
     lines: deque[str] = field(default_factory=lambda: deque(maxlen=_KEPT))
     injections: dict[str, Injection] = field(default_factory=dict)
     _samples: deque[tuple[float, Counter[str]]] = field(default_factory=deque)

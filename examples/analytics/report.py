@@ -4,6 +4,7 @@ python report.py [--data DIR] [--picture FILE] [--offline]
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 import duckdb
@@ -116,6 +117,8 @@ def main() -> None:
         added = to_parquet.append(options.data)
         print("added to", options.data, added)
     database = tables(options.data)
+    if not database.execute("FROM stays").fetchall():
+        sys.exit("nothing to report yet: no heartbeat says up to when the records are complete")
     show(database)
     draw(database, options.picture)
     print("picture:", options.picture)

@@ -107,7 +107,7 @@ def _append(consumer: Consumer, topic: str, folder: Path, columns: dict[str, str
                 lines.write(json.dumps({name: fields.get(name) for name in columns}) + "\n")
                 count += 1
         lines.flush()
-        if count:
+        if count or not following:  # an empty file is a table, too
             name = f"{sum(starts.values()):012}.parquet"
             unfinished = folder / f"{name}.unfinished"
             read = f"read_json('{lines.name}', format = 'newline_delimited', columns = {columns})"

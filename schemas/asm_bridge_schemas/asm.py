@@ -37,6 +37,16 @@ class Needed(Enum):
     HERE = "here"
 
 
+OMITTABLE = frozenset(
+    {
+        *("caller_id", "destination_number", "display_label", "message", "phone_number", "user_id"),
+        *("customer_email_address", "customer_name", "customer_phone_number"),
+        *("conversation_collected_data", "reference_id", "support_email", "user_name"),
+    }
+)
+"""The fields, of whatever message, that an answer can do without, and that hold personal data (``records.omit``)."""
+
+
 class Message(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Base of the vendor's messages."""
 

@@ -92,9 +92,10 @@ def session_entry(value: Any) -> SessionEntry:
     if sid is not None:
         fields["asm_session_sid"] = _session_sid(sid)
     try:
-        return msgspec.convert(fields, SessionEntry)
+        entry = msgspec.convert(fields, SessionEntry)
     except msgspec.ValidationError as error:
         raise CommandError("malformed_entry", str(error)) from None
+    return msgspec.structs.replace(entry, **{name: none for name, none in _NONE.items() if not getattr(entry, name)})
 
 
 def read_event(value: bytes | StructuredEvent | None, content_type: str | None) -> InjectedEvent:
@@ -120,6 +121,8 @@ def read_event(value: bytes | StructuredEvent | None, content_type: str | None) 
 
 
 _ENTRY_FIELDS = frozenset(SessionEntry.__struct_fields__)
+_NONE: dict[str, Any] = {"skills": [], "agent_pbx_extensions": [], "labels": {}}
+"""Shared by the entries without them, which are most of many thousands."""
 
 
 def _check_token(token: Any) -> None:

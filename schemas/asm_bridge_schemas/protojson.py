@@ -33,7 +33,10 @@ from asm_bridge_schemas.scalars import (
 )
 from asm_bridge_schemas.texts import by_text, decode, decode_strictly, decode_tolerantly
 
-__all__ = ["ProtoJSONError", "camel", "decode", "read", "read_strict", "report_unreadable_to", "schema", "timestamp"]
+__all__ = [
+    "ProtoJSONError", "camel", "decode", "omit", "read", "read_strict", "report_unreadable_to", "schema", "timestamp",
+    "without_omitted",
+]  # fmt: skip
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -62,6 +65,28 @@ def report_unreadable_to(observer: Observer) -> None:
     """From now on ``observer`` is called for each field of an answer that ``read`` could not read."""
     global _observer  # noqa: PLW0603 - like a handler of the log: what reads answers need not know what counts
     _observer = observer
+
+
+_omitted: frozenset[str] = frozenset()
+
+
+def omit(names: Iterable[str]) -> None:
+    """From now on ``read`` leaves out the fields of these names (of ``OMITTABLE``), in whatever message they are, as if
+    the service had not sent them: nothing that is made of answers, digests included, depends on them.
+    """
+    global _omitted  # noqa: PLW0603 - as for the observer: what reads answers need not know what is published
+    _omitted = frozenset(names)
+    for compiled in (_fields, _lenient_message, _tolerant_message, _strict_message, _text, _decoder):
+        compiled.cache_clear()
+
+
+def without_omitted(value: Any) -> Any:
+    """An event (as ``read_strict`` returns it) without the fields that are left out, for publication."""
+    if not _omitted:
+        return value
+    if isinstance(value, dict):
+        return {name: without_omitted(item) for name, item in value.items() if name not in _omitted}
+    return [without_omitted(item) for item in value] if isinstance(value, list) else value
 
 
 def _read_tolerantly(cls: type[T], data: bytes | Mapping[str, Any]) -> T:
@@ -141,7 +166,7 @@ def _fields(cls: type[msgspec.Struct]) -> dict[str, tuple[str, Codec, str | None
 
 @cache
 def _lenient_message(cls: type[msgspec.Struct]) -> Reader:
-    readers = {key: (name, codec.lenient) for key, (name, codec, _) in _fields(cls).items()}
+    readers = {key: (name, codec.lenient) for key, (name, codec, _) in _fields(cls).items() if name not in _omitted}
 
     def lenient(value: Any) -> msgspec.Struct:
         given = {}
@@ -162,7 +187,7 @@ def _lenient_message(cls: type[msgspec.Struct]) -> Reader:
 @cache
 def _tolerant_message(cls: type[msgspec.Struct]) -> TolerantReader:
     needed = {name for name, hint in get_type_hints(cls, include_extras=True).items() if Needed.HERE in unwrap(hint)[1]}
-    fields = {key: (name, codec) for key, (name, codec, _) in _fields(cls).items()}
+    fields = {key: (name, codec) for key, (name, codec, _) in _fields(cls).items() if name not in _omitted}
 
     def tolerant(value: Any, unreadable: list[ProtoJSONError]) -> msgspec.Struct:
         given: dict[str, Any] = {}

@@ -67,13 +67,15 @@ def timestamp(text: str | None) -> str | None:
     if match is None:
         return None
     date, time, fraction, offset = match.groups()
+    utc = f"{date}T{time}"
     try:
-        instant = datetime.fromisoformat(f"{date}T{time}{offset or ''}")
+        instant = datetime.fromisoformat(f"{utc}{offset or ''}")
         if offset is not None:
-            instant = instant.astimezone(UTC)
+            utc = instant.astimezone(UTC).isoformat()[:19]
     except (ValueError, OverflowError):
         return None
-    return f"{instant.isoformat()[:19]}{fraction or ''}Z"
+    result = f"{utc}{fraction or ''}Z"
+    return text if text == result else result  # the very same text takes no memory
 
 
 _KINDS = {

@@ -8,16 +8,21 @@ from typing import Any
 
 import httpx
 import pytest
-from confluent_kafka.schema_registry import SchemaRegistryClient
+from confluent_kafka.schema_registry import SchemaRegistryClient as ConfluentClient
 from confluent_kafka.schema_registry.json_schema import JSONDeserializer
 from confluent_kafka.serialization import MessageField, SerializationContext
 
+from asm_bridge_schemas.definitions import record_definitions
 from asm_bridge_schemas.frame import schema_id, unframed
+from asm_bridge_schemas.registry import registered_schemas, text
+from bridge.kafka.schema_registry import SchemaRegistryClient
+from bridge.settings import SchemaRegistrySettings
 from bridge.testing.brokers import Broker
 from tests.support.apicurio import Apicurio, needs_apicurio
 from tests.support.chaos.checker import assert_kept
 from tests.support.chaos.facts import Message
 from tests.support.chaos.harness import Lab, lab, until
+from tests.support.mutations import MUTATIONS, mutated
 
 pytestmark = [pytest.mark.kafka, pytest.mark.transactions, needs_apicurio, pytest.mark.timeout(300)]
 
@@ -90,6 +95,25 @@ async def test_records_are_framed_through_outages_of_the_registry(
     assert _read_by_confluent(framed, registry, topics_prefix) == [json.loads(unframed(m.value or b"")) for m in framed]
 
 
+async def test_the_registry_gives_our_verdicts(registry: Apicurio) -> None:
+    """Apicurio judges changes of a record (a field removed, added, retyped or required, a value more or less) as
+    tests/unit/test_compatibility.py does; it also refuses a field that becomes nullable, which breaks readers in any
+    case."""
+    definitions = record_definitions()
+    today = registered_schemas(definitions)
+    wrong = []
+    async with SchemaRegistryClient(SchemaRegistrySettings(url=registry.url)) as client:
+        for topic, schema in today.items():
+            await client.register(f"verdicts.{topic}-value", text(schema))
+        for mutation in MUTATIONS:
+            new = registered_schemas(mutated(definitions, mutation))
+            changed = [topic for topic in today if new[topic] != today[topic]]
+            verdicts = [await client.is_compatible(f"verdicts.{topic}-value", text(new[topic])) for topic in changed]
+            if all(verdicts) is mutation.breaks_registry:
+                wrong.append((mutation.name, dict(zip(changed, verdicts, strict=True))))
+    assert wrong == [("a field that may be null", {"agent-status": False})]
+
+
 async def _injected(the_lab: Lab, agents: list[str]) -> None:
     """An event for each agent, with its outcome."""
     for agent_id in agents:
@@ -118,5 +142,5 @@ def _are_one_block(framed: list[Message], written: list[Message]) -> None:
 
 def _read_by_confluent(messages: list[Message], registry: Apicurio, prefix: str) -> list[Any]:
     """The values as confluent-kafka's deserializer gives them; it validates each by its schema."""
-    deserializer = JSONDeserializer(None, schema_registry_client=SchemaRegistryClient({"url": registry.url}))
+    deserializer = JSONDeserializer(None, schema_registry_client=ConfluentClient({"url": registry.url}))
     return [deserializer(m.value, SerializationContext(prefix + m.topic, MessageField.VALUE)) for m in messages]

@@ -5,7 +5,9 @@ import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
 from tests.support import ROOT
@@ -32,11 +34,20 @@ def npm() -> str:
     return path
 
 
+def flink() -> list[str]:
+    """The command that runs Flink SQL; skips the test if Java, or the jars, are not there."""
+    java, folder = shutil.which("java"), EXAMPLES / "analytics" / "flink"
+    if java is None or not (folder / "lib").exists():
+        pytest.skip("Java is not on this machine, or `make examples` has not fetched Flink with Maven")
+    return [java, "-cp", f"{folder}/lib/*", str(folder / "RunSql.java")]
+
+
 def environment(brokers: str, prefix: str) -> dict[str, str]:
-    """The environment of an example: where Kafka is, and nothing of this process's Python."""
-    inherited = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    """The environment of an example: where Kafka is, and the records' package in place of this process's Python."""
+    inherited = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
     return {
         **inherited,
+        "PYTHONPATH": str(ROOT / "schemas"),
         "ASM_BRIDGE_KAFKA__BOOTSTRAP_SERVERS": brokers,
         "ASM_BRIDGE_TOPICS__PREFIX": prefix,
         "PYTHONUNBUFFERED": "1",
@@ -48,3 +59,23 @@ def run(command: list[str], env: Mapping[str, str], cwd: Path = ROOT, timeout: f
     done = subprocess.run(command, cwd=cwd, env=dict(env), capture_output=True, text=True, timeout=timeout, check=False)
     assert done.returncode == 0, f"{command}: {done.stdout}\n{done.stderr}"
     return done.stdout
+
+
+_QUERIES = """
+import json, sys
+from pathlib import Path
+import report
+database = report.tables(Path(sys.argv[1]))
+for query in sys.argv[2:]:
+    cursor = database.execute(query)
+    columns = [column[0] for column in cursor.description]
+    rows = [dict(zip(columns, row)) for row in cursor.fetchall()]
+    print(json.dumps(rows, default=lambda time: time.isoformat()))
+"""
+
+
+def query_report(data: Path, *queries: str) -> list[list[dict[str, Any]]]:
+    """What DuckDB answers to each query of the report's tables over a folder of Parquet files: a dict per row."""
+    path = os.pathsep.join(map(str, (ROOT / "schemas", EXAMPLES / "analytics")))
+    said = run([python("analytics"), "-c", _QUERIES, str(data), *queries], {**os.environ, "PYTHONPATH": path})
+    return [msgspec.json.decode(line) for line in said.splitlines()]

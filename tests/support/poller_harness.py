@@ -14,7 +14,7 @@ from bridge.agents.agent import Agent
 from bridge.agents.step import Step
 from bridge.asm.circuit_breaker import CircuitBreaker
 from bridge.asm.client import AsmClient
-from bridge.asm.transport import HttpxAdapter
+from bridge.asm.http.request import Failure, OnResponse, PreparedRequest, Response
 from bridge.backoff import Backoff
 from bridge.clock import Clock, Instant
 from bridge.polling.poller import Poller
@@ -44,18 +44,19 @@ async def no_conversations(_: "PollerHarness", __: str) -> httpx.Response:
 
 def after(seconds: float, answer: Answer = ready) -> Answer:
     async def late(harness: "PollerHarness", agent_id: str) -> httpx.Response:
-        until = harness.clock.time + seconds
-        while harness.clock.time < until:
-            await asyncio.sleep(0)
+        await harness.clock.passes(harness.clock.time + seconds)
         return await answer(harness, agent_id)
 
     return late
 
 
 async def settle() -> None:
-    """Runs everything that can run without the passage of time."""
+    """Runs everything that can run without the passage of time, for 30 turns of the loop at most."""
+    loop: Any = asyncio.get_running_loop()
     for _ in range(30):
         await asyncio.sleep(0)
+        if not loop._ready:
+            return
 
 
 class FakeClock(Clock):
@@ -64,6 +65,7 @@ class FakeClock(Clock):
     def __init__(self) -> None:
         self.time = self.end = 1000.0
         self.stopped, self.going = asyncio.Event(), asyncio.Event()
+        self._waiting: list[tuple[float, asyncio.Future[None]]] = []
 
     def monotonic(self) -> float:  # type: ignore[override]
         return self.time
@@ -71,9 +73,21 @@ class FakeClock(Clock):
     def now(self) -> Instant:
         return Instant(self.time, EPOCH + self.time)
 
+    async def passes(self, time: float) -> None:
+        """Waits until the clock has passed the time."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((time, waiter))
+        await waiter
+
     async def sleep(self, seconds: float) -> None:
         await settle()
         self.time += seconds
+        due, self._waiting = self._waiting, []
+        for time, waiter in due:
+            if self.time < time:
+                self._waiting.append((time, waiter))
+            elif not waiter.done():
+                waiter.set_result(None)
         if self.time >= self.end:
             await settle()
             self.stopped.set()
@@ -114,7 +128,8 @@ class PollerHarness:
         self.answer = answer
         self.list_answer: Answer = no_conversations
         self.agents: dict[str, Agent] = {}
-        self.client = AsmClient(HttpxAdapter(httpx.MockTransport(self._handle)), "https://asm.test")
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.client = AsmClient(self, "https://asm.test")
         self.circuit_breaker = CircuitBreaker(Backoff())
         self.tokens: dict[str, str] = {}
         tokens: Any = SimpleNamespace(get=lambda reference: self.tokens.get(reference, reference))
@@ -134,11 +149,29 @@ class PollerHarness:
         await asyncio.wait({self._running, stopped}, return_when=asyncio.FIRST_COMPLETED)
         assert stopped.done(), self._running
 
-    async def _handle(self, request: httpx.Request) -> httpx.Response:
+    def send(self, request: PreparedRequest, on_response: OnResponse) -> None:
+        """The transport of its client: each request is a task."""
+        task = asyncio.create_task(self._send(request, on_response))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def aclose(self) -> None:
+        """There are no connections to close."""
+
+    async def _send(self, request: PreparedRequest, on_response: OnResponse) -> None:
+        try:
+            response = await self._handle(request)
+        except httpx.TransportError as error:
+            on_response(Failure(type(error).__name__, sent=not isinstance(error, httpx.ConnectError)))
+        else:
+            head = response.headers
+            on_response(Response(response.status_code, response.content, head.get("Retry-After"), head.get("Date")))
+
+    async def _handle(self, request: PreparedRequest) -> httpx.Response:
         agent_id = request.headers["authorization"].removeprefix("Bearer ")
-        lists = request.url.path.endswith("listconversations")
+        lists = request.target.path.endswith("listconversations")
         (self.lists if lists else self.requests).append((self.clock.time, agent_id))
-        self.bodies.append(request.content)
+        self.bodies.append(request.body)
         self.in_flight[agent_id] += 1
         assert self.in_flight[agent_id] == 1, f"two requests of {agent_id} are in flight"
         try:

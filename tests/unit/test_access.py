@@ -69,7 +69,16 @@ async def test_further_names_can_be_given() -> None:
 async def test_without_the_token_nothing_is_shown(guarded: httpx.AsyncClient) -> None:
     """With ops.token every path but the probes requires it; a wrong one, or none, is answered with 401 alone."""
     basic = base64.b64encode(b"me:wrong").decode()
-    for given in ("", "Bearer", "Bearer wrong", f"Bearer {TOKEN}x", f"Basic {basic}", "Basic ???", f"Token {TOKEN}"):
+    for given in (
+        "",
+        "Bearer",
+        "Bearer wrong",
+        f"Bearer {TOKEN}x",
+        f"Basic {basic}",
+        "Basic ???",
+        b"Basic \xff",
+        f"Token {TOKEN}",
+    ):
         for path in PATHS:
             answer = await guarded.get(path, headers={"authorization": given} if given else {})
             assert answer.status_code == 401, (given, path)

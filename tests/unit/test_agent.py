@@ -959,3 +959,18 @@ def test_events_that_have_expired_do_not_cause_one_poll_after_the_other() -> Non
     harness.now = TTL + 1
     assert sent(harness.next_request()) == []
     assert harness.agent.urgent_at(float("-inf")) > harness.now
+
+
+@pytest.mark.parametrize("digests", [[], ["x", "y", "z"]])
+def test_a_state_without_its_calls_digests(digests: list[str]) -> None:
+    """An agent goes on from a state whose digests do not belong to its calls, and each call is updated once."""
+    agent = AgentHarness().in_session()
+    agent.poll(status_body(queuedCalls={"onHoldCalls": [{"callSid": "1"}, {"callSid": "2"}]}))
+    books = msgspec.structs.replace(agent.agent.state.bridge, call_digests=digests)
+    agent.agent.state = msgspec.structs.replace(agent.agent.state, bridge=books)
+    agent.records.clear()
+    for desc in ("PAUSED", "READY"):
+        calls = [{"callSid": sid, "phoneNumber": "5"} for sid in ("1", "2", desc)]
+        agent.poll(status_body(desc, queuedCalls={"onHoldCalls": calls}))
+    changed = [record for record in agent.records if isinstance(record, records.QueuedCallChanged)]
+    assert [one.change for one in changed if one.call_sid in ("1", "2")] == ["updated"] * 2

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bridge.kafka.errors import KafkaError
+from bridge.kafka.errors import GroupAuthorizationFailedError
 from bridge.partitions import assignment as module
 from bridge.partitions.assignment import Assignment
 
@@ -16,8 +16,9 @@ from bridge.partitions.assignment import Assignment
 class FakeOwner:
     """Quiesces at once, and can be resumed."""
 
-    def __init__(self, partition: int, *_: object) -> None:
+    def __init__(self, partition: int, *given: Any) -> None:
         self.partition = partition
+        self.held: dict[int, object] = given[-1]
         self.agents = None
         self.delivered: list[object] = []
         self.suspended = self.ended = False
@@ -44,6 +45,7 @@ class FakeMember:
 
     def __init__(self, clients: object, revoke: Any, assign: Any, deliver: Callable[[int, list[object]], None]) -> None:
         self.revoke, self.assign, self.deliver = revoke, assign, deliver
+        self.confirmed_at = 1.0
         self.end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def start(self) -> None:
@@ -122,14 +124,22 @@ async def test_a_drained_process_owns_nothing_any_more(monkeypatch: pytest.Monke
 
 
 async def test_a_member_that_kafka_excludes_joins_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """When the membership ends with an error, every owner ends, and another membership begins."""
+    """When the membership ends with an error, every owner ends, and another membership begins; what was sent and not
+    written is still known then, and the reason is kept.
+    """
     async with running(monkeypatch) as (assignment, member, task):
         member.assign({0}, False)
         (owner,) = assignment.owners.values()
-        member.end.set_exception(KafkaError())
+        owner.held = {7: "sent"}  # type: ignore[dict-item]
+        member.end.set_exception(GroupAuthorizationFailedError("g"))
         async with asyncio.timeout(5):
             while assignment.member is member:
                 await asyncio.sleep(0.05)
         assert owner.ended  # type: ignore[attr-defined]
         assert not assignment.owners
         assert not task.done()
+        assert assignment.problem == "not authorised to use the group g"
+        assert assignment.confirmed_at == 1.0
+        second: Any = assignment.member
+        second.assign({0}, False)
+        assert dict[Any, Any](assignment.owners[0].held) == {7: "sent"}

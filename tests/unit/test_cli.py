@@ -10,8 +10,10 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 from aiokafka.structs import ConsumerRecord
 from hypothesis import given
@@ -20,6 +22,9 @@ from hypothesis import strategies as st
 from asm_bridge_schemas.commands import SessionEntry
 from asm_bridge_schemas.records import TOPICS
 from bridge.cli import COMMANDS, main
+from bridge.cli.dead_letters import _attempt, _object, _row
+from bridge.cli.output import print_json
+from bridge.kafka.encoding import read_dead_letter
 from bridge.kafka.show import _SUMMARIES, as_json, as_line
 from bridge.registry.file import SessionsFileError, as_toml, changes, read_entries, read_sessions
 from bridge.settings import KEYS
@@ -183,7 +188,8 @@ def test_the_list_of_commands_needs_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True, check=True)
     loaded = set(done.stderr.splitlines())
     assert loaded & HEAVY == set()
-    assert {name for name in loaded if name.startswith("bridge")} == {"bridge", "bridge.cli", "bridge.cli.errors"}
+    own = {"bridge", "bridge.cli", "bridge.cli.errors", "bridge.cli.stdout"}
+    assert {name for name in loaded if name.startswith("bridge")} == own
 
 
 @pytest.mark.parametrize("command", ["config", "simulate", "schemas"])
@@ -331,7 +337,14 @@ def test_every_wrong_session_is_named() -> None:
     assert "eyJsecret" not in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["[session]\nagent_id = 'a'", "sessions = 3", "[[sessions", '"a"', "3", "[1]"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("[session]\nagent_id = 'a'", "sessions = 3", "[[sessions", '"a"', "3", "[1]"),
+        *("[" * 5000, "a = " + "[" * 5000, "a = " + "9" * 5000),
+    ],
+    ids=lambda text: text[:12],
+)
 def test_a_file_of_something_else_is_refused(text: str) -> None:
     """A file without sessions is refused by name, so that --prune cannot take it for an empty one."""
     with pytest.raises(SessionsFileError, match=r"^s\.toml: "):
@@ -386,6 +399,21 @@ def test_a_line_says_what_is_in_the_record(value: bytes, shown: str) -> None:
     assert as_line(record(value), "asm.").endswith(f" {shown}")
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"type": "AgentStatusChanged", "changed": 5},
+        {"type": "AgentState", "status": "x"},
+        {"type": "AgentState", "calls": 7},
+        {"type": "AgentProfileChanged", "labels": [1]},
+        {"type": {"a": 1}},
+    ],
+)
+def test_another_programs_record_under_our_type_is_shown(value: object) -> None:
+    """A record that has our type and other fields is shown as it is, and ends no command."""
+    assert as_line(record(json.dumps(value).encode()), "asm.").endswith(json.dumps(value, separators=(",", ":")))
+
+
 def test_every_record_has_a_summary() -> None:
     """Every record has an entry in the table of summaries, so that `tail` does not print its JSON."""
     assert _SUMMARIES.keys() == {cls.__name__ for cls in TOPICS}
@@ -415,6 +443,17 @@ def test_records_are_decoded(value: bytes | None, content_type: str, shown: obje
     }
 
 
+def test_json_holds_nothing_that_a_terminal_obeys(capsys: pytest.CaptureFixture[str]) -> None:
+    """Control sequences and changes of direction in foreign text are escaped in JSON, and are the same text there."""
+    text = "a\x1b[2J\x9b2J\x85\u202egnol\u2066 ä 漢"
+    print_json({text: text})
+    line = as_json(record(json.dumps({"x": text}).encode(), key=text.encode()))
+    for shown in (capsys.readouterr().out.replace("\n", ""), line):
+        assert shown.isprintable()
+        assert text in (json.loads(shown).get("key"), json.loads(shown).get(text))
+    assert json.loads(line)["key"] == text
+
+
 @given(
     st.none() | st.binary(), st.none() | st.binary(), st.sampled_from(["application/json", "application/msgpack", ""])
 )
@@ -423,6 +462,83 @@ def test_any_record_can_be_shown(value: bytes | None, key: bytes | None, content
     message = record(value, key, content_type=content_type, asm_error="\x1b[2J")
     assert as_line(message, "asm.").isprintable()
     assert json.loads(as_json(message))["offset"] == 14
+
+
+FIELDS = sorted({name for cls in TOPICS for name in cls.__struct_fields__} | {"type", "bridge", "calls"})
+FOREIGN = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(FIELDS), inner, max_size=5),
+    max_leaves=8,
+)
+
+
+@given(
+    st.dictionaries(st.sampled_from(FIELDS), FOREIGN, max_size=6),
+    st.sampled_from(sorted(_SUMMARIES)) | FOREIGN,
+    st.sampled_from([json.dumps, msgspec.msgpack.encode]),
+)
+def test_a_record_under_a_name_of_ours_can_be_shown(
+    value: dict[str, object], kind: object, encode: Callable[[object], str | bytes]
+) -> None:
+    """A record of another program that looks like one of the bridge's, but for the types of its fields, is printed."""
+    try:
+        encoded = encode(value | {"type": kind})
+    except OverflowError:  # an integer that MessagePack lacks
+        encoded = json.dumps(value | {"type": kind})
+    content_type = "application/json" if isinstance(encoded, str) else "application/msgpack"
+    message = record(encoded.encode() if isinstance(encoded, str) else encoded, content_type=content_type)
+    assert as_line(message, "asm.").isprintable()
+    assert json.loads(as_json(message))["offset"] == 14
+
+
+HEADER_NAMES = (
+    "asm_error",
+    "asm_error_code",
+    "asm_origin",
+    "content-type",
+    "ce_id",
+    "ce_source",
+    "expires_at",
+    "gr\\xf6",
+)
+
+
+@given(
+    st.none() | st.binary(),
+    st.none() | st.binary(max_size=10),
+    st.lists(st.tuples(st.sampled_from(HEADER_NAMES), st.none() | st.binary(max_size=10))),
+    st.integers(-1, 2**63 - 1),
+)
+def test_any_dead_letter_can_be_listed_and_prepared(
+    value: bytes | None, key: bytes | None, headers: list[tuple[str, bytes | None]], timestamp: int
+) -> None:
+    """`dead-letters list` and `resend` take any record of the topic, whoever wrote it, and say of each what it is, or
+    why it cannot be sent again."""
+    message = ConsumerRecord("asm.dead-letters", 3, 14, timestamp, 0, key, value, None, 0, 0, headers)
+    letter = read_dead_letter(message)
+    assert len(_row(letter)) == 6
+    assert json.loads(json.dumps(_object(letter)))["origin"]
+    prepared = _attempt(letter)
+    assert (prepared.resend is None) == bool(prepared.problem)
+    assert json.loads(json.dumps(prepared.as_object()))["origin"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this machine has no /dev/full")
+@pytest.mark.parametrize("arguments", [("config",), ("--help",), ("schemas", "export", "DIR")], ids=" ".join)
+def test_a_full_disk_is_reported(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    """A command whose output cannot be written says so in one line, and exits with 1."""
+    command = [sys.executable, "-m", "bridge", *arguments]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, check=False, stdout=full, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (1, "asm-bridge: the output cannot be written: No space left on device\n")
+
+
+def test_output_that_nobody_reads_is_no_error(tmp_path: Path) -> None:
+    """A closed pipe ends a command silently, and a stream that was closed before the start is not missed."""
+    command = f"{shlex.quote(sys.executable)} -m bridge config"
+    for line, code in ((f"{command} | true; exit ${{PIPESTATUS[0]}}", 1), (f"{command} >&-", 0)):
+        done = subprocess.run(["bash", "-c", line], check=False, capture_output=True, text=True, cwd=tmp_path)
+        assert (done.returncode, done.stdout, done.stderr) == (code, "", "")
 
 
 @pytest.mark.parametrize("format_", ["json", "console"])

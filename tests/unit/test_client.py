@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
+from hpack import Decoder
 
 from asm_bridge_schemas.asm import GetStatusRes
 from bridge.asm.answer import UNCHANGED, Answer
@@ -77,6 +78,21 @@ async def test_a_request_is_what_the_vendor_asks_for() -> None:
     assert first.headers["authorization"] == f"Bearer {TOKEN}"
     assert first.headers["content-type"] == "application/json"
     assert first.content == second.content == b'{"a": 1}'
+
+
+@pytest.mark.parametrize("token", ["one", "two"])
+def test_requests_share_all_headers_but_their_token(token: str) -> None:
+    """A request has its own token, in HTTP/1.1 and in HTTP/2, beside the headers that all requests share."""
+    asm = client(httpx.Response(200))
+    request, other = asm.request("getstatus", token, b"{}"), asm.request("getstatus", "other", b"{}")
+    assert request.http1.count(b"\r\nauthorization: ") == 1
+    assert f"\r\nauthorization: Bearer {token}\r\n".encode() in request.http1
+    fields, others = (
+        {(name.decode(), value.decode()) for name, value in Decoder().decode(one.http2, raw=True)}
+        for one in (request, other)
+    )
+    assert fields >= set(request.headers.items())
+    assert fields - others == {("authorization", f"Bearer {token}")}
 
 
 @pytest.mark.parametrize("status", CODES)

@@ -37,6 +37,14 @@ def test_the_contracts_entry_is_read() -> None:
     )
 
 
+def test_entries_share_what_is_empty() -> None:
+    """Thousands of entries without skills, extensions and labels have the same empty ones, to save memory."""
+    one, other = entry(), entry(skills=[], labels={}, interval=2)
+    assert one.skills is other.skills
+    assert one.labels is other.labels
+    assert (entry(skills=["a"]).skills, one.skills, one.agent_pbx_extensions, one.labels) == (["a"], [], [], {})
+
+
 def test_every_field_is_optional() -> None:
     """An empty entry watches the agent with the defaults: calls and messages, no keep-alive; null means the default,
     too.

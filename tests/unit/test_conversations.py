@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from asm_bridge_schemas import asm
 from asm_bridge_schemas.records import AgentObservationLost, AgentState, ConversationChanged, Published
-from bridge.agents.conversations import MAX_IN_VIEW, MAX_PAGES
+from bridge.agents.conversations import MAX_IN_VIEW, MAX_PAGES, NOT_ASKED
 from bridge.agents.request import PollRequest
 from bridge.asm.errors import ForeignAnswer, Refused, Throttled, Unauthorized, Unreachable
 from tests.support.agent_harness import AgentHarness
@@ -62,6 +62,21 @@ def heir(old: AgentHarness, **fields: Any) -> AgentHarness:
     harness = AgentHarness(state=state, now=old.now, records=old.records, picture=old.picture)
     harness.watch(**{"get_conversations": True, **fields})
     return harness
+
+
+def test_agents_that_are_not_asked_share_their_list() -> None:
+    """An agent has a list of conversations of its own only once it is asked for them; whatever happens to one without
+    changes none of the others."""
+    before = [getattr(NOT_ASKED, name) for name in NOT_ASKED.__slots__]
+    asked, other = harness_of(), AgentHarness().in_session()
+    listed(asked, conversation(1))
+    heir(asked, get_conversations=False)
+    other.agent.conversations.tick(other.at)
+    assert other.agent.conversations is NOT_ASKED
+    assert not other.agent.urgent
+    assert [getattr(NOT_ASKED, name) for name in NOT_ASKED.__slots__] == before
+    other.watch(get_conversations=True)
+    assert told(listed(other, conversation(2))) == [("entered", "2")]
 
 
 def test_a_conversation_enters_changes_and_leaves() -> None:

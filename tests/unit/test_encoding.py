@@ -241,6 +241,14 @@ def test_a_state_that_cannot_be_read_raises_what_is_said(value: bytes, content_t
         read_state(KEY, value, (("content-type", content_type),))
 
 
+@pytest.mark.parametrize("field", ["observed_at", "status_since"])
+@pytest.mark.parametrize("time", ["", "yesterday", "2026-11-23T09:30:00", "2026-13-45T09:30:00Z"])
+def test_a_state_with_a_time_that_is_none_is_not_read(field: str, time: str) -> None:
+    """A state with a time that cannot be read, or has no offset, is refused: its agent could not go on from it."""
+    with pytest.raises(msgspec.DecodeError):
+        read_state(KEY, msgspec.json.encode(msgspec.structs.replace(STATE, **{field: time})), ())
+
+
 def test_a_dead_letter_is_the_original_with_the_reason() -> None:
     """A dead letter has the original's key, value and headers, and replaces the reason of an earlier dead letter."""
     letter = DeadLetter(

@@ -345,3 +345,10 @@ def test_a_frame_that_is_never_finished_is_bounded() -> None:
     (failure,) = client.receive(frame(0, 0, 1, bytes(20_000))[:100])
     assert isinstance(failure, Failure)
     assert client.error == ErrorCode.FRAME_SIZE_ERROR
+
+
+def test_one_fault_has_one_text() -> None:
+    """A header block that cannot be decoded gives the same text each time, so that its repetitions are not news."""
+    bad = frame(1, 0x4, 1, b"?" * 21 + b"=?" + b"\xf8" * 100)
+    texts = {outcome.text for client in (Client(), Client()) for outcome in client.receive(bad) if outcome.text}  # type: ignore[union-attr]
+    assert texts == {"invalid HTTP/2 from the service: a header block that cannot be decoded (HPACKDecodingError)"}

@@ -3,6 +3,7 @@ true.
 """
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -152,3 +153,13 @@ def test_the_decisions_about_an_agent_load_no_library() -> None:
 def test_the_bridge_does_not_import_its_tests() -> None:
     """Nothing in ``bridge`` imports the tests, which no wheel contains."""
     assert _importers("tests") == set()
+
+
+def test_the_maps_of_the_code_name_files_that_exist() -> None:
+    """Each file in the tables of docs/architecture.md and CONTRIBUTING.md is where they say."""
+    _, _, answers = (ROOT / "docs/architecture.md").read_text().partition('| "where is ... done?"')
+    named = {ROOT / "bridge" / file for file in re.findall(r"[\w/]+\.py", answers.partition("\n\n")[0])}
+    to_add = (ROOT / "CONTRIBUTING.md").read_text().partition("| to add |")[2].partition("\n\n")[0]
+    named |= {ROOT / file for file in re.findall(r"`((?:bridge|schemas|tests|docs)/[\w/]+\.\w+)`", to_add)}
+    assert len(named) > 20
+    assert {str(path) for path in named if not path.is_file()} == {str(ROOT / "bridge/cli/NAME.py")}

@@ -48,4 +48,5 @@ def test_another_programs_metadata_is_an_unclean_hand_over(text: str) -> None:
     assert isinstance(CommitMetadata.decode(text), CommitMetadata)
     assert not CommitMetadata.decode("").clean
     assert not CommitMetadata.decode("null").clean
+    assert not CommitMetadata.decode('{"a":' + "[" * 100_000).clean
     assert CommitMetadata.decode('{"clean": true, "newer": 1}').clean

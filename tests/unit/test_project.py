@@ -14,7 +14,7 @@ from tests.support.licences import licences
 
 ROOT = Path(__file__).parents[2]
 MADE_BY_HAND = ["pyproject.toml", "Makefile", "Dockerfile", "docker-compose.yml", ".ci/run", ".dockerignore"]
-LOCKS = ["requirements.txt", *(f"requirements-{name}.txt" for name in ("audit", "build", "dev", "docs"))]
+LOCKS = ["requirements.txt", *(f"requirements-{name}.txt" for name in ("audit", "build", "dev", "docs", "fuzz"))]
 REGISTRIES = (
     r"pypi\.org|pythonhosted|registry\.npmjs|crates\.io|repo1?\.maven|proxy\.golang|docker\.io|deb\.debian|ghcr\.io"
 )
@@ -103,13 +103,17 @@ def test_only_locked_requirements_are_installed() -> None:
 
 
 def test_the_image_can_be_built_on_a_digest() -> None:
-    """Each stage of the image has the base that BASE names, and BASE=pinned is the same tag with a digest."""
-    text = (ROOT / "Dockerfile").read_text()
+    """Each stage of the image has the base that BASE names: a tag, or with BASE=pinned the same tag with a digest."""
+    text, base = (ROOT / "Dockerfile").read_text(), (ROOT / ".ci/base/Dockerfile").read_text()
     (default,) = re.findall(r"^ARG BASE=(\S+)$", text, re.MULTILINE)
-    stages = re.findall(r"^FROM (.+)$", text, re.MULTILINE)
-    assert re.fullmatch(rf"{default}@sha256:[0-9a-f]{{64}} AS pinned", stages[0])
-    assert stages[1:] == ["${BASE} AS build", "${BASE}"]
+    assert re.findall(r"^FROM (.+)$", text, re.MULTILINE) == ["${BASE} AS build", "${BASE}"]
+    (pinned,) = re.findall(r"^FROM (\S+)$", base, re.MULTILINE)
+    assert re.fullmatch(rf"{default}@sha256:[0-9a-f]{{64}}", pinned)
     assert "BASE=pinned" in (ROOT / ".github/workflows/image.yml").read_text()
+    asked = subprocess.run(
+        ["make", "-n", "image", "BASE=pinned"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert f"--build-arg BASE={pinned} " in asked.stdout
 
 
 def test_the_image_runs_what_was_tested() -> None:
@@ -174,6 +178,8 @@ def test_ci_runs_what_everyone_runs() -> None:
         "unit",
         "interop",
         "generators",
+        "examples",
+        "fuzz",
         "docs",
         "asyncapi",
         "chaos",

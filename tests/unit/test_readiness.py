@@ -4,6 +4,7 @@ import time
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from aiokafka.structs import TopicPartition
 from prometheus_client import generate_latest
 from structlog.testing import capture_logs
@@ -21,9 +22,11 @@ class Parts:
         self.follower = SimpleNamespace(
             whole=SimpleNamespace(is_set=lambda: True), stable=StableOffsets(), problem=None
         )
-        self.member = SimpleNamespace(is_member=True, is_current=lambda: True, stable=StableOffsets())
+        self.member = SimpleNamespace(is_member=True, is_current=lambda: True, stable=StableOffsets(), problem=None)
         self.topics = SimpleNamespace(problems=list)
-        self.assignment = SimpleNamespace(member=self.member, owners={0: SimpleNamespace(ready=True)})
+        self.assignment = SimpleNamespace(
+            member=self.member, owners={0: SimpleNamespace(ready=True)}, problem=None, confirmed_at=time.monotonic()
+        )
 
     def readiness(self) -> Readiness:
         parts: Any = self.preflight, self.follower, self.assignment, self.topics
@@ -122,3 +125,33 @@ def test_the_reason_says_why_the_registry_cannot_be_read() -> None:
     parts.follower.whole.is_set = lambda: False
     parts.follower.problem = "asm.sessions/0 cannot be read beyond offset 4"
     assert parts.reason() == "the registry has not been read yet: asm.sessions/0 cannot be read beyond offset 4"
+
+
+def test_the_reason_says_why_the_group_cannot_be_joined_and_what_cannot_be_read() -> None:
+    """A right that was taken away is named: of the group, the inbox and the registry."""
+    parts = Parts()
+    parts.member.problem = "not authorised to read asm.inject"
+    parts.follower.problem = "not authorised to read asm.sessions"
+    reason = parts.reason() or ""
+    assert "the registry cannot be read: not authorised to read asm.sessions" in reason
+    assert "the inbox cannot be read: not authorised to read asm.inject" in reason
+    parts.member.is_current = lambda: False
+    assert "not authorised to read asm.inject" in (parts.reason() or "")
+    parts.member.problem = None
+    parts.member.is_member = False
+    parts.assignment.problem = "not authorised to use the group asm-bridge"
+    assert parts.reason() == "not in the consumer group: not authorised to use the group asm-bridge"
+
+
+def test_a_process_without_a_membership_for_minutes_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After five minutes without a confirmed membership /healthz fails with the reason; one that is confirmed lives."""
+    parts, now = Parts(), time.monotonic()
+    readiness = parts.readiness()
+    parts.assignment.confirmed_at = float("-inf")
+    parts.preflight.waiting_for = "Kafka cannot be reached"
+    monkeypatch.setattr("bridge.ops.readiness.time.monotonic", lambda: now + 299)
+    assert readiness.given_up() is None
+    monkeypatch.setattr("bridge.ops.readiness.time.monotonic", lambda: now + 301)
+    assert readiness.given_up() == "no success for 301 s: Kafka cannot be reached"
+    parts.assignment.confirmed_at = now + 290
+    assert readiness.given_up() is None

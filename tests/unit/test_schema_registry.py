@@ -17,6 +17,7 @@ from asm_bridge_schemas.frame import frame, schema_id, unframed
 from asm_bridge_schemas.registry import export, registered_schemas, text
 from bridge.check.finding import Finding
 from bridge.check.schemas import subjects
+from bridge.clock import Clock
 from bridge.kafka.preflight import Preflight
 from bridge.kafka.schema_registry import OutputFrames, SchemaRegistryClient, SchemaRegistryError, registered_texts
 from bridge.settings import SchemaRegistrySettings, Settings, TopicsSettings
@@ -179,7 +180,7 @@ async def test_the_start_waits_for_the_registry(monkeypatch: pytest.MonkeyPatch)
     registry = Registry()
     registry.down = True
     mine = frames(registry)
-    preflight = Preflight(None, TopicsSettings(), mine)  # type: ignore[arg-type]
+    preflight = Preflight(None, TopicsSettings(), Clock(), mine)  # type: ignore[arg-type]
     monkeypatch.setattr(preflight, "_check", lambda: asyncio.sleep(0))
     running = asyncio.create_task(preflight.run())
     await asyncio.sleep(0.05)
@@ -257,8 +258,9 @@ def test_check_says_what_the_registry_would_refuse() -> None:
         (httpx.Response(401, json={}), "/subjects: HTTP 401", "schema_registry.password"),
         (httpx.Response(404, text="<html>"), "/subjects: HTTP 404", "/apis/ccompat/v7"),
         (httpx.Response(200, text="<html>"), "/subjects: HTTP 200", "registry's log"),
+        (httpx.Response(200, text="[" * 100_000), "/subjects: HTTP 200", "registry's log"),
     ],
-    ids=["refused", "silent", "login", "elsewhere", "a page"],
+    ids=["refused", "silent", "login", "elsewhere", "a page", "deep"],
 )
 def test_check_says_why_the_registry_cannot_be_used(
     answer: httpx.Response | Exception, found: str, advice: str

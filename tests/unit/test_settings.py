@@ -322,7 +322,10 @@ def test_kafkas_clients_get_their_arguments() -> None:
         "kafka.sasl_username": "user",
         "kafka.sasl_password": SECRET,
     }
-    arguments = load_settings(None, given).kafka.client_arguments()
+    kafka = load_settings(None, given).kafka
+    arguments = kafka.client_arguments()
+    assert arguments.pop("login") is kafka
+    arguments |= kafka.login_arguments()
     context = arguments.pop("ssl_context")
     assert context.check_hostname
     assert arguments == {
@@ -365,3 +368,37 @@ def test_settings_do_not_change() -> None:
         settings.kafka.group_id = "other"
     with pytest.raises(ValidationError):
         settings.drain_timeout = 1.0
+
+
+@pytest.mark.parametrize(
+    "text", ["topics.partitions = " + "9" * 5000, "asm.token = " + "[" * 2000, ".".join("a" * 2000) + " = 1", "\udcff"]
+)
+def test_a_file_that_cannot_be_read_is_named(text: str) -> None:
+    """A file with a number of 5,000 digits, nesting 2,000 deep, or bytes that are not UTF-8, is a fault with its
+    name.
+    """
+    path = Path("asm-bridge.toml")
+    path.write_bytes(text.encode(errors="surrogateescape"))
+    assert problems().startswith("asm-bridge.toml")
+
+
+@pytest.mark.parametrize("value", ["~nobody-of-that-name/x", "x" * 5000, "a\0b"])
+@pytest.mark.parametrize("key", ["secrets_dir", "sessions_file", "asm.ca_file"])
+def test_any_text_may_stand_where_a_path_is_expected(key: str, value: str) -> None:
+    """A path that no file can have does not exist, and is named as any other that does not."""
+    assert f"--{key}: " in problems(**{key.replace(".", "__"): value})
+
+
+def test_a_variable_that_is_not_text_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variable whose bytes are not UTF-8 is a fault with its name, and without its value."""
+    monkeypatch.setenv("ASM_BRIDGE_KAFKA__GROUP_ID", os.fsdecode(b"gr\xf6sse"))
+    assert problems() == "ASM_BRIDGE_KAFKA__GROUP_ID: is not UTF-8 text"
+    monkeypatch.setenv("ASM_BRIDGE_KAFKA__GROUP_ID", "größe")
+    assert load_settings().kafka.group_id == "größe"
+
+
+@pytest.mark.parametrize("value", ["9" * 400, "1e999", "99999999999d", 10**400, float("inf")])
+def test_a_duration_has_an_end(value: str | float) -> None:
+    """A duration longer than any life is refused, also as text and as a number that no float holds."""
+    with pytest.raises(ValueError, match="must be a duration"):
+        duration(value)

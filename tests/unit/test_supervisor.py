@@ -2,13 +2,18 @@
 
 import os
 from pathlib import Path
+from unittest.mock import Mock
 
+import httpx
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from pydantic import SecretStr
 
 from bridge.cli import main
-from bridge.supervisor import Supervisor, is_permanent, merged, restart_delay, worker_command
+from bridge.settings import OpsSettings
+from bridge.supervisor import Supervisor, application, is_permanent, merged, restart_delay, worker_command
 from bridge.telemetry.metrics import METRICS
+from tests.support.ops import Pictured, served
 
 
 @pytest.fixture(autouse=True)
@@ -102,6 +107,23 @@ async def test_workers_that_do_not_run_are_told() -> None:
         assert list(await supervisor.not_alive()) == [0, 1]
         assert set((await supervisor.not_ready()).values()) == {"not running; it will be restarted"}
         assert b"asm_bridge_workers_alive 0.0" in await supervisor.metrics()
+
+
+async def test_the_merged_endpoint_requires_the_token_and_has_it() -> None:
+    """With ops.token the supervisor reads its workers' endpoints with it, and its own endpoint requires it, too."""
+    ops = OpsSettings(token=SecretStr("ops-t0ken"))
+    supervisor = Supervisor(1, ["run"], None, 1, ops.authorization())
+    async with served(Pictured(3), ops) as url, supervisor.client:
+        worker, running = supervisor.workers[0], Mock()
+        worker.process, worker.port = running, int(url.rpartition(":")[2])
+        transport = httpx.ASGITransport(application(supervisor, ops))
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+            assert (await client.get("/metrics")).status_code == 401
+            assert (await client.get("/readyz")).status_code == 200
+            metrics = await client.get("/metrics", headers=ops.authorization())
+            assert 'asm_bridge_registered_agents{worker="0"} 3.0' in metrics.text
+            strange = {"host": "evil.example"}
+            assert (await client.get("/metrics", headers=strange)).status_code == 401
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ HEADER_TABLE_SIZE, ENABLE_PUSH, MAX_CONCURRENT_STREAMS, INITIAL_WINDOW_SIZE, MAX
 )
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-"""What a client sends first (section 3.4)."""
+"""The client's first bytes on a connection (section 3.4)."""
 HEAD_SIZE = 9
 HEAD = struct.Struct(">IBI")
 """Length (24 bits) and type (8) in one, flags, stream (section 4.1)."""

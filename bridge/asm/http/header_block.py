@@ -42,7 +42,7 @@ _VALUE, _NAME_AND_VALUE, _INDEX_AND_VALUE, _UNUSUAL = -1, -2, -3, -4
 
 
 def classify(first: int) -> int:
-    """What follows a field's first byte (section 6), or if nothing does, its status or 0."""
+    """The representation that a field's first byte announces (section 6), or if it is complete, its status or 0."""
     if first & 0x80:  # an indexed field (6.1)
         index = first & 0x7F
         return _STATUSES.get(index, 0) if index in _STATIC and index not in _RELEVANT_INDEXES else _UNUSUAL
@@ -103,8 +103,8 @@ def scan(block: bytes, table_off: bool) -> int:
 class HeaderBlockReader:
     """Reads the header blocks of one connection in order.
 
-    While the dynamic table has no room, no block can change what another means, and all may be remembered. While it
-    has, only those may that do not touch it, and none outlives a change from one to the other.
+    While the dynamic table has no room, no block can change the meaning of another, so all of them may be remembered.
+    Otherwise only those that do not touch the table may be, and none outlives a change between the two.
     """
 
     def __init__(self) -> None:

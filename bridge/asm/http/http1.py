@@ -28,7 +28,7 @@ class Http1(asyncio.Protocol):
         self._protocol = Http1Protocol(budget or BodyBudget())
         self._transport: asyncio.Transport
 
-    # What the pool calls
+    # Called by the pool
 
     @property
     def idle(self) -> bool:
@@ -64,7 +64,7 @@ class Http1(asyncio.Protocol):
     def close(self, text: str = "the connection was closed") -> None:
         self._end(text)
 
-    # What the event loop calls
+    # Called by the event loop
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is one without being a subclass

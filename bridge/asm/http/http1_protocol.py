@@ -1,7 +1,7 @@
 """HTTP/1.1's responses without I/O (RFC 9112): bytes in, a response out. httptools (llhttp) parses.
 
-The service cannot make this grow without bound: a body has at most ``MAX_BODY`` bytes, and ``MAX_HEAD`` bytes that
-bring none of a body (heads, interim responses, trailers, what stands in chunks beside their data) are too many.
+The service cannot make this grow without bound: a body has at most ``MAX_BODY`` bytes, and at most
+``MAX_HEAD`` bytes in a row may be none of a body's (heads, interim responses, trailers, the framing of chunks).
 """
 
 import re
@@ -12,9 +12,9 @@ from bridge.asm.http.content_encoding import ContentError, decode
 from bridge.asm.http.request import MAX_BODY, BodyBudget, Response
 
 MAX_HEAD = 65536
-"""Bytes in a row that bring none of a body; up to what one read brought more."""
+"""Bytes in a row that are none of a body's; exceeded by one read at most."""
 _LENGTHS = frozenset({b"content-length", b"transfer-encoding"})
-_RELEVANT_NAMES = _LENGTHS | {b"retry-after", b"date", b"content-encoding", b"keep-alive"}
+_RELEVANT_NAMES = frozenset({b"retry-after", b"date", b"content-encoding", b"keep-alive"})
 _TIMEOUT = re.compile(rb"(?:^|[\s,;])timeout=(\d{1,6})(?!\d)", re.IGNORECASE)
 
 
@@ -41,8 +41,8 @@ class Http1Protocol:
     def _begin(self) -> None:
         self._fields: dict[bytes, bytes] = {}
         self._body: bytes | bytearray = b""
-        self._without_body = 0
-        self._head_read = self._complete = self._keep = False
+        self._without_body = self._status = 0
+        self._has_length = self._head_read = self._complete = self._keep = False
 
     @property
     def begun(self) -> bool:
@@ -66,7 +66,7 @@ class Http1Protocol:
             error = f"invalid HTTP response: {self._error or reason}"
         except HttpParserUpgrade:
             error = "invalid HTTP response: the protocol was switched without being asked to"
-        if self._complete:  # only now: what came behind it must not be taken for the next response
+        if self._complete:  # only now: bytes after it must not be taken for the next response
             keep = self._keep and not error
             return self._response(), keep
         if error or (error := self._exceeded(len(data), len(self._body) - size)):
@@ -86,12 +86,12 @@ class Http1Protocol:
 
     def receive_eof(self) -> Response | None:
         """Ends a response without a length with its connection (RFC 9112, section 6.3)."""
-        if self.expecting and self._head_read and not _LENGTHS & self._fields.keys():
+        if self.expecting and self._head_read and not self._has_length:
             return self._response()
         return None
 
     def _response(self) -> Response:
-        status, body, fields = self._parser.get_status_code(), bytes(self._body), self._fields
+        status, body, fields = self._status, bytes(self._body), self._fields
         if self._held:
             self.forget()
         self._begin()
@@ -105,11 +105,13 @@ class Http1Protocol:
             return tuple.__new__(Response, (status, body, None, None))  # half Response()'s time
         return Response(status, body, _text(fields.get(b"retry-after")), _text(fields.get(b"date")))
 
-    # Called by the parser; what they raise ends the parsing.
+    # Called by the parser; an exception ends the parsing.
 
     def on_header(self, name: bytes, value: bytes) -> None:
         name = name.lower()
-        if name in _RELEVANT_NAMES and not self._head_read:  # a trailer's are not the head's (RFC 9110, section 6.5)
+        if name in _LENGTHS:
+            self._has_length = True
+        elif name in _RELEVANT_NAMES and not self._head_read:  # a trailer's are not the head's (RFC 9110, section 6.5)
             self._fields[name] = value
             if name == b"keep-alive":
                 found = _TIMEOUT.search(value)
@@ -122,7 +124,7 @@ class Http1Protocol:
         if self._complete:
             return
         self._head_read = True
-        status = self._parser.get_status_code()
+        self._status = status = self._parser.get_status_code()
         if status < 100 or status == 101:  # nothing of ours asks for another protocol (RFC 9110, section 15.2.2)
             self._error = f"status {status}"
             raise InvalidResponse(self._error)
@@ -140,7 +142,7 @@ class Http1Protocol:
     def on_message_complete(self) -> None:
         if self._complete:
             return
-        if self._parser.get_status_code() < 200:  # an interim response: the real one follows
+        if self._status < 200:  # an interim response: the real one follows
             without_body = self._without_body
             self._begin()
             self._without_body = without_body

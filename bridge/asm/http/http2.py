@@ -42,7 +42,7 @@ class Http2(asyncio.Protocol):
         self._protocol = Http2Protocol(budget or BodyBudget())
         self._flush_scheduled = self._full = self._closed = False
 
-    # What the pool calls
+    # Called by the pool
 
     @property
     def capacity(self) -> int:
@@ -101,7 +101,7 @@ class Http2(asyncio.Protocol):
         """Closes a connection whose other side is gone; repeatable requests are sent again."""
         self._settle(self._protocol.close(text), lost=True)
 
-    # What the event loop calls
+    # Called by the event loop
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)

@@ -39,11 +39,11 @@ _SETTINGS = {
 }
 """Ours. A stream's window is never renewed: it is more than a response may have, padding and all."""
 _WINDOW = 64 * 1024 * 1024
-"""Bytes that the service may have under way to us; renewed by halves."""
+"""Bytes that the service may have in flight to us; renewed by halves."""
 STREAMS_BEFORE_SETTINGS = 4
 """Until the service says how many it allows, which it may not have said when the first requests leave."""
 _STREAMS_UNLESS_SET = 1000
-"""Where its settings do not say (section 6.5.2: then there is no limit)."""
+"""Streams, if its settings name no limit (section 6.5.2)."""
 MAX_OVERHEAD = 10_000
 """Frames between two responses that bring none further: pings, settings, resets, empty frames, interim responses. More
 are a flood (section 10.5)."""
@@ -56,7 +56,7 @@ _HEAD_COST = 64
 class Http2Protocol:
     """The client's side of one connection.
 
-    What ends streams returns them, each once, in the order in which they ended.
+    The methods that may end streams return them, each once, in the order in which they ended.
     """
 
     def __init__(self, budget: BodyBudget) -> None:
@@ -79,13 +79,13 @@ class Http2Protocol:
         self._heads = HeaderBlockReader()
         self.settings_read = False
         self._ended: list[Stream] = []
-        # Of what the service sends: an unfinished frame, what it used of its window, a header block that goes on.
+        # Received so far: an unfinished frame, bytes of the service's window, an unfinished header block.
         self._buffer = b""
         self._consumed = 0
         self._begun: tuple[int, int, bytearray] | None = None
         self._overhead = 0
 
-    # What the connection calls
+    # Called by the connection
 
     def send(self, exchange: Exchange) -> None:
         """Opens a stream (section 5.1), which must be ``allowed``."""
@@ -145,7 +145,8 @@ class Http2Protocol:
         except ProtocolError as error:
             return self._violated(error.code, error)
         except HPACKError as error:
-            return self._violated(ErrorCode.COMPRESSION_ERROR, error)
+            text = f"a header block that cannot be decoded ({type(error).__name__})"  # hpack's own may name an address
+            return self._violated(ErrorCode.COMPRESSION_ERROR, text)
         return self._take_ended()
 
     # Frames in (section 4.1)
@@ -377,7 +378,7 @@ class Http2Protocol:
     def _write(self, data: bytes) -> None:
         self.sender.outgoing.append(data)
 
-    def _violated(self, code: ErrorCode, error: Exception) -> list[Stream]:
+    def _violated(self, code: ErrorCode, error: Exception | str) -> list[Stream]:
         return self.close(f"invalid HTTP/2 from the service: {error}", code)
 
     def _take_ended(self) -> list[Stream]:

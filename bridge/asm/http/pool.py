@@ -29,8 +29,8 @@ class Pool:
 
     Times in seconds: ``connect_timeout`` for the name, and again for a connection and its TLS; ``request_timeout`` from
     ``send`` to the whole response, the wait for a connection included; ``max_connection_age`` until a connection is
-    replaced by a new one, so that an address that has moved is followed. Whether it is HTTP/1.1 or HTTP/2 is what the
-    service chooses (ALPN). What the service has certainly not processed is sent again, within the same time.
+    replaced by a new one, so that an address that has moved is followed. The service
+    chooses HTTP/1.1 or HTTP/2 (ALPN). Requests that it has certainly not processed are sent again in the same time.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Pool:
         self._connections: dict[Connection, float] = {}
         """Those that take requests, and when they were opened (monotonic)."""
         self._retiring: set[Connection] = set()
-        """Those that take no more, and finish what they carry."""
+        """Those that take no more, and finish their requests."""
         self._free: dict[Connection, None] = {}
         self._opening: set[asyncio.Task[None]] = set()
         self._replacing: dict[Connection, asyncio.Task[None]] = {}
@@ -99,7 +99,7 @@ class Pool:
         self._connector.close()
         await asyncio.gather(*opening, return_exceptions=True)
         for connection in {*self._connections, *self._retiring, *self._under_way.values()}:
-            if connection is not None:  # also those that finish what they carry
+            if connection is not None:  # also the retiring ones
                 connection.close()
         for exchange in [*self._waiting]:
             exchange.failed("the client is closed")
@@ -124,7 +124,7 @@ class Pool:
         self._open_more()
         return True
 
-    # -- what time brings
+    # -- time-outs and age
 
     def _sweep(self) -> None:
         """Ends requests that take too long, and connections that are dead, old or not needed."""

@@ -1,4 +1,8 @@
-"""The handshake with a proxy: HTTP's CONNECT (RFC 9110, section 9.3.6), or SOCKS5 (RFC 1928 and 1929)."""
+"""The handshake with a proxy: HTTP's CONNECT (RFC 9110, section 9.3.6), or SOCKS5 (RFC 1928 and 1929).
+
+SOCKS5 is four messages. python-socks (3.2) would open its own socket, to one address of the proxy, and takes neither an
+empty password nor one beyond ASCII.
+"""
 
 import asyncio
 import base64
@@ -66,8 +70,8 @@ class Proxy:
         return PreparedRequest(target, request.headers | login, request.body, repeatable=request.repeatable)
 
     async def ask(self, host: str, port: int, reader: asyncio.StreamReader, transport: asyncio.Transport) -> None:
-        """Have the proxy connect to a host, by name or address. Raises ``ProxyRefusal``, and ``EOFError`` where the
-        proxy closes the connection."""
+        """Makes the proxy connect to a host, by name or address. Raises ``ProxyRefusal``, and ``EOFError`` if the proxy
+        closes the connection."""
         if self.is_socks:
             await self._socks5(host, port, reader, transport)
         else:
@@ -86,7 +90,7 @@ class Proxy:
         if not version.startswith(b"HTTP/1.") or not status.isdigit():
             raise ProxyRefusal("it answers CONNECT with something that is not HTTP")
         told = f"(HTTP {status.decode()})"
-        if status in (b"407", b"401"):  # tinyproxy says 401 to a wrong password
+        if status in (b"407", b"401"):  # tinyproxy answers 401 to a wrong password
             raise ProxyRefusal(
                 f"it requires a user name and password, or other ones {told}: add them to its address", login=True
             )

@@ -25,9 +25,9 @@ class Response(NamedTuple):
 class Failure(NamedTuple):
     """The reason for which a request has no response.
 
-    ``sent``: the service may have processed the request. ``counts_as_outage``: this says something about the host; not
-    of a request that the host broke off (it is there), nor of all but one of those that ended with their connection.
-    ``error``: the ``ConnectError``, where there was no connection.
+    ``sent``: the service may have processed the request. ``counts_as_outage``: it says something about the host; False
+    for a request that the host broke off (it is there), and for all but one of those that ended with one connection.
+    ``error``: the ``ConnectError``, if there was no connection.
     """
 
     text: str
@@ -37,13 +37,13 @@ class Failure(NamedTuple):
 
 
 OnResponse = Callable[[Response | Failure], None]
-"""Called once, with the response or with why there is none."""
+"""Called once, with the response or the failure."""
 
 MAX_BODY = 16 * 1024 * 1024
 """The most bytes of a response's body that are read."""
 PER_REQUEST = {"authorization": b"\x1f\x08", "content-length": b"\x0f\x0d"}
-"""What differs from request to request: literals with a name of the static table (RFC 7541, appendix A), never to be
-indexed (6.2.3) and not indexed (6.2.2)."""
+"""The headers that differ from request to request: literals with a name of the static table (RFC 7541, appendix A),
+never to be indexed (6.2.3) and not indexed (6.2.2)."""
 
 
 class Target(NamedTuple):
@@ -61,18 +61,34 @@ class Target(NamedTuple):
 class PreparedRequest:
     """A POST as bytes: for each version of HTTP made when it is first needed, and kept.
 
-    ``headers`` have lower-case names; Host, Content-Length and Accept-Encoding (``identity``) are added.
-    ``repeatable``: it does no harm if the service processes it twice.
+    ``headers`` have lower-case names, and requests may share them; ``authorization`` is this one's own. Host,
+    Content-Length and Accept-Encoding (``identity``) are added. ``repeatable``: it does no harm if the service
+    processes it twice.
     """
 
-    __slots__ = ("_http1", "_http2", "body", "headers", "repeatable", "target")
+    __slots__ = ("_common", "_http1", "_http2", "authorization", "body", "repeatable", "target")
 
-    def __init__(self, target: Target, headers: Mapping[str, str], body: bytes, *, repeatable: bool = False) -> None:
+    def __init__(
+        self,
+        target: Target,
+        headers: Mapping[str, str],
+        body: bytes,
+        *,
+        authorization: str | None = None,
+        repeatable: bool = False,
+    ) -> None:
         self.repeatable = repeatable
         self.target = target
-        self.headers = {**headers, "accept-encoding": "identity", "content-length": str(len(body))}
+        self.authorization = authorization
         self.body = body
+        self._common = headers
         self._http1 = self._http2 = b""
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """All but Host."""
+        own = {} if self.authorization is None else {"authorization": self.authorization}
+        return {**self._common, **own, "accept-encoding": "identity", "content-length": str(len(self.body))}
 
     @property
     def http1(self) -> bytes:
@@ -89,8 +105,9 @@ class PreparedRequest:
         connection.
         """
         if not self._http2:
-            own = {name: value for name, value in self.headers.items() if name in PER_REQUEST}
-            common = tuple(one for one in self.headers.items() if one[0] not in own)
+            fields = self.headers
+            own = {name: value for name, value in fields.items() if name in PER_REQUEST}
+            common = tuple(one for one in fields.items() if one[0] not in own)
             self._http2 = _block(self.target, common) + b"".join(
                 PER_REQUEST[name] + encode_integer(len(value), 7) + value.encode() for name, value in own.items()
             )

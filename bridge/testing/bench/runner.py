@@ -25,7 +25,7 @@ class Report:
 def run(broker: str | None, plan: Sequence[Scenario], told: Callable[[str], None]) -> Report:
     """Measure ``plan``; ``told`` gets a line for each step.
 
-    Raises ``KafkaUnavailableError`` and ``BrokerUnavailableError`` where there is no Kafka to measure against.
+    Raises ``KafkaUnavailableError`` and ``BrokerUnavailableError`` if there is no Kafka to measure against.
     """
     cores, about = machine.deal(), machine.describe()
     with machine.pinned(cores.others):

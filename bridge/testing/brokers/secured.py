@@ -8,6 +8,25 @@ ADMIN, BRIDGE = ("admin", "admin-s3cret"), ("bridge", "bridge-s3cret")
 """User name and password: one that may do all, and one that may do what it is granted."""
 
 
+Right = tuple[str, str, str]
+"""``TOPIC``, ``GROUP`` or ``TRANSACTIONAL_ID``, the prefix of the name, and the operation."""
+
+
+def _binding(right: Right, user: str) -> tuple[Any, ...]:
+    from confluent_kafka.admin import (  # type: ignore[attr-defined]
+        AclOperation,
+        AclPermissionType,
+        ResourcePatternType,
+        ResourceType,
+    )
+
+    kind, name, operation = right
+    return (
+        *(ResourceType[kind], name, ResourcePatternType.PREFIXED, f"User:{user}", "*"),
+        *(AclOperation[operation], AclPermissionType.ALLOW),
+    )
+
+
 class SecuredBroker(MavenBroker):
     name = "secured"
 
@@ -30,30 +49,22 @@ class SecuredBroker(MavenBroker):
             "super.users": f"User:{ADMIN[0]};User:ANONYMOUS",
         }
 
-    def grant(self, *rights: tuple[str, str, str]) -> None:
-        """Grants operations to the user ``bridge``: (``TOPIC``, ``GROUP`` or ``TRANSACTIONAL_ID``, prefix of the name,
-        operation).
-        """
-        from confluent_kafka.admin import (  # type: ignore[attr-defined]
-            AclBinding,
-            AclOperation,
-            AclPermissionType,
-            AdminClient,
-            ResourcePatternType,
-            ResourceType,
-        )
+    def grant(self, *rights: Right, user: str = BRIDGE[0]) -> None:
+        """Grants rights to a user."""
+        from confluent_kafka.admin import AclBinding, AdminClient  # type: ignore[attr-defined]
 
-        bindings = [
-            AclBinding(
-                ResourceType[kind], name, ResourcePatternType.PREFIXED, f"User:{BRIDGE[0]}", "*",
-                AclOperation[operation], AclPermissionType.ALLOW,
-            )
-            for kind, name, operation in rights
-        ]  # fmt: skip
         admin = AdminClient(self.confluent_arguments())  # kept: with it its answers would go
-        made: dict[Any, Any] = admin.create_acls(bindings)
+        made: dict[Any, Any] = admin.create_acls([AclBinding(*_binding(right, user)) for right in rights])
         for future in made.values():
             future.result(10)
+
+    def revoke(self, *rights: Right, user: str = BRIDGE[0]) -> None:
+        """Takes rights away that were granted."""
+        from confluent_kafka.admin import AclBindingFilter, AdminClient  # type: ignore[attr-defined]
+
+        admin = AdminClient(self.confluent_arguments())
+        for future in admin.delete_acls([AclBindingFilter(*_binding(right, user)) for right in rights]).values():
+            assert len(future.result(10)) == 1
 
     def confluent_arguments(self) -> dict[str, Any]:
         """The arguments of a confluent-kafka client with all rights."""

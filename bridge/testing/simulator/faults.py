@@ -19,7 +19,7 @@ the service takes the request, and the answer is 502, 503, 504, 408 and 499 in t
 service. `event_...`: each time that a marked event (``middle.MARK``) is in the request. `gzip`: gzip and deflate in
 turn, unasked for. `odd`: the answer in JSON as no gateway should print it."""
 NAMES: tuple[FaultName, ...] = get_args(FaultName)
-"""In the order in which they are tried; the first that hits is the one, but for `slow`, which joins any."""
+"""In the order in which they are tried; the first that hits is used; `slow` joins any."""
 
 GETSTATUS_ONLY = frozenset({"ended"})
 _AT_MARKED = frozenset(name for name in NAMES if name.startswith("event_"))

@@ -20,7 +20,7 @@ from bridge.testing.simulator.world import Caller, Listed, Poll, Shown, World
 BASE = "/api/v1alpha1/asm/asmapi/"
 NO_SESSION = "asm session not found or no longer active"
 Call = Callable[[World, Caller, bytes, int], Answer]
-"""World, who calls, the body, the request's number -> the answer."""
+"""World, caller, body, the request's number -> the answer."""
 
 _PAGE_TOKEN = re.compile(r"(?:after-(\d{1,19}))?")
 _REFUSE = re.compile(r"refuse(?:-(400|404|409|412|422))?")

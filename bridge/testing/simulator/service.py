@@ -1,6 +1,6 @@
 """The vendor's service without the network: requests in, answers out, time from a clock that is passed in.
 
-A request is `begin` (who asks, what will go wrong), `process` (after the delay that `begin` told) and `finish`.
+A request is `begin` (the caller, the fault), `process` (after the delay that `begin` returned) and `finish`.
 """
 
 import time

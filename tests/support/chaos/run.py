@@ -18,7 +18,7 @@ from random import Random
 
 from bridge.testing.brokers import Broker, start_broker
 from bridge.testing.brokers.cluster import Cluster
-from tests.support.chaos import faults
+from tests.support.chaos import faults, machine
 from tests.support.chaos.checker import broken_promises
 from tests.support.chaos.facts import Facts
 from tests.support.chaos.faults import Trial
@@ -99,6 +99,8 @@ async def chaos(brokers: Sequence[Broker], bootstrap_servers: str, directory: Pa
 async def _begun(the_lab: Lab, brokers: list[Broker], plan: Plan) -> Trial:
     if plan.mutant:
         the_lab.program = ("tests.support.chaos.mutants", plan.mutant)
+    elif "clock" in plan.kinds:
+        the_lab.program = ("tests.support.chaos.shifted",)
     the_lab.killed = True  # under faults not all that was shown need be told
     processes = [f"bridge-{number}" for number in range(plan.processes)]
     await the_lab.bridge(processes[0], **SETTINGS)
@@ -123,6 +125,9 @@ async def _break(trial: Trial, plan: Plan) -> None:
         "vendor": (faults.VENDOR, (0.5, 3)),
         "gateway": (faults.GATEWAY, (1, 5)),
         "registry": (faults.REGISTRY, (1, 6)),
+        "disk": (machine.DISK, (10, 20)),
+        "rights": (machine.RIGHTS, (2, 8)),
+        "clock": (machine.CLOCK, (1, 5)),
     }
     async with asyncio.TaskGroup() as running:
         for name, (kinds, (least, most)) in lanes.items():
@@ -198,13 +203,17 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--faults",
         default=",".join((*Plan.kinds, "gateway")),
-        help="lanes to use; there are kills and pauses, too, of processes (%(default)s)",
+        help="lanes to use; there are kills and pauses, too, of processes, and disk, rights, clock (%(default)s)",
     )
     parser.add_argument("--mutant", help="a deliberately broken build, see tests/chaos/mutants.py")
     return parser.parse_args()
 
 
 def _start(options: argparse.Namespace) -> Broker:
+    if {"disk", "rights"} & {*options.faults.split(",")}:
+        harsh = machine.HarshBroker()
+        harsh.start()
+        return harsh
     if options.brokers == 1:
         return start_broker(options.broker)[0]
     cluster = Cluster()

@@ -1,0 +1,105 @@
+"""Every connection to Kafka, with what aiokafka's lacks: it neither logs in again (KIP-368), nor reads a rotated
+password or certificate, nor hears that a broker refuses a token, nor keeps the reason why it could not connect.
+"""
+
+import asyncio
+import socket
+from typing import Any
+
+from aiokafka import conn
+from aiokafka.conn import OAuthAuthenticator
+from aiokafka.protocol.admin import SaslAuthenticateRequest
+
+from bridge.kafka.internals import allowance
+
+_CONNECT_WITHIN = 5.0
+"""Seconds for each step of making a connection: the network's, and those of a login."""
+_RENEW_AT = 0.8
+"""Of a session's life, after which its connection is closed between two requests, and another one logs in."""
+
+
+class _TokenAuthenticator:
+    """Like aiokafka's, which takes a broker's refusal for consent (RFC 7628, 3.2.3)."""
+
+    def __init__(self, login: Any) -> None:
+        self._login = login
+        self._authenticator = OAuthAuthenticator(sasl_oauth_token_provider=login)
+
+    async def step(self, payload: bytes | None) -> tuple[bytes, bool] | None:
+        if payload:
+            self._login.refused()
+            return b"\x01", True  # to which the broker answers with an error
+        step: tuple[bytes, bool] | None = await self._authenticator.step(payload)
+        return step
+
+
+class Connection(conn.AIOKafkaConnection):  # type: ignore[misc]
+    """A connection with the login as it is now, which is renewed before its session ends."""
+
+    _request_timeout: float
+    _renewal: asyncio.TimerHandle | None = None
+
+    async def connect(self) -> Any:
+        usual, self._request_timeout = self._request_timeout, min(self._request_timeout, _CONNECT_WITHIN)
+        login = self._sasl_oauth_token_provider
+        try:
+            if login is not None:
+                arguments = login.arguments()
+                self._ssl_context = arguments.get("ssl_context")
+                self._sasl_plain_username = arguments.get("sasl_plain_username")
+                self._sasl_plain_password = arguments.get("sasl_plain_password")
+            made = await super().connect()
+        except Exception as error:
+            if login is not None:
+                login.failure = error
+            raise
+        finally:
+            self._request_timeout = usual
+        if login is not None:
+            login.failure = None
+        _keep_alive(self._writer.get_extra_info("socket"))
+        return made
+
+    def authenticator_oauth(self) -> _TokenAuthenticator:
+        return _TokenAuthenticator(self._sasl_oauth_token_provider)
+
+    def send(self, request: Any, expect_response: bool = True) -> Any:
+        usual = self._request_timeout
+        self._request_timeout += allowance(request)
+        try:
+            answer = super().send(request, expect_response)
+        finally:
+            self._request_timeout = usual
+        if isinstance(request, SaslAuthenticateRequest):
+            self._requests[-1][2].add_done_callback(self._authenticated)
+        return answer
+
+    def close(self, *args: Any, **kwargs: Any) -> Any:
+        if self._renewal is not None:
+            self._renewal.cancel()
+        return super().close(*args, **kwargs)
+
+    def _authenticated(self, answer: "asyncio.Future[Any]") -> None:
+        if answer.cancelled() or answer.exception() is not None:
+            return
+        lifetime = getattr(answer.result(), "session_lifetime_ms", 0) / 1000
+        if lifetime > 0:
+            self._renewal = self._loop.call_later(lifetime * _RENEW_AT, self._renew)
+
+    def _renew(self, *_: object) -> None:
+        """Close between two requests: the next one opens another connection."""
+        if self._requests:
+            self._requests[-1][2].add_done_callback(self._renew)
+        else:
+            self.close(conn.CloseReason.IDLE_DROP)
+
+
+def _keep_alive(connected: socket.socket) -> None:
+    """Let the kernel test a silent connection, and give up one whose other end acknowledges nothing."""
+    connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3), ("TCP_USER_TIMEOUT", 10_000)):
+        if hasattr(socket, name):  # not on every system
+            connected.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+conn.AIOKafkaConnection = Connection

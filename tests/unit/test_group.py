@@ -1,0 +1,86 @@
+"""When a member of the consumer group gives way to a new one."""
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from bridge.kafka.errors import GroupAuthorizationFailedError, KafkaError, TopicAuthorizationFailedError
+from bridge.kafka.group import ConsumerGroupMember
+
+
+class FakeConsumer:
+    """``failure``: what the next fetches raise; ``heartbeats``: aiokafka's task, which nothing restarts."""
+
+    def __init__(self) -> None:
+        self.failure: Exception | None = None
+        self._client = SimpleNamespace(_sasl_oauth_token_provider=None)
+        running: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.heartbeats: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._coordinator = SimpleNamespace(_coordination_task=running, _heartbeat_task=self.heartbeats)
+
+    async def getmany(self, timeout_ms: int) -> dict[Any, Any]:
+        await asyncio.sleep(0.01)
+        if self.failure is not None:
+            raise self.failure
+        return {}
+
+    def assignment(self) -> set[Any]:
+        return set()
+
+    async def stop(self) -> None:
+        pass
+
+
+def member_of(consumer: FakeConsumer, session_timeout: float = 10.0) -> ConsumerGroupMember:
+    clients: Any = SimpleNamespace(
+        topic=str,
+        session_timeout=session_timeout,
+        connection={"bootstrap_servers": "k:1"},
+        group_consumer=lambda: consumer,
+    )
+    nothing: Any = None
+    return ConsumerGroupMember(clients, nothing, nothing, nothing)
+
+
+async def test_a_membership_whose_heartbeats_have_ended_is_over() -> None:
+    """aiokafka ends its heartbeats for good when the right to the group is taken away, and fetches on: the member ends
+    with that error, and another one takes its place.
+    """
+    consumer = FakeConsumer()
+    member = member_of(consumer)
+    consumer.failure = GroupAuthorizationFailedError("g")
+    consumer.heartbeats.set_exception(consumer.failure)
+    with pytest.raises(GroupAuthorizationFailedError):
+        await asyncio.wait_for(member.run(), 5)
+
+
+async def test_a_membership_that_is_not_confirmed_is_over() -> None:
+    """After three session time-outs without an answered heartbeat the member ends; each answer counts anew."""
+    member = member_of(FakeConsumer(), session_timeout=0.1)
+    running = asyncio.create_task(member.run())
+    for _ in range(5):
+        await member._confirm(asyncio.get_running_loop().time())
+        await asyncio.sleep(0.1)
+    assert not running.done()
+    with pytest.raises(KafkaError, match="no heartbeat was answered"):
+        await asyncio.wait_for(running, 5)
+
+
+async def test_the_reason_why_the_inbox_cannot_be_read_is_kept_while_it_holds() -> None:
+    """A right to the inbox that was taken away is the member's problem until a fetch succeeds."""
+    consumer = FakeConsumer()
+    member = member_of(consumer)
+    consumer.failure = TopicAuthorizationFailedError("asm.inject")
+    running = asyncio.create_task(member.run())
+    await until(lambda: member.problem == "not authorised to read asm.inject")
+    consumer.failure = None
+    await until(lambda: member.problem is None)
+    running.cancel()
+
+
+async def until(holds: Any) -> None:
+    async with asyncio.timeout(5):
+        while not holds():
+            await asyncio.sleep(0.01)
