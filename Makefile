@@ -27,9 +27,9 @@ test: lint ## linters, type check, all tests (ARGS="--broker embedded -k changes
 	failed=0; $(BIN)/python -m pytest $(PARALLEL) $(ARGS) || failed=$$?; \
 	$(if $(ARGS),,wait $$unit || failed=$$?; cat $(UNIT_LOG);) exit $$failed
 
-# Four test files side by side, on two cores too: most tests wait for programs. The folders' order, reorder being off,
-# puts the long files of integration first and those of unit, which only compute, last. Each process has its own broker.
-PARALLEL := -n 4 --dist loadfile --no-loadscope-reorder
+# Test files side by side, at most four, as each process that needs a broker starts its own. The folders' order, reorder
+# being off, puts the long files first and those of unit last; the other Pythons take what time the waiting leaves.
+PARALLEL := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 UNIT_LOG := $(VENV)/unit.log
 
 unit: $(READY) ## the unit tests on every other Python from 3.11 to 3.14 that this machine has
@@ -88,8 +88,8 @@ examples/typescript/node_modules/.ready: examples/typescript/package-lock.json
 	@cd examples/typescript && npm ci --silent
 	@touch $@
 
-generators: $(READY) ## types from schemas/json in TypeScript, Go, Java and Python, compiled
-	@GENERATORS=1 $(BIN)/python -m pytest tests/interop/test_generators.py $(ARGS)
+generators: $(READY) ## types from schemas/json in TypeScript, Go, Java, Python, compiled; tables of Kafka Connect
+	@GENERATORS=1 $(BIN)/python -m pytest tests/interop/test_generators.py tests/interop/test_kafka_connect.py $(ARGS)
 
 fuzz: $(READY) ## a million hostile inputs for each target, made by coverage (ARGS="--runs 10000 http2"; docs/fuzzing.md)
 	@{ command -v uv >/dev/null && uv pip install -q --python $(BIN)/python --require-hashes -r requirements-fuzz.txt; } \

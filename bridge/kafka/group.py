@@ -21,6 +21,8 @@ from bridge.telemetry.metrics import METRICS
 
 log = structlog.get_logger()
 
+_UNSEEN = 5.0
+"""Seconds without any partition of the inbox after which a member gives way to a new one, which looks at once."""
 _UNCONFIRMED = 3
 """Session time-outs without an answered heartbeat after which a member gives way to a new one, with new clients."""
 
@@ -49,7 +51,7 @@ class ConsumerGroupMember(ConsumerRebalanceListener):  # type: ignore[misc]
         self._generation = -1
         self._renewed_after = _UNCONFIRMED * clients.session_timeout
         self._servers = servers_of(clients.connection)
-        self._started_at = time.monotonic()
+        self._started_at = self._seen_at = time.monotonic()
         self.confirmed_at = float("-inf")
         """When the last heartbeat was sent that Kafka has answered (monotonic)."""
         self.problem: str | None = None
@@ -73,7 +75,7 @@ class ConsumerGroupMember(ConsumerRebalanceListener):  # type: ignore[misc]
                 for partition, messages in (await fetch_records(self._consumer, 1000)).items():
                     self._deliver(partition.partition, messages)
                 self.stable.look(self._consumer, self._consumer.assignment())
-                self.problem = None
+                self.problem = self._unseen()
             except ConsumerStoppedError:
                 return
             except KafkaError as error:
@@ -84,9 +86,18 @@ class ConsumerGroupMember(ConsumerRebalanceListener):  # type: ignore[misc]
                 if failures.is_new(error):
                     log.warning("inbox.read_failed", error=error)
                 await asyncio.sleep(1)
+            if (unseen := self._unseen()) is not None and time.monotonic() - self._seen_at > _UNSEEN:
+                raise KafkaUnavailableError(unseen)
             silent = time.monotonic() - max(self._started_at, self.confirmed_at)
             if silent > self._renewed_after:
                 raise KafkaUnavailableError(f"no heartbeat was answered for {silent:.0f} s: {self._why()}")
+
+    def _unseen(self) -> str | None:
+        """What is wrong if the consumer knows of no partition of the inbox: it would look again in minutes only."""
+        if not self.is_member or self._consumer.partitions_for_topic(self._topic):
+            self._seen_at = time.monotonic()
+            return None
+        return f"{self._topic} does not exist, or this client is not authorised to describe it"
 
     def _why(self) -> str:
         return self.problem or why_unavailable(self._servers, self._consumer)

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer
-from aiokafka.errors import ConsumerStoppedError
+from aiokafka.errors import ConsumerStoppedError, TopicAuthorizationFailedError
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
 from bridge.kafka import internals
@@ -107,7 +107,10 @@ async def open_reader(
             for partition, end in (await with_deadline(consumer.end_offsets(assigned))).items():
                 consumer.seek(partition, end)
         # Not the last stable offset: records behind an open transaction count as written.
-        ends = {} if from_end else await internals.high_watermarks(consumer, assigned, _DEADLINE_MS)
+        try:
+            ends = {} if from_end else await internals.high_watermarks(consumer, assigned, _DEADLINE_MS)
+        except TopicAuthorizationFailedError as error:  # aiokafka does not say of which
+            raise TopicAuthorizationFailedError({partition.topic for partition in assigned}) from error
         reader = Reader(consumer, ends)
         await reader.look_for_end()
         yield reader

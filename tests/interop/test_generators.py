@@ -3,7 +3,6 @@
 `make generators` runs these; they download the generators into the cache, and are skipped in `make test`.
 """
 
-import fcntl
 import importlib.util
 import json
 import os
@@ -21,8 +20,8 @@ import pytest
 
 from asm_bridge_schemas import records
 from bridge.testing.brokers import maven
-from bridge.testing.cache import cache
 from tests.support import ROOT
+from tests.support.generators import installed, run
 from tests.support.samples import sample
 
 pytestmark = [
@@ -44,27 +43,6 @@ NAMES = {"StatusGroup", "Outcome", "CallList", "CallLeftReason", "EventKind", "T
 """Types that each language should have under these names."""
 NAMED_BY_NUMBER = re.compile(r"\b(?!AgentState\b)[A-Z][A-Za-z]*\d\b|\b(Purple|Fluffy|Tentacled|Sticky)[A-Z]\w+")
 """What generators call a type for which the schema has no name."""
-
-
-def run(command: list[str], folder: Path, **environment: str) -> str:
-    done = subprocess.run(
-        command, cwd=folder, env={**os.environ, **environment}, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-def installed(name: str, install: Callable[[Path], object]) -> Path:
-    """A folder of the cache that ``install`` has filled. It gets its name when complete."""
-    folder = cache() / re.sub(r"[^\w.-]+", "-", name)
-    with (cache() / "generators.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (folder / "complete").exists():
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir()
-            install(folder)
-            (folder / "complete").touch()
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -282,6 +282,16 @@ def test_schemas_are_exported(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert all(schema["$schema"].endswith("2020-12/schema") for schema in files.values())
 
 
+def test_kafka_connects_schemas_are_exported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`schemas export DIR --connect` writes a table for each output topic; with --registry it is a usage error."""
+    assert code("schemas", "export", str(tmp_path / "new"), "--connect") == 0
+    capsys.readouterr()
+    tables = {path.stem: json.loads(path.read_text()) for path in (tmp_path / "new").iterdir()}
+    assert {table["type"] for table in tables.values()} == {"struct"}
+    assert "queued-calls" in tables
+    assert code("schemas", "export", str(tmp_path / "new"), "--connect", "--registry") == 2
+
+
 def test_the_registrys_schemas_are_exported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """`schemas export DIR --registry` writes those of the output topics alone, in draft-07."""
     assert code("schemas", "export", str(tmp_path / "new"), "--registry") == 0

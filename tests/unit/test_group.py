@@ -15,6 +15,7 @@ class FakeConsumer:
 
     def __init__(self) -> None:
         self.failure: Exception | None = None
+        self.partitions: set[int] | None = {0}
         self._client = SimpleNamespace(_sasl_oauth_token_provider=None)
         running: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.heartbeats: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -25,6 +26,9 @@ class FakeConsumer:
         if self.failure is not None:
             raise self.failure
         return {}
+
+    def partitions_for_topic(self, topic: str) -> set[int] | None:
+        return self.partitions
 
     def assignment(self) -> set[Any]:
         return set()
@@ -68,16 +72,38 @@ async def test_a_membership_that_is_not_confirmed_is_over() -> None:
         await asyncio.wait_for(running, 5)
 
 
-async def test_the_reason_why_the_inbox_cannot_be_read_is_kept_while_it_holds() -> None:
-    """A right to the inbox that was taken away is the member's problem until a fetch succeeds."""
+async def test_the_reason_why_the_inbox_cannot_be_read_is_kept_while_it_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A right to the inbox that was taken away is the member's problem until a fetch succeeds, and costs no membership
+    while the inbox can be seen.
+    """
+    monkeypatch.setattr("bridge.kafka.group._UNSEEN", 0.1)
     consumer = FakeConsumer()
     member = member_of(consumer)
     consumer.failure = TopicAuthorizationFailedError("asm.inject")
     running = asyncio.create_task(member.run())
     await until(lambda: member.problem == "not authorised to read asm.inject")
+    await asyncio.sleep(1.2)
+    assert not running.done()
     consumer.failure = None
     await until(lambda: member.problem is None)
     running.cancel()
+
+
+async def test_an_inbox_that_is_not_seen_any_more_is_a_problem_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the right to describe the inbox, or once it is deleted, the group assigns nothing, which must not look
+    like standing by; aiokafka looks again in minutes only, so that a new member is made.
+    """
+    monkeypatch.setattr("bridge.kafka.group._UNSEEN", 0.2)
+    consumer = FakeConsumer()
+    member = member_of(consumer)
+    member.is_member = True
+    running = asyncio.create_task(member.run())
+    await asyncio.sleep(0.3)
+    assert (member.problem, running.done()) == (None, False)
+    consumer.partitions = None
+    await until(lambda: member.problem == "inject does not exist, or this client is not authorised to describe it")
+    with pytest.raises(KafkaError, match="not authorised to describe"):
+        await asyncio.wait_for(running, 5)
 
 
 async def until(holds: Any) -> None:
