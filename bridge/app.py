@@ -22,6 +22,7 @@ from bridge.kafka.clients import Clients
 from bridge.kafka.encoding import Encoder
 from bridge.kafka.preflight import Preflight, UnsuitableKafkaError
 from bridge.kafka.schema_registry import OutputFrames
+from bridge.kafka.topic_watch import TopicWatch
 from bridge.ops.http import listen
 from bridge.ops.readiness import Readiness
 from bridge.ops.server import serve
@@ -87,6 +88,7 @@ class Bridge:
         self._circuit = CircuitBreaker(backoff)
         self._registry = Registry(self._on_entry, self._on_invalid_entry)
         self._poller = Poller(self._client, self._tokens, self._circuit, asm.rate_limit, self._is_current, clock=clock)
+        self._topics = TopicWatch(clients, settings.topics, self._on_inbox_changed)
         self._assignment = Assignment(
             Shared(
                 partitions=settings.topics.partitions,
@@ -103,12 +105,13 @@ class Bridge:
                 registry=self._registry,
                 reschedule=self._poller.update,
                 policy=Policy(settings.poll.interval, settings.injection, backoff, clock),
+                topics=self._topics,
             )
         )
         self._preflight = Preflight(clients, settings.topics, clock, frames)
         sessions = None if settings.sessions_file is None else read_sessions_file(settings.sessions_file)
-        self._follower = RegistryFollower(self._registry, clients, kafka, sessions, clock)
-        self.readiness = Readiness(self._preflight, self._follower, self._assignment)
+        self._follower = RegistryFollower(self._registry, clients, kafka, sessions, clock, self._topics)
+        self.readiness = Readiness(self._preflight, self._follower, self._assignment, self._topics)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Runs until ``stop``; then polls in flight end, their steps are committed, and the partitions are handed over.
@@ -126,7 +129,7 @@ class Bridge:
 
     async def _work(self, stop: asyncio.Event) -> None:
         async with asyncio.TaskGroup() as tasks:
-            parts = (self._follower.run(), self._poller.run(), self.readiness.log_changes())
+            parts = (self._topics.run(), self._follower.run(), self._poller.run(), self.readiness.log_changes())
             running = [tasks.create_task(part) for part in parts]
             await _until(stop, self._follower.whole.wait())
             if not stop.is_set():
@@ -173,6 +176,9 @@ class Bridge:
 
     def _on_invalid_entry(self, entry: InvalidEntry) -> None:
         self._assignment.dead_letter(entry)
+
+    def _on_inbox_changed(self) -> None:
+        self._assignment.refresh_topics()
 
     def _is_current(self) -> bool:
         return self._assignment.is_current()

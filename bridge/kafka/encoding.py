@@ -79,15 +79,17 @@ class Encoder:
         value = self._frames[topic] + self._encode(record)
         return Outgoing(topic, record.agent_id.encode(), value, headers, at)
 
-    def state(self, agent_id: str, state: AgentState | None, at: float) -> Outgoing:
-        """``at``: the Kafka timestamp, in seconds since 1970. The id differs from that of the stream's record with the
-        same number."""
+    def state(self, agent_id: str, state: AgentState | None, at: float, inbox: str | None = None) -> Outgoing:
+        """``at``: the Kafka timestamp, in seconds since 1970; ``inbox``: the id, if known, of the inbox that its
+        offsets are of. The id differs from that of the stream's record with the same number."""
         timestamp = int(at * 1000)
         if state is None:
             return Outgoing("agent-state", agent_id.encode(), None, [], timestamp)
         stream = state.stream_id or agent_id
         number = state.sequence if state.stream_id else state.bridge.inbox_offset
         headers = self._headers(AgentState, "agents", agent_id, f"state:{stream}:{number}", state.observed_at)
+        if inbox is not None:
+            headers.append((names.INBOX, inbox.encode()))
         value = self._frames["agent-state"] + self._encode(state)
         return Outgoing("agent-state", agent_id.encode(), value, headers, timestamp)
 
@@ -97,7 +99,7 @@ class Encoder:
         value = self._frames["heartbeats"] + self._encode(heartbeat)
         return Outgoing("heartbeats", key.encode(), value, headers, _milliseconds(until))
 
-    def dead_letter(self, letter: DeadLetter) -> Outgoing:
+    def dead_letter(self, letter: DeadLetter, partition: int | None = None) -> Outgoing:
         headers = kept(header for header in letter.headers if header[0] not in names.OWN)
         headers += [
             (names.ERROR_CODE, letter.code.encode()),
@@ -107,7 +109,7 @@ class Encoder:
         # aiokafka refuses a record with neither key nor value, and with it every transaction that has it.
         key = letter.key if len(letter.key or b"") <= MAX_ID_BYTES else None
         value = b"" if key is None and letter.value is None else letter.value
-        return Outgoing("dead-letters", key, value, headers)
+        return Outgoing("dead-letters", key, value, headers, partition=partition)
 
     def _id(self, record: Published) -> str:
         if record.stream_id is None and isinstance(record, InjectionCompleted):

@@ -106,6 +106,10 @@ class ConsumerGroupMember(ConsumerRebalanceListener):  # type: ignore[misc]
         self.stable.clear()
         await stop_quietly(self._consumer.stop())
 
+    def refresh_metadata(self) -> None:
+        """Lets the consumer look now which partitions the inbox has, and join again if they have changed."""
+        internals.refresh_metadata(self._consumer)
+
     # -- for the owner of a partition
 
     def read_from(self, partition: int, offset: int) -> None:

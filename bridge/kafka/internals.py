@@ -7,6 +7,7 @@ tests/unit/test_internals.py fails and names the part when one of ``PARTS`` is g
 
 import asyncio
 import copy
+import functools
 import struct
 import sys
 import time
@@ -14,6 +15,7 @@ import zlib
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Any
 
+import aiokafka.client
 import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
@@ -49,7 +51,9 @@ PARTS = {
     "aiokafka.producer.message_accumulator.MessageAccumulator": ("fail_all",),
     "aiokafka.producer.sender.Sender": ("close", "_do_add_offsets_to_txn", "_find_coordinator"),
     "aiokafka.admin.client.AIOKafkaAdminClient": ("_client", "_send_request"),
-    "aiokafka.client.AIOKafkaClient": ("cluster", "close", "_sasl_oauth_token_provider"),
+    "aiokafka.client.AIOKafkaClient": (
+        "cluster", "close", "MetadataRequest(", "force_metadata_update", "_sasl_oauth_token_provider",
+    ),
     "aiokafka.consumer.consumer.AIOKafkaConsumer": ("_client", "_coordinator", "_fetcher"),
     "aiokafka.consumer.group_coordinator.GroupCoordinator": (
         "_coordination_task", "_do_heartbeat", "_heartbeat_task", "_rejoin_needed_fut", "generation",
@@ -161,7 +165,18 @@ async def send_request(admin: AIOKafkaAdminClient, request: Any, node: int | Non
     return await admin._send_request(request, node)
 
 
+# -- all clients: a topic that is deleted must not come back with the broker's own number of partitions because a client
+# asked for it
+
+aiokafka.client.MetadataRequest = functools.partial(aiokafka.client.MetadataRequest, allow_auto_topic_creation=False)
+
+
 # -- consumers
+
+
+def refresh_metadata(consumer: AIOKafkaConsumer) -> None:
+    """Lets a consumer look now which partitions its topics have: by itself it does so every few minutes."""
+    consumer._client.force_metadata_update()
 
 
 async def high_watermarks(

@@ -1,17 +1,18 @@
 """The bridge's topics as data. Creates missing topics and checks existing ones, which are never altered."""
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+from aiokafka.structs import TopicPartition
 
-from bridge.kafka.clients import MAX_BATCH_BYTES, open_admin, servers_of
+from bridge.kafka.clients import MAX_BATCH_BYTES, new_reader, open_admin, servers_of
 from bridge.kafka.errors import KafkaUnavailableError
-from bridge.kafka.lifecycle import CALL_DEADLINE, with_deadline
+from bridge.kafka.lifecycle import CALL_DEADLINE, connected, with_deadline
 from bridge.settings import TopicsSettings
 
 _MIB = 1024 * 1024
@@ -104,7 +105,8 @@ async def ensure_topics(
     """
     async with open_admin(connection) as admin:
         try:
-            return await _ensure(admin, settings, create)
+            heartbeats = settings.name("heartbeats")
+            return await _ensure(admin, settings, create, lambda count: _used_partitions(connection, heartbeats, count))
         except (KafkaError, TimeoutError) as error:
             raise KafkaUnavailableError(
                 f"Kafka at {servers_of(connection)} did not answer about topics ({type(error).__name__}): "
@@ -133,7 +135,10 @@ async def partitions_of(connection: Mapping[str, Any], topic: str) -> int:
     return counts[topic]
 
 
-async def _ensure(admin: AIOKafkaAdminClient, settings: TopicsSettings, create: bool) -> list[TopicResult]:
+async def _ensure(
+    admin: AIOKafkaAdminClient, settings: TopicsSettings, create: bool, used_partitions: Callable[[int], Awaitable[int]]
+) -> list[TopicResult]:
+    """``used_partitions(count)``: of so many partitions of the heartbeats' topic, how many were written to."""
     counts = await _counts(admin)
     made = {}
     if create:
@@ -141,7 +146,25 @@ async def _ensure(admin: AIOKafkaAdminClient, settings: TopicsSettings, create: 
         made = {topic.name: await _create(admin, topic, settings) for topic in missing}
         counts = await _visible(admin, [result.name for result in made.values() if result.usable])
     configs = await _describe(admin, [name for topic in TOPICS if (name := settings.name(topic.name)) in counts])
-    return [_result(topic, settings, counts, configs, made.get(topic.name)) for topic in TOPICS]
+    heartbeats = counts.get(settings.name("heartbeats"), 0)
+    used = await used_partitions(heartbeats) if heartbeats and _differ(settings, counts) else 0
+    return [_result(topic, settings, counts, configs, made.get(topic.name), used) for topic in TOPICS]
+
+
+def _differ(settings: TopicsSettings, counts: Mapping[str, int]) -> bool:
+    """Whether a topic has another number of partitions than it should have."""
+    wanted = {settings.name(topic.name): _partitions(topic, settings) for topic in TOPICS}
+    return any(counts.get(name, number) != number for name, number in wanted.items())
+
+
+async def _used_partitions(connection: Mapping[str, Any], topic: str, count: int) -> int:
+    """How many partitions the heartbeats of a bridge were written to: over as many it has spread the agents."""
+    partitions = [TopicPartition(topic, number) for number in range(count)]
+    consumer = new_reader(connection)
+    async with connected(consumer, servers_of(connection)):
+        consumer.assign(partitions)
+        ends = await with_deadline(consumer.end_offsets(partitions))
+    return sum(end > 0 for end in ends.values())
 
 
 async def _counts(admin: AIOKafkaAdminClient) -> dict[str, int]:
@@ -218,8 +241,10 @@ def _result(
     counts: Mapping[str, int],
     configs: Mapping[str, Mapping[str, str]],
     made: TopicResult | None,
+    used: int,
 ) -> TopicResult:
-    """The result for a topic. One that was ``made`` just now is judged as it will be at the next start."""
+    """The result for a topic. One that was ``made`` just now is judged as it will be at the next start. ``used``: as of
+    ``_wrong_count``."""
     name, wanted = settings.name(topic.name), _partitions(topic, settings)
     if made is not None and not made.usable:
         return made
@@ -227,8 +252,10 @@ def _result(
         return TopicResult(name, "missing", wanted, problems=("does not exist: run `asm-bridge topics create`",))
     actual, expected = configs.get(name, {}), configs_of(topic, settings)
     problems, notes = judge(actual, expected)
-    if counts[name] != wanted:
-        problems.insert(0, _wrong_count(topic, counts[name], wanted))
+    if topic.partitioned and counts[name] > wanted == used:
+        notes.insert(0, too_many(counts[name], wanted))
+    elif counts[name] != wanted:
+        problems.insert(0, _wrong_count(topic, counts[name], wanted, used))
     outcome: TopicOutcome = "differs" if problems else "exists" if made is None else made.outcome
     unchecked = tuple(key for key in _CHECKED if key in expected and key not in actual)
     notes = [*(made.notes if made else ()), *notes]
@@ -261,7 +288,26 @@ def _partitions(topic: Topic, settings: TopicsSettings) -> int:
     return settings.partitions if topic.partitioned else 1
 
 
-def _wrong_count(topic: Topic, actual: int, wanted: int) -> str:
-    if topic.partitioned:
-        return f"has {actual} partitions, not {wanted}: set topics.partitions to {actual}, or use another topics.prefix"
-    return f"has {actual} partitions, and must have 1: delete it and run `asm-bridge topics create`"
+def unusable(actual: int, wanted: int) -> str:
+    """What to say of a topic that lacks partitions, or has several and must have one, under a bridge that works."""
+    if actual == 0:
+        return "does not exist: run `asm-bridge topics create`"
+    return f"has {actual} partitions, and must have {wanted}: delete it and run `asm-bridge topics create`"
+
+
+def too_many(actual: int, wanted: int) -> str:
+    """What to say of a topic that got more partitions than topics.partitions."""
+    return (
+        f"has {actual} partitions, of which {wanted} are used; events in the others are moved to the partitions of "
+        f"their agents: leave topics.partitions at {wanted}, because another number would split the agents' streams"
+    )
+
+
+def _wrong_count(topic: Topic, actual: int, wanted: int, used: int) -> str:
+    """``used``: over how many partitions a bridge has spread the agents, 0 if none has run."""
+    if not topic.partitioned or used == wanted:
+        return unusable(actual, wanted)
+    return (
+        f"has {actual} partitions, not {wanted}: set topics.partitions to {used or actual}, "
+        "or use another topics.prefix"
+    )

@@ -6,6 +6,7 @@ import time
 import structlog
 
 from bridge.kafka.preflight import Preflight
+from bridge.kafka.topic_watch import TopicWatch
 from bridge.partitions.assignment import Assignment
 from bridge.registry.follower import RegistryFollower
 
@@ -17,7 +18,10 @@ _GIVEN_UP_AFTER = 300.0
 
 
 class Readiness:
-    def __init__(self, preflight: Preflight, follower: RegistryFollower, assignment: Assignment) -> None:
+    def __init__(
+        self, preflight: Preflight, follower: RegistryFollower, assignment: Assignment, topics: TopicWatch
+    ) -> None:
+        self._topics = topics
         self._preflight = preflight
         self._follower = follower
         self._assignment = assignment
@@ -27,6 +31,8 @@ class Readiness:
         """Why this process is not ready, or None."""
         if self._preflight.waiting_for is not None:
             return self._preflight.waiting_for
+        if unusable := self._topics.problems():
+            return "; ".join(unusable)
         if not self._follower.whole.is_set():
             return f"the registry has not been read yet: {self._follower.problem or 'is Kafka reachable?'}"
         member, owners = self._assignment.member, self._assignment.owners

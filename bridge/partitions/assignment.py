@@ -87,6 +87,11 @@ class Assignment:
         if self.member is not None:
             await self.member.stop()
 
+    def refresh_topics(self) -> None:
+        """Lets the group look now which partitions the inbox has."""
+        if self.member is not None:
+            self.member.refresh_metadata()
+
     # -- for the registry
 
     def sync(self, agent_id: str) -> None:

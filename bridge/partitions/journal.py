@@ -6,7 +6,7 @@ has the same remedy: drop the memory and recover.
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -16,6 +16,7 @@ import structlog
 from asm_bridge_schemas.records import AgentState, PartitionHeartbeat
 from bridge.agents.step import DeadLetter, KnownOutcome, Step
 from bridge.clock import Clock, rfc3339
+from bridge.headers import INBOX, texts
 from bridge.kafka.clients import Clients
 from bridge.kafka.encoding import Encoder, Outgoing, read_state
 from bridge.kafka.errors import KafkaError, describe
@@ -86,7 +87,12 @@ class Journal:
         group: ConsumerGroupMember,
         clock: Clock,
         held: Mapping[int, KnownOutcome] = MappingProxyType({}),
+        *,
+        inbox: str | None = None,
+        has_agents: bool = True,
     ) -> None:
+        self.inbox = inbox
+        self._has_agents = has_agents
         self.held = dict(held)
         self.partition = partition
         self.states: dict[str, AgentState] = {}
@@ -112,7 +118,7 @@ class Journal:
     async def recover(self) -> bool:
         """Fences, then reads states and offset, in this order. Returns whether the former owner handed over cleanly."""
         self._producer = await PartitionProducer.start(self._clients, self.partition)
-        self.states = await self._read_states()
+        void = await self._read_states() if self._has_agents else set()
         self._written = set(self.states)
         self._unwatched = {agent_id for agent_id, state in self.states.items() if state.stream_id is None}
         offset, text = await self._clients.committed((self._clients.topic("inject"), self.partition))
@@ -121,31 +127,35 @@ class Journal:
         self.offsets = OffsetTracker(offset or 0)
         self.metadata = msgspec.structs.replace(metadata, clean=False)
         if self._clients.exactly_once:  # Tansu, which has no transactions, reports a wrong end
-            metadata = self._compare(metadata, await self._group.bounds(self.partition))
+            metadata = self._compare(metadata, await self._group.bounds(self.partition), void)
+        self.metadata = msgspec.structs.replace(self.metadata, inbox=self.inbox)
         self._committed = None
         known = [at for at in (self.observed_until, metadata.observed_until) if at is not None]
         self.observed_until = max(known, default=None)
         if self.observed_until is not None:
             self._clock.go_on_from(self.observed_until)
-        await self._commit(everywhere=True)
+        await self._commit(everywhere=self._has_agents)
         return metadata.clean
 
-    def _compare(self, metadata: CommitMetadata, bounds: tuple[int, int]) -> CommitMetadata:
+    def _compare(self, metadata: CommitMetadata, bounds: tuple[int, int], void: set[str]) -> CommitMetadata:
         """Compares the remembered position in the inbox with its first offset and its end. If the inbox has become
-        another log, it is read from its beginning; entries that were deleted unread are counted. Returns the metadata
-        that is still valid."""
+        another log, it is read from its beginning; entries that were deleted unread are counted. ``void``: the agents
+        whose states are of another inbox. Returns the metadata that is still valid."""
         begin, end = bounds
-        books = [state.bridge for state in self.states.values()]
-        remembered = last_known(self.offsets.position, books)
-        if end <= remembered:
-            log.error("inbox.is_another_log", partition=self.partition, remembered=remembered, end=end)
-            METRICS.kafka_errors.labels("another_log").inc()
-            self.states = {agent_id: forget_inbox(state) for agent_id, state in self.states.items()}
-            self._batch.agents.update(self.states)
-            self.offsets, self.held = OffsetTracker(begin), {}
+        books = [state.bridge for agent_id, state in self.states.items() if agent_id not in void]
+        remembered, another = last_known(self.offsets.position, books), bool(void)
+        if end <= remembered or (None not in (metadata.inbox, self.inbox) and metadata.inbox != self.inbox):
+            another, void = True, set(self.states) if end <= remembered else void
+            self.offsets = OffsetTracker(begin)
             metadata = msgspec.structs.replace(metadata, clean=False, relocated_up_to=-1)
             self.metadata = metadata
-        elif begin > self.offsets.position:
+        if another:
+            log.error("inbox.is_another_log", partition=self.partition, remembered=remembered, end=end, id=self.inbox)
+            METRICS.kafka_errors.labels("another_log").inc()
+            self.states |= {agent_id: forget_inbox(self.states[agent_id]) for agent_id in void}
+            self._batch.agents.update(void)
+            self.held = {}
+        if begin > self.offsets.position:
             if self.offsets.position > 0:
                 log.warning("inbox.deleted_unread", partition=self.partition, first=self.offsets.position, end=begin)
                 METRICS.inbox_deleted.inc(begin - self.offsets.position)
@@ -189,7 +199,12 @@ class Journal:
 
     def dead_letter(self, letter: DeadLetter) -> None:
         METRICS.dead_letters.labels(letter.code).inc()
-        self.add(self._encoder.dead_letter(letter))
+        self.add(self._encoder.dead_letter(letter, None if self._has_agents else 0))
+
+    def rewrite_states(self) -> None:
+        """Writes all states again: their topic has lost them."""
+        self._batch.agents.update(self.states)
+        self.wake.set()
 
     def add(self, message: Outgoing) -> None:
         """Adds a message that belongs to no agent's stream."""
@@ -226,7 +241,7 @@ class Journal:
             metadata = msgspec.structs.replace(position[1], observed_until=self.observed_until)
             offset = (position[0], metadata.encode())
         states = [
-            self._encoder.state(agent_id, state, self.observed_until or self._clock.now().wall)
+            self._encoder.state(agent_id, state, self.observed_until or self._clock.now().wall, self.inbox)
             for agent_id, state in changed.items()
             if state is not None or agent_id in self._written
         ]
@@ -307,8 +322,10 @@ class Journal:
         if offset is not None:
             await self._group.commit(self.partition, *offset)
 
-    async def _read_states(self) -> dict[str, AgentState]:
+    async def _read_states(self) -> set[str]:
+        """Reads the states. Returns the agents whose states remember offsets of another inbox."""
         states: dict[bytes, AgentState] = {}
+        void: set[bytes] = set()
         logged_at = time.monotonic()
         partition = (self._clients.topic("agent-state"), self.partition)
         async for message in read_to_end(self._clients.connection, [partition]):
@@ -319,11 +336,19 @@ class Journal:
                 self.observed_until = max(self.observed_until or 0, message.timestamp / 1000)
             key = message.key or b""
             states.pop(key, None)
+            void.discard(key)
             if message.value is not None:
                 try:
-                    states[key] = read_state(key, message.value, message.headers)
+                    states[key] = state = read_state(key, message.value, message.headers)
+                    if state.bridge.inbox_offset >= 0 and self._is_of_another_inbox(message.headers):
+                        void.add(key)
                 except msgspec.DecodeError as error:  # another program's: its agent begins a new stream
                     METRICS.kafka_errors.labels("state").inc()
                     agent_id = key.decode(errors="backslashreplace")
                     log.error("state.unreadable", agent_id=agent_id, partition=self.partition, error=error)  # noqa: TRY400
-        return {state.agent_id: state for state in states.values()}
+        self.states = {state.agent_id: state for state in states.values()}
+        return {states[key].agent_id for key in void}
+
+    def _is_of_another_inbox(self, headers: Sequence[tuple[str, bytes | None]]) -> bool:
+        inbox = dict(headers).get(INBOX)
+        return None not in (inbox, self.inbox) and texts([(INBOX, inbox)]).get(INBOX) != self.inbox

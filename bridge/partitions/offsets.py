@@ -59,13 +59,14 @@ class CommitMetadata(
     ``clean``: the owner handed over with nothing under way. ``relocated_up_to``: the highest offset among the inbox's
     records that were moved to their partition, or became dead letters for lack of a key. ``invalid_entries_up_to``: the
     highest offset of an invalid registry entry that became a dead letter. ``observed_until``: all that was observed
-    before this time (seconds since 1970) is published.
+    before this time (seconds since 1970) is published. ``inbox``: the id of the inbox that the offsets are of.
     """
 
     clean: bool = False
     relocated_up_to: int = -1
     invalid_entries_up_to: int = -1
     observed_until: float | None = None
+    inbox: str | None = None
 
     def encode(self) -> str:
         """Encodes the metadata as JSON, under the names that earlier releases read."""

@@ -20,6 +20,7 @@ from bridge.kafka.clients import Clients
 from bridge.kafka.encoding import Encoder
 from bridge.kafka.errors import EXPECTED_ERRORS, describe, is_refusal
 from bridge.kafka.group import ConsumerGroupMember
+from bridge.kafka.topic_watch import TopicWatch
 from bridge.partitions.journal import Journal, PartitionLost
 from bridge.partitions.watcher import PartitionAgents, Policy
 from bridge.registry.registry import Registry
@@ -71,6 +72,7 @@ class Shared:
     registry: Registry
     reschedule: Callable[[Agent, PartitionAgents], None]
     policy: Policy
+    topics: TopicWatch | None = None
 
 
 class PartitionOwner:
@@ -94,6 +96,8 @@ class PartitionOwner:
         self._resumed = asyncio.Event()
         self._inbox_paused = False
         self._rewound = False
+        self._states_topic: str | None = None
+        """The id of the topic that has the states, as of its last look."""
         """Whether the inbox delivered an offset that had been read: it may be another log."""
         self.held = held
         """What became of events that were sent, and could not be written yet (see ``Journal``)."""
@@ -129,9 +133,20 @@ class PartitionOwner:
     async def _own(self) -> None:
         """Creates a new journal and new agents: what a late answer appends to the former ones is never written."""
         shared = self._shared
+        if shared.topics is not None:
+            await shared.topics.look()
+        has_agents = self.partition < shared.partitions
         journal = self._journal = Journal(
-            self.partition, shared.clients, shared.encoder, self._group, shared.policy.clock, self.held
+            self.partition,
+            shared.clients,
+            shared.encoder,
+            self._group,
+            shared.policy.clock,
+            self.held,
+            inbox=self._id("inject"),
+            has_agents=has_agents,
         )
+        self._states_topic = self._id("agent-state")
         clean = await journal.recover()
         repeated_below = 0 if clean else await self._group.end_offset(self.partition)
         agents = PartitionAgents(journal, shared.partitions, shared.registry, shared.reschedule, shared.policy)
@@ -152,9 +167,10 @@ class PartitionOwner:
             self._rewound = False
             if (end := await self._group.end_offset(self.partition)) < journal.offsets.position:
                 raise PartitionLost(f"the inbox ends at {end}, but was read up to {journal.offsets.position}")
+        self._compare_topics(journal)
         agents.sweep()
         began = time.monotonic()
-        due = began >= self._next_heartbeat
+        due = self.partition < self._shared.partitions and began >= self._next_heartbeat
         if due:
             self._next_heartbeat = began + self._shared.heartbeat_interval
         agents.committed(await journal.commit(heartbeat=partial(self._heartbeat, agents) if due else None))
@@ -165,6 +181,17 @@ class PartitionOwner:
         if self._inbox_paused and agents.has_room:
             self._inbox_paused = False
             self._group.resume(self.partition)
+
+    def _compare_topics(self, journal: Journal) -> None:
+        """Raises ``PartitionLost`` if the inbox is another one than the one that the journal remembers."""
+        if journal.inbox != (inbox := self._id("inject")):
+            raise PartitionLost(f"the inbox was deleted and recreated: its id is {inbox}, and was {journal.inbox}")
+        if self._states_topic != (states_topic := self._id("agent-state")):
+            self._states_topic = states_topic
+            journal.rewrite_states()
+
+    def _id(self, topic: str) -> str | None:
+        return None if self._shared.topics is None else self._shared.topics.id(topic)
 
     async def _hand_over(self, journal: Journal, agents: PartitionAgents, suspended: asyncio.Future[bool]) -> None:
         """Quiesces, and continues if ``resume`` is called; otherwise this task is cancelled."""

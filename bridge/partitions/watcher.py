@@ -189,7 +189,10 @@ class PartitionAgents:
     def _take(self, message: KafkaRecord) -> None:
         no_agent = message.key is None or len(message.key) > MAX_ID_BYTES
         home = None if message.key is None or no_agent else partition_for(message.key, self._partitions)
-        if message.key is None or no_agent or (home != self._journal.partition and is_utf8(message.key)):
+        here = home == self._journal.partition or (
+            self._journal.partition < self._partitions and message.key is not None and not is_utf8(message.key)
+        )
+        if message.key is None or no_agent or not here:
             self._relocate(message, home)
             return
         injection = read_injection(message, self._policy.injection.ttl, message.offset < self._repeated_below)

@@ -11,6 +11,7 @@ from bridge.kafka.clients import Clients
 from bridge.kafka.errors import EXPECTED_ERRORS, describe
 from bridge.kafka.reading import open_reader
 from bridge.kafka.stable_offsets import StableOffsets
+from bridge.kafka.topic_watch import TopicWatch
 from bridge.registry.file import changes
 from bridge.registry.registry import Registry
 from bridge.registry.topic import write_registry
@@ -31,6 +32,7 @@ class RegistryFollower:
         kafka: KafkaSettings,
         sessions_file: Mapping[str, SessionEntry] | None,
         clock: Clock,
+        topics: TopicWatch | None = None,
     ) -> None:
         self.whole = asyncio.Event()
         self.stable = StableOffsets()
@@ -39,21 +41,29 @@ class RegistryFollower:
         self._registry = registry
         self._clients = clients
         self._kafka = kafka
-        self._to_register = sessions_file
+        self._sessions_file = self._to_register = sessions_file
+        self._topics = topics
         self._clock = clock
         self._topic = clients.topic("sessions")
 
     async def run(self) -> None:
-        """Reads until cancelled, and waits out an outage of Kafka."""
+        """Reads until cancelled, and waits out an outage of Kafka. A registry that was deleted and recreated is read
+        from its beginning, and what it lacks is unwatched."""
         read = written = -1
+        settled, stale = False, set[bytes]()
         failures = RepeatFilter()
         while True:
             try:
+                topic_id = self._topic_id()
                 async with open_reader(self._clients.connection, [(self._topic, 0)]) as reader:
-                    while True:
-                        if reader.at_end and read >= written and not self.whole.is_set():
+                    while topic_id in (None, self._topic_id()):
+                        topic_id = self._topic_id()
+                        if reader.at_end and read >= written and not settled:
+                            self._registry.forget(stale)
+                            stale.clear()
                             written = await self._register()
                             if read >= written:
+                                settled = True
                                 self.whole.set()
                                 log.info("registry.read", agents=len(self._registry))
                         found = await reader.fetch()
@@ -62,7 +72,11 @@ class RegistryFollower:
                         for message in found:
                             if message.offset > read:
                                 read = message.offset  # first: a record that fails must not fail for ever
+                                stale.discard(message.key or b"")
                                 self._registry.read(message)
+                read = written = -1
+                settled, stale = False, self._registry.keys()
+                self._to_register = self._sessions_file
             except Exception as error:
                 METRICS.kafka_errors.labels("registry").inc()
                 self.problem = describe(error, "read")
@@ -71,6 +85,9 @@ class RegistryFollower:
                     stack = None if isinstance(error, EXPECTED_ERRORS) else error
                     log.warning("registry.read_failed", error=error, exc_info=stack)
                 await asyncio.sleep(1)
+
+    def _topic_id(self) -> str | None:
+        return None if self._topics is None else self._topics.id("sessions")
 
     async def _register(self) -> int:
         """Writes the entries of the sessions file that the registry lacks, once. Returns the last offset written, or

@@ -102,6 +102,16 @@ class Registry:
             self._invalid.pop(key, None)
             self._put(agent_id, None if entry is None else Registered(record_id.offset, entry, key_hash(agent_id)))
 
+    def keys(self) -> set[bytes]:
+        """Returns the keys of all entries, valid or not."""
+        return {agent_id.encode() for agent_id in self._entries} | set(self._invalid)
+
+    def forget(self, keys: Iterable[bytes]) -> None:
+        """Removes entries, as tombstones do."""
+        for key in keys:
+            self._invalid.pop(key, None)
+            self._put(key.decode(errors="replace"), None)
+
     def _put(self, agent_id: str, registered: Registered | None) -> None:
         touched = {agent_id}
         old = self._entries.pop(agent_id, None)

@@ -1,55 +1,108 @@
-"""The inbox is deleted and recreated: the states' memory of the old one must not swallow the events of the new one."""
+"""Topics that are deleted and recreated, or get more partitions, while the bridge runs or while it does not."""
 
 import json
 from pathlib import Path
 
 import pytest
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
 
 from bridge.testing.brokers import Broker
+from tests.support.chaos.checker import assert_kept
 from tests.support.chaos.harness import PARTITIONS, Lab, lab, until
+from tests.support.chaos.topics import delete, recreate
 
 pytestmark = [pytest.mark.kafka, pytest.mark.transactions]
 
-
-async def make_anew(the_lab: Lab) -> None:
-    """Deletes the inbox and creates it again."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=the_lab.bootstrap_servers)
-    await admin.start()
-    try:
-        name = f"{the_lab.prefix}inject"
-        await admin.delete_topics([name])
-
-        async def created() -> bool:
-            configs = {"message.timestamp.type": "LogAppendTime", "max.message.bytes": str(2**21)}
-            made = await admin.create_topics([NewTopic(name, PARTITIONS, 1, topic_configs=configs)])
-            return bool(made.topic_errors[0][1] == 0)
-
-        await until(created, "the inbox is created again")
-    finally:
-        await admin.close()
+FEW = ("--sessions", "3", "--change-rate", "0")
 
 
-async def test_events_of_an_inbox_made_anew_are_delivered(broker: Broker, topics_prefix: str, tmp_path: Path) -> None:
-    """Events of an inbox that was recreated while no bridge ran are delivered, although their offsets are below those
-    in the states.
+async def all_sent(the_lab: Lab, markers: list[str]) -> None:
+    """Waits until the service has taken the event of each marker."""
+
+    async def taken() -> bool:
+        events = json.dumps(await the_lab.sim.get("events"))
+        return all(f'"{marker}"' in events for marker in markers)
+
+    await until(taken, f"the events {markers} are sent")
+
+
+async def not_ready(the_lab: Lab, text: str) -> None:
+    """Waits until the reason for which the bridge is not ready contains a text."""
+
+    async def said() -> bool:
+        return text in (await the_lab.ask("bridge", "readyz"))[1]
+
+    await until(said, f"the reason is {text!r}")
+
+
+@pytest.mark.parametrize("events", [3, 30])
+async def test_events_of_an_inbox_made_anew_are_delivered(
+    broker: Broker, topics_prefix: str, tmp_path: Path, events: int
+) -> None:
+    """Events of an inbox that was recreated while no bridge ran are delivered, although their offsets are those that
+    the states remember; whether the new inbox is shorter than the old one or longer.
     """
-    options = ("--sessions", "3", "--change-rate", "0")
-    async with lab(broker.bootstrap_servers, topics_prefix, tmp_path, *options) as the_lab:
+    async with lab(broker.bootstrap_servers, topics_prefix, tmp_path, *FEW) as the_lab:
         bridge = await the_lab.bridge()
         agents = await the_lab.register_all()
         for number in range(9):
             await the_lab.inject(agents[number % 3], f"10{number}")
         await the_lab.completed()
         assert await bridge.stop() == 0
-        await make_anew(the_lab)
-        for number in range(3):
-            await the_lab.inject(agents[number % 3], f"20{number}")
+        await recreate(the_lab, "inject", PARTITIONS)
+        markers = [f"20{number}" for number in range(events)]
+        for number, marker in enumerate(markers):
+            await the_lab.inject(agents[number % 3], marker)
         await the_lab.bridge("second")
-
-        async def all_sent() -> bool:
-            taken = json.dumps(await the_lab.sim.get("events"))
-            return all(f'"20{number}"' in taken for number in range(3))
-
-        await until(all_sent, "the events of the new inbox are sent")
+        await all_sent(the_lab, markers)
         assert "inbox.is_another_log" in (tmp_path / "second.log").read_text()
+
+
+async def test_work_goes_on_with_recreated_topics(broker: Broker, topics_prefix: str, tmp_path: Path) -> None:
+    """While the bridge runs, the registry, the outcomes' topic and the inbox are deleted and recreated: each is named
+    while it is missing, and within a minute of its return agents are watched and events have outcomes.
+    """
+    async with lab(broker.bootstrap_servers, topics_prefix, tmp_path, *FEW) as the_lab:
+        await the_lab.bridge()
+        agents = await the_lab.register_all()
+        for number in range(9):
+            await the_lab.inject(agents[number % 3], f"10{number}")
+        await the_lab.completed()
+        for topic, partitions in (("sessions", 1), ("inject-outcomes", PARTITIONS), ("inject", PARTITIONS)):
+            await delete(the_lab, topic)
+            await not_ready(the_lab, f"{topics_prefix}{topic} does not exist")
+            await recreate(the_lab, topic, partitions, exists=False)
+            if topic == "sessions":
+                await the_lab.register_all(keep_alive=True)
+        markers = [f"20{number}" for number in range(12)]
+        the_lab.produced.clear()
+        for number, marker in enumerate(markers):
+            await the_lab.inject(agents[number % 3], marker)
+        await all_sent(the_lab, markers)
+        await the_lab.completed()
+        await the_lab.ready()
+
+
+async def test_events_in_added_partitions_are_moved(broker: Broker, topics_prefix: str, tmp_path: Path) -> None:
+    """An inbox that gets more partitions while the bridge runs: events that producers write into the new ones have
+    their outcomes, streams stay where they are, and neither a restart nor `check` asks for another number of them.
+    """
+    async with lab(broker.bootstrap_servers, topics_prefix, tmp_path, *FEW) as the_lab:
+        bridge = await the_lab.bridge()
+        agents = await the_lab.register_all()
+        admin = AIOKafkaAdminClient(bootstrap_servers=the_lab.bootstrap_servers)
+        await admin.start()
+        await admin.create_partitions({f"{topics_prefix}inject": NewPartitions(PARTITIONS + 4)})
+        await admin.close()
+        await the_lab.reconnect()
+        for number in range(12):
+            await the_lab.inject(agents[number % 3], f"10{number}", partition=number)
+        await the_lab.inject_raw(None, b"{}", partition=PARTITIONS + 1)
+        await the_lab.completed()
+        assert await bridge.stop() == 0
+        await the_lab.bridge()
+        code, out, _ = await the_lab.command("check")
+        assert f"leave topics.partitions at {PARTITIONS}" in out
+        assert code == 0
+        await the_lab.sim.settle(agents, rounds=1)
+        assert_kept(await the_lab.facts())

@@ -23,12 +23,13 @@ class Parts:
             whole=SimpleNamespace(is_set=lambda: True), stable=StableOffsets(), problem=None
         )
         self.member = SimpleNamespace(is_member=True, is_current=lambda: True, stable=StableOffsets(), problem=None)
+        self.topics = SimpleNamespace(problems=list)
         self.assignment = SimpleNamespace(
             member=self.member, owners={0: SimpleNamespace(ready=True)}, problem=None, confirmed_at=time.monotonic()
         )
 
     def readiness(self) -> Readiness:
-        parts: Any = self.preflight, self.follower, self.assignment
+        parts: Any = self.preflight, self.follower, self.assignment, self.topics
         return Readiness(*parts)
 
     def reason(self) -> str | None:
@@ -108,6 +109,14 @@ def test_an_open_transaction_is_a_reason_once_it_lasts() -> None:
     stable.record({inbox: (9, 9), other: (9, 10)}, now + 41)
     assert parts.reason() is None
     assert metric not in generate_latest(METRICS.registry).decode()
+
+
+def test_a_topic_that_is_missing_is_the_reason() -> None:
+    """It is named with what to do, whatever fails because of it."""
+    parts = Parts()
+    parts.topics.problems = lambda: ["asm.inject does not exist: run `asm-bridge topics create`"]
+    parts.member.is_member = False
+    assert parts.reason() == "asm.inject does not exist: run `asm-bridge topics create`"
 
 
 def test_the_reason_says_why_the_registry_cannot_be_read() -> None:

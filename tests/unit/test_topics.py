@@ -49,9 +49,12 @@ class Cluster:
             found.append({"resource_name": resource.name, "error_code": 0, "config_entries": entries})
         return [SimpleNamespace(to_object=lambda: {"resources": found})]
 
+    async def used(self, count: int) -> int:
+        return 0
+
     async def start(self) -> dict[str, TopicResult]:
         """What a start of the bridge makes of this cluster, by the topics' names without their prefix."""
-        results = await topics._ensure(self, SETTINGS, True)
+        results = await topics._ensure(self, SETTINGS, True, self.used)
         return {result.name.removeprefix("t."): result for result in results}
 
 

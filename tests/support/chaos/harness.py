@@ -167,7 +167,7 @@ class Lab:
         self.killed = False
         self._http = httpx.AsyncClient(timeout=5)
         # What is sent again after an outage must not be there twice: nobody would know of the other one.
-        self._producer = AIOKafkaProducer(bootstrap_servers=bootstrap_servers, enable_idempotence=True)
+        self._producer = self._new_producer()
 
     @property
     def sim(self) -> Simulated:
@@ -316,6 +316,15 @@ class Lab:
 
     async def open(self) -> None:
         await asyncio.wait_for(self._producer.start(), DEADLINE)
+
+    async def reconnect(self) -> None:
+        """Replaces the lab's producer by one that knows the topics as they are now."""
+        former, self._producer = self._producer, self._new_producer()
+        await self.open()
+        await asyncio.wait_for(former.stop(), DEADLINE)
+
+    def _new_producer(self) -> AIOKafkaProducer:
+        return AIOKafkaProducer(bootstrap_servers=self.bootstrap_servers, enable_idempotence=True)
 
     async def close(self) -> None:
         for child in self.bridges.values():

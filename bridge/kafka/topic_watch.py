@@ -1,0 +1,101 @@
+"""Watches the topics while the bridge works: one that is deleted, recreated, or has another number of partitions."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+
+import structlog
+from aiokafka.admin import AIOKafkaAdminClient
+
+from bridge.kafka.clients import Clients, open_admin
+from bridge.kafka.errors import EXPECTED_ERRORS
+from bridge.kafka.lifecycle import with_deadline
+from bridge.kafka.topic_ids import SeenTopic, seen_topics
+from bridge.kafka.topics import TOPICS, too_many, unusable
+from bridge.settings import TopicsSettings
+from bridge.telemetry.logs import RepeatFilter
+from bridge.telemetry.metrics import METRICS
+
+log = structlog.get_logger()
+
+_LOOK_EVERY = 2.0
+_DEADLINE = 10.0
+
+
+class TopicWatch:
+    """``on_inbox_changed`` is called when the inbox has another id or number of partitions than at the look before."""
+
+    def __init__(self, clients: Clients, settings: TopicsSettings, on_inbox_changed: Callable[[], None]) -> None:
+        self._clients = clients
+        self._wanted = {clients.topic(one.name): settings.partitions if one.partitioned else 1 for one in TOPICS}
+        self._single = {clients.topic(one.name) for one in TOPICS if not one.partitioned}
+        self._on_inbox_changed = on_inbox_changed
+        self._seen: dict[str, SeenTopic] = {}
+        self._ids: dict[str, str] = {}
+        self._admin: AIOKafkaAdminClient | None = None
+        self._opened = AsyncExitStack()
+        self._lock = asyncio.Lock()
+
+    def id(self, topic: str) -> str | None:
+        """Returns the id of a topic (without prefix), or the last one of a topic that does not exist now; None if the
+        broker does not report it."""
+        return self._ids.get(self._clients.topic(topic))
+
+    def problems(self) -> list[str]:
+        """Returns what is wrong with the topics, and what to do."""
+        return [
+            f"{name} {unusable(one.partitions, self._wanted[name])}"
+            for name, one in self._seen.items()
+            if one.partitions < self._wanted[name] or (name in self._single and one.partitions > 1)
+        ]
+
+    async def run(self) -> None:
+        """Looks until cancelled. An outage of Kafka is reported by other parts."""
+        failures = RepeatFilter()
+        try:
+            while True:
+                try:
+                    await self.look()
+                except Exception as error:
+                    METRICS.kafka_errors.labels("topics").inc()
+                    if failures.is_new(error):
+                        stack = None if isinstance(error, EXPECTED_ERRORS) else error
+                        log.warning("topics.look_failed", error=error, exc_info=stack)
+                await asyncio.sleep(_LOOK_EVERY)
+        finally:
+            await self._close()
+
+    async def look(self) -> None:
+        """Brings ids and problems up to date. Raises ``KafkaError``, ``TimeoutError``."""
+        async with self._lock:
+            try:
+                if self._admin is None:
+                    self._admin = await self._opened.enter_async_context(open_admin(self._clients.connection))
+                found = await with_deadline(seen_topics(self._admin, self._wanted), _DEADLINE)
+            except BaseException:
+                await self._close()
+                raise
+        self._compare(found or {})
+
+    async def _close(self) -> None:
+        self._admin = None
+        await self._opened.aclose()
+
+    def _compare(self, found: Mapping[str, SeenTopic]) -> None:
+        inbox = self._clients.topic("inject")
+        for name, now in found.items():
+            before = self._seen.get(name)
+            if now.id and now.id != (former := self._ids.get(name, now.id)):
+                log.error("topic.recreated", topic=name, id=now.id, former=former)
+                METRICS.kafka_errors.labels("another_log").inc()
+            if before is not None and before.partitions > now.partitions == 0:
+                log.error("topic.deleted", topic=name)
+            grown = name not in self._single and now.partitions > self._wanted[name]
+            if grown and (before is None or before.partitions != now.partitions):
+                log.warning("topic.limited", topic=name, note=too_many(now.partitions, self._wanted[name]))
+            if now.id:
+                self._ids[name] = now.id
+        changed = inbox in self._seen and self._seen[inbox] != found.get(inbox, self._seen[inbox])
+        self._seen = dict(found)
+        if changed:
+            self._on_inbox_changed()
