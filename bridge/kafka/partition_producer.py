@@ -73,6 +73,8 @@ class PartitionProducer:
                     {inbox: OffsetAndMetadata(offset, metadata)}, self._clients.group_id
                 )
         except TopicAuthorizationFailedError as error:
+            if error.args:  # the first error of the transaction, which names its topics
+                raise
             denied = TopicAuthorizationFailedError(inbox.topic)
             denied.verb = "read"  # this is the right that a commit of offsets needs
             raise denied from error
