@@ -21,10 +21,14 @@ ORIGIN = "asm_origin"
 """Of a dead letter, and of an event that was moved to its agent's partition: the ``RecordId`` of the original."""
 RECEIVED_AT = "asm_received_at"
 """Of an event that was moved to its agent's partition: when it first arrived, in RFC 3339."""
+READABLE_AT = "asm_readable_at"
+"""Of an event that was moved, and that an open transaction had held back: until when, in RFC 3339."""
 INBOX = "asm_inbox"
 """Of an agent's state: the id of the inbox (KIP-516) that its offsets are of."""
 
-OWN = frozenset({ERROR_CODE, ERROR, ORIGIN, RECEIVED_AT})
+MOVED = frozenset({ORIGIN, RECEIVED_AT, READABLE_AT})
+"""What the bridge adds to an event that it moves."""
+OWN = MOVED | {ERROR_CODE, ERROR}
 """What the bridge adds to a record's own headers, and takes away before it adds them again."""
 
 

@@ -13,7 +13,6 @@ MAX_HEADER_BYTES = 64 * 1024
 
 Headers = Sequence[tuple[str, bytes | None]]
 _IDS = frozenset({names.CE_ID, names.CE_SOURCE})
-_MOVED = frozenset({names.ORIGIN, names.RECEIVED_AT})
 
 
 def too_large(value: bytes | None, headers: Headers) -> str | None:
@@ -24,7 +23,7 @@ def too_large(value: bytes | None, headers: Headers) -> str | None:
         if name in _IDS and len(text or b"") > MAX_ID_BYTES:
             return f"{name} is longer than {MAX_ID_BYTES} bytes"
     # The bridge adds these to a record that it moves; longer ones are the sender's.
-    senders = (header for header in headers if header[0] not in _MOVED or len(header[1] or b"") > MAX_ID_BYTES)
+    senders = (header for header in headers if header[0] not in names.MOVED or len(header[1] or b"") > MAX_ID_BYTES)
     if sum(map(_size, senders)) > MAX_HEADER_BYTES:
         return f"the headers have more than {MAX_HEADER_BYTES} bytes in all"
     return None

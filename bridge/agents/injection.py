@@ -37,6 +37,7 @@ class KafkaRecord(Protocol):
 class Injection:
     """One event on its way to its agent's session. Times are seconds since 1970.
 
+    ``readable_at``: from when its time to live counts: its arrival, or the end of a transaction that held it back.
     ``fault`` is (code, text) of a record that is not an event; ``attempts`` counts the requests that carried it,
     ``throttled`` those that were rejected unread, ``blocked`` those that were rejected on the way to the service while
     requests without it got through.
@@ -52,6 +53,7 @@ class Injection:
     identified: bool
     origin: RecordId
     received_at: float
+    readable_at: float
     expires_at: float
     event: InjectedEvent | None = None
     fault: tuple[str, str] | None = None
@@ -71,14 +73,17 @@ class Injection:
         return len(self.value or b"")
 
 
-def read_injection(message: KafkaRecord, ttl: float, possibly_processed: bool) -> Injection:
+def read_injection(message: KafkaRecord, ttl: float, possibly_processed: bool, readable_at: float = 0.0) -> Injection:
     """The injection in a record that has a key. One that is not an event comes back with its ``fault``.
+
+    ``readable_at``: if a transaction held the record back, its end in seconds since 1970.
 
     In structured mode id and source are those in the value, whatever the headers say.
     """
     assert message.key is not None
     headers = names.texts(message.headers)
-    origin, received_at = _first_arrival(message, headers)
+    origin, received_at, held_until = _first_arrival(message, headers)
+    readable_at = max(received_at, held_until, readable_at)
     large = too_large(message.value, message.headers)
     wrapped = None if large else unwrap(message.value, headers.get(names.CONTENT_TYPE))
     if wrapped is None:
@@ -98,7 +103,8 @@ def read_injection(message: KafkaRecord, ttl: float, possibly_processed: bool) -
         identified=bool(ce_id),
         origin=origin,
         received_at=received_at,
-        expires_at=received_at + ttl,
+        readable_at=readable_at,
+        expires_at=readable_at + ttl,
         possibly_processed=possibly_processed,
         trace=read_trace(message.headers),
     )
@@ -135,14 +141,16 @@ def _id(text: str | None) -> str | None:
     return None if text is None or len(text.encode()) > 4 * MAX_ID_BYTES else text
 
 
-def _first_arrival(message: KafkaRecord, headers: dict[str, str]) -> tuple[RecordId, float]:
-    """Where and when the record arrived before it was moved, if it was."""
+def _first_arrival(message: KafkaRecord, headers: dict[str, str]) -> tuple[RecordId, float, float]:
+    """Where and when the record arrived before it was moved, if it was, and since when it could be read there."""
     if names.ORIGIN in headers and names.RECEIVED_AT in headers:
         with contextlib.suppress(ValueError):
             origin, received_at = RecordId.parse(headers[names.ORIGIN]), seconds(headers[names.RECEIVED_AT])
+            readable_at = seconds(headers[names.READABLE_AT]) if names.READABLE_AT in headers else received_at
             if origin.topic == message.topic:
-                return origin, received_at
-    return RecordId(message.topic, message.partition, message.offset), message.timestamp / 1000
+                return origin, received_at, min(readable_at, message.timestamp / 1000)
+    arrived = message.timestamp / 1000
+    return RecordId(message.topic, message.partition, message.offset), arrived, arrived
 
 
 def is_utf8(key: bytes) -> bool:

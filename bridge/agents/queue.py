@@ -169,7 +169,7 @@ class InjectionQueue:
         for injection in [injection for injection in self.injections if injection.offset not in under_way]:
             if step.now >= injection.expires_at:
                 self._complete(step, injection, "expired")
-            elif unknown_since is not None and step.now - max(injection.received_at, unknown_since) >= grace:
+            elif unknown_since is not None and step.now - max(injection.readable_at, unknown_since) >= grace:
                 text = f"no agent {injection.agent_id!r} is registered in the sessions topic"
                 self._undeliverable(step, injection, "unknown_agent", text)
 

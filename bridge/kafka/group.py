@@ -15,7 +15,7 @@ from bridge.kafka.clients import Clients, servers_of
 from bridge.kafka.errors import KafkaUnavailableError, describe
 from bridge.kafka.lifecycle import started, stop_quietly, why_unavailable, with_deadline
 from bridge.kafka.reading import fetch_records
-from bridge.kafka.stable_offsets import StableOffsets
+from bridge.kafka.stable_offsets import Release, StableOffsets
 from bridge.telemetry.logs import RepeatFilter
 from bridge.telemetry.metrics import METRICS
 
@@ -72,9 +72,10 @@ class ConsumerGroupMember(ConsumerRebalanceListener):  # type: ignore[misc]
         failures = RepeatFilter()
         while True:
             try:
-                for partition, messages in (await fetch_records(self._consumer, 1000)).items():
+                found = await fetch_records(self._consumer, 1000)
+                self.stable.look(self._consumer, self._consumer.assignment())  # before its owner asks for the releases
+                for partition, messages in found.items():
                     self._deliver(partition.partition, messages)
-                self.stable.look(self._consumer, self._consumer.assignment())
                 self.problem = self._unseen()
             except ConsumerStoppedError:
                 return
@@ -125,6 +126,10 @@ class ConsumerGroupMember(ConsumerRebalanceListener):  # type: ignore[misc]
     def resume(self, partition: int) -> None:
         with contextlib.suppress(KafkaError):
             self._consumer.resume(self._tp(partition))
+
+    def releases(self, partition: int) -> Sequence[Release]:
+        """The ends of transactions that held the partition's records back; see ``StableOffsets``."""
+        return self.stable.releases(self._tp(partition))
 
     async def end_offset(self, partition: int) -> int:
         tp = self._tp(partition)

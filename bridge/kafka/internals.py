@@ -102,13 +102,19 @@ def on_transaction_error(producer: AIOKafkaProducer, first: Callable[[BaseExcept
         return
     abortable, fatal = transactions.error_transaction, transactions.fatal_error
 
+    def retrieve() -> None:  # asyncio would log the error with its stack, as nobody waits for this transaction's end
+        if (waiter := transactions._transaction_waiter).done() and not waiter.cancelled():
+            waiter.exception()
+
     def error_transaction(error: BaseException) -> None:
         first(error)
         abortable(error)
+        retrieve()
 
     def fatal_error(error: BaseException) -> None:
         first(error.__cause__ or error)
         fatal(error)
+        retrieve()
 
     transactions.error_transaction, transactions.fatal_error = error_transaction, fatal_error
 

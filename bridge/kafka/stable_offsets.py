@@ -1,7 +1,8 @@
 """Watches whether committed records can be read: any open transaction holds back all records after it."""
 
 import time
-from collections.abc import Iterable
+from collections import defaultdict, deque
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import structlog
@@ -16,6 +17,8 @@ log = structlog.get_logger()
 PATIENCE = 30.0
 """Seconds for which a last stable offset may stay behind before it is a fault: the bridge's own take one at most."""
 _LOOK_EVERY = 1.0
+_REMEMBERED = 16
+"""Releases of a partition that are remembered: its records may be read later."""
 _FRESH = 10.0
 """Seconds for which the offsets of a fetch are valid: a paused partition is not fetched."""
 
@@ -27,18 +30,31 @@ class Stuck(NamedTuple):
     since: float
 
 
+class Release(NamedTuple):
+    """Until ``at`` (monotonic seconds) no record from ``offset`` on could be read."""
+
+    offset: int
+    at: float
+
+
+def readable_at(releases: Iterable[Release], offset: int) -> float | None:
+    """Since when a record that was held back can be read (monotonic seconds); None for one that was not."""
+    return max((release.at for release in releases if release.offset <= offset), default=None)
+
+
 class StableOffsets:
-    """The open transactions that hold back a consumer's partitions now."""
+    """The open transactions that hold back a consumer's partitions now, and the last that did for a second or more."""
 
     def __init__(self) -> None:
         self._behind: dict[TopicPartition, Stuck] = {}
         self._reported: set[TopicPartition] = set()
         self._looked_at = float("-inf")
+        self._releases: defaultdict[TopicPartition, deque[Release]] = defaultdict(lambda: deque(maxlen=_REMEMBERED))
 
     def look(self, consumer: AIOKafkaConsumer, partitions: Iterable[TopicPartition]) -> None:
-        """Notes the offsets of the last fetches, at most once a second."""
+        """Notes the offsets of the last fetches, at most once a second while nothing is held back."""
         now = time.monotonic()
-        if now - self._looked_at < _LOOK_EVERY:
+        if not self._behind and now - self._looked_at < _LOOK_EVERY:
             return
         self._looked_at, fresh = now, (time.time() - _FRESH) * 1000
         found = {
@@ -55,6 +71,9 @@ class StableOffsets:
             if stable is not None and end is not None and 0 <= stable < end:
                 before = self._behind.get(partition)
                 behind[partition] = before if before and before.offset == stable else Stuck(stable, now)
+        for partition, before in self._behind.items():
+            if behind.get(partition) != before and now - before.since >= _LOOK_EVERY:
+                self._releases[partition].append(Release(before.offset, now))
         self._behind = behind
         stuck = {partition for partition, one in behind.items() if now - one.since >= PATIENCE}
         for partition in stuck:
@@ -64,6 +83,10 @@ class StableOffsets:
         for partition in self._reported - stuck:
             METRICS.stable_offset_behind.remove(*partition)
         self._reported = stuck
+
+    def releases(self, partition: TopicPartition) -> Sequence[Release]:
+        """The last ends of transactions that held the partition back, oldest first."""
+        return self._releases.get(partition, ())
 
     def reasons(self) -> list[str]:
         """The partitions that have been held back for too long: where, and since when."""

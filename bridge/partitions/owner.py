@@ -220,7 +220,7 @@ class PartitionOwner:
         if self._journal is not None and messages[0].offset < self._journal.offsets.position:
             self._rewound = True
             self._journal.wake.set()
-        if self.agents is not None and not self.agents.deliver(messages):
+        if self.agents is not None and not self.agents.deliver(messages, self._group.releases(self.partition)):
             self._inbox_paused = True
             self._group.pause(self.partition)
 

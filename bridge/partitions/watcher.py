@@ -12,9 +12,10 @@ from bridge.agents.request import PollRequest
 from bridge.agents.step import DeadLetter, Step
 from bridge.backoff import Backoff
 from bridge.clock import Clock, Instant, rfc3339
-from bridge.headers import ORIGIN, RECEIVED_AT
+from bridge.headers import MOVED, ORIGIN, READABLE_AT, RECEIVED_AT
 from bridge.kafka.encoding import Outgoing
 from bridge.kafka.partitioner import partition_for
+from bridge.kafka.stable_offsets import Release, readable_at
 from bridge.partitions.journal import Journal
 from bridge.record_id import RecordId
 from bridge.registry.registry import InvalidEntry, Registry
@@ -174,28 +175,37 @@ class PartitionAgents:
 
     # -- the inbox
 
-    def deliver(self, messages: Sequence[KafkaRecord]) -> bool:
-        """Takes records of the inbox, in order. Returns whether there is room for more."""
+    def deliver(self, messages: Sequence[KafkaRecord], releases: Sequence[Release] = ()) -> bool:
+        """Takes records of the inbox, in order. Returns whether there is room for more.
+
+        ``releases``: the ends of transactions that held records back, whose times to live count from then on.
+        """
         for message in messages:
             if message.offset >= self._journal.offsets.position:
                 self._journal.offsets.opened(message.offset)
-                self._take(message)
+                self._take(message, self._readable_at(message, releases) if releases else 0.0)
         return self.has_room
 
     @property
     def has_room(self) -> bool:
         return sum(injection.size for agent in self._waiting for injection in agent.pending.injections) < _PENDING_BYTES
 
-    def _take(self, message: KafkaRecord) -> None:
+    def _readable_at(self, message: KafkaRecord, releases: Sequence[Release]) -> float:
+        """Until when an open transaction held the record back (seconds since 1970); 0 if none did."""
+        now, at = self._policy.clock.now(), readable_at(releases, message.offset)
+        return 0.0 if at is None else now.wall - (now.monotonic - at)
+
+    def _take(self, message: KafkaRecord, readable_at: float) -> None:
         no_agent = message.key is None or len(message.key) > MAX_ID_BYTES
         home = None if message.key is None or no_agent else partition_for(message.key, self._partitions)
         here = home == self._journal.partition or (
             self._journal.partition < self._partitions and message.key is not None and not is_utf8(message.key)
         )
         if message.key is None or no_agent or not here:
-            self._relocate(message, home)
+            self._relocate(message, home, readable_at)
             return
-        injection = read_injection(message, self._policy.injection.ttl, message.offset < self._repeated_below)
+        may_be_repeated = message.offset < self._repeated_below
+        injection = read_injection(message, self._policy.injection.ttl, may_be_repeated, readable_at)
         agent = self._agents.get(injection.agent_id) or self._agent(injection.agent_id)
         state = agent.state
         if injection.offset <= state.bridge.inbox_offset and injection.offset not in state.bridge.inbox_open:
@@ -210,7 +220,7 @@ class PartitionAgents:
         else:
             self._forget(agent)
 
-    def _relocate(self, message: KafkaRecord, home: int | None) -> None:
+    def _relocate(self, message: KafkaRecord, home: int | None, readable_at: float) -> None:
         """Writes a record without a usable key as a dead letter; moves one in the wrong partition, once, in order."""
         self._journal.offsets.completed(message.offset)
         if message.offset <= self._journal.metadata.relocated_up_to:
@@ -225,10 +235,10 @@ class PartitionAgents:
                 DeadLetter(key=None, value=value, headers=tuple(message.headers), code=code, text=text, origin=origin)
             )
         else:
-            value, headers = clipped(
-                message.value, [header for header in message.headers if header[0] not in (ORIGIN, RECEIVED_AT)]
-            )
+            value, headers = clipped(message.value, [header for header in message.headers if header[0] not in MOVED])
             headers += [(ORIGIN, str(origin).encode()), (RECEIVED_AT, rfc3339(message.timestamp / 1000).encode())]
+            if readable_at > message.timestamp / 1000:
+                headers.append((READABLE_AT, rfc3339(readable_at).encode()))
             self._journal.add(Outgoing("inject", message.key, value, headers, None, home))
         self._journal.advance(relocated_up_to=message.offset)
 

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gc
 import json
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from aiokafka import conn
 from pydantic import SecretStr
+from structlog.testing import capture_logs
 
 from bridge.app import Bridge
 from bridge.check import Finding, examine
@@ -213,6 +215,48 @@ async def outcomes(admin: dict[str, Any], topic: str, count: int) -> None:
             assert {one["outcome"] for one in found} <= {"delivered"}
             if len(found) == count:
                 return
+
+
+async def test_a_right_that_is_taken_away_and_given_back(broker_with_logins: LoginsBroker, topics_prefix: str) -> None:
+    """Each right that is taken away while the bridge runs is named by readiness, with its object, by check, and by a
+    process that starts without it; the process lives on, writes a line once, and is ready again within a minute of the
+    right's return.
+    """
+    names = list(of_docs(""))
+    with capture_logs() as logged:
+        await asyncio.gather(
+            *(
+                taken_and_given(broker_with_logins, f"{topics_prefix}{number}", name)
+                for number, name in enumerate(names)
+            )
+        )
+    assert {line["log_level"] for line in logged} <= {"info", "warning", "debug"}
+    told = Counter((line["event"], line.get("partition"), str(line.get("error"))) for line in logged if "error" in line)
+    repeated = {line: count for line, count in told.items() if count > 2 and line[0] not in _OF_DEBUG}
+    assert not repeated  # there are two processes
+
+
+_OF_DEBUG = {"partition.lost"}
+"""Repeated at the level of debugging only."""
+
+
+async def taken_and_given(broker: LoginsBroker, prefix: str, name: str) -> None:
+    await create(broker, prefix)
+    await asyncio.to_thread(broker.grant, *of_docs(prefix).values())
+    given = of_bridge(broker, prefix)
+    _, of, _ = right = of_docs(prefix)[name]
+    async with running(given) as bridge:
+        await until_ready(bridge)
+        await asyncio.to_thread(broker.revoke, right)
+        reason = await until(bridge, name, 30)
+        assert of in (reason or "")
+        found = problems(await examine(given))
+        assert found.keys() & {"rights", "group", "transactions"}, (name, found)
+        async with running(of_bridge(broker, prefix, "group-2")) as second:
+            assert of in (await until(second, name, 30) or "")
+        await asyncio.to_thread(broker.grant, right)
+        await until_ready(bridge, 60)
+        assert bridge.readiness.given_up() is None
 
 
 # -- rotation

@@ -3,20 +3,25 @@
 import asyncio
 
 import pytest
+from aiokafka.structs import TopicPartition
 
 from asm_bridge_schemas import records
 from asm_bridge_schemas.records import AgentObservationLost, AgentState, AgentStatusChanged
 from bridge.agents.agent import Agent
+from bridge.agents.injection import read_injection
 from bridge.agents.step import DeadLetter, KnownOutcome, Step
 from bridge.asm.answer import Answer
 from bridge.backoff import Backoff
-from bridge.clock import Clock, seconds
+from bridge.clock import Clock, rfc3339, seconds
+from bridge.kafka.encoding import Outgoing
 from bridge.kafka.partitioner import partition_for
+from bridge.kafka.stable_offsets import StableOffsets, readable_at
 from bridge.partitions.offsets import CommitMetadata, OffsetTracker
 from bridge.partitions.watcher import PartitionAgents, Policy
 from bridge.registry.registry import Registry
 from bridge.settings.model import InjectionSettings
 from tests.support.agent_harness import read_answer
+from tests.support.poller_harness import FakeClock
 from tests.support.strategies import Message, status_body
 
 PARTITIONS = 1
@@ -169,3 +174,88 @@ async def test_a_lost_partition_waits_for_the_answers_to_its_events() -> None:
     agents.poll_finished(sending, sending.answered(request, answer, now()))
     await asyncio.wait_for(waiting, 1)
     assert partition.offsets.committable == 1
+
+
+def held_back_by(clock: FakeClock, seconds: float) -> StableOffsets:
+    """The inbox's offsets as a transaction holds back what is behind offset 2 for so long, and ends."""
+    stable, inbox = StableOffsets(), TopicPartition("asm.inject", 0)
+    stable.record({inbox: (2, 9)}, clock.time)
+    clock.time += seconds
+    stable.record({inbox: (2, 9)}, clock.time)
+    stable.record({inbox: (9, 9)}, clock.time)
+    return stable
+
+
+def test_times_to_live_do_not_run_while_a_transaction_holds_events_back() -> None:
+    """The ttl, and an unknown agent's grace, count from the end of the transaction for what was behind it; an expiry of
+    the event's own does not, nor does the ttl of an event that could be read all the time."""
+    clock, journal = FakeClock(), RememberingJournal()
+    arrived = clock.now().wall
+    stable = held_back_by(clock, 400)
+    policy = Policy(1.0, InjectionSettings(), Backoff(), clock)
+    registry = Registry(lambda _: None, lambda bad: None)
+    agents = PartitionAgents(journal, PARTITIONS, registry, lambda *_: None, policy)  # type: ignore[arg-type]
+    agents.begin(0)
+    registry.read(Message(0, key=b"a", value=b'{"asm_session_sid": "7", "token": "env:T"}'))
+    agents.sync("a")
+    own = [("expires_at", rfc3339(arrived + 350).encode())]
+    agents.deliver(
+        [
+            Message(1, key=b"a", value=EVENT, timestamp=int(arrived * 1000)),
+            Message(2, key=b"a", value=EVENT, timestamp=int(arrived * 1000)),
+            Message(3, key=b"a", value=EVENT, timestamp=int(arrived * 1000), headers=own),
+            Message(4, key=b"nobody", value=EVENT, timestamp=int(arrived * 1000)),
+        ],
+        stable.releases(TopicPartition("asm.inject", 0)),
+    )
+
+    def outcomes() -> dict[str, str]:
+        return {
+            record.entry: record.reason or record.outcome
+            for record in of_type(journal.records, records.InjectionCompleted)
+            if isinstance(record, records.InjectionCompleted)
+        }
+
+    assert outcomes() == {"3/1": "expired", "3/3": "expired"}
+    clock.time += 9
+    agents.sweep()
+    assert len(outcomes()) == 2
+    clock.time += 2
+    agents.sweep()
+    assert outcomes()["3/4"] == "unknown_agent"
+    clock.time += 288
+    agents.sweep()
+    assert "3/2" not in outcomes()
+    clock.time += 2
+    agents.sweep()
+    assert outcomes()["3/2"] == "expired"
+
+
+def test_an_event_that_was_held_back_and_moved_lives_as_long() -> None:
+    """Its new home counts from the end of the transaction, too, and still says when the event arrived."""
+    clock, journal, moved = FakeClock(), RememberingJournal(), list[Outgoing]()
+    journal.partition, journal.add, journal.advance = 1, moved.append, lambda **_: None  # type: ignore[attr-defined]
+    arrived = clock.now().wall
+    stable = held_back_by(clock, 400)
+    policy = Policy(1.0, InjectionSettings(), Backoff(), clock)
+    agents = PartitionAgents(journal, PARTITIONS, Registry(lambda _: None, lambda bad: None), lambda *_: None, policy)  # type: ignore[arg-type]
+    agents.begin(0)
+    original = Message(2, key=b"a", value=EVENT, timestamp=int(arrived * 1000))
+    agents.deliver([original], stable.releases(TopicPartition("asm.inject", 0)))
+    (message,) = moved
+    now = clock.now().wall
+    again = Message(5, key=b"a", value=EVENT, timestamp=int(now * 1000), headers=list(message.headers))
+    injection = read_injection(again, 300.0, possibly_processed=False)
+    assert (injection.received_at, injection.readable_at) == pytest.approx((arrived, now), abs=0.001)
+    assert injection.expires_at == pytest.approx(now + 300, abs=0.001)
+    forged = [(name, b"9000-01-01T00:00:00Z" if name == "asm_readable_at" else text) for name, text in message.headers]
+    again = Message(5, key=b"a", value=EVENT, timestamp=int(now * 1000), headers=forged)
+    assert read_injection(again, 300.0, possibly_processed=False).expires_at == pytest.approx(now + 300, abs=0.001)
+
+
+def test_each_of_several_transactions_holds_back_its_own() -> None:
+    """The events behind the second were held back by it; those before it only by the first; a moment is nothing."""
+    stable, inbox = StableOffsets(), TopicPartition("asm.inject", 0)
+    for at, offset in ((0.0, 2), (40.0, 2), (41.0, 5), (90.0, 5), (91.0, 8), (91.1, 9)):
+        stable.record({inbox: (offset, 9)}, at)
+    assert [readable_at(stable.releases(inbox), offset) for offset in (1, 2, 4, 5, 8)] == [None, 41, 41, 91, 91]

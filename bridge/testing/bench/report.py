@@ -29,7 +29,7 @@ _CONNECTIONS, _CORES = Column("connections", "connections"), Column("cores", "co
 
 TABLES: dict[str, tuple[str, tuple[Column, ...]]] = {
     "load": (
-        "CPU of the client a poll, all at the same rate",
+        "Client CPU per poll, all at the same rate",
         (_US, _RATE, *_GAPS, _RSS, _RECORDS, _CONNECTIONS, _TARGET),
     ),
     "flat": ("As many polls as one core makes", (_US, _RATE, _CORES, _CONNECTIONS, _TARGET)),
@@ -39,7 +39,7 @@ TABLES: dict[str, tuple[str, tuple[Column, ...]]] = {
     ),
     "memory": ("Memory", (_RSS, Column("kB/session", "per_session", 1e-3, 1))),
     "scale": (
-        "As many polls of four times as many sessions, each a fourth as often",
+        "The same number of polls from four times as many sessions, each polled a quarter as often",
         (Column("interval s", "interval", 1, 1), _US, _RATE, *_GAPS, _RSS, _TARGET),
     ),
     "workers": ("As many polls as two workers make, a core each", (_RATE, _US, _CORES, _RSS, _TARGET)),
