@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from asyncio.subprocess import PIPE
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
@@ -21,7 +22,7 @@ from bridge.kafka.partitioner import partition_for
 from bridge.ops.http import free_port
 from bridge.testing.brokers.process import ends_with_us
 from tests.support import SOURCES
-from tests.support.chaos.facts import OUTPUT, Facts, Produced, Record, read_topics
+from tests.support.chaos.facts import OUTPUT, Facts, Message, Produced, Record, read_topics
 
 DEADLINE = 30.0
 PARTITIONS = 8
@@ -172,6 +173,13 @@ class Lab:
         self.produced: list[Produced] = []
         self.killed = False
         self.foreign: set[bytes | None] = set()
+        self.registry: dict[bytes, bytes | None] = {}
+        """The last entry of each key."""
+        self.salvaged: list[Message] = []
+        """What topics held that were deleted."""
+        self._held: dict[str, asyncio.Event] = {}
+        self._under_way: Counter[str] = Counter()
+        self._former: list[AIOKafkaProducer] = []
         self._http = httpx.AsyncClient(timeout=5)
         # What is sent again after an outage must not be there twice: nobody would know of the other one.
         self._producer = self._new_producer()
@@ -250,10 +258,34 @@ class Lab:
         """Writes a record to the partition that murmur2 gives its key. Returns partition and offset once it is
         acknowledged.
         """
-        if key is not None and topic != "sessions":
+        while topic in self._held:
+            await self._held[topic].wait()
+        if topic == "sessions" and key is not None:
+            self.registry[key] = value
+        elif key is not None:
             options.setdefault("partition", partition_for(key, PARTITIONS))
-        written = await self._producer.send_and_wait(self.prefix + topic, value, key=key, **options)
+        self._under_way[topic] += 1
+        try:
+            written = await self._producer.send_and_wait(self.prefix + topic, value, key=key, **options)
+        finally:
+            self._under_way[topic] -= 1
         return written.partition, written.offset
+
+    @asynccontextmanager
+    async def held(self, topic: str) -> AsyncIterator[None]:
+        """Makes ``produce`` wait until the block has ended; it begins when what is under way has been written."""
+        self._held[topic] = asyncio.Event()
+        try:
+            while self._under_way[topic]:
+                await asyncio.sleep(0.05)
+            yield
+        finally:
+            self._held.pop(topic).set()
+
+    async def register_again(self) -> None:
+        """Writes every key's last entry into a registry that was recreated, while it is ``held``."""
+        for key, value in self.registry.items():
+            await self._producer.send_and_wait(f"{self.prefix}sessions", value, key=key)
 
     async def register(self, agent_id: str, **entry: Any) -> None:
         """Adds the agent to the registry, or changes it."""
@@ -306,6 +338,7 @@ class Lab:
 
         async def all_have() -> bool:
             outcomes = await read_topics(self.bootstrap_servers, self.prefix, ["inject-outcomes"])
+            outcomes += [message for message in self.salvaged if message.topic == "inject-outcomes"]
             return wanted <= {json.loads(unframed(outcome.value or b"{}")).get("entry") for outcome in outcomes}
 
         await until(all_have, f"outcomes of {len(wanted)} entries", deadline)
@@ -313,7 +346,7 @@ class Lab:
     async def facts(self) -> Facts:
         """The facts known so far."""
         return Facts(
-            messages=await read_topics(self.bootstrap_servers, self.prefix, (*OUTPUT, "inject")),
+            messages=self.salvaged + await read_topics(self.bootstrap_servers, self.prefix, (*OUTPUT, "inject")),
             inbox=f"{self.prefix}inject",
             partitions=PARTITIONS,
             produced=self.produced,
@@ -329,9 +362,10 @@ class Lab:
 
     async def reconnect(self) -> None:
         """Replaces the lab's producer by one that knows the topics as they are now."""
-        former, self._producer = self._producer, self._new_producer()
-        await self.open()
-        await asyncio.wait_for(former.stop(), DEADLINE)
+        new = self._new_producer()
+        await asyncio.wait_for(new.start(), DEADLINE)
+        self._former.append(self._producer)  # others may be writing with it
+        self._producer = new
 
     def _new_producer(self) -> AIOKafkaProducer:
         return AIOKafkaProducer(bootstrap_servers=self.bootstrap_servers, enable_idempotence=True)
@@ -340,7 +374,8 @@ class Lab:
         for child in self.bridges.values():
             child.kill()
         await self._http.aclose()
-        await asyncio.wait_for(self._producer.stop(), DEADLINE)
+        for producer in (*self._former, self._producer):
+            await asyncio.wait_for(producer.stop(), DEADLINE)
 
 
 @asynccontextmanager

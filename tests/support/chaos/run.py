@@ -18,7 +18,7 @@ from random import Random
 
 from bridge.testing.brokers import Broker, start_broker
 from bridge.testing.brokers.cluster import Cluster
-from tests.support.chaos import faults, foreign, machine
+from tests.support.chaos import faults, foreign, machine, topics
 from tests.support.chaos.checker import broken_promises
 from tests.support.chaos.facts import Facts
 from tests.support.chaos.faults import Trial
@@ -130,6 +130,7 @@ async def _break(trial: Trial, plan: Plan) -> None:
         "clock": (machine.CLOCK, (1, 5)),
         "transactions": (foreign.TRANSACTIONS, (1, 5)),
         "poison": (foreign.POISON, (0.5, 3)),
+        "topics": (topics.TOPICS, (2, 8)),
     }
     async with asyncio.TaskGroup() as running:
         for name, (kinds, (least, most)) in lanes.items():

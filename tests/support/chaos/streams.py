@@ -90,7 +90,7 @@ def numbered(stream: list[Told]) -> Iterator[str]:
     places: dict[tuple[str, int], int] = {}
     for told in stream:
         where = told.message.topic, told.message.partition
-        if told.message.offset < places.get(where, -1):
+        if told.message.offset < places.get(where, told.message.offset):
             yield f"sequence {told.record['sequence']} stands before a lower one in {where[0]}/{where[1]}"
         places[where] = told.message.offset
     in_topic: Counter[str] = Counter()

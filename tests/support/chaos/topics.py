@@ -1,13 +1,28 @@
 """Deletes and recreates topics, as an administrator does."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from random import Random
 
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import TopicAlreadyExistsError
+from aiokafka.structs import TopicPartition
 
-from tests.support.chaos.harness import Lab, until
+from tests.support.chaos.facts import read_topics
+from tests.support.chaos.faults import Fault, Trial
+from tests.support.chaos.harness import PARTITIONS, Lab, until
 
 _COMPACTED = ("sessions", "agent-state")
+_COMPLETED = 120.0
+"""Seconds within which every event has its outcome when no more are sent."""
+_BEFORE = 10**9
+"""What is taken from the offsets of a deleted log, so that they stand before those of the next one."""
+
+_NOTICED = 6.0
+"""Seconds within which every process has noticed that the inbox is another one: it looks every 2 s. An event that comes
+earlier may be taken as one of the former inbox, and once more when the new one is read from its beginning."""
 
 
 @asynccontextmanager
@@ -27,18 +42,107 @@ async def delete(the_lab: Lab, topic: str) -> None:
 
 
 async def recreate(the_lab: Lab, topic: str, partitions: int, *, exists: bool = True) -> None:
-    """Deletes a topic if it ``exists``, and creates it again."""
+    """Deletes a topic if it ``exists``, and creates it again, unless a bridge that starts has done so."""
     if exists:
         await delete(the_lab, topic)
-    configs = {"message.timestamp.type": "LogAppendTime", "max.message.bytes": str(2**21)}
-    if topic in _COMPACTED:
-        configs = {"cleanup.policy": "compact"}
+    configs = {"cleanup.policy": "compact"} if topic in _COMPACTED else {"max.message.bytes": str(2**21)}
+    if topic == "inject":
+        configs["message.timestamp.type"] = "LogAppendTime"
     async with _admin(the_lab) as admin:
 
         async def created() -> bool:
             new = NewTopic(the_lab.prefix + topic, partitions, 1, topic_configs=configs)
             made = await admin.create_topics([new])
-            return bool(made.topic_errors[0][1] == 0)
+            return made.topic_errors[0][1] in (0, TopicAlreadyExistsError.errno)
 
         await until(created, f"{topic} is created again")
     await the_lab.reconnect()
+
+
+# -- the lane
+
+
+async def registry_recreated(trial: Trial, rng: Random) -> None:
+    """The registry is deleted and recreated, and its entries are written again."""
+    async with trial.administration, trial.lab.held("sessions"):
+        await _away_and_back(trial, rng, "sessions", 1)
+        await asyncio.sleep(rng.choice((0, rng.uniform(1, 4))))
+        await trial.lab.register_again()
+
+
+async def outcomes_recreated(trial: Trial, rng: Random) -> None:
+    """The outcomes' topic is deleted and recreated. It is read before, when nothing is written to it because every
+    event has its outcome; events that come while it is missing have theirs later.
+    """
+    the_lab, topic = trial.lab, "inject-outcomes"
+    async with trial.administration:
+        async with _all_completed(the_lab):
+            found = await read_topics(the_lab.bootstrap_servers, the_lab.prefix, [topic])
+            former = [message for message in the_lab.salvaged if message.topic == topic]
+            others = [message for message in the_lab.salvaged if message.topic != topic]
+            early = [message._replace(offset=message.offset - _BEFORE) for message in former + found]
+            the_lab.salvaged = others + early
+            await delete(the_lab, topic)
+        await asyncio.sleep(_absence(rng))
+        await recreate(the_lab, topic, PARTITIONS, exists=False)
+
+
+async def inbox_recreated(trial: Trial, rng: Random) -> None:
+    """The inbox is deleted and recreated when every event in it has its outcome, so that none is lost.
+
+    No offset occurs twice: the judge knows an event by its own. Records of an aborted transaction take those that
+    the former log had; ``test_another_log`` has inboxes that begin again with 0.
+    """
+    the_lab = trial.lab
+    async with trial.administration, _all_completed(the_lab):
+        the_lab.salvaged += await read_topics(the_lab.bootstrap_servers, the_lab.prefix, ["inject"])
+        ends = await _ends(the_lab, "inject")
+        await _away_and_back(trial, rng, "inject", PARTITIONS)
+        await _fill(the_lab, "inject", ends)
+        await asyncio.sleep(_NOTICED)
+
+
+async def heartbeats_recreated(trial: Trial, rng: Random) -> None:
+    """The heartbeats' topic is deleted and recreated; the former heartbeats are lost."""
+    async with trial.administration:
+        await _away_and_back(trial, rng, "heartbeats", PARTITIONS)
+
+
+@asynccontextmanager
+async def _all_completed(the_lab: Lab) -> AsyncIterator[None]:
+    async with the_lab.held("inject"):
+        await the_lab.completed(_COMPLETED)
+        yield
+
+
+async def _away_and_back(trial: Trial, rng: Random, topic: str, partitions: int) -> None:
+    await delete(trial.lab, topic)
+    await asyncio.sleep(_absence(rng))
+    await recreate(trial.lab, topic, partitions, exists=False)
+
+
+def _absence(rng: Random) -> float:
+    """Seconds for which a topic is missing."""
+    return rng.choice((0, rng.uniform(0.5, 3), rng.uniform(3, 8)))
+
+
+async def _ends(the_lab: Lab, topic: str) -> dict[int, int]:
+    async with AIOKafkaConsumer(bootstrap_servers=the_lab.bootstrap_servers) as consumer:
+        partitions = [TopicPartition(the_lab.prefix + topic, partition) for partition in range(PARTITIONS)]
+        return {place.partition: end for place, end in (await consumer.end_offsets(partitions)).items()}
+
+
+async def _fill(the_lab: Lab, topic: str, ends: dict[int, int]) -> None:
+    """Takes the offsets before ``ends`` with records that nobody reads."""
+    name = f"{the_lab.prefix}{topic}"
+    filler = AIOKafkaProducer(bootstrap_servers=the_lab.bootstrap_servers, transactional_id=f"{name}-filler")
+    async with filler:
+        await filler.begin_transaction()
+        sent = [await filler.send(name, b"?", b"?", partition) for partition, end in ends.items() for _ in range(end)]
+        await asyncio.gather(*sent)
+        await filler.abort_transaction()
+
+
+TOPICS: dict[str, Fault] = {
+    fault.__name__: fault for fault in (registry_recreated, outcomes_recreated, inbox_recreated, heartbeats_recreated)
+}
