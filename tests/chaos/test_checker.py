@@ -436,6 +436,24 @@ def test_an_ended_watch_leaves_no_state() -> None:
     assert found == [f"{AGENT}: the state has stream s1, which has ended or never was"]
 
 
+def test_what_other_programs_wrote_among_the_states_is_not_judged() -> None:
+    """A record under a key that another program used is no agent's state, whatever its key and value."""
+    more = [Message("agent-state", HOME, 1, 0, b"\xff", b"?", ())]
+    assert broken_promises(facts(messages=[*facts().messages, *more], foreign=frozenset({b"\xff"}))) == []
+
+
+def test_a_record_with_a_key_that_is_too_long_has_a_dead_letter_alone() -> None:
+    """A key that is too long for an agent_id: a dead letter without a key is due, and no outcome."""
+    key = b"x" * 1025
+    letter = dead_letter()
+    origin = ("asm_origin", f"asm.inject/{HOME}/2".encode())
+    headers = (origin, *(header for header in letter.headers if header[0] != "asm_origin"))
+    produced = [*facts().produced, Produced("x", HOME, 2, f"{HOME}/2", key, b"{}")]
+    kept = facts(produced=produced, messages=[*facts().messages, letter._replace(key=None, headers=headers, offset=1)])
+    assert broken_promises(kept) == []
+    assert any("has 0 dead letters, expected 1" in text for text in broken_promises(facts(produced=produced)))
+
+
 def _in_the_inbox(*copies: tuple[int, int, str], key: bytes = AGENT.encode()) -> list[str]:
     """The violations if two of the agent's events were produced into a foreign partition and these are the copies:
     (partition, offset, origin).

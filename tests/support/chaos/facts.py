@@ -18,6 +18,7 @@ STREAMED = ("agent-status", "queued-calls", "agent-messages", "conversations", "
 """The topics whose records have a sequence."""
 OUTPUT = (*STREAMED, "dead-letters", "agent-state", "heartbeats")
 READ_DEADLINE = 60.0
+MAX_ID_BYTES = 1024
 
 Record = dict[str, Any]
 
@@ -63,12 +64,18 @@ class Produced(NamedTuple):
     def entry(self) -> str:
         return f"{self.partition}/{self.offset}"
 
+    @property
+    def has_agent(self) -> bool:
+        """Whether the key can be an agent_id. Without one there is a dead letter without a key, and no outcome."""
+        return self.key is not None and len(self.key) <= MAX_ID_BYTES
+
 
 @dataclass(frozen=True)
 class Facts:
     """``agents``, ``taken`` and ``refused`` are the simulator's (its lives frozen before the end).
 
-    ``whole``: no process was killed, so that everything shown must have been published.
+    ``whole``: no process was killed, so that everything shown must have been published. ``foreign``: the keys under
+    which other programs wrote to ``asm.agent-state``.
     """
 
     messages: list[Message]
@@ -79,6 +86,7 @@ class Facts:
     taken: list[Record] = field(default_factory=list)
     refused: list[Record] = field(default_factory=list)
     whole: bool = False
+    foreign: frozenset[bytes | None] = frozenset()
 
     @cached_property
     def told(self) -> list[Told]:
@@ -105,6 +113,7 @@ class Facts:
     def states(self) -> dict[str, Record | None]:
         """The last ``AgentState`` by agent; None for a tombstone."""
         last = {m.key: m.value for m in self.messages if m.topic == "agent-state"}
+        last = {key: value for key, value in last.items() if key not in self.foreign}
         return {(key or b"").decode(): json.loads(unframed(value)) if value else None for key, value in last.items()}
 
 

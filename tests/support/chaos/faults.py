@@ -37,7 +37,8 @@ class Trial:
     intervals: tuple[float, ...] = (0.3, 0.5, 1.0)
     survived: Counter[str] = field(default_factory=Counter)
     broken: list[str] = field(default_factory=list)
-    unwatched: set[str] = field(default_factory=set)
+    administration: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held by a fault that needs the topics as they are, or makes them others."""
 
     @property
     def agents(self) -> list[str]:

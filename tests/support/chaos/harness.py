@@ -38,6 +38,12 @@ async def until(condition: Callable[[], Awaitable[Any]], what: str, deadline: fl
     return found
 
 
+def event_of(marker: str, conversation: Mapping[str, Any] | None = None) -> bytes:
+    """An event whose conversation has the sid ``marker``."""
+    details = {"conversation_sid": marker, "channel_type": "CHANNEL_TYPE_SMS", **(conversation or {})}
+    return json.dumps({"activated_conversation_event": {"conversation": details}}).encode()
+
+
 def inherited() -> dict[str, str]:
     """This process's environment without settings of a bridge."""
     return {name: value for name, value in os.environ.items() if not name.startswith("ASM_BRIDGE_")}
@@ -165,6 +171,7 @@ class Lab:
         self.ops: dict[str, int] = {}
         self.produced: list[Produced] = []
         self.killed = False
+        self.foreign: set[bytes | None] = set()
         self._http = httpx.AsyncClient(timeout=5)
         # What is sent again after an outage must not be there twice: nobody would know of the other one.
         self._producer = self._new_producer()
@@ -250,8 +257,11 @@ class Lab:
 
     async def register(self, agent_id: str, **entry: Any) -> None:
         """Adds the agent to the registry, or changes it."""
-        entry.setdefault("token", f"file:{TOKENS}#{agent_id}")
-        await self.produce("sessions", json.dumps(entry).encode(), agent_id.encode())
+        await self.produce("sessions", self.entry(agent_id, **entry), agent_id.encode())
+
+    def entry(self, agent_id: str, **entry: Any) -> bytes:
+        """The agent's entry in the registry, with its token in the secrets file unless another is given."""
+        return json.dumps({"token": f"file:{TOKENS}#{agent_id}"} | entry).encode()
 
     async def register_all(self, **entry: Any) -> list[str]:
         """Registers every simulated agent, with its skills."""
@@ -269,8 +279,7 @@ class Lab:
         **options: Any,
     ) -> Produced:
         """Sends an event whose conversation has the sid ``marker``."""
-        details = {"conversation_sid": marker, "channel_type": "CHANNEL_TYPE_SMS", **(conversation or {})}
-        value = json.dumps({"activated_conversation_event": {"conversation": details}}).encode()
+        value = event_of(marker, conversation)
         return await self.inject_raw(agent_id.encode(), value, ce_id=ce_id, marker=marker, **options)
 
     async def inject_raw(
@@ -292,8 +301,8 @@ class Lab:
         return made
 
     async def completed(self, deadline: float = 60) -> None:
-        """Waits until every entry with a key has an outcome."""
-        wanted = {produced.entry for produced in self.produced if produced.key is not None}
+        """Waits until every entry with an agent's key has an outcome."""
+        wanted = {produced.entry for produced in self.produced if produced.has_agent}
 
         async def all_have() -> bool:
             outcomes = await read_topics(self.bootstrap_servers, self.prefix, ["inject-outcomes"])
@@ -312,6 +321,7 @@ class Lab:
             taken=await self.sim.get("events"),
             refused=await self.sim.get("refusals"),
             whole=not self.killed,
+            foreign=frozenset(self.foreign),
         )
 
     async def open(self) -> None:

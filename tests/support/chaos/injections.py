@@ -37,8 +37,8 @@ def broken(facts: Facts) -> Iterator[str]:
 
 
 def one_outcome(produced: Produced, outcomes: list[Record]) -> Iterator[str]:
-    """Every entry with a key has exactly one outcome, its own; one without has none."""
-    expected = 0 if produced.key is None else 1
+    """Every entry with an agent's key has exactly one outcome, its own; one without has none."""
+    expected = int(produced.has_agent)
     if len(outcomes) != expected:
         yield f"has {len(outcomes)} outcomes {[(o['outcome'], o['sequence']) for o in outcomes]}, expected {expected}"
     for outcome in outcomes:
@@ -47,12 +47,12 @@ def one_outcome(produced: Produced, outcomes: list[Record]) -> Iterator[str]:
 
 
 def one_dead_letter(produced: Produced, outcomes: list[Record], facts: Facts) -> Iterator[str]:
-    """A rejected or undeliverable record, or one without a key, has a dead letter with its value and the reason; no
-    other record has one.
+    """A rejected or undeliverable record, or one without an agent's key, has a dead letter with its value and the
+    reason; no other record has one.
     """
     origin = f"{facts.inbox}/{produced.entry}"
     letters = [letter for letter in facts.dead_letters if letter.header("asm_origin") == origin]
-    due = produced.key is None or any(o["outcome"] in ("rejected", "undeliverable") for o in outcomes)
+    due = not produced.has_agent or any(o["outcome"] in ("rejected", "undeliverable") for o in outcomes)
     if len(letters) != int(due):
         yield f"has {len(letters)} dead letters, expected {int(due)}"
     for letter in letters:
@@ -61,9 +61,10 @@ def one_dead_letter(produced: Produced, outcomes: list[Record], facts: Facts) ->
 
 def _like(letter: Message, produced: Produced) -> Iterator[str]:
     value = None if len(produced.value or b"") > MAX_BYTES else produced.value
-    if produced.key is None and value is None:
+    key = produced.key if produced.has_agent else None
+    if key is None and value is None:
         value = b""  # a record has a key or a value
-    if (letter.key, letter.value) != (produced.key, value):
+    if (letter.key, letter.value) != (key, value):
         yield f"its dead letter has another key or value: {letter.key!r}, {(letter.value or b'')[:200]!r}"
     if not letter.header("asm_error_code") or not letter.header("asm_error"):
         yield f"its dead letter does not say why: {letter.headers}"
@@ -178,7 +179,7 @@ def _is_an_agents(produced: Produced) -> bool:
         (produced.key or b"").decode()
     except UnicodeDecodeError:
         return False
-    return True
+    return produced.has_agent
 
 
 def _moved_in_order(copies: dict[str, list[Message]]) -> Iterator[str]:

@@ -18,7 +18,7 @@ from random import Random
 
 from bridge.testing.brokers import Broker, start_broker
 from bridge.testing.brokers.cluster import Cluster
-from tests.support.chaos import faults, machine
+from tests.support.chaos import faults, foreign, machine
 from tests.support.chaos.checker import broken_promises
 from tests.support.chaos.facts import Facts
 from tests.support.chaos.faults import Trial
@@ -128,6 +128,8 @@ async def _break(trial: Trial, plan: Plan) -> None:
         "disk": (machine.DISK, (10, 20)),
         "rights": (machine.RIGHTS, (2, 8)),
         "clock": (machine.CLOCK, (1, 5)),
+        "transactions": (foreign.TRANSACTIONS, (1, 5)),
+        "poison": (foreign.POISON, (0.5, 3)),
     }
     async with asyncio.TaskGroup() as running:
         for name, (kinds, (least, most)) in lanes.items():
@@ -203,7 +205,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--faults",
         default=",".join((*Plan.kinds, "gateway")),
-        help="lanes to use; there are kills and pauses, too, of processes, and disk, rights, clock (%(default)s)",
+        help="lanes to use; docs/chaos.md has all of them (%(default)s)",
     )
     parser.add_argument("--mutant", help="a deliberately broken build, see tests/chaos/mutants.py")
     return parser.parse_args()

@@ -14,6 +14,11 @@ from tests.support.chaos.harness import PARTITIONS, Lab
 _MARKERS = count(9_007_199_254_740_993)
 
 
+def new_marker() -> str:
+    """A conversation_sid that no other event of this run has."""
+    return str(next(_MARKERS))
+
+
 async def inject(trial: Trial, rng: Random, a_second: float) -> None:
     """Injects until the time is up, and waits out an outage of Kafka."""
     while time.monotonic() < trial.ends:
@@ -26,9 +31,9 @@ async def inject_for(the_lab: Lab, agents: list[str], events: int, seconds: floa
     for number in range(events):
         agent_id = rng.choice(agents)
         ce_id = f"id-{number}" if rng.random() < 0.5 else None
-        await the_lab.inject(agent_id, str(next(_MARKERS)), ce_id=ce_id)
+        await the_lab.inject(agent_id, new_marker(), ce_id=ce_id)
         if ce_id and rng.random() < 0.1:
-            await the_lab.inject(agent_id, str(next(_MARKERS)), ce_id=ce_id)
+            await the_lab.inject(agent_id, new_marker(), ce_id=ce_id)
         await asyncio.sleep(seconds / events)
 
 
@@ -40,14 +45,14 @@ async def end(the_lab: Lab, agents: list[str]) -> None:
 
 
 async def _one(trial: Trial, rng: Random) -> None:
-    lab, agent_id, marker = trial.lab, rng.choice(trial.agents), str(next(_MARKERS))
+    lab, agent_id, marker = trial.lab, rng.choice(trial.agents), new_marker()
     key, drawn = agent_id.encode(), rng.random()
     if drawn < 0.45:
         await lab.inject(agent_id, marker)
     elif drawn < 0.6:
         ce_id = f"id-{marker}"
         for again in range(rng.choice((1, 2, 2))):
-            await lab.inject(agent_id, marker if not again else str(next(_MARKERS)), ce_id=ce_id)
+            await lab.inject(agent_id, marker if not again else new_marker(), ce_id=ce_id)
     elif drawn < 0.78:
         await lab.inject(agent_id, marker, partition=_elsewhere(rng, key))
     elif drawn < 0.84:
