@@ -26,26 +26,35 @@ _REMEMBERED = 1000
 class Limits:
     """``max.message.bytes`` of the topics, by their names without prefix, as read; Kafka's default for the others.
 
-    The limit is one of a batch as it is sent, so that ``compression`` counts.
+    The limit is one of a batch as it is sent, so that ``compression`` counts, unless the broker changes it.
     """
 
     def __init__(self, compression: str | None = None) -> None:
         self._compression = compression
         self._bytes: dict[str, int] = {}
+        self._recompressed: frozenset[str] = frozenset()
         self._said: set[tuple[str, bytes | None]] = set()
 
     def __getitem__(self, topic: str) -> int:
         return self._bytes.get(topic, _DEFAULT)
 
-    def update(self, read: Mapping[str, int]) -> None:
-        self._bytes.update(read)
+    def update(self, configs: Mapping[str, Mapping[str, str]]) -> None:
+        """``configs``: by topic, as the broker reports them."""
+        for topic, found in configs.items():
+            if (limit := found.get("max.message.bytes", "")).isdecimal():
+                self._bytes[topic] = int(limit)
+        ours = ("producer", self._compression)
+        self._recompressed = frozenset(
+            topic for topic, found in configs.items() if found.get("compression.type", "producer") not in ours
+        )
 
     def fits(self, message: Outgoing) -> bool:
         limit = self[message.topic]
         if len(message.value or b"") + _MARGIN <= limit:
             return True
         record = {"timestamp": message.timestamp, "key": message.key, "value": message.value}
-        return internals.size_in_batch(self._compression, **record, headers=message.headers) <= limit
+        compression = None if message.topic in self._recompressed else self._compression
+        return internals.size_in_batch(compression, **record, headers=message.headers) <= limit
 
     def choose(self, message: Outgoing, smaller: Iterator[Outgoing]) -> Outgoing:
         """The first of ``smaller`` that fits, instead of a message that does not; the message itself if none does."""

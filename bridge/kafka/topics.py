@@ -122,8 +122,7 @@ async def read_limits(clients: Clients) -> None:
     names = {clients.topic(topic.name): topic.name for topic in TOPICS if topic.output}
     async with open_admin(clients.connection) as admin:
         configs = await _describe(admin, list(names))
-    key = "max.message.bytes"
-    clients.limits.update({names[name]: int(found[key]) for name, found in configs.items() if key in found})
+    clients.limits.update({names[name]: found for name, found in configs.items()})
 
 
 async def partition_counts(connection: Mapping[str, Any]) -> dict[str, int]:
@@ -241,7 +240,11 @@ async def _describe(admin: AIOKafkaAdminClient, names: list[str]) -> dict[str, d
         return {}
     found = [resource for response in responses for resource in response.to_object()["resources"]]
     return {
-        one["resource_name"]: {entry["config_names"]: entry["config_value"] for entry in one["config_entries"]}
+        one["resource_name"]: {
+            entry["config_names"]: entry["config_value"]
+            for entry in one["config_entries"]
+            if entry["config_value"] is not None
+        }
         for one in found
         if one["error_code"] == 0
     }

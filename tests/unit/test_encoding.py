@@ -398,7 +398,7 @@ def test_a_record_is_shortened_to_what_its_topic_takes(encoding: Literal["json",
     """Its long texts are, and nothing else is: identity and sequence stay, so that no reader finds a gap. It is logged
     once for an agent, and counted each time."""
     limits = Limits()
-    limits.update({"agent-messages": 900_000})
+    limits.update({"agent-messages": {"max.message.bytes": str(900_000)}})
     step = Step(AgentState(agent_id="agent-7", stream_id="s", sequence=41), EPOCH)
     step.emit(records.AgentMessageReceived, message=noise(600_000), message_timestamp=3)
     writing, before = Encoder(encoding, "asm.inject", limits=limits), shortened()
@@ -422,12 +422,16 @@ def shortened() -> float:
 
 
 def test_a_record_that_compresses_is_left_whole() -> None:
-    """Kafka measures a batch as it is sent."""
+    """Kafka measures a batch as it is sent; but one that the broker compresses in its own way also as it is stored."""
     limits = Limits("gzip")
     step = Step(AgentState(agent_id="agent-7", stream_id="s"), EPOCH)
     step.emit(records.AgentMessageReceived, message="x" * 2_000_000, message_timestamp=3)
-    message = Encoder("json", "asm.inject", limits=limits).record(step.records[0])
-    assert len(message.value or b"") > 2_000_000
+    writing = Encoder("json", "asm.inject", limits=limits)
+    assert len(writing.record(step.records[0]).value or b"") > 2_000_000
+    limits.update({"agent-messages": {"compression.type": "gzip"}})
+    assert len(writing.record(step.records[0]).value or b"") > 2_000_000
+    limits.update({"agent-messages": {"compression.type": "uncompressed"}})
+    assert len(writing.record(step.records[0]).value or b"") < 1_000_000
 
 
 def test_a_state_forgets_what_does_not_fit() -> None:
@@ -440,7 +444,7 @@ def test_a_state_forgets_what_does_not_fit() -> None:
 
     def written(state: AgentState, limit: int) -> AgentState:
         limits = Limits()
-        limits.update({"agent-state": limit})
+        limits.update({"agent-state": {"max.message.bytes": str(limit)}})
         message = Encoder("json", "asm.inject", limits=limits).state("agent-7", state, EPOCH)
         assert limits.fits(message)
         return read_state(b"agent-7", message.value or b"", message.headers)
@@ -464,7 +468,7 @@ def test_a_dead_letter_that_does_not_fit_keeps_its_reason() -> None:
     left = []
     for limit in (900_000, 50_000, 1000):
         limits = Limits()
-        limits.update({"dead-letters": limit})
+        limits.update({"dead-letters": {"max.message.bytes": str(limit)}})
         message = Encoder("json", "asm.inject", limits=limits).dead_letter(letter)
         assert limits.fits(message)
         left.append((message.key, message.value is not None, "x" in headers(message), headers(message)["asm_error"]))

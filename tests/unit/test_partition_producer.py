@@ -98,7 +98,7 @@ async def test_records_are_gathered_up_to_what_their_topic_takes() -> None:
     """A topic that takes less than usual gets smaller batches, none of them empty and no record left out."""
     client: Any = GatheringClient()
     clients = Clients({}, "group", str)
-    clients.limits.update({"conversations": 50_000})
+    clients.limits.update({"conversations": {"max.message.bytes": str(50_000)}})
     message = Outgoing("conversations", b"a", b"x" * 20_000, [])
     producer = PartitionProducer(clients, client, 0)
     await producer.send([message] * 5)
