@@ -20,6 +20,7 @@ from bridge.backoff import Backoff
 from bridge.clock import Clock
 from bridge.kafka.clients import Clients
 from bridge.kafka.encoding import Encoder
+from bridge.kafka.limits import Limits
 from bridge.kafka.preflight import Preflight, UnsuitableKafkaError
 from bridge.kafka.schema_registry import OutputFrames
 from bridge.kafka.topic_watch import TopicWatch
@@ -99,6 +100,7 @@ class Bridge:
                     settings.topics.name("inject"),
                     records.source or "",
                     None if frames is None else frames.frames,
+                    clients.limits,
                 ),
                 heartbeat_interval=records.heartbeat_interval,
                 instance=f"{socket.gethostname()}:{os.getpid()}",
@@ -193,6 +195,7 @@ def _clients(kafka: KafkaSettings, topics: TopicsSettings) -> Clients:
         compression=kafka.compression_type,
         session_timeout=kafka.session_timeout,
         group_instance_id=kafka.group_instance_id,
+        limits=Limits(kafka.compression_type),
     )
 
 

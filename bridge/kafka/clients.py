@@ -22,6 +22,7 @@ from bridge.kafka import connection as _  # noqa: F401 - makes its connections t
 from bridge.kafka import internals
 from bridge.kafka.errors import KafkaUnavailableError, NoTransactionsError
 from bridge.kafka.lifecycle import connected, stop_quietly, why_unavailable, with_deadline
+from bridge.kafka.limits import Limits
 from bridge.kafka.login import login_of
 
 ASSIGNOR: str = StickyPartitionAssignor.name
@@ -103,7 +104,7 @@ class _Shared:
 @dataclass(frozen=True, slots=True)
 class Clients:
     """How to reach Kafka. ``connection``: the arguments of every aiokafka client; ``topic``: the full name
-    of a topic.
+    of a topic; ``limits``: what the topics take, once that has been read.
     """
 
     connection: dict[str, Any]
@@ -113,6 +114,7 @@ class Clients:
     compression: str | None = "gzip"
     session_timeout: float = 10.0
     group_instance_id: str | None = None
+    limits: Limits = field(default_factory=Limits)
     _shared: _Shared = field(default_factory=_Shared, init=False, repr=False)
 
     async def start_producer(self, partition: int | str) -> AIOKafkaProducer:

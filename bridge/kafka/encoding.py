@@ -1,8 +1,8 @@
 """Records as Kafka messages and back: value, CloudEvents headers (binary mode), key, timestamp."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
 from urllib.parse import quote
 
 import msgspec
@@ -24,6 +24,8 @@ from bridge.agents.injection import KafkaRecord
 from bridge.agents.step import DeadLetter
 from bridge.agents.trace import Trace
 from bridge.clock import seconds
+from bridge.kafka.limits import Limits, smaller_records, smaller_states
+from bridge.kafka.outgoing import Outgoing
 from bridge.record_id import RecordId
 
 CONTENT_TYPES = {"json": b"application/json", "msgpack": b"application/msgpack"}
@@ -38,22 +40,14 @@ _LONGEST_TEXT = 10_000
 """Characters of a dead letter's error, which may quote the input."""
 
 
-class Outgoing(NamedTuple):
-    """A message for ``topic`` (without prefix); ``partition`` is None for the owner's own; times in milliseconds."""
-
-    topic: str
-    key: bytes | None
-    value: bytes | None
-    headers: Sequence[tuple[str, bytes | None]]
-    timestamp: int | None = None
-    partition: int | None = None
-
-
 class Encoder:
     """``inbox``: the full name of its topic; ``source``: the prefix of each ce_source.
 
     ``frames``: by output topic, the prefix of its values where a Schema Registry is used; a value whose frame is
     unknown is never encoded: ``KeyError``.
+
+    ``limits``: what the topics take. A record that is larger is shortened: its texts and lists, a state's memory of
+    delivered events, a dead letter's value.
     """
 
     def __init__(
@@ -62,12 +56,14 @@ class Encoder:
         inbox: str,
         source: str = "",
         frames: Mapping[str, bytes] | None = None,
+        limits: Limits | None = None,
     ) -> None:
         self._encode = (msgspec.json if encoding == "json" else msgspec.msgpack).Encoder().encode
         self._content_type = (names.CONTENT_TYPE, CONTENT_TYPES[encoding])
         self._inbox = inbox
         self._source = source
         self._types = {cls: self._type_headers(cls) for cls in records.TOPICS}
+        self._limits = Limits() if limits is None else limits
         self._frames = dict.fromkeys(records.TOPICS.values(), b"") if frames is None else frames
 
     def record(self, record: Published, trace: Trace | None = None) -> Outgoing:
@@ -77,7 +73,8 @@ class Encoder:
             headers += trace.headers
         topic, at = records.TOPICS[cls], _milliseconds(record.observed_at)
         value = self._frames[topic] + self._encode(record)
-        return Outgoing(topic, record.agent_id.encode(), value, headers, at)
+        message = Outgoing(topic, record.agent_id.encode(), value, headers, at)
+        return message if self._limits.fits(message) else self._smaller(message, smaller_records(record))
 
     def state(self, agent_id: str, state: AgentState | None, at: float, inbox: str | None = None) -> Outgoing:
         """``at``: the Kafka timestamp, in seconds since 1970; ``inbox``: the id, if known, of the inbox that its
@@ -91,7 +88,15 @@ class Encoder:
         if inbox is not None:
             headers.append((names.INBOX, inbox.encode()))
         value = self._frames["agent-state"] + self._encode(state)
-        return Outgoing("agent-state", agent_id.encode(), value, headers, timestamp)
+        message = Outgoing("agent-state", agent_id.encode(), value, headers, timestamp)
+        return message if self._limits.fits(message) else self._smaller(message, smaller_states(state))
+
+    def _smaller(self, message: Outgoing, values: Iterable[Any]) -> Outgoing:
+        topic, key, _, headers, at, _ = message
+        frame = self._frames[topic]
+        return self._limits.choose(
+            message, (Outgoing(topic, key, frame + self._encode(value), headers, at) for value in values)
+        )
 
     def heartbeat(self, heartbeat: PartitionHeartbeat) -> Outgoing:
         key, until = str(heartbeat.partition), heartbeat.observed_until
@@ -101,7 +106,7 @@ class Encoder:
 
     def dead_letter(self, letter: DeadLetter, partition: int | None = None) -> Outgoing:
         headers = kept(header for header in letter.headers if header[0] not in names.OWN)
-        headers += [
+        reason = [
             (names.ERROR_CODE, letter.code.encode()),
             (names.ERROR, letter.text[:_LONGEST_TEXT].encode()),
             (names.ORIGIN, str(letter.origin).encode()),
@@ -109,7 +114,14 @@ class Encoder:
         # aiokafka refuses a record with neither key nor value, and with it every transaction that has it.
         key = letter.key if len(letter.key or b"") <= MAX_ID_BYTES else None
         value = b"" if key is None and letter.value is None else letter.value
-        return Outgoing("dead-letters", key, value, headers, partition=partition)
+        message = Outgoing("dead-letters", key, value, [*headers, *reason], partition=partition)
+        if self._limits.fits(message):
+            return message
+        value = b"" if key is None else None
+        smaller = (
+            Outgoing("dead-letters", key, value, left, partition=partition) for left in (message.headers, reason)
+        )
+        return self._limits.choose(message, smaller)
 
     def _id(self, record: Published) -> str:
         if record.stream_id is None and isinstance(record, InjectionCompleted):

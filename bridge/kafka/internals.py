@@ -23,6 +23,7 @@ from aiokafka.client import ConnectionGroup, CoordinationType
 from aiokafka.consumer import fetcher
 from aiokafka.consumer.fetcher import READ_UNCOMMITTED
 from aiokafka.errors import CorruptRecordException, ProducerClosed
+from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.protocol.group import JoinGroupRequest
 from aiokafka.record import default_records
@@ -43,12 +44,15 @@ READ_IN = "0.14"
 _FETCH_ALLOWANCE = 20.0
 
 PARTS = {
-    "aiokafka.producer.producer.AIOKafkaProducer": ("_txn_manager", "_sender", "_message_accumulator", "client"),
+    "aiokafka.producer.producer.AIOKafkaProducer": (
+        "_COMPRESSORS", "_txn_manager", "_sender", "_message_accumulator", "client",
+    ),
     "aiokafka.producer.transaction_manager.TransactionManager": (
         "_transaction_waiter", "error_transaction", "fatal_error", "is_in_transaction", "maybe_add_partition_to_txn",
         "partitions_to_add", "transactional_id",
     ),
     "aiokafka.producer.message_accumulator.MessageAccumulator": ("fail_all",),
+    "aiokafka.producer.message_accumulator.BatchBuilder": ("_build",),
     "aiokafka.producer.sender.Sender": ("close", "_do_add_offsets_to_txn", "_find_coordinator"),
     "aiokafka.admin.client.AIOKafkaAdminClient": ("_client", "_send_request"),
     "aiokafka.client.AIOKafkaClient": (
@@ -89,6 +93,14 @@ def compress_quickly() -> None:
 def _gzip(payload: bytes) -> bytes:
     compressor = zlib.compressobj(1, zlib.DEFLATED, zlib.MAX_WBITS | 16)
     return compressor.compress(payload) + compressor.flush()
+
+
+def size_in_batch(compression: str | None, **record: Any) -> int:
+    """The bytes of a batch with this record alone, as it would be sent."""
+    codec = 0 if compression is None else AIOKafkaProducer._COMPRESSORS[compression][1]
+    batch = BatchBuilder(0, codec, is_transactional=1)
+    batch.append(**record)
+    return len(batch._build())
 
 
 def is_in_transaction(producer: AIOKafkaProducer) -> bool:

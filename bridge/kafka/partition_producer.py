@@ -12,11 +12,11 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
 from bridge.kafka import internals
-from bridge.kafka.clients import Clients
-from bridge.kafka.encoding import Outgoing
+from bridge.kafka.clients import MAX_BATCH_BYTES, Clients
 from bridge.kafka.errors import REFUSED_RECORDS, RefusedRecordsError
 from bridge.kafka.kafka_clock import Reading, reading_of
 from bridge.kafka.lifecycle import with_deadline
+from bridge.kafka.outgoing import Outgoing
 
 _CLOCK_DEADLINE = 1.0
 
@@ -93,7 +93,7 @@ class PartitionProducer:
         with self._named():
             for (topic, partition), there in by_partition.items():
                 self._sending_to = self._clients.topic(topic)
-                for batch in self._batches(there):
+                for batch in self._batches(there, self._clients.limits[topic]):
                     ack = await self._producer.send_batch(batch, self._sending_to, partition=partition)
                     ack.add_done_callback(_retrieve)
                     acks[ack] = self._sending_to
@@ -124,10 +124,12 @@ class PartitionProducer:
                 raise
             raise KafkaError(f"the transaction has failed: {error}") from error
 
-    def _batches(self, messages: list[Outgoing]) -> Iterator[BatchBuilder]:
-        batch = self._producer.create_batch()
+    def _batches(self, messages: list[Outgoing], limit: int) -> Iterator[BatchBuilder]:
+        """``limit``: of a batch, where the topic takes less than the producer gathers."""
+        batch, small = self._producer.create_batch(), limit < MAX_BATCH_BYTES
         for m in messages:
-            if _add(batch, m) is None:  # it is full
+            full = small and batch.record_count() and batch.size() + len(m.value or b"") > limit
+            if full or _add(batch, m) is None:
                 yield batch
                 batch = self._producer.create_batch()
                 _add(batch, m)

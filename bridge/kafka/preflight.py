@@ -12,7 +12,7 @@ from bridge.kafka.clients import Clients
 from bridge.kafka.errors import KafkaError, NoTransactionsError, describe
 from bridge.kafka.kafka_clock import follow, read_clock
 from bridge.kafka.schema_registry import OutputFrames, SchemaRegistryError
-from bridge.kafka.topics import ensure_topics
+from bridge.kafka.topics import ensure_topics, read_limits
 from bridge.settings import TopicsSettings
 from bridge.telemetry.metrics import METRICS
 
@@ -73,6 +73,7 @@ class Preflight:
         for result in results:
             for note in result.notes:
                 log.warning("topic.limited", topic=result.name, note=note)
+        await read_limits(self._clients)
         if not self._clients.exactly_once:
             note = "at_least_once: one process only; after a crash an agent's last step may appear again"
             log.warning("delivery.limited", note=note)

@@ -10,7 +10,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 from aiokafka.structs import TopicPartition
 
-from bridge.kafka.clients import MAX_BATCH_BYTES, new_reader, open_admin, servers_of
+from bridge.kafka.clients import MAX_BATCH_BYTES, Clients, new_reader, open_admin, servers_of
 from bridge.kafka.errors import KafkaUnavailableError
 from bridge.kafka.lifecycle import CALL_DEADLINE, connected, with_deadline
 from bridge.settings import TopicsSettings
@@ -112,6 +112,17 @@ async def ensure_topics(
                 f"Kafka at {servers_of(connection)} did not answer about topics ({type(error).__name__}): "
                 "check that the brokers run and that this client may describe topics"
             ) from error
+
+
+async def read_limits(clients: Clients) -> None:
+    """Reads what the output topics take into ``clients.limits``; what the broker does not report stays as it is.
+
+    Raises ``KafkaUnavailableError``.
+    """
+    names = {clients.topic(topic.name): topic.name for topic in TOPICS if topic.output}
+    async with open_admin(clients.connection) as admin:
+        configs = await _describe(admin, list(names))
+    clients.limits.update({names[name]: found for name, found in configs.items()})
 
 
 async def partition_counts(connection: Mapping[str, Any]) -> dict[str, int]:
@@ -229,7 +240,11 @@ async def _describe(admin: AIOKafkaAdminClient, names: list[str]) -> dict[str, d
         return {}
     found = [resource for response in responses for resource in response.to_object()["resources"]]
     return {
-        one["resource_name"]: {entry["config_names"]: entry["config_value"] for entry in one["config_entries"]}
+        one["resource_name"]: {
+            entry["config_names"]: entry["config_value"]
+            for entry in one["config_entries"]
+            if entry["config_value"] is not None
+        }
         for one in found
         if one["error_code"] == 0
     }

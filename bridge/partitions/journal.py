@@ -18,11 +18,12 @@ from bridge.agents.step import DeadLetter, KnownOutcome, Step
 from bridge.clock import Clock, rfc3339
 from bridge.headers import INBOX, texts
 from bridge.kafka.clients import Clients
-from bridge.kafka.encoding import Encoder, Outgoing, read_state
+from bridge.kafka.encoding import Encoder, read_state
 from bridge.kafka.errors import KafkaError, describe
 from bridge.kafka.group import ConsumerGroupMember
 from bridge.kafka.kafka_clock import follow
 from bridge.kafka.lifecycle import CALL_DEADLINE, with_deadline
+from bridge.kafka.outgoing import Outgoing
 from bridge.kafka.partition_producer import PartitionProducer
 from bridge.kafka.reading import read_to_end
 from bridge.kafka.topics import TOPICS

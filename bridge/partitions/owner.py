@@ -18,9 +18,10 @@ from bridge.agents.step import KnownOutcome
 from bridge.backoff import Backoff
 from bridge.kafka.clients import Clients
 from bridge.kafka.encoding import Encoder
-from bridge.kafka.errors import EXPECTED_ERRORS, describe, is_refusal
+from bridge.kafka.errors import EXPECTED_ERRORS, RefusedRecordsError, describe, is_refusal
 from bridge.kafka.group import ConsumerGroupMember
 from bridge.kafka.topic_watch import TopicWatch
+from bridge.kafka.topics import read_limits
 from bridge.partitions.journal import Journal, PartitionLost
 from bridge.partitions.watcher import PartitionAgents, Policy
 from bridge.registry.registry import Registry
@@ -111,10 +112,13 @@ class PartitionOwner:
         return self.agents is not None and self.agents.accepting
 
     async def run(self) -> None:
-        failures = Failures()
+        failures, refused = Failures(), False
         while True:
             began, delay = time.monotonic(), 0.0
             try:
+                if refused:  # a topic takes less than it did, or more again
+                    with contextlib.suppress(*EXPECTED_ERRORS):
+                        await read_limits(self._shared.clients)
                 await self._own()
             except Exception as error:  # noqa: BLE001 - every failure has one remedy, and ends in this partition
                 METRICS.partitions_lost.inc()
@@ -125,6 +129,7 @@ class PartitionOwner:
                     "partition.lost", partition=self.partition, error=error, exc_info=stack
                 )
                 await self._finish_events()
+                refused = isinstance(error.__cause__, RefusedRecordsError)
             finally:
                 await self._release()
             await self._group.next_heartbeat()

@@ -13,7 +13,7 @@ from bridge.agents.step import DeadLetter, Step
 from bridge.backoff import Backoff
 from bridge.clock import Clock, Instant, rfc3339
 from bridge.headers import MOVED, ORIGIN, READABLE_AT, RECEIVED_AT
-from bridge.kafka.encoding import Outgoing
+from bridge.kafka.outgoing import Outgoing
 from bridge.kafka.partitioner import partition_for
 from bridge.kafka.stable_offsets import Release, readable_at
 from bridge.partitions.journal import Journal

@@ -39,6 +39,10 @@ _POLL_RESULTS = (
     *(error.reason for error in (Unauthorized, Throttled, Unavailable, Unreachable, ForeignAnswer, Refused, Malformed)),
 )
 _RECORD_TOPICS = sorted(set(TOPICS.values()) - {TOPICS[AgentState]})
+_KAFKA_OPERATIONS = (
+    *("start", "registry", "group", "inbox", "commit", "state"),
+    *("header_name", "another_log", "topics", "shortened"),
+)
 _KEPT_OBSERVATIONS = 10_000
 """More than a process has agents."""
 _FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -133,7 +137,18 @@ class Metrics:
             "kafka_errors",
             "Errors from Kafka, by what was done",
             "operation",
-            ("start", "registry", "group", "inbox", "commit", "state", "header_name", "another_log", "topics"),
+            [
+                "start",
+                "registry",
+                "group",
+                "inbox",
+                "commit",
+                "state",
+                "header_name",
+                "another_log",
+                "topics",
+                "shortened",
+            ],
         )
         Info("asm_bridge_build", "Version of the bridge", registry=registry).info({"version": VERSION})
         ProcessCollector(namespace="asm_bridge", registry=registry)

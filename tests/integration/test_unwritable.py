@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import secrets
 from pathlib import Path
 
 import pytest
@@ -63,3 +64,26 @@ async def test_an_event_whose_outcome_is_refused_is_sent_once(
         assert (first["outcome"], first["attempts"], first["possibly_repeated"]) == ("delivered", 1, False)
         log = (tmp_path / "bridge.log").read_text()
         assert log.count('"partition.lost"') == 1
+
+
+async def test_a_record_that_a_topic_does_not_take_any_more_is_shortened(
+    broker: Broker, topics_prefix: str, tmp_path: Path
+) -> None:
+    """Its limit was lowered while the bridge ran: the record is refused once, and shortened then, so that the event is
+    sent once, and it and its neighbours are finished."""
+    options = ("--sessions", "3", "--change-rate", "0")
+    async with lab(broker.bootstrap_servers, topics_prefix, tmp_path, *options) as the_lab:
+        await the_lab.bridge()
+        agents = await the_lab.register_all()
+        await the_lab.sim.settle(agents, rounds=1)
+        await limit(the_lab, "conversations", 100_000)
+        await the_lab.inject(agents[0], "771", conversation={"customer_name": secrets.token_hex(200_000)})
+        for number, agent in enumerate(agents):
+            await the_lab.inject(agent, f"88{number}")
+        await the_lab.completed()
+        assert [await sent(the_lab, marker) for marker in ("771", "880", "881", "882")] == [1, 1, 1, 1]
+        facts = await the_lab.facts()
+        outcomes = [one.record["outcome"] for one in facts.told if one.record["type"] == "InjectionCompleted"]
+        assert outcomes == ["delivered"] * 4
+        log = (tmp_path / "bridge.log").read_text()
+        assert log.count('"record.shortened"') == log.count('"partition.lost"') == 1

@@ -16,7 +16,8 @@ from asm_bridge_schemas.consume import Missing, Sequences, Unknown, decode
 from asm_bridge_schemas.frame import frame
 from asm_bridge_schemas.picture import Pictures
 from asm_bridge_schemas.records import TOPICS, AgentState, Published
-from bridge.kafka.encoding import Encoder, Outgoing
+from bridge.kafka.encoding import Encoder
+from bridge.kafka.outgoing import Outgoing
 from tests.support.agent_harness import AgentHarness, public
 from tests.support.samples import sample
 from tests.support.strategies import status_body

@@ -1,5 +1,6 @@
 """Records as Kafka messages: CloudEvents headers, timestamps, and states of earlier and later releases."""
 
+import random
 from datetime import datetime
 from typing import Any, Literal
 from urllib.parse import quote, unquote
@@ -8,8 +9,10 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from asm_bridge_schemas import records
+from asm_bridge_schemas.consume import decode
 from asm_bridge_schemas.frame import frame
 from asm_bridge_schemas.records import (
     AgentState,
@@ -24,8 +27,11 @@ from asm_bridge_schemas.records import (
 )
 from bridge.agents.step import DeadLetter, Step
 from bridge.clock import seconds
-from bridge.kafka.encoding import Encoder, Outgoing, read_state
+from bridge.kafka.encoding import Encoder, read_state
+from bridge.kafka.limits import Limits
+from bridge.kafka.outgoing import Outgoing
 from bridge.record_id import RecordId
+from bridge.telemetry.metrics import METRICS
 from tests.support.strategies import EPOCH
 
 OUTCOME: dict[str, Any] = {"injection_id": "i", "source": None, "entry": "3/5", "outcome": "expired"}
@@ -380,3 +386,90 @@ def test_a_dead_letter_fits_into_a_record() -> None:
     assert names == ["x-team", "y", "asm_error_code", "asm_error", "asm_origin"]
     assert (written.key, written.value) == (None, b"")
     assert sum(len(value or b"") for _, value in written.headers) < 80_000
+
+
+def noise(characters: int) -> str:
+    """Text that does not compress."""
+    return "".join(chr(0x4E00 + byte) for byte in random.Random(1).randbytes(characters))
+
+
+@pytest.mark.parametrize("encoding", ["json", "msgpack"])
+def test_a_record_is_shortened_to_what_its_topic_takes(encoding: Literal["json", "msgpack"]) -> None:
+    """Its long texts are, and nothing else is: identity and sequence stay, so that no reader finds a gap. It is logged
+    once for an agent, and counted each time."""
+    limits = Limits()
+    limits.update({"agent-messages": {"max.message.bytes": str(900_000)}})
+    step = Step(AgentState(agent_id="agent-7", stream_id="s", sequence=41), EPOCH)
+    step.emit(records.AgentMessageReceived, message=noise(600_000), message_timestamp=3)
+    writing, before = Encoder(encoding, "asm.inject", limits=limits), shortened()
+    with capture_logs() as logged:
+        message, again = writing.record(step.records[0]), writing.record(step.records[0])
+    assert limits.fits(message)
+    assert again == message
+    assert headers(message)["ce_id"] == "s:42"
+    decoded = decode(message.value, message.headers)
+    assert isinstance(decoded, records.AgentMessageReceived)
+    assert (decoded.sequence, decoded.topic_sequence, decoded.message_timestamp) == (42, 1, 3)
+    assert decoded.message == noise(600_000)[:65_535] + "…"
+    assert [(line["event"], line["topic"], line["key"]) for line in logged] == [
+        ("record.shortened", "agent-messages", "agent-7")
+    ]
+    assert shortened() == before + 2
+
+
+def shortened() -> float:
+    return METRICS.registry.get_sample_value("asm_bridge_kafka_errors_total", {"operation": "shortened"}) or 0
+
+
+def test_a_record_that_compresses_is_left_whole() -> None:
+    """Kafka measures a batch as it is sent; but one that the broker compresses in its own way also as it is stored."""
+    limits = Limits("gzip")
+    step = Step(AgentState(agent_id="agent-7", stream_id="s"), EPOCH)
+    step.emit(records.AgentMessageReceived, message="x" * 2_000_000, message_timestamp=3)
+    writing = Encoder("json", "asm.inject", limits=limits)
+    assert len(writing.record(step.records[0]).value or b"") > 2_000_000
+    limits.update({"agent-messages": {"compression.type": "gzip"}})
+    assert len(writing.record(step.records[0]).value or b"") > 2_000_000
+    limits.update({"agent-messages": {"compression.type": "uncompressed"}})
+    assert len(writing.record(step.records[0]).value or b"") < 1_000_000
+
+
+def test_a_state_forgets_what_does_not_fit() -> None:
+    """First the oldest ids of delivered events go, at last calls and conversations, which are published again after a
+    takeover; what numbers the records stays."""
+    ids = [Delivered(source=noise(2000), injection_id=str(number)) for number in range(100)]
+    calls = [CallInView(list="hqm", call_sid=str(number)) for number in range(3)]
+    books = Books(delivered=ids, call_digests=["a", "b", "c"], inbox_offset=7, topic_sequences={"agent-status": 9})
+    state = AgentState(agent_id="agent-7", stream_id="s", sequence=41, calls=calls, bridge=books)
+
+    def written(state: AgentState, limit: int) -> AgentState:
+        limits = Limits()
+        limits.update({"agent-state": {"max.message.bytes": str(limit)}})
+        message = Encoder("json", "asm.inject", limits=limits).state("agent-7", state, EPOCH)
+        assert limits.fits(message)
+        return read_state(b"agent-7", message.value or b"", message.headers)
+
+    assert written(state, 900_000) == state
+    half = written(state, 400_000)
+    assert half == msgspec.structs.replace(state, bridge=msgspec.structs.replace(books, delivered=ids[-50:]))
+    many = [CallInView(list="hqm", call_sid=noise(100)) for _ in range(4000)]
+    books = msgspec.structs.replace(books, call_digests=["d"] * 4000)
+    bare = written(msgspec.structs.replace(state, calls=many, bridge=books), 900_000)
+    assert (bare.sequence, bare.calls, bare.bridge.call_digests, bare.bridge.delivered) == (41, [], [], [])
+    assert (bare.bridge.inbox_offset, bare.bridge.topic_sequences) == (7, {"agent-status": 9})
+
+
+def test_a_dead_letter_that_does_not_fit_keeps_its_reason() -> None:
+    """Its value goes first, then its headers."""
+    letter = DeadLetter(
+        key=b"a", value=noise(40_000).encode(), headers=(("x", b"y" * 5000),), code="refused", text="why",
+        origin=RecordId("asm.inject", 3, 5),
+    )  # fmt: skip
+    left = []
+    for limit in (900_000, 50_000, 1000):
+        limits = Limits()
+        limits.update({"dead-letters": {"max.message.bytes": str(limit)}})
+        message = Encoder("json", "asm.inject", limits=limits).dead_letter(letter)
+        assert limits.fits(message)
+        left.append((message.key, message.value is not None, "x" in headers(message), headers(message)["asm_error"]))
+    assert left == [(b"a", True, True, "why"), (b"a", False, True, "why"), (b"a", False, False, "why")]

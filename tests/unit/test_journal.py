@@ -11,7 +11,8 @@ from asm_bridge_schemas.records import AgentState, Books, Delivered, InjectionCo
 from bridge.agents.queue import InjectionQueue
 from bridge.agents.step import KnownOutcome, Step
 from bridge.clock import Clock
-from bridge.kafka.encoding import Encoder, Outgoing
+from bridge.kafka.encoding import Encoder
+from bridge.kafka.outgoing import Outgoing
 from bridge.kafka.partition_producer import PartitionProducer
 from bridge.partitions import journal as module
 from bridge.partitions.journal import Journal, PartitionLost

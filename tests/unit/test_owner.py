@@ -2,13 +2,16 @@
 
 import asyncio
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
+from bridge.backoff import Backoff
 from bridge.kafka.clients import Clients
-from bridge.kafka.errors import TopicAuthorizationFailedError
+from bridge.kafka.errors import KafkaUnavailableError, RefusedRecordsError, TopicAuthorizationFailedError
+from bridge.partitions import owner as module
 from bridge.partitions.journal import PartitionLost
 from bridge.partitions.owner import Failures, PartitionOwner, Shared, linger
 
@@ -73,3 +76,28 @@ def test_a_cause_that_persists_is_backed_off(monkeypatch: pytest.MonkeyPatch) ->
     outage = [failures.record(TimeoutError(), 1.0) for _ in range(8)]
     assert [outage[0], outage[-1]] == [(True, 0), (False, 5)]
     assert failures.record(TimeoutError(), 3600.0) == (False, 0)
+
+
+async def test_a_refused_record_makes_the_limits_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A topic may take less than it did at the start: after a refusal its limit is read before the next attempt, so
+    that the record is shortened then and its neighbours are written."""
+    read = list[object]()
+
+    async def refused(_: PartitionOwner) -> None:
+        raise PartitionLost("asm.conversations refuses a record") from RefusedRecordsError()
+
+    async def limits(clients: object) -> None:
+        read.append(clients)
+        raise KafkaUnavailableError("not now")
+
+    monkeypatch.setattr(PartitionOwner, "_own", refused)
+    monkeypatch.setattr(module, "read_limits", limits)
+    monkeypatch.setattr(module, "_REFUSED", Backoff(0.0, 0.001))
+    group: Any = FakeGroup()
+    shared: Any = SimpleNamespace(clients="clients")
+    owner = asyncio.ensure_future(PartitionOwner(3, group, shared).run())
+    while group.heartbeats < 4:
+        assert not owner.done()
+        await asyncio.sleep(0)
+    owner.cancel()
+    assert read == ["clients"] * 3

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 from aiokafka.errors import IllegalOperation, InvalidTxnState, MessageSizeTooLargeError, TopicAuthorizationFailedError
+from aiokafka.producer.message_accumulator import BatchBuilder
 
-from bridge.kafka.clients import Clients
-from bridge.kafka.encoding import Outgoing
+from bridge.kafka.clients import MAX_BATCH_BYTES, Clients
 from bridge.kafka.errors import KafkaError, describe, is_refusal
+from bridge.kafka.outgoing import Outgoing
 from bridge.kafka.partition_producer import PartitionProducer
 
 
@@ -45,7 +46,9 @@ class RefusingClient(FencedClient):
     """What aiokafka's producer does when a right is missing, or a record is too large."""
 
     def __init__(self, ack: Exception, first: Exception | None = None) -> None:
-        self._txn_manager: Any = SimpleNamespace(error_transaction=lambda _: None, fatal_error=lambda _: None)
+        self._txn_manager: Any = SimpleNamespace(
+            error_transaction=lambda _: None, fatal_error=lambda _: None, _transaction_waiter=asyncio.Future[None]()
+        )
         self._ack, self._first = ack, first
 
     async def send_batch(self, *_: object, **__: object) -> Any:
@@ -73,3 +76,33 @@ async def test_a_refused_record_names_its_topic() -> None:
     with pytest.raises(KafkaError, match=r"^asm\.conversations refuses a record: MessageSizeTooLargeError$") as raised:
         await producer.send([Outgoing("conversations", b"a", b"{}", [], None, None)])
     assert is_refusal(raised.value)
+
+
+class GatheringClient(FencedClient):
+    """Keeps the batches that it is given."""
+
+    def __init__(self) -> None:
+        self.batches: list[BatchBuilder] = []
+
+    def create_batch(self) -> BatchBuilder:
+        return BatchBuilder(MAX_BATCH_BYTES, 0, is_transactional=1)
+
+    async def send_batch(self, batch: BatchBuilder, *_: object, **__: object) -> Any:  # type: ignore[override]
+        self.batches.append(batch)
+        ack = asyncio.get_running_loop().create_future()
+        ack.set_result(None)
+        return ack
+
+
+async def test_records_are_gathered_up_to_what_their_topic_takes() -> None:
+    """A topic that takes less than usual gets smaller batches, none of them empty and no record left out."""
+    client: Any = GatheringClient()
+    clients = Clients({}, "group", str)
+    clients.limits.update({"conversations": {"max.message.bytes": str(50_000)}})
+    message = Outgoing("conversations", b"a", b"x" * 20_000, [])
+    producer = PartitionProducer(clients, client, 0)
+    await producer.send([message] * 5)
+    assert [batch.record_count() for batch in client.batches] == [2, 2, 1]
+    assert all(batch.size() <= 50_000 for batch in client.batches)
+    await producer.send([message._replace(topic="agent-status")] * 5)
+    assert client.batches[3].record_count() == 5

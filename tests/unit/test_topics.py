@@ -1,6 +1,7 @@
 """Topics are created with what the broker accepts of their settings, and judged by what the bridge needs."""
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,7 +10,8 @@ from aiokafka.admin import NewTopic
 from aiokafka.admin.config_resource import ConfigResource
 
 from bridge.kafka import topics
-from bridge.kafka.topics import TOPICS, TopicResult, configs_of, judge
+from bridge.kafka.clients import Clients
+from bridge.kafka.topics import TOPICS, TopicResult, configs_of, judge, read_limits
 from bridge.settings import TopicsSettings
 
 SETTINGS = TopicsSettings(prefix="t.", partitions=2)
@@ -116,3 +118,23 @@ def test_kafkas_defaults_are_enough(topic: topics.Topic) -> None:
     assert problems == []
     problems, _ = judge(KAFKAS_OWN, configs_of(topic, SETTINGS))
     assert [text.partition(" is ")[0] for text in problems] == (["cleanup.policy"] if topic.compacted else [])
+
+
+async def test_what_the_topics_take_is_read_from_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The limit of each output topic is its own; one that the broker does not report, or that is no number, is what it
+    was: at first Kafka's default."""
+    cluster = Cluster(lambda *_: None)
+    await cluster.start()
+    reported: dict[str, Any] = {"agent-status": "900000", "dead-letters": None, "conversations": "?"}
+    for name, value in reported.items():
+        cluster.topics[f"t.{name}"].topic_configs = {"max.message.bytes": value}
+
+    @asynccontextmanager
+    async def admin(_: object) -> AsyncIterator[Cluster]:
+        yield cluster
+
+    monkeypatch.setattr(topics, "open_admin", admin)
+    clients = Clients({}, "group", "t.{}".format)
+    await read_limits(clients)
+    names = ("agent-status", "agent-state", "dead-letters", "conversations", "heartbeats")
+    assert [clients.limits[name] for name in names] == [900_000, 2**23, 1_048_588, 1_048_588, 2**21]

@@ -13,7 +13,7 @@ from bridge.agents.step import DeadLetter, KnownOutcome, Step
 from bridge.asm.answer import Answer
 from bridge.backoff import Backoff
 from bridge.clock import Clock, rfc3339, seconds
-from bridge.kafka.encoding import Outgoing
+from bridge.kafka.outgoing import Outgoing
 from bridge.kafka.partitioner import partition_for
 from bridge.kafka.stable_offsets import StableOffsets, readable_at
 from bridge.partitions.offsets import CommitMetadata, OffsetTracker

@@ -19,7 +19,8 @@ from bridge.asm.http.request import Response
 from bridge.asm.response import MAX_RETRY_AFTER, read_response
 from bridge.backoff import Backoff
 from bridge.clock import Instant
-from bridge.kafka.encoding import Encoder, Outgoing, read_dead_letter, read_state
+from bridge.kafka.encoding import Encoder, read_dead_letter, read_state
+from bridge.kafka.outgoing import Outgoing
 from bridge.kafka.resend import NotResendable, resend
 from bridge.kafka.show import as_json, as_line
 from bridge.partitions.offsets import CommitMetadata, OffsetTracker
