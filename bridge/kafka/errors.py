@@ -4,6 +4,7 @@ imports aiokafka.
 
 from aiokafka.errors import (
     AuthenticationFailedError,
+    BrokerResponseError,
     ClusterAuthorizationFailedError,
     GroupAuthorizationFailedError,
     InvalidTimestampError,
@@ -15,6 +16,7 @@ from aiokafka.errors import (
     TopicAuthorizationFailedError,
     TransactionalIdAuthorizationFailed,
     UnsupportedSaslMechanismError,
+    kafka_errors,
 )
 
 __all__ = [
@@ -37,7 +39,19 @@ __all__ = [
     "is_refusal",
 ]
 
+
+class InvalidRecordError(BrokerResponseError):  # type: ignore[misc]
+    """The broker, or a rule of its own (of schemas, say), refuses a record (KIP-467). aiokafka lacks the code."""
+
+    errno = 87
+    message = "INVALID_RECORD"
+    description = "The broker found a record invalid."
+
+
+kafka_errors.setdefault(InvalidRecordError.errno, InvalidRecordError)
+
 REFUSED_RECORDS = (
+    InvalidRecordError,
     MessageSizeTooLargeError,
     RecordListTooLargeError,
     InvalidTimestampError,

@@ -49,7 +49,7 @@ class Limits:
         )
 
     def fits(self, message: Outgoing) -> bool:
-        limit = self[message.topic]
+        limit = self._bytes.get(message.topic, _DEFAULT)
         if len(message.value or b"") + _MARGIN <= limit:
             return True
         record = {"timestamp": message.timestamp, "key": message.key, "value": message.value}

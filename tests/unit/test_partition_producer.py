@@ -5,7 +5,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from aiokafka.errors import IllegalOperation, InvalidTxnState, MessageSizeTooLargeError, TopicAuthorizationFailedError
+from aiokafka.errors import IllegalOperation, InvalidTxnState, TopicAuthorizationFailedError, for_code
 from aiokafka.producer.message_accumulator import BatchBuilder
 
 from bridge.kafka.clients import MAX_BATCH_BYTES, Clients
@@ -69,11 +69,13 @@ async def test_the_first_error_of_a_transaction_is_raised() -> None:
     assert describe(raised.value) == "not authorised to write asm.inject-outcomes"
 
 
-async def test_a_refused_record_names_its_topic() -> None:
+@pytest.mark.parametrize("code", [10, 18, 32, 44, 87])
+async def test_a_refused_record_names_its_topic(code: int) -> None:
     """Kafka's answer does not: it is about a batch."""
-    client: Any = RefusingClient(MessageSizeTooLargeError())
+    kind = for_code(code)
+    client: Any = RefusingClient(kind())
     producer = PartitionProducer(Clients({}, "group", "asm.{}".format), client, 0)
-    with pytest.raises(KafkaError, match=r"^asm\.conversations refuses a record: MessageSizeTooLargeError$") as raised:
+    with pytest.raises(KafkaError, match=rf"^asm\.conversations refuses a record: {kind.__name__}$") as raised:
         await producer.send([Outgoing("conversations", b"a", b"{}", [], None, None)])
     assert is_refusal(raised.value)
 
