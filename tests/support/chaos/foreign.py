@@ -118,9 +118,14 @@ async def unreadable_header_name(trial: Trial, rng: Random) -> None:
 
 
 async def poisoned_registry(trial: Trial, rng: Random) -> None:
-    """Registry entries that are hard to parse, of agents and under keys of no agent, change nothing."""
-    await trial.lab.produce("sessions", rng.choice(_VALUES), rng.choice(trial.agents).encode())
+    """Registry entries that are hard to parse: of an agent, whose last valid one stays in force, and under keys of no
+    agent. The agent has a valid one soon after, for a registry that is recreated gets the last entries only.
+    """
+    agent_id = rng.choice(trial.agents)
+    await trial.lab.produce("sessions", rng.choice(_VALUES), agent_id.encode())
     await trial.lab.produce("sessions", rng.choice((*_VALUES, b"{}", None)), rng.choice((*_KEYS, _NUL)))
+    await asyncio.sleep(rng.uniform(0, 2))
+    await registered(trial, rng, agent_id)
 
 
 async def poisoned_states(trial: Trial, rng: Random) -> None:
