@@ -11,7 +11,7 @@ from aiokafka.errors import KafkaError
 
 from bridge.kafka.partitioner import partition_for
 from tests.support.chaos.facts import Produced
-from tests.support.chaos.faults import Fault, Trial, process_killed, registered
+from tests.support.chaos.faults import Fault, Trial, registered
 from tests.support.chaos.harness import PARTITIONS, event_of
 from tests.support.chaos.traffic import new_marker
 from tests.support.poison import send_with_header_name
@@ -129,7 +129,7 @@ async def poisoned_registry(trial: Trial, rng: Random) -> None:
 
 
 async def poisoned_states(trial: Trial, rng: Random) -> None:
-    """Records under keys of no agent among the states; then a process is killed, so that another one reads them."""
+    """Records under keys of no agent among the states; who takes a partition over reads them (lane ``kills``)."""
     state = json.dumps({"agent_id": rng.choice(trial.agents), "stream_id": "stolen", "sequence": 7}).encode()
     trial.lab.foreign |= {*_KEYS, STRANGER}
     async with AIOKafkaProducer(bootstrap_servers=trial.lab.bootstrap_servers, max_request_size=2**20) as producer:
@@ -138,7 +138,6 @@ async def poisoned_states(trial: Trial, rng: Random) -> None:
             value = rng.choice((state, None, *_VALUES))
             await producer.send_and_wait(topic, value, rng.choice(_KEYS), partition)
             await send_with_header_name(producer, topic, partition, STRANGER, b"\xff", rng.choice(_NAMES))
-    await process_killed(trial, rng)
 
 
 _KEYS = (b"\xff\xfe", b"", b"x" * 2000, b"\xed\xa0\x80")
