@@ -76,7 +76,7 @@ class ConsumerGroupMember(ConsumerRebalanceListener):  # type: ignore[misc]
                 self.stable.look(self._consumer, self._consumer.assignment())  # before its owner asks for the releases
                 for partition, messages in found.items():
                     self._deliver(partition.partition, messages)
-                self.problem = self._unseen()
+                self.problem = self._unseen() or self._refused()
             except ConsumerStoppedError:
                 return
             except KafkaError as error:
@@ -99,6 +99,11 @@ class ConsumerGroupMember(ConsumerRebalanceListener):  # type: ignore[misc]
             self._seen_at = time.monotonic()
             return None
         return f"{self._topic} does not exist, or this client is not authorised to describe it"
+
+    def _refused(self) -> str | None:
+        """Why no connection can be made now, if that is the login: the consumer itself waits in silence."""
+        login = internals.login(self._consumer)
+        return why_unavailable(self._servers, self._consumer) if login is not None and login.failure else None
 
     def _why(self) -> str:
         return self.problem or why_unavailable(self._servers, self._consumer)

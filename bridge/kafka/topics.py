@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+from aiokafka.errors import KafkaError, NodeNotReadyError, TopicAlreadyExistsError, for_code
 from aiokafka.structs import TopicPartition
 
 from bridge.kafka.clients import MAX_BATCH_BYTES, Clients, new_reader, open_admin, servers_of
@@ -16,6 +16,7 @@ from bridge.kafka.lifecycle import CALL_DEADLINE, connected, with_deadline
 from bridge.settings import TopicsSettings
 
 _MIB = 1024 * 1024
+_ATTEMPTS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,15 +104,22 @@ async def ensure_topics(
     ``connection``: the arguments of every aiokafka client. Safe to repeat, and to run in several processes at once.
     Raises ``KafkaUnavailableError``; a topic that cannot be created or does not fit is reported in its result.
     """
-    async with open_admin(connection) as admin:
-        try:
-            heartbeats = settings.name("heartbeats")
-            return await _ensure(admin, settings, create, lambda count: _used_partitions(connection, heartbeats, count))
-        except (KafkaError, TimeoutError) as error:
-            raise KafkaUnavailableError(
-                f"Kafka at {servers_of(connection)} did not answer about topics ({type(error).__name__}): "
-                "check that the brokers run and that this client may describe topics"
-            ) from error
+    heartbeats = settings.name("heartbeats")
+    left = _ATTEMPTS
+    while True:
+        left -= 1
+        async with open_admin(connection) as admin:
+            try:
+                return await _ensure(
+                    admin, settings, create, lambda count: _used_partitions(connection, heartbeats, count)
+                )
+            except (KafkaError, TimeoutError) as error:
+                if not left or not isinstance(error, NodeNotReadyError):
+                    raise KafkaUnavailableError(
+                        f"Kafka at {servers_of(connection)} did not answer about topics ({type(error).__name__}): "
+                        "check that the brokers run and that this client may describe topics"
+                    ) from error
+        await asyncio.sleep(1)  # the cluster has no controller at this moment
 
 
 async def read_limits(clients: Clients) -> None:

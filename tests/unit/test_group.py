@@ -6,7 +6,12 @@ from typing import Any
 
 import pytest
 
-from bridge.kafka.errors import GroupAuthorizationFailedError, KafkaError, TopicAuthorizationFailedError
+from bridge.kafka.errors import (
+    AuthenticationFailedError,
+    GroupAuthorizationFailedError,
+    KafkaError,
+    TopicAuthorizationFailedError,
+)
 from bridge.kafka.group import ConsumerGroupMember
 
 
@@ -85,6 +90,20 @@ async def test_the_reason_why_the_inbox_cannot_be_read_is_kept_while_it_holds(mo
     await asyncio.sleep(1.2)
     assert not running.done()
     consumer.failure = None
+    await until(lambda: member.problem is None)
+    running.cancel()
+
+
+async def test_a_refused_login_is_the_problem_while_the_consumer_waits() -> None:
+    """aiokafka's consumer retries in silence when its login is refused, so the member takes the reason from there."""
+    consumer = FakeConsumer()
+    login = consumer._client._sasl_oauth_token_provider = SimpleNamespace(
+        failure=AuthenticationFailedError("no such user")
+    )
+    member = member_of(consumer)
+    running = asyncio.create_task(member.run())
+    await until(lambda: "refused the login (no such user)" in (member.problem or ""))
+    login.failure = None
     await until(lambda: member.problem is None)
     running.cancel()
 
