@@ -177,13 +177,15 @@ def _differ(settings: TopicsSettings, counts: Mapping[str, int]) -> bool:
 
 
 async def _used_partitions(connection: Mapping[str, Any], topic: str, count: int) -> int:
-    """How many partitions the heartbeats of a bridge were written to: over as many it has spread the agents."""
+    """How many partitions the heartbeats of a bridge were written to: over as many it has spread the agents. Zero where
+    some in between have none: it did not run for long enough to tell."""
     partitions = [TopicPartition(topic, number) for number in range(count)]
     consumer = new_reader(connection)
     async with connected(consumer, servers_of(connection)):
         consumer.assign(partitions)
         ends = await with_deadline(consumer.end_offsets(partitions))
-    return sum(end > 0 for end in ends.values())
+    used = [partition.partition for partition, end in ends.items() if end > 0]
+    return len(used) if max(used, default=-1) < len(used) else 0
 
 
 async def _counts(admin: AIOKafkaAdminClient) -> dict[str, int]:
@@ -331,6 +333,6 @@ def _wrong_count(topic: Topic, actual: int, wanted: int, used: int) -> str:
     if not topic.partitioned or used == wanted:
         return unusable(actual, wanted)
     return (
-        f"has {actual} partitions, not {wanted}: set topics.partitions to {used or actual}, "
+        f"has {actual} partitions, not {wanted}: set topics.partitions to {used if used > wanted else actual}, "
         "or use another topics.prefix"
     )

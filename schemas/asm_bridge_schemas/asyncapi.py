@@ -112,6 +112,8 @@ def _message(name: str, ce_type: str, topic: str, schema: Part) -> Part:
     headers: Part = {"traits": [{"$ref": "#/components/messageTraits/cloudEvent"}]}
     if name in ("InjectionCompleted", "ConversationEventDelivered"):
         headers = {"headers": _headers(traced=True)}
+    elif name == "AgentState":
+        headers = {"headers": _headers(state=True)}
     return {
         "name": ce_type,
         "title": name,
@@ -123,20 +125,33 @@ def _message(name: str, ce_type: str, topic: str, schema: Part) -> Part:
     }
 
 
-def _headers(*, traced: bool = False) -> Part:
-    """CloudEvents 1.0 in Kafka's binary mode; ``traced``: and the W3C trace of an injection's sender."""
+def _headers(*, traced: bool = False, state: bool = False) -> Part:
+    """CloudEvents 1.0 in Kafka's binary mode; ``traced``: and the W3C trace of an injection's sender; ``state``:
+    those of an ``AgentState``."""
     text = {"type": "string"}
     properties: Part = {
         "ce_specversion": {"type": "string", "const": "1.0"},
-        "ce_id": {**text, "description": "Unique with ce_source: stream_id:sequence.", "examples": ["0a1b2c:17"]},
+        "ce_id": {
+            **text,
+            "description": "Unique with ce_source: stream_id:sequence; of an AgentState state:stream_id:sequence, of a "
+            "heartbeat partition:observed_until.",
+            "examples": ["0a1b2c:17"],
+        },
         "ce_type": {**text, "examples": ["com.tcn.asm.agent_status_changed.v1"]},
-        "ce_source": {**text, "description": "records.source, then the agent.", "examples": ["/asm/agents/agent-7"]},
+        "ce_source": {
+            **text,
+            "description": "The setting records.source, empty by default, then /asm/agents/ and the agent_id; of a "
+            "heartbeat /asm/partitions/ and its partition.",
+            "examples": ["/asm/agents/agent-7"],
+        },
         "ce_subject": {**text, "description": "The agent_id, or the number of the partition."},
-        "ce_time": {**text, "format": "date-time", "description": "observed_at."},
+        "ce_time": {**text, "format": "date-time", "description": "observed_at; of a heartbeat observed_until."},
         "ce_dataschema": {**text, "examples": ["urn:asm-kafka-bridge:schema:AgentStatusChanged:v1"]},
         "content-type": {**text, "examples": ["application/json"]},
     }
     required = ["ce_specversion", "ce_id", "ce_type", "ce_source", "ce_subject", "ce_dataschema", "content-type"]
+    if state:
+        properties["asm_inbox"] = {**text, "description": "The bridge's own: which asm.inject its offsets are of."}
     if traced:
         properties |= {
             "traceparent": {**text, "description": "W3C Trace Context, of an injection that had one."},

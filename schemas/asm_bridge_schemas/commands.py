@@ -17,7 +17,7 @@ EVENT_KINDS: tuple[EventKind, ...] = values_of(EventKind)
 DEAD_LETTER_CODES = {
     "malformed_event": "not an event: bad JSON, wrong shape, not a CloudEvent, no key",
     "too_large": "longer than 512 KiB, or with a key, an id or headers that are too long",
-    "unknown_agent": "no such agent is registered, also not `injection.unknown_agent_grace` later",
+    "unknown_agent": "no such agent was registered, even after `injection.unknown_agent_grace` had passed",
     "backlog": "more than `injection.max_pending` events wait for the agent",
     "refused": "the service, or a proxy before it, refuses the event",
     "attempts_exhausted": "every one of `injection.max_attempts` failed",
