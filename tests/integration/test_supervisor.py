@@ -32,7 +32,7 @@ class Parent:
         self.config.write_text(
             f'drain_timeout = 10\n[kafka]\nbootstrap_servers = "{bootstrap_servers}"\ngroup_id = "{prefix}bridge"\n'
             f'group_instance_id = "{prefix}i"\n[topics]\nprefix = "{prefix}"\npartitions = 4\n'
-            "[records]\nheartbeat_interval = 3600\n"  # heartbeats would tell the next start how many partitions are used
+            "[records]\nheartbeat_interval = 3600\n"  # heartbeats tell the next start how many partitions are used
             f'[ops]\nlisten = "{self.url.removeprefix("http://")}"\n[asm]\nbase_url = "http://127.0.0.1:1"\n'
         )
         self.process = self.start()
