@@ -17,9 +17,9 @@ DEADLINE = 60.0
 
 
 async def test_the_demo_prints_lines_where_there_is_no_terminal() -> None:
-    """`demo --for 6` into a pipe prints plain lines of both directions, follows an injection, and exits with 0."""
+    """`demo --for 12` into a pipe prints plain lines of both directions, follows an injection, and exits with 0."""
     process = await asyncio.create_subprocess_exec(
-        *COMMAND, "--for", "6", cwd=ROOT, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        *COMMAND, "--for", "12", cwd=ROOT, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )
     out, err = await asyncio.wait_for(process.communicate(), DEADLINE)
     text = out.decode()
