@@ -67,19 +67,24 @@ class Clock:
     @property
     def differs(self) -> bool:
         """Whether this machine's clock is wrong by more than anybody should leave it."""
-        return abs(self.ahead) > LARGEST_DIFFERENCE
+        return differs(self.ahead)
 
 
-LARGEST_DIFFERENCE = 5.0
+_LARGEST_DIFFERENCE = 5.0
 """Seconds by which clocks may differ before it is said."""
 _TOLERATED = 1.0
 _COMPARE_EVERY = 10.0
 _LARGEST_HOLD = 60.0
 
 
+def differs(ahead: float) -> bool:
+    """Whether a clock that is ``ahead`` seconds ahead is wrong by more than anybody should leave it."""
+    return abs(ahead) > _LARGEST_DIFFERENCE
+
+
 def difference(ahead: float) -> str:
     """This machine's clock is ``ahead`` seconds ahead of Kafka's: in words."""
-    if abs(ahead) <= LARGEST_DIFFERENCE:
+    if not differs(ahead):
         return "this machine's clock agrees with Kafka's"
     return f"this machine's clock is {abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} Kafka's"
 

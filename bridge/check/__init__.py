@@ -134,10 +134,10 @@ def _is_bridge(settings: Settings) -> bool:
     """Whether a bridge uses the address."""
     import httpx
 
-    host = f"[{settings.ops.local_host}]" if ":" in settings.ops.local_host else settings.ops.local_host
     try:
-        address = f"http://{host}:{settings.ops.port}/metrics"
-        answer = httpx.get(address, headers=settings.ops.authorization(), timeout=1.0, trust_env=False)
+        answer = httpx.get(
+            f"{settings.ops.local_url}/metrics", headers=settings.ops.authorization(), timeout=1.0, trust_env=False
+        )
     except httpx.HTTPError:
         return False
     return "asm_bridge_build_info" in answer.text

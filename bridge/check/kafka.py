@@ -24,7 +24,7 @@ from bridge.kafka.errors import (
     UnsupportedSaslMechanismError,
 )
 from bridge.kafka.internals import brokers
-from bridge.kafka.kafka_clock import read_clock
+from bridge.kafka.kafka_clock import Reading, try_transaction
 from bridge.kafka.lifecycle import refusal
 from bridge.kafka.topics import TOPICS, TopicResult, ensure_topics
 from bridge.settings import KafkaSettings, Settings
@@ -211,7 +211,7 @@ async def transactions(settings: Settings, clients: Clients) -> list[Finding]:
         text = "not used: kafka.delivery is at_least_once, which works with one process only"
         return [ok("transactions", text), skipped("kafka_clock", "it takes a transaction to see it")]
     try:
-        await clients.close(await clients.start_producer("check"))
+        reading = await try_transaction(clients)
     except NoTransactionsError:
         advice = "use Apache Kafka, or set kafka.delivery to at_least_once (one process only)"
         text = "the broker does not support transactions, which kafka.delivery=exactly_once requires"
@@ -219,12 +219,11 @@ async def transactions(settings: Settings, clients: Clients) -> list[Finding]:
     except (TransactionalIdAuthorizationFailed, ClusterAuthorizationFailedError):
         text = f"{_login(settings.kafka)} may not use transactional ids that begin with {clients.group_id}-"
         return [problem("transactions", text, "grant Write and Describe on these transactional ids (kafka-acls.sh)")]
-    return [ok("transactions", f"allowed, with ids that begin with {clients.group_id}-"), await _clock(clients)]
+    return [ok("transactions", f"allowed, with ids that begin with {clients.group_id}-"), _clock(reading)]
 
 
-async def _clock(clients: Clients) -> Finding:
-    """This machine's clock against Kafka's, in a transaction that is aborted with nothing in it."""
-    reading = await read_clock(clients)
+def _clock(reading: Reading | None) -> Finding:
+    """This machine's clock against Kafka's."""
     if reading is None:
         return skipped("kafka_clock", "the broker does not say when a transaction began")
     clock = Clock()

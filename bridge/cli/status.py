@@ -9,7 +9,6 @@ from bridge.cli.errors import CliError, UsageError
 from bridge.cli.options import SettingsCommand, new_app, settings_of
 from bridge.cli.output import print_json, print_table
 from bridge.printable import printable
-from bridge.settings import Settings
 
 app = new_app()
 
@@ -29,19 +28,15 @@ def status(
     json: Annotated[bool, typer.Option("--json", help="As JSON, the same as /api/status.")] = False,
 ) -> None:
     """Take one look at a running bridge. Exits with 1 if it is not ready or cannot be reached."""
-    address = (url or _local_address(settings_of(ctx))).rstrip("/")
-    found = _fetch(address, settings_of(ctx).ops.authorization())
+    ops = settings_of(ctx).ops
+    address = (url or ops.local_url).rstrip("/")
+    found = _fetch(address, ops.authorization())
     if json:
         print_json(found)
     else:
         _show(address, found)
     if not found["ready"]:
         raise typer.Exit(1)
-
-
-def _local_address(settings: Settings) -> str:
-    host = settings.ops.local_host
-    return f"http://[{host}]:{settings.ops.port}" if ":" in host else f"http://{host}:{settings.ops.port}"
 
 
 def _fetch(address: str, authorization: dict[str, str]) -> dict[str, Any]:

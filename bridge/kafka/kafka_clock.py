@@ -29,30 +29,30 @@ class Reading(NamedTuple):
     since: float
 
 
-async def read_clock(clients: Clients) -> Reading | None:
-    """Reads Kafka's clock with a transaction that writes nothing, or returns None where that is not possible.
+async def try_transaction(clients: Clients) -> Reading | None:
+    """Begins a transaction and ends it with nothing in it, to see that this is allowed. Returns what it shows of
+    Kafka's clock, or None where that is not possible. Raises as ``Clients.start_producer`` does.
 
     Another process that starts at the same time may fence ours, which is then tried again.
     """
     for _ in range(_ATTEMPTS):
+        producer = await clients.start_producer("check")
         try:
-            return await with_deadline(_read(clients), _DEADLINE)
+            return await with_deadline(_read(producer, clients.group_id), _DEADLINE)
         except ProducerFenced:
             continue
         except (KafkaError, TimeoutError, OSError):
             return None
+        finally:
+            await clients.close(producer)  # which aborts the transaction
     return None
 
 
-async def _read(clients: Clients) -> Reading | None:
-    producer = await clients.start_producer("check")
-    try:
-        since = time.monotonic()
-        await producer.begin_transaction()
-        await internals.add_group_to_transaction(producer, clients.group_id)
-        return await reading_of(producer, since)
-    finally:
-        await clients.close(producer)  # which aborts the transaction
+async def _read(producer: AIOKafkaProducer, group_id: str) -> Reading | None:
+    since = time.monotonic()
+    await producer.begin_transaction()
+    await internals.add_group_to_transaction(producer, group_id)
+    return await reading_of(producer, since)
 
 
 async def reading_of(producer: AIOKafkaProducer, since: float) -> Reading | None:

@@ -10,9 +10,9 @@ import structlog
 from bridge.clock import Clock
 from bridge.kafka.clients import Clients
 from bridge.kafka.errors import KafkaError, NoTransactionsError, describe
-from bridge.kafka.kafka_clock import follow, read_clock
+from bridge.kafka.kafka_clock import follow, try_transaction
 from bridge.kafka.schema_registry import OutputFrames, SchemaRegistryError
-from bridge.kafka.topics import ensure_topics, read_limits
+from bridge.kafka.topics import TOPICS, ensure_topics
 from bridge.settings import TopicsSettings
 from bridge.telemetry.metrics import METRICS
 
@@ -73,16 +73,17 @@ class Preflight:
         for result in results:
             for note in result.notes:
                 log.warning("topic.limited", topic=result.name, note=note)
-        await read_limits(self._clients)
+        found = zip(TOPICS, results, strict=True)
+        self._clients.limits.update({topic.name: result.configs for topic, result in found if topic.output})
         if not self._clients.exactly_once:
             note = "at_least_once: one process only; after a crash an agent's last step may appear again"
             log.warning("delivery.limited", note=note)
             return
         try:
-            await self._clients.close(await self._clients.start_producer("check"))
+            reading = await try_transaction(self._clients)
         except NoTransactionsError as error:
             raise UnsuitableKafkaError(
                 "the broker has no transactions, which kafka.delivery exactly_once needs: set it to at_least_once"
             ) from error
-        if reading := await read_clock(self._clients):
+        if reading is not None:
             follow(self._clock, reading)

@@ -11,7 +11,7 @@ from bridge.kafka.clients import Clients, open_admin
 from bridge.kafka.errors import EXPECTED_ERRORS
 from bridge.kafka.lifecycle import with_deadline
 from bridge.kafka.topic_ids import SeenTopic, seen_topics
-from bridge.kafka.topics import TOPICS, too_many, unusable
+from bridge.kafka.topics import TOPICS, too_many, unusable, wanted_partitions
 from bridge.settings import TopicsSettings
 from bridge.telemetry.logs import RepeatFilter
 from bridge.telemetry.metrics import METRICS
@@ -27,7 +27,7 @@ class TopicWatch:
 
     def __init__(self, clients: Clients, settings: TopicsSettings, on_inbox_changed: Callable[[], None]) -> None:
         self._clients = clients
-        self._wanted = {clients.topic(one.name): settings.partitions if one.partitioned else 1 for one in TOPICS}
+        self._wanted = wanted_partitions(settings)
         self._single = {clients.topic(one.name) for one in TOPICS if not one.partitioned}
         self._on_inbox_changed = on_inbox_changed
         self._seen: dict[str, SeenTopic] = {}

@@ -72,7 +72,8 @@ TopicOutcome = Literal["created", "exists", "missing", "differs", "failed"]
 class TopicResult:
     """The result for a topic, by its full name: ``problems`` must be solved, ``notes`` are limitations.
 
-    Each is a finding, a colon, and the advice. ``unchecked``: settings that the broker does not report.
+    Each is a finding, a colon, and the advice. ``unchecked``: settings that the broker does not report; ``configs``:
+    all that it does.
     """
 
     name: str
@@ -81,6 +82,7 @@ class TopicResult:
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     unchecked: tuple[str, ...] = ()
+    configs: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def usable(self) -> bool:
@@ -172,8 +174,12 @@ async def _ensure(
 
 def _differ(settings: TopicsSettings, counts: Mapping[str, int]) -> bool:
     """Whether a topic has another number of partitions than it should have."""
-    wanted = {settings.name(topic.name): _partitions(topic, settings) for topic in TOPICS}
-    return any(counts.get(name, number) != number for name, number in wanted.items())
+    return any(counts.get(name, number) != number for name, number in wanted_partitions(settings).items())
+
+
+def wanted_partitions(settings: TopicsSettings) -> dict[str, int]:
+    """The number of partitions that each topic should have, by its full name."""
+    return {settings.name(topic.name): _partitions(topic, settings) for topic in TOPICS}
 
 
 async def _used_partitions(connection: Mapping[str, Any], topic: str, count: int) -> int:
@@ -284,7 +290,7 @@ def _result(
     outcome: TopicOutcome = "differs" if problems else "exists" if made is None else made.outcome
     unchecked = tuple(key for key in _CHECKED if key in expected and key not in actual)
     notes = [*(made.notes if made else ()), *notes]
-    return TopicResult(name, outcome, counts[name], tuple(problems), tuple(notes), unchecked)
+    return TopicResult(name, outcome, counts[name], tuple(problems), tuple(notes), unchecked, actual)
 
 
 def judge(actual: Mapping[str, str], expected: Mapping[str, str]) -> tuple[list[str], list[str]]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import msgspec
 
 from bridge.agents.agent import CONDITIONS
-from bridge.clock import LARGEST_DIFFERENCE, difference, rfc3339
+from bridge.clock import difference, differs, rfc3339
 from bridge.ops.agents import ADVICE, is_sick
 from bridge.ops.events import Event
 from bridge.ops.rates import Sample, per_second, quantile
@@ -164,7 +164,7 @@ def notices(snapshot: Snapshot, agents: AgentCounts, inbox: Inbox, polls: Polls)
     if inbox.oldest_seconds >= _INBOX_OLD:
         text = f"an injection has waited for {inbox.oldest_seconds:.0f} s"
         found.append(Notice(text, "its agent has no session or is sick; it expires after injection.ttl"))
-    if abs(snapshot.clock_ahead) > LARGEST_DIFFERENCE:
+    if differs(snapshot.clock_ahead):
         advice = "set it with NTP; the bridge goes by Kafka's, so no event expires because of it"
         found.append(Notice(difference(snapshot.clock_ahead), advice))
     if snapshot.refused:

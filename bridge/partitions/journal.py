@@ -16,7 +16,7 @@ import structlog
 from asm_bridge_schemas.records import AgentState, PartitionHeartbeat
 from bridge.agents.step import DeadLetter, KnownOutcome, Step
 from bridge.clock import Clock, rfc3339
-from bridge.headers import INBOX, texts
+from bridge.headers import INBOX
 from bridge.kafka.clients import Clients
 from bridge.kafka.encoding import Encoder, read_state
 from bridge.kafka.errors import KafkaError, describe
@@ -352,4 +352,4 @@ class Journal:
 
     def _is_of_another_inbox(self, headers: Sequence[tuple[str, bytes | None]]) -> bool:
         inbox = dict(headers).get(INBOX)
-        return None not in (inbox, self.inbox) and texts([(INBOX, inbox)]).get(INBOX) != self.inbox
+        return inbox is not None and self.inbox is not None and inbox != self.inbox.encode()

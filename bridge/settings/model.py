@@ -187,6 +187,12 @@ class OpsSettings(Section):
         """The address at which this machine reaches the endpoint."""
         return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104 - not bound
 
+    @property
+    def local_url(self) -> str:
+        """The URL of ``local_host``, without a path."""
+        host = f"[{self.local_host}]" if ":" in self.local_host else self.local_host
+        return f"http://{host}:{self.port}"
+
 
 class LogSettings(Section):
     format: Literal["auto", "console", "json"] = setting(

@@ -137,18 +137,7 @@ class Metrics:
             "kafka_errors",
             "Errors from Kafka, by what was done",
             "operation",
-            [
-                "start",
-                "registry",
-                "group",
-                "inbox",
-                "commit",
-                "state",
-                "header_name",
-                "another_log",
-                "topics",
-                "shortened",
-            ],
+            _KAFKA_OPERATIONS,
         )
         Info("asm_bridge_build", "Version of the bridge", registry=registry).info({"version": VERSION})
         ProcessCollector(namespace="asm_bridge", registry=registry)

@@ -9,45 +9,25 @@ from asm_bridge_schemas import records
 from asm_bridge_schemas.records import AgentObservationLost, AgentState, AgentStatusChanged
 from bridge.agents.agent import Agent
 from bridge.agents.injection import read_injection
-from bridge.agents.step import DeadLetter, KnownOutcome, Step
+from bridge.agents.step import DeadLetter
 from bridge.asm.answer import Answer
 from bridge.backoff import Backoff
 from bridge.clock import Clock, rfc3339, seconds
 from bridge.kafka.outgoing import Outgoing
 from bridge.kafka.partitioner import partition_for
 from bridge.kafka.stable_offsets import StableOffsets, readable_at
-from bridge.partitions.offsets import CommitMetadata, OffsetTracker
 from bridge.partitions.watcher import PartitionAgents, Policy
 from bridge.registry.registry import Registry
 from bridge.settings.model import InjectionSettings
 from tests.support.agent_harness import read_answer
 from tests.support.poller_harness import FakeClock
+from tests.support.remembering_journal import RememberingJournal
 from tests.support.strategies import Message, status_body
 
 PARTITIONS = 1
 clock = Clock()
 now = clock.now
 EVENT = b'{"pause_event": {}}'
-
-
-class RememberingJournal:
-    """Implements what ``PartitionAgents`` needs of a journal."""
-
-    def __init__(self) -> None:
-        self.partition = 0
-        self.states: dict[str, AgentState] = {}
-        self.offsets = OffsetTracker(0)
-        self.metadata = CommitMetadata()
-        self.held: dict[int, KnownOutcome] = {}
-        self.accepting = True
-        self.observed_until: float | None = None
-        self.records: list[records.Published] = []
-
-    def append(self, step: Step) -> None:
-        self.states[step.state.agent_id] = step.state
-        self.records += step.records
-        for offset in step.finished:
-            self.offsets.completed(offset)
 
 
 def of_type(emitted: list[records.Published], kind: type) -> list[records.Published]:

@@ -11,7 +11,7 @@ from asm_bridge_schemas.commands import SessionEntry
 from asm_bridge_schemas.consume import decode
 from asm_bridge_schemas.records import AgentState
 from bridge.agents.agent import Agent
-from bridge.agents.step import DeadLetter, KnownOutcome, Step
+from bridge.agents.step import DeadLetter, Step
 from bridge.asm.answer import Answer
 from bridge.asm.client import CALLS
 from bridge.asm.errors import AsmError
@@ -23,12 +23,12 @@ from bridge.kafka.encoding import Encoder, read_dead_letter, read_state
 from bridge.kafka.outgoing import Outgoing
 from bridge.kafka.resend import NotResendable, resend
 from bridge.kafka.show import as_json, as_line
-from bridge.partitions.offsets import CommitMetadata, OffsetTracker
 from bridge.partitions.watcher import PartitionAgents, Policy
 from bridge.registry.registry import InvalidEntry, Registry
 from bridge.settings.model import InjectionSettings
 from tests.support.agent_harness import AgentHarness
 from tests.support.fuzz.data import Data
+from tests.support.remembering_journal import RememberingJournal
 from tests.support.samples import PAGE_SAMPLE, sample
 from tests.support.strategies import EPOCH, Message, list_body, session_body, status_body
 
@@ -85,28 +85,20 @@ def _fits(message: Outgoing) -> None:
     assert size <= LARGEST, (message.topic, size)
 
 
-class _Journal:
-    """Keeps what a partition's agents append."""
+class _Journal(RememberingJournal):
+    """Keeps what a partition's agents append, and demands that it can be written."""
 
     def __init__(self) -> None:
-        self.partition = 0
-        self.states: dict[str, AgentState] = {}
-        self.offsets = OffsetTracker(0)
-        self.metadata = CommitMetadata()
-        self.held: dict[int, KnownOutcome] = {}
-        self.accepting = True
-        self.observed_until: float | None = None
+        super().__init__()
         self.finished: list[int] = []
 
     def append(self, step: Step) -> None:
-        self.states[step.state.agent_id] = step.state
+        super().append(step)
+        self.finished += step.finished
         for record in step.records:
             _fits(_ENCODER.record(record))
         for letter in step.dead_letters:
             self.dead_letter(letter)
-        for offset in step.finished:
-            self.offsets.completed(offset)
-            self.finished.append(offset)
         _fits(_ENCODER.state(step.state.agent_id, step.state, EPOCH))
 
     def dead_letter(self, letter: DeadLetter) -> None:
