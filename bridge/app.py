@@ -180,7 +180,7 @@ class Bridge:
         self._assignment.dead_letter(entry)
 
     def _on_inbox_changed(self) -> None:
-        self._assignment.refresh_topics()
+        self._assignment.rejoin()
 
     def _is_current(self) -> bool:
         return self._assignment.is_current()

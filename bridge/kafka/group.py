@@ -13,6 +13,7 @@ from aiokafka.structs import ConsumerRecord, OffsetAndMetadata, TopicPartition
 from bridge.kafka import internals
 from bridge.kafka.clients import Clients, servers_of
 from bridge.kafka.errors import KafkaUnavailableError, describe
+from bridge.kafka.fetch_by_id import FetchById
 from bridge.kafka.lifecycle import started, stop_quietly, why_unavailable, with_deadline
 from bridge.kafka.reading import fetch_records
 from bridge.kafka.stable_offsets import Release, StableOffsets
@@ -49,6 +50,10 @@ class ConsumerGroupMember(ConsumerRebalanceListener):  # type: ignore[misc]
         self._assign = assign
         self._deliver = deliver
         self._generation = -1
+        self._rejoins = False
+        """Whether to join again: see ``rejoin``."""
+        self._ids: dict[TopicPartition, bytes] = {}
+        """By partition: the id of the inbox that it is read from."""
         self._renewed_after = _UNCONFIRMED * clients.session_timeout
         self._servers = servers_of(clients.connection)
         self._started_at = self._seen_at = time.monotonic()
@@ -63,6 +68,9 @@ class ConsumerGroupMember(ConsumerRebalanceListener):  # type: ignore[misc]
     async def start(self) -> None:
         await started(self._consumer, self._servers)
         internals.on_heartbeat(self._consumer, self._confirm)
+        client = FetchById(internals.client_of_fetches(self._consumer))
+        internals.fetch_with(self._consumer, client)
+        self._ids = client.ids
         self._consumer.subscribe([self._topic], listener=self)
 
     async def run(self) -> None:
@@ -77,6 +85,9 @@ class ConsumerGroupMember(ConsumerRebalanceListener):  # type: ignore[misc]
                 for partition, messages in found.items():
                     self._deliver(partition.partition, messages)
                 self.problem = self._unseen() or self._refused()
+                if self._rejoins and self.is_member:
+                    self._rejoins = False
+                    internals.rejoin(self._consumer)
             except ConsumerStoppedError:
                 return
             except KafkaError as error:
@@ -112,14 +123,20 @@ class ConsumerGroupMember(ConsumerRebalanceListener):  # type: ignore[misc]
         self.stable.clear()
         await stop_quietly(self._consumer.stop())
 
-    def refresh_metadata(self) -> None:
-        """Lets the consumer look now which partitions the inbox has, and join again if they have changed."""
+    def rejoin(self) -> None:
+        """Lets the consumer look now which partitions the inbox has, and join again. The member that leads the group
+        must do so, and need not know that it does: Kafka gives a static member that has started again its former
+        assignment, and does not say that it is the leader (KIP-814)."""
         internals.refresh_metadata(self._consumer)
+        self._rejoins = True
 
     # -- for the owner of a partition
 
-    def read_from(self, partition: int, offset: int) -> None:
-        """Starts or resumes the delivery of a partition's records."""
+    def read_from(self, partition: int, offset: int, inbox: str | None) -> None:
+        """Starts or resumes the delivery of a partition's records: those of the inbox with this id, if it is known."""
+        self._ids.pop(self._tp(partition), None)
+        if inbox is not None:
+            self._ids[self._tp(partition)] = bytes.fromhex(inbox)
         with contextlib.suppress(KafkaError):  # lost at this moment: the next assignment follows
             self._consumer.seek(self._tp(partition), offset)
             self._consumer.resume(self._tp(partition))
@@ -176,6 +193,8 @@ class ConsumerGroupMember(ConsumerRebalanceListener):  # type: ignore[misc]
         for partition in assigned:
             self._consumer.seek(partition, 0)  # a fetch that has begun already is thrown away
         generation = internals.generation(self._consumer)
+        if self._generation < 0 and not assigned:
+            self.rejoin()  # the former assignment of a static member may be of a time without an inbox
         kept, self._generation = generation == self._generation + 1, generation
         self.is_member = True
         self._assign({partition.partition for partition in assigned}, kept)

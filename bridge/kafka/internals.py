@@ -1,7 +1,7 @@
 """aiokafka's private parts, as of aiokafka 0.14.0, for purposes that its public interface does not cover.
 
-No other module touches an attribute of aiokafka's that begins with an underscore, but for ``connection``, which extends
-one of its classes. pyproject.toml admits 0.14 only;
+No other module touches an attribute of aiokafka's that begins with an underscore, but for ``connection`` and
+``fetch_by_id``, which extend its classes. pyproject.toml admits 0.14 only;
 tests/unit/test_internals.py fails and names the part when one of ``PARTS`` is gone.
 """
 
@@ -60,7 +60,7 @@ PARTS = {
     ),
     "aiokafka.consumer.consumer.AIOKafkaConsumer": ("_client", "_coordinator", "_fetcher"),
     "aiokafka.consumer.group_coordinator.GroupCoordinator": (
-        "_coordination_task", "_do_heartbeat", "_heartbeat_task", "_rejoin_needed_fut", "generation",
+        "_coordination_task", "_do_heartbeat", "_heartbeat_task", "_rejoin_needed_fut", "generation", "request_rejoin",
     ),
     "aiokafka.conn.AIOKafkaConnection": (
         "_request_timeout", "_ssl_context", "_sasl_plain_username", "_sasl_plain_password",
@@ -68,9 +68,13 @@ PARTS = {
         "SaslAuthenticateRequest(payload)",
     ),
     "aiokafka.protocol.group.JoinGroupRequest": ("_rebalance_timeout",),
+    "aiokafka.protocol.fetch.FetchRequest": (
+        "_isolation_level", "_max_bytes", "_max_wait_ms", "_min_bytes", "_rack_id", "_topics",
+    ),
     "aiokafka.record.default_records._DefaultRecordBatchPy": ("_maybe_uncompress", "_buffer"),
     "aiokafka.consumer.fetcher.Fetcher": (
         "MemoryRecords(", "PartitionRecords(", "OffsetRequest(-1, self._isolation_level,",
+        "response = await self._client.send(node_id, request)", "response.API_VERSION >= 11", "in response.topics:",
     ),
     "aiokafka.consumer.fetcher.PartitionRecords": (
         "has_next()", "next_batch()", "for record in next_batch", "if record.offset < self.next_fetch_offset:",
@@ -197,6 +201,16 @@ def refresh_metadata(consumer: AIOKafkaConsumer) -> None:
     consumer._client.force_metadata_update()
 
 
+def client_of_fetches(consumer: AIOKafkaConsumer) -> Any:
+    """The client with which a consumer fetches."""
+    return consumer._fetcher._client
+
+
+def fetch_with(consumer: AIOKafkaConsumer, client: Any) -> None:
+    """Let a consumer fetch with this client."""
+    consumer._fetcher._client = client
+
+
 async def high_watermarks(
     consumer: AIOKafkaConsumer, partitions: Iterable[TopicPartition], timeout_ms: int
 ) -> dict[TopicPartition, int]:
@@ -222,6 +236,11 @@ def has_left_for_good(consumer: AIOKafkaConsumer) -> bool:
 def generation(consumer: AIOKafkaConsumer) -> int:
     """The group's generation that the consumer is a member of."""
     return int(consumer._coordinator.generation)
+
+
+def rejoin(consumer: AIOKafkaConsumer) -> None:
+    """Lets the consumer join its group again; without effect while it does so already."""
+    consumer._coordinator.request_rejoin()
 
 
 def on_heartbeat(consumer: AIOKafkaConsumer, confirm: Callable[[float], Awaitable[None]]) -> None:

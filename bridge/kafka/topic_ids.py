@@ -56,7 +56,7 @@ async def seen_topics(admin: AIOKafkaAdminClient, names: Iterable[str]) -> Mappi
 # -- what aiokafka lacks of the protocol: its requests for metadata are older than the ids
 
 
-class _Uuid(AbstractType[bytes]):  # type: ignore[misc]
+class Uuid(AbstractType[bytes]):  # type: ignore[misc]
     @classmethod
     def encode(cls, value: bytes) -> bytes:
         return value
@@ -88,7 +88,7 @@ _BROKER = (
 _TOPIC = (
     ("error_code", Int16),
     ("topic", CompactString("utf-8")),
-    ("topic_id", _Uuid),
+    ("topic_id", Uuid),
     ("is_internal", Boolean),
     ("partitions", CompactArray(*_PARTITION)),
     ("authorized_operations", Int32),
@@ -116,7 +116,7 @@ class _Struct(RequestStruct):  # type: ignore[misc]
     FLEXIBLE_VERSION = True
     RESPONSE_TYPE = _Answer
     SCHEMA = Schema(
-        ("topics", CompactArray(("topic_id", _Uuid), ("name", CompactString("utf-8")), _TAGS)),
+        ("topics", CompactArray(("topic_id", Uuid), ("name", CompactString("utf-8")), _TAGS)),
         ("allow_auto_topic_creation", Boolean),
         ("include_cluster_authorized_operations", Boolean),
         ("include_topic_authorized_operations", Boolean),

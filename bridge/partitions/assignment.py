@@ -87,10 +87,10 @@ class Assignment:
         if self.member is not None:
             await self.member.stop()
 
-    def refresh_topics(self) -> None:
-        """Lets the group look now which partitions the inbox has."""
+    def rejoin(self) -> None:
+        """Lets the group share the inbox's partitions again: there are others now."""
         if self.member is not None:
-            self.member.refresh_metadata()
+            self.member.rejoin()
 
     # -- for the registry
 

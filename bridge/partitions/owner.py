@@ -157,7 +157,7 @@ class PartitionOwner:
         agents = PartitionAgents(journal, shared.partitions, shared.registry, shared.reschedule, shared.policy)
         self.agents = agents
         agents.begin(repeated_below)
-        self._group.read_from(self.partition, journal.offsets.position)
+        self._group.read_from(self.partition, journal.offsets.position, journal.inbox)
         log.info("partition.owned", partition=self.partition, agents=len(agents), clean=clean)
         while True:
             if self._suspended is None:
@@ -208,7 +208,7 @@ class PartitionOwner:
         agents.committed(await journal.commit())
         agents.check_unobserved()
         agents.resume()
-        self._group.read_from(self.partition, journal.offsets.position)
+        self._group.read_from(self.partition, journal.offsets.position, journal.inbox)
 
     def _heartbeat(self, agents: PartitionAgents, observed_until: str) -> PartitionHeartbeat:
         conditions = Counter(agent.condition for agent in agents)

@@ -83,6 +83,25 @@ async def test_work_goes_on_with_recreated_topics(broker: Broker, topics_prefix:
         await the_lab.ready()
 
 
+async def test_the_first_events_of_a_recreated_inbox_have_one_outcome(
+    broker: Broker, topics_prefix: str, tmp_path: Path
+) -> None:
+    """An event that is written to a recreated inbox before a bridge has noticed has one outcome: it is not taken as one
+    of the former inbox, and once more when the new one is read from its beginning.
+    """
+    async with lab(broker.bootstrap_servers, topics_prefix, tmp_path, *FEW) as the_lab:
+        await the_lab.bridge()
+        agents = await the_lab.register_all()
+        await the_lab.ready()
+        await recreate(the_lab, "inject", PARTITIONS)
+        for number in range(30):
+            await the_lab.inject(agents[number % 3], f"20{number}")
+        await the_lab.completed()
+        await the_lab.sim.settle(agents, rounds=1)
+        assert "topic.recreated" in (tmp_path / "bridge.log").read_text()
+        assert_kept(await the_lab.facts())
+
+
 async def test_events_in_added_partitions_are_moved(broker: Broker, topics_prefix: str, tmp_path: Path) -> None:
     """An inbox that gets more partitions while the bridge runs: events that producers write into the new ones have
     their outcomes, streams stay where they are, and neither a restart nor `check` asks for another number of them.

@@ -129,3 +129,23 @@ async def until(holds: Any) -> None:
     async with asyncio.timeout(5):
         while not holds():
             await asyncio.sleep(0.01)
+
+
+async def test_a_member_joins_again_when_the_inbox_has_changed() -> None:
+    """Kafka shares the partitions again only when the member that leads the group asks for it, and a static member
+    that has started again does not know that it leads: each member asks, once it is not joining already.
+    """
+    consumer: Any = FakeConsumer()
+    asked: list[bool] = []
+    consumer._client.force_metadata_update = lambda: None
+    consumer._coordinator.request_rejoin = lambda: asked.append(True)
+    member = member_of(consumer)
+    member.rejoin()
+    running = asyncio.create_task(member.run())
+    await asyncio.sleep(0.1)
+    assert not asked
+    member.is_member = True
+    await until(lambda: bool(asked))
+    await asyncio.sleep(0.1)
+    assert asked == [True]
+    running.cancel()

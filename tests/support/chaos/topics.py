@@ -20,10 +20,6 @@ _COMPLETED = 120.0
 _BEFORE = 10**9
 """What is taken from the offsets of a deleted log, so that they stand before those of the next one."""
 
-_NOTICED = 6.0
-"""Seconds within which every process has noticed that the inbox is another one: it looks every 2 s. An event that comes
-earlier may be taken as one of the former inbox, and once more when the new one is read from its beginning."""
-
 
 @asynccontextmanager
 async def _admin(the_lab: Lab) -> AsyncIterator[AIOKafkaAdminClient]:
@@ -99,7 +95,6 @@ async def inbox_recreated(trial: Trial, rng: Random) -> None:
         ends = await _ends(the_lab, "inject")
         await _away_and_back(trial, rng, "inject", PARTITIONS)
         await _fill(the_lab, "inject", ends)
-        await asyncio.sleep(_NOTICED)
 
 
 async def heartbeats_recreated(trial: Trial, rng: Random) -> None:
