@@ -47,6 +47,7 @@ class Readiness:
         if not waiting:
             unread = [("registry", self._follower.problem), ("inbox", member.problem)]
             reasons = [f"the {name} cannot be read: {problem}" for name, problem in unread if problem]
+            reasons += [self._follower.emptied] if self._follower.emptied else []
             return "; ".join([*reasons, *self._follower.stable.reasons(), *member.stable.reasons()]) or None
         problems: dict[str, list[int]] = {}
         for number in waiting:

@@ -212,9 +212,9 @@ class Journal:
         self._batch.add(message)
         self.wake.set()
 
-    def advance(self, **offsets: int) -> None:
+    def advance(self, **fields: int | str | None) -> None:
         """Sets fields of the commit's metadata."""
-        self.metadata = msgspec.structs.replace(self.metadata, **offsets)
+        self.metadata = msgspec.structs.replace(self.metadata, **fields)
         self.wake.set()
 
     async def commit(self, *, clean: bool | None = None, heartbeat: Heartbeat | None = None) -> States:

@@ -58,7 +58,8 @@ class CommitMetadata(
 
     ``clean``: the owner handed over with nothing under way. ``relocated_up_to``: the highest offset among the inbox's
     records that were moved to their partition, or became dead letters for lack of a key. ``invalid_entries_up_to``: the
-    highest offset of an invalid registry entry that became a dead letter. ``observed_until``: all that was observed
+    highest offset of an invalid registry entry that became a dead letter, in the registry with ``registry_id``.
+    ``observed_until``: all that was observed
     before this time (seconds since 1970) is published. ``inbox``: the id of the inbox that the offsets are of.
     """
 
@@ -67,6 +68,7 @@ class CommitMetadata(
     invalid_entries_up_to: int = -1
     observed_until: float | None = None
     inbox: str | None = None
+    registry_id: str | None = None
 
     def encode(self) -> str:
         """Encodes the metadata as JSON, under the names that earlier releases read."""

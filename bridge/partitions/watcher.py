@@ -167,11 +167,13 @@ class PartitionAgents:
     def dead_letter(self, bad: InvalidEntry) -> None:
         """Writes an invalid registry entry as a dead letter, once, without its value, which may hold a token."""
         mine = partition_for(bad.key, self._partitions) == self._journal.partition
-        if mine and bad.offset > self._journal.metadata.invalid_entries_up_to:
+        metadata = self._journal.metadata
+        of_another = None not in (metadata.registry_id, bad.registry_id) and metadata.registry_id != bad.registry_id
+        if mine and (of_another or bad.offset > metadata.invalid_entries_up_to):
             self._journal.dead_letter(
                 DeadLetter(key=bad.key, value=None, code=bad.code, text=bad.text, origin=bad.origin)
             )
-            self._journal.advance(invalid_entries_up_to=bad.offset)
+            self._journal.advance(invalid_entries_up_to=bad.offset, registry_id=bad.registry_id)
 
     # -- the inbox
 

@@ -1,6 +1,7 @@
 """Follows the registry's topic, and adds to it the entries of ``sessions_file``."""
 
 import asyncio
+import time
 from collections.abc import Mapping
 
 import structlog
@@ -21,6 +22,9 @@ from bridge.telemetry.metrics import METRICS
 
 log = structlog.get_logger()
 
+_QUIET = 30.0
+"""Seconds without another entry after which a recreated registry counts as whole: somebody writes it again."""
+
 
 class RegistryFollower:
     """``whole`` is set once the registry has been read to its end, with the entries of ``sessions_file`` in it."""
@@ -38,6 +42,8 @@ class RegistryFollower:
         self.stable = StableOffsets()
         self.problem: str | None = None
         """Why the registry cannot be read; None while it can."""
+        self.emptied: str | None = None
+        """What to do about a registry that was recreated and has no entries yet; None if it has some."""
         self._registry = registry
         self._clients = clients
         self._kafka = kafka
@@ -48,34 +54,40 @@ class RegistryFollower:
 
     async def run(self) -> None:
         """Reads until cancelled, and waits out an outage of Kafka. A registry that was deleted and recreated is read
-        from its beginning, and what it lacks is unwatched."""
+        from its beginning. What it lacks is unwatched once it has entries, and got no other for a while: an empty one
+        is an accident, and not the wish to watch nobody."""
         read = written = -1
-        settled, stale = False, set[bytes]()
+        read_at, settled, stale = 0.0, False, set[bytes]()
         failures = RepeatFilter()
         while True:
             try:
+                if self._topics is not None:
+                    await self._topics.look()
                 topic_id = self._topic_id()
                 async with open_reader(self._clients.connection, [(self._topic, 0)]) as reader:
                     while topic_id in (None, self._topic_id()):
-                        topic_id = self._topic_id()
+                        topic_id = self._registry.topic_id = self._topic_id()
                         if reader.at_end and read >= written and not settled:
-                            self._registry.forget(stale)
-                            stale.clear()
-                            written = await self._register()
-                            if read >= written:
+                            written = max(written, await self._register(stale))
+                            if read >= written and not (stale and time.monotonic() - read_at < _QUIET):
+                                self._forget(stale)
                                 settled = True
                                 self.whole.set()
                                 log.info("registry.read", agents=len(self._registry))
                         found = await reader.fetch()
                         self.problem = None
+                        if read < 0 and stale:
+                            read_at = time.monotonic()
+                        self.emptied = self._advice(stale) if read < 0 and stale else None
                         reader.watch(self.stable)
                         for message in found:
                             if message.offset > read:
                                 read = message.offset  # first: a record that fails must not fail for ever
+                                read_at = time.monotonic()
                                 stale.discard(message.key or b"")
                                 self._registry.read(message)
                 read = written = -1
-                settled, stale = False, self._registry.keys()
+                read_at, settled, stale = time.monotonic(), False, self._registry.begin_again()
                 self._to_register = self._sessions_file
             except Exception as error:
                 METRICS.kafka_errors.labels("registry").inc()
@@ -89,14 +101,28 @@ class RegistryFollower:
     def _topic_id(self) -> str | None:
         return None if self._topics is None else self._topics.id("sessions")
 
-    async def _register(self) -> int:
+    def _advice(self, stale: set[bytes]) -> str:
+        return (
+            f"{self._topic} was deleted and recreated, and has no entries; the {len(stale)} agents that it had stay "
+            "watched until this process ends: write them again (asm-bridge sessions import)"
+        )
+
+    def _forget(self, stale: set[bytes]) -> None:
+        """Unwatches the agents that the recreated registry lacks."""
+        if stale:
+            log.warning("registry.lacks_agents", agents=len(stale))
+        self._registry.forget(stale)
+        stale.clear()
+
+    async def _register(self, stale: set[bytes]) -> int:
         """Writes the entries of the sessions file that the registry lacks, once. Returns the last offset written, or
-        -1.
+        -1. ``stale``: the keys of which it has no entry, though they are in force.
         """
         if self._to_register is None:
             return -1
         written = -1
-        if changed := changes(self._registry.entries(), self._to_register):
+        entries = {name: entry for name, entry in self._registry.entries().items() if name.encode() not in stale}
+        if changed := changes(entries, self._to_register):
             written = await write_registry(self._kafka, self._topic, changed, at=self._clock.now().wall)
         log.info("sessions_file.registered", agents=len(self._to_register), changed=len(changed))
         self._to_register = None

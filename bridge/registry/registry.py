@@ -28,13 +28,15 @@ class Registered:
 
 @dataclass(frozen=True, slots=True)
 class InvalidEntry:
-    """The last entry of a key, if it is invalid. Its value is not kept, since it may be a token."""
+    """The last entry of a key, if it is invalid. Its value is not kept, since it may be a token. ``registry_id``: the
+    id of the topic that its offset is of, if known."""
 
     offset: int
     key: bytes
     code: str
     text: str
     origin: RecordId
+    registry_id: str | None = None
 
 
 class Registry:
@@ -49,6 +51,8 @@ class Registry:
         self._sharing: defaultdict[str | None, dict[str, int]] = defaultdict(dict)
         self._changed = changed
         self._refused = refused
+        self.topic_id: str | None = None
+        """The id of the topic that is read, if known."""
 
     def get(self, agent_id: str) -> Registered | None:
         return self._entries.get(agent_id)
@@ -102,15 +106,15 @@ class Registry:
             self._invalid.pop(key, None)
             self._put(agent_id, None if entry is None else Registered(record_id.offset, entry, key_hash(agent_id)))
 
-    def keys(self) -> set[bytes]:
-        """Returns the keys of all entries, valid or not."""
-        return {agent_id.encode() for agent_id in self._entries} | set(self._invalid)
+    def begin_again(self) -> set[bytes]:
+        """The topic was recreated: its entries stay in force until ``forget``. Returns their keys."""
+        self._invalid.clear()
+        return {agent_id.encode() for agent_id in self._entries}
 
     def forget(self, keys: Iterable[bytes]) -> None:
         """Removes entries, as tombstones do."""
         for key in keys:
-            self._invalid.pop(key, None)
-            self._put(key.decode(errors="replace"), None)
+            self._put(key.decode(), None)
 
     def _put(self, agent_id: str, registered: Registered | None) -> None:
         touched = {agent_id}
@@ -130,7 +134,7 @@ class Registry:
 
     def _refuse(self, origin: RecordId, key: bytes, code: str, text: str) -> None:
         METRICS.registry_errors.inc()
-        invalid = self._invalid[key] = InvalidEntry(origin.offset, key, code, text, origin)
+        invalid = self._invalid[key] = InvalidEntry(origin.offset, key, code, text, origin, self.topic_id)
         log.warning("registry.entry_refused", key=key.decode(errors="backslashreplace"), code=code, error=text)
         self._refused(invalid)
 

@@ -20,7 +20,7 @@ class Parts:
     def __init__(self) -> None:
         self.preflight = SimpleNamespace(waiting_for=None)
         self.follower = SimpleNamespace(
-            whole=SimpleNamespace(is_set=lambda: True), stable=StableOffsets(), problem=None
+            whole=SimpleNamespace(is_set=lambda: True), stable=StableOffsets(), problem=None, emptied=None
         )
         self.member = SimpleNamespace(is_member=True, is_current=lambda: True, stable=StableOffsets(), problem=None)
         self.topics = SimpleNamespace(problems=list)

@@ -239,3 +239,18 @@ def test_each_of_several_transactions_holds_back_its_own() -> None:
     for at, offset in ((0.0, 2), (40.0, 2), (41.0, 5), (90.0, 5), (91.0, 8), (91.1, 9)):
         stable.record({inbox: (offset, 9)}, at)
     assert [readable_at(stable.releases(inbox), offset) for offset in (1, 2, 4, 5, 8)] == [None, 41, 41, 91, 91]
+
+
+def test_an_invalid_entry_of_a_recreated_registry_is_a_dead_letter() -> None:
+    """Each invalid registry entry becomes a dead letter once. In a recreated registry offsets begin again, and an entry
+    at an offset that the former one had is another entry.
+    """
+    clock, journal = FakeClock(), RememberingJournal()
+    policy = Policy(1.0, InjectionSettings(), Backoff(), clock)
+    registry = Registry(lambda _: None, lambda bad: agents.dead_letter(bad))  # noqa: PLW0108 - agents come after
+    agents = PartitionAgents(journal, PARTITIONS, registry, lambda *_: None, policy)  # type: ignore[arg-type]
+    for topic_id in ("former", "new"):
+        registry.topic_id = topic_id
+        for _ in range(2):
+            registry.read(Message(4, key=b"a", value=b"?"))
+    assert len(journal.dead_letters) == 2
