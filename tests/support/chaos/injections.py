@@ -164,7 +164,8 @@ def _moved(entry: str, produced: Produced | None, copies: list[Message], facts: 
         yield f"the inbox has {[copy.place for copy in copies]} of {entry!r}, which nobody produced"
         return
     home = None if produced.key is None else (murmur2(produced.key) & 0x7FFFFFFF) % facts.partitions
-    due = home not in (None, produced.partition) and _is_an_agents(produced)  # else it is put away where it is
+    foreign = produced.partition >= facts.partitions  # a partition that was added has no agents
+    due = home not in (None, produced.partition) and (foreign or _is_an_agents(produced))  # else it is put away there
     if len(copies) != int(due):
         yield f"entry {entry} was moved {len(copies)} times, expected {int(due)}: {[copy.place for copy in copies]}"
     value = None if produced.value is None else produced.value[: MAX_BYTES + 1]  # what is too large stays just so
