@@ -99,7 +99,7 @@ class Bridge:
                     records.encoding,
                     settings.topics.name("inject"),
                     records.source or "",
-                    None if frames is None else frames.frames,
+                    None if frames is None else frames.framed,
                     clients.limits,
                 ),
                 heartbeat_interval=records.heartbeat_interval,

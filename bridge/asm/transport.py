@@ -9,7 +9,8 @@ from typing import Protocol
 import httpx
 
 from bridge.asm.http.pool import ForwardingPool, Pool
-from bridge.asm.http.request import Failure, OnResponse, PreparedRequest, Response, Target
+from bridge.asm.http.request import PreparedRequest, Target
+from bridge.asm.http.response import Failure, OnResponse, Response
 from bridge.settings import AsmSettings
 
 

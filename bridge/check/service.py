@@ -8,7 +8,8 @@ import httpx
 
 from bridge.asm.client import PATH
 from bridge.asm.http.connector import Cause, ConnectError
-from bridge.asm.http.request import Failure, PreparedRequest, Target
+from bridge.asm.http.request import PreparedRequest, Target
+from bridge.asm.http.response import Failure
 from bridge.asm.transport import build_transport, fetch
 from bridge.check.finding import Finding, ok, problem, skipped, warning
 from bridge.settings import AsmSettings

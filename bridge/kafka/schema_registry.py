@@ -84,12 +84,16 @@ class SchemaRegistryClient:
 
 
 class OutputFrames:
-    """The frame of each output topic's values; ``register`` fills ``frames`` (by topic, without its prefix)."""
+    """Frames the values of the output topics; ``register`` fills ``frames`` (by topic, without its prefix)."""
 
     def __init__(self, settings: SchemaRegistrySettings, topics: TopicsSettings) -> None:
         self.frames: dict[str, bytes] = {}
         self._settings = settings
         self._topics = topics
+
+    def framed(self, topic: str, value: bytes) -> bytes:
+        """The value in Confluent's wire format. Raises ``KeyError`` while the topic's id is unknown."""
+        return self.frames[topic] + value
 
     async def register(self) -> None:
         """Finds the ids that are not known yet. Raises ``SchemaRegistryError``; ids found until then are kept.
