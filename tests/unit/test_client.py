@@ -24,8 +24,9 @@ from bridge.asm.errors import (
     Unreachable,
 )
 from bridge.asm.http.request import PreparedRequest
-from bridge.asm.transport import HttpxAdapter, TransportForHttpx, build_transport
+from bridge.asm.transport import build_transport
 from bridge.settings import AsmSettings
+from bridge.testing.httpx_transport import HttpxAdapter, TransportForHttpx
 from bridge.testing.simulator import Fault, Faults, Options, Simulator, serve
 
 BASE = "https://asm.test"
