@@ -79,8 +79,9 @@ class SchemaRegistryClient:
         known = answer if isinstance(answer, dict) else {}
         if response.status_code == 404 and known.get("error_code") in _NOT_FOUND:
             return None
-        found, advice = _explained(response.status_code, known)
-        raise SchemaRegistryError(f"{self._url}{path}: {found}", advice)
+        said = str(known.get("message") or "")[:300]
+        found = f"{self._url}{path}: HTTP {response.status_code}" + (f" ({said})" if said else "")
+        raise SchemaRegistryError(found, _ADVICE.get(response.status_code, "see the registry's log"))
 
 
 class OutputFrames:
@@ -151,12 +152,6 @@ def _unreachable(error: httpx.HTTPError) -> tuple[str, str]:
     if isinstance(error, httpx.TimeoutException):
         return "does not answer in time", f"{_RUNNING}, and the firewall"
     return f"does not answer ({str(error) or type(error).__name__})", _RUNNING
-
-
-def _explained(status: int, answer: Mapping[str, Any]) -> tuple[str, str]:
-    said = str(answer.get("message") or "")[:300]
-    advice = _ADVICE.get(status, "see the registry's log")
-    return f"HTTP {status}{f' ({said})' if said else ''}", advice
 
 
 def _json(response: httpx.Response) -> Any:
