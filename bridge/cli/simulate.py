@@ -11,7 +11,7 @@ import uvloop
 from bridge.cli.errors import CliError, UsageError
 from bridge.cli.options import Command, new_app
 from bridge.signals import stop_on_signals
-from bridge.testing.simulator import Fault, Options, Simulator, serve
+from bridge.testing.simulator import Fault, Faults, Options, Simulator, serve
 from bridge.testing.simulator.faults import NAMES, FaultName
 from bridge.testing.simulator.files import sessions_toml
 from bridge.testing.simulator.files import write_tokens as write_token_file
@@ -146,11 +146,7 @@ def simulate(
             logouts=logouts,
             latency=latency / 1000,
             log_limit=log_limit or None,
-            faults={
-                name: msgspec.structs.replace(measures, probability=chance)
-                for name, chance in chances.items()
-                if chance > 0
-            },
+            faults=_faults(chances, measures),
         )
     )
     _write_files(simulator, write_tokens, write_sessions)
@@ -174,6 +170,12 @@ def _by_name(given: Iterable[str]) -> dict[FaultName, float]:
             raise UsageError(f"--fault: {text!r} is not NAME or NAME=SHARE, e.g. foreign_404=0.1. {_names()}")
         chances[name] = chance
     return chances
+
+
+def _faults(chances: dict[FaultName, float], measures: Fault) -> Faults:
+    return {
+        name: msgspec.structs.replace(measures, probability=chance) for name, chance in chances.items() if chance > 0
+    }
 
 
 def _address(listen: str) -> tuple[str, int]:
