@@ -40,10 +40,8 @@ async def address(asm: AsmSettings) -> list[Finding]:
         await transport.aclose()
     if isinstance(response, Failure):
         found, advice = explained(response)
-        return [
-            problem("service", f"{asm.base_url}: {found}", advice),
-            skipped("clock", "the service does not answer"),
-        ]
+        unreachable = problem("service", f"{asm.base_url}: {found}", advice)
+        return [unreachable, skipped("clock", "the service does not answer")]
     return [_answered(asm, response.status, response.body), clock(response.date, begin, time.time())]
 
 
