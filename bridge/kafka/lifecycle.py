@@ -28,14 +28,14 @@ async def with_deadline(call: Awaitable[T], deadline: float = CALL_DEADLINE) -> 
         return await call
 
 
-async def stop_quietly(call: Coroutine[Any, Any, Any]) -> None:
+async def stop_quietly(call: Coroutine[Any, Any, Any], deadline: float = STOP_DEADLINE) -> None:
     """Stops a client within the deadline, whatever it raises.
 
     In a task of its own: in an outage aiokafka's ``stop()`` lets the cancellation of its own parts out, which would
     look as if the caller had been cancelled.
     """
     stopping = asyncio.ensure_future(call)
-    await asyncio.wait([stopping], timeout=STOP_DEADLINE)
+    await asyncio.wait([stopping], timeout=deadline)
     if not stopping.done():
         stopping.cancel()
     elif not stopping.cancelled():

@@ -53,10 +53,12 @@ class Preflight:
                 await check()
             except (KafkaError, OSError, TimeoutError, SchemaRegistryError) as error:
                 text = describe(error) if isinstance(error, KafkaError) else str(error) or type(error).__name__
-                registry = isinstance(error, SchemaRegistryError)
                 if text != self.waiting_for:
-                    log.warning("schema_registry.awaited" if registry else "kafka.awaited", error=error)
-                if not registry:
+                    if isinstance(error, SchemaRegistryError):
+                        log.warning("schema_registry.awaited", error=error)
+                    else:
+                        log.warning("kafka.awaited", error=error)
+                if not isinstance(error, SchemaRegistryError):
                     METRICS.kafka_errors.labels("start").inc()
                 self.waiting_for = text
                 await asyncio.sleep(_RETRY_EVERY)
