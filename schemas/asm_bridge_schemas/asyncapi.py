@@ -199,7 +199,7 @@ def _dead_letter() -> Part:
         "asm_error": {**text, "description": "The same as a text, with what to do."},
         "asm_origin": {
             **text,
-            "description": "Where the original stood.",
+            "description": "Where the original stood; an unwritable record of the bridge stood nowhere.",
             "examples": ["asm.inject/3/17"],
         },
     }
@@ -208,7 +208,7 @@ def _dead_letter() -> Part:
         "title": "DeadLetter",
         "summary": "The value as it was; null if it was longer than 512 KiB, and for a registry entry.",
         "contentType": "application/octet-stream",
-        "headers": {"type": "object", "properties": properties, "required": list(properties)},
+        "headers": {"type": "object", "properties": properties, "required": ["asm_error_code", "asm_error"]},
         "payload": {"description": "The original value, whatever it is."},
         "bindings": _key("dead-letters"),
     }
