@@ -7,10 +7,10 @@ import httpx
 import structlog
 
 from asm_bridge_schemas.asm import AsmSession, GetStatusRes, ListConversationsRes
-from bridge.asm.answer import UNCHANGED, Answer
+from bridge.asm.answer import MAX_RETRY_AFTER, UNCHANGED, Answer, Message, read_response
 from bridge.asm.errors import AsmError, Malformed, Refused
-from bridge.asm.http.request import Failure, PreparedRequest, Response, Target
-from bridge.asm.response import MAX_RETRY_AFTER, Message, read_response
+from bridge.asm.http.request import PreparedRequest, Target
+from bridge.asm.http.response import Failure, Response
 from bridge.asm.transport import Transport, fetch
 
 log = structlog.get_logger()

@@ -75,7 +75,7 @@ def resend(
     settings, wait_time = settings_of(ctx), seconds("--timeout", timeout) if wait else None
     letters = run_async(_read(settings, _filter(agent, code, since)))
     found = _prepared(letters, origins or [])
-    report = _quiet if json else _line
+    report: Callable[[_Resent], None] = (lambda _: None) if json else _line
     for one in found:
         if one.resend is None or dry_run:
             report(one)
@@ -181,10 +181,6 @@ def _line(one: _Resent) -> None:
         text = f"{whose}: {one.outcome['outcome']}, {details(one.outcome)}"
     note = f"; {one.resend.note}" if one.resend and one.resend.note else ""
     typer.echo(printable(text + note), err=one.resend is None)
-
-
-def _quiet(one: _Resent) -> None:
-    pass
 
 
 async def _read(settings: Settings, matches: Callable[[DeadLetter], bool]) -> list[DeadLetter]:

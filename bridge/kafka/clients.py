@@ -24,6 +24,7 @@ from bridge.kafka.errors import KafkaUnavailableError, NoTransactionsError
 from bridge.kafka.lifecycle import connected, stop_quietly, why_unavailable, with_deadline
 from bridge.kafka.limits import Limits
 from bridge.kafka.login import login_of
+from bridge.settings import KafkaSettings, TopicsSettings
 
 ASSIGNOR: str = StickyPartitionAssignor.name
 """How the group's members agree upon their partitions."""
@@ -116,6 +117,19 @@ class Clients:
     group_instance_id: str | None = None
     limits: Limits = field(default_factory=Limits)
     _shared: _Shared = field(default_factory=_Shared, init=False, repr=False)
+
+    @classmethod
+    def of(cls, kafka: KafkaSettings, topics: TopicsSettings) -> "Clients":
+        return cls(
+            connection=kafka.client_arguments(),
+            group_id=kafka.group_id,
+            topic=topics.name,
+            exactly_once=kafka.delivery == "exactly_once",
+            compression=kafka.compression_type,
+            session_timeout=kafka.session_timeout,
+            group_instance_id=kafka.group_instance_id,
+            limits=Limits(kafka.compression_type),
+        )
 
     async def start_producer(self, partition: int | str) -> AIOKafkaProducer:
         """Starts the producer of a partition, to be given back to ``close``.

@@ -96,12 +96,14 @@ def is_refusal(error: BaseException | None) -> bool:
     return isinstance(error, (*_REFUSALS, RefusedRecordsError))
 
 
-class KafkaUnavailableError(KafkaError):  # type: ignore[misc]
-    """Kafka is unreachable, refuses the login, or lacks a topic. The text says where, and what to check."""
-
+class _PlainError(KafkaError):  # type: ignore[misc]
     def __str__(self) -> str:
         """The text alone: aiokafka would put the class's name before it."""
         return RuntimeError.__str__(self)
+
+
+class KafkaUnavailableError(_PlainError):
+    """Kafka is unreachable, refuses the login, or lacks a topic. The text says where, and what to check."""
 
 
 class LoginError(KafkaUnavailableError):
@@ -112,7 +114,7 @@ class NoTransactionsError(KafkaError):  # type: ignore[misc]
     """The broker does not support transactions, which ``exactly_once`` needs."""
 
 
-class RefusedRecordsError(KafkaError):  # type: ignore[misc]
+class RefusedRecordsError(_PlainError):
     """Kafka refuses a batch for the sake of a record in it. ``topic``: its full name; ``messages``: those of which one
     is refused, or, with ``every``, any would be."""
 
@@ -122,17 +124,9 @@ class RefusedRecordsError(KafkaError):  # type: ignore[misc]
         super().__init__(f"{topic} refuses {'every' if every else 'a'} record: {why}")
         self.topic, self.why, self.messages = topic, why, messages
 
-    def __str__(self) -> str:
-        """The text alone: aiokafka would put the class's name before it."""
-        return RuntimeError.__str__(self)
 
-
-class HeldBackError(KafkaError):  # type: ignore[misc]
+class HeldBackError(_PlainError):
     """A transaction that stays open holds back what is to be read; the text says where, and since when."""
-
-    def __str__(self) -> str:
-        """The text alone: aiokafka would put the class's name before it."""
-        return RuntimeError.__str__(self)
 
 
 class UnreadableRecordsError(KafkaError):  # type: ignore[misc]
