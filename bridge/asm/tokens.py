@@ -1,11 +1,11 @@
 """Bearer tokens by reference. A token leaves this module only in a request's header."""
 
-import json
 import os
 import time
 from pathlib import Path
 
 from bridge.asm.errors import Unauthorized
+from bridge.json_object import json_object
 
 _RECHECK = 0.5
 """Seconds between looks at a file: a changed token is used within a second."""
@@ -53,7 +53,7 @@ class Tokens:
         file.refresh()
         if not key:
             return _usable(file.text, f"the secrets directory has no readable file {name}"), file
-        text = f"{name} in the secrets directory is no JSON object with the key {key}"
+        text = f"{name} in the secrets directory is not a JSON object with the key {key}"
         return _usable(file.values.get(key), text), file
 
 
@@ -89,12 +89,5 @@ class _File:
             signature, self.text = None, None
         self.readings += signature != self._signature
         self._signature = signature
-        self.values = _values(self.text) if self.text and self.text.startswith("{") else {}
-
-
-def _values(text: str) -> dict[str, str]:
-    try:
-        parsed = json.loads(text)
-    except (ValueError, RecursionError):
-        return {}
-    return {k: v for k, v in parsed.items() if isinstance(v, str)} if isinstance(parsed, dict) else {}
+        values = json_object(self.text or "") or {}
+        self.values = {key: value for key, value in values.items() if isinstance(value, str)}

@@ -1,7 +1,7 @@
 """Records as Kafka messages and back: value, CloudEvents headers (binary mode), key, timestamp."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any, Literal
 from urllib.parse import quote
 
@@ -22,7 +22,7 @@ from bridge import headers as names
 from bridge.agents.bounds import MAX_ID_BYTES, kept
 from bridge.agents.injection import KafkaRecord
 from bridge.agents.step import DeadLetter
-from bridge.agents.trace import Trace
+from bridge.agents.traceparent import Trace
 from bridge.clock import seconds
 from bridge.kafka.limits import Limits, smaller_records, smaller_states
 from bridge.kafka.outgoing import Outgoing
@@ -43,8 +43,7 @@ _LONGEST_TEXT = 10_000
 class Encoder:
     """``inbox``: the full name of its topic; ``source``: the prefix of each ce_source.
 
-    ``frames``: by output topic, the prefix of its values where a Schema Registry is used; a value whose frame is
-    unknown is never encoded: ``KeyError``.
+    ``framed(topic, value)``: a value as it is written where a Schema Registry is used.
 
     ``limits``: what the topics take. A record that is larger is shortened: its texts and lists, a state's memory of
     delivered events, a dead letter's value.
@@ -55,7 +54,7 @@ class Encoder:
         encoding: Literal["json", "msgpack"],
         inbox: str,
         source: str = "",
-        frames: Mapping[str, bytes] | None = None,
+        framed: Callable[[str, bytes], bytes] | None = None,
         limits: Limits | None = None,
     ) -> None:
         self._encode = (msgspec.json if encoding == "json" else msgspec.msgpack).Encoder().encode
@@ -64,7 +63,7 @@ class Encoder:
         self._source = source
         self._types = {cls: self._type_headers(cls) for cls in records.TOPICS}
         self._limits = Limits() if limits is None else limits
-        self._frames = dict.fromkeys(records.TOPICS.values(), b"") if frames is None else frames
+        self._framed = framed
 
     def record(self, record: Published, trace: Trace | None = None) -> Outgoing:
         cls = type(record)
@@ -72,8 +71,7 @@ class Encoder:
         if trace is not None:
             headers += trace.headers
         topic, at = records.TOPICS[cls], _milliseconds(record.observed_at)
-        value = self._frames[topic] + self._encode(record)
-        message = Outgoing(topic, record.agent_id.encode(), value, headers, at)
+        message = Outgoing(topic, record.agent_id.encode(), self._value(topic, record), headers, at)
         return message if self._limits.fits(message) else self._smaller(message, smaller_records(record))
 
     def state(self, agent_id: str, state: AgentState | None, at: float, inbox: str | None = None) -> Outgoing:
@@ -87,22 +85,19 @@ class Encoder:
         headers = self._headers(AgentState, "agents", agent_id, f"state:{stream}:{number}", state.observed_at)
         if inbox is not None:
             headers.append((names.INBOX, inbox.encode()))
-        value = self._frames["agent-state"] + self._encode(state)
-        message = Outgoing("agent-state", agent_id.encode(), value, headers, timestamp)
+        message = Outgoing("agent-state", agent_id.encode(), self._value("agent-state", state), headers, timestamp)
         return message if self._limits.fits(message) else self._smaller(message, smaller_states(state))
 
     def _smaller(self, message: Outgoing, values: Iterable[Any]) -> Outgoing:
         topic, key, _, headers, at, _ = message
-        frame = self._frames[topic]
         return self._limits.choose(
-            message, (Outgoing(topic, key, frame + self._encode(value), headers, at) for value in values)
+            message, (Outgoing(topic, key, self._value(topic, value), headers, at) for value in values)
         )
 
     def heartbeat(self, heartbeat: PartitionHeartbeat) -> Outgoing:
         key, until = str(heartbeat.partition), heartbeat.observed_until
         headers = self._headers(PartitionHeartbeat, "partitions", key, f"{key}:{until}", until)
-        value = self._frames["heartbeats"] + self._encode(heartbeat)
-        return Outgoing("heartbeats", key.encode(), value, headers, _milliseconds(until))
+        return Outgoing("heartbeats", key.encode(), self._value("heartbeats", heartbeat), headers, _milliseconds(until))
 
     def dead_letter(self, letter: DeadLetter, partition: int | None = None) -> Outgoing:
         headers = kept(header for header in letter.headers if header[0] not in names.OWN)
@@ -122,6 +117,10 @@ class Encoder:
             Outgoing("dead-letters", key, value, left, partition=partition) for left in (message.headers, reason)
         )
         return self._limits.choose(message, smaller)
+
+    def _value(self, topic: str, content: Any) -> bytes:
+        value = self._encode(content)
+        return value if self._framed is None else self._framed(topic, value)
 
     def _id(self, record: Published) -> str:
         if record.stream_id is None and isinstance(record, InjectionCompleted):

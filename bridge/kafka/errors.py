@@ -91,12 +91,14 @@ def is_refusal(error: BaseException | None) -> bool:
     return isinstance(error, (*_REFUSALS, RefusedRecordsError))
 
 
-class KafkaUnavailableError(KafkaError):  # type: ignore[misc]
-    """Kafka is unreachable, refuses the login, or lacks a topic. The text says where, and what to check."""
-
+class _PlainError(KafkaError):  # type: ignore[misc]
     def __str__(self) -> str:
         """The text alone: aiokafka would put the class's name before it."""
         return RuntimeError.__str__(self)
+
+
+class KafkaUnavailableError(_PlainError):
+    """Kafka is unreachable, refuses the login, or lacks a topic. The text says where, and what to check."""
 
 
 class LoginError(KafkaUnavailableError):
@@ -107,20 +109,12 @@ class NoTransactionsError(KafkaError):  # type: ignore[misc]
     """The broker does not support transactions, which ``exactly_once`` needs."""
 
 
-class RefusedRecordsError(KafkaError):  # type: ignore[misc]
+class RefusedRecordsError(_PlainError):
     """Kafka refuses a batch for the sake of a record in it; the text names the topic, and why."""
 
-    def __str__(self) -> str:
-        """The text alone: aiokafka would put the class's name before it."""
-        return RuntimeError.__str__(self)
 
-
-class HeldBackError(KafkaError):  # type: ignore[misc]
+class HeldBackError(_PlainError):
     """A transaction that stays open holds back what is to be read; the text says where, and since when."""
-
-    def __str__(self) -> str:
-        """The text alone: aiokafka would put the class's name before it."""
-        return RuntimeError.__str__(self)
 
 
 class UnreadableRecordsError(KafkaError):  # type: ignore[misc]

@@ -91,7 +91,8 @@ class ConsumerGroupMember(ConsumerRebalanceListener):  # type: ignore[misc]
                 raise KafkaUnavailableError(unseen)
             silent = time.monotonic() - max(self._started_at, self.confirmed_at)
             if silent > self._renewed_after:
-                raise KafkaUnavailableError(f"no heartbeat was answered for {silent:.0f} s: {self._why()}")
+                why = self.problem or why_unavailable(self._servers, self._consumer)
+                raise KafkaUnavailableError(f"no heartbeat was answered for {silent:.0f} s: {why}")
 
     def _unseen(self) -> str | None:
         """What is wrong if the consumer knows of no partition of the inbox: it would look again in minutes only."""
@@ -104,9 +105,6 @@ class ConsumerGroupMember(ConsumerRebalanceListener):  # type: ignore[misc]
         """Why no connection can be made now, if that is the login: the consumer itself waits in silence."""
         login = internals.login(self._consumer)
         return why_unavailable(self._servers, self._consumer) if login is not None and login.failure else None
-
-    def _why(self) -> str:
-        return self.problem or why_unavailable(self._servers, self._consumer)
 
     async def stop(self) -> None:
         self.stable.clear()

@@ -167,14 +167,10 @@ async def _ensure(
         made = {topic.name: await _create(admin, topic, settings) for topic in missing}
         counts = await _visible(admin, [result.name for result in made.values() if result.usable])
     configs = await _describe(admin, [name for topic in TOPICS if (name := settings.name(topic.name)) in counts])
-    heartbeats = counts.get(settings.name("heartbeats"), 0)
-    used = await used_partitions(heartbeats) if heartbeats and _differ(settings, counts) else 0
+    used, heartbeats = 0, settings.name("heartbeats")
+    if heartbeats in counts and any(counts.get(name, n) != n for name, n in wanted_partitions(settings).items()):
+        used = await used_partitions(counts[heartbeats])
     return [_result(topic, settings, counts, configs, made.get(topic.name), used) for topic in TOPICS]
-
-
-def _differ(settings: TopicsSettings, counts: Mapping[str, int]) -> bool:
-    """Whether a topic has another number of partitions than it should have."""
-    return any(counts.get(name, number) != number for name, number in wanted_partitions(settings).items())
 
 
 def wanted_partitions(settings: TopicsSettings) -> dict[str, int]:

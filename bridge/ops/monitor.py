@@ -9,11 +9,12 @@ from collections.abc import AsyncIterator
 
 import msgspec
 
+import bridge
 from bridge.ops.events import Event, Health, changes, observed
 from bridge.ops.rates import Sample, per_second, sample
 from bridge.ops.snapshot import StatusSource
 from bridge.ops.status import About, History, status_report
-from bridge.telemetry.metrics import METRICS, VERSION
+from bridge.telemetry.metrics import METRICS
 
 _WINDOW = 10
 _HISTORY = 120
@@ -25,7 +26,7 @@ class Monitor:
 
     def __init__(self, snapshot: StatusSource) -> None:
         self._snapshot = snapshot
-        self._about = About(VERSION, f"{socket.gethostname()}:{os.getpid()}", time.time())
+        self._about = About(bridge.__version__, f"{socket.gethostname()}:{os.getpid()}", time.time())
         self._samples: deque[Sample] = deque(maxlen=_WINDOW + 1)
         self._polls: deque[float] = deque(maxlen=_HISTORY)
         self._records: deque[float] = deque(maxlen=_HISTORY)

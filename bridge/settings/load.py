@@ -13,7 +13,7 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import TomlConfigSettingsSource
 
 from bridge.printable import printable
-from bridge.settings.model import KEYS, SECRETS, SECTIONS, Settings, default_path
+from bridge.settings.model import KEYS, SECRETS, SECTIONS, Settings
 from bridge.settings.types import exists, expanded
 
 PREFIX = "ASM_BRIDGE_"
@@ -95,7 +95,7 @@ def _is_service_link(upper: str, name: str) -> bool:
 
 def _read_toml(reading: _Reading, config: Path | None) -> None:
     named = config or (Path(os.environ[CONFIG]) if os.environ.get(CONFIG) else None)
-    path = named or default_path()
+    path = named or Path("asm-bridge.toml")
     if named is None and not path.exists():
         return
     if not exists(path, Path.is_file):

@@ -17,7 +17,8 @@ from h2.settings import SettingCodes
 
 from bridge.asm.http import connector
 from bridge.asm.http.pool import Pool
-from bridge.asm.http.request import Failure, PreparedRequest, Response, Target
+from bridge.asm.http.request import PreparedRequest, Target
+from bridge.asm.http.response import Failure, Response
 from bridge.asm.transport import fetch
 from bridge.settings import AsmSettings
 from tests.support.http2 import Server, at_request, until

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from asm_bridge_schemas.asm import AsmSession, GetStatusRes
-from bridge.asm.answer import Answer
+from bridge.asm.answer import CODES, MAX_RETRY_AFTER, Answer, Message, excerpt, read_response
 from bridge.asm.errors import (
     AsmError,
     ForeignAnswer,
@@ -18,8 +18,7 @@ from bridge.asm.errors import (
     Unavailable,
     Unreachable,
 )
-from bridge.asm.http.request import Failure, Response
-from bridge.asm.response import CODES, MAX_RETRY_AFTER, Message, excerpt, read_response
+from bridge.asm.http.response import Failure, Response
 
 HTML = b"<html><head><title>404 Not Found</title></head><body><h1>404 Not Found</h1></body></html>"
 TOKEN = "tok-3f9a7c12"
