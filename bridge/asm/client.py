@@ -24,7 +24,7 @@ CALLS: dict[str, Message] = {
     "listconversations": ListConversationsRes,
 }
 """Each call, and the message that answers it."""
-_HEADERS = {"content-type": "application/json", "accept": "application/json", "user-agent": "asm-kafka-bridge"}
+HEADERS = {"content-type": "application/json", "accept": "application/json", "user-agent": "asm-kafka-bridge"}
 
 
 class AsmClient:
@@ -39,7 +39,7 @@ class AsmClient:
     def request(self, call: str, token: str, body: bytes, *, repeatable: bool = False) -> PreparedRequest:
         """A request that may be sent any number of times; ``repeatable``: one that carries no events."""
         authorization = f"Bearer {token}"
-        return PreparedRequest(self._targets[call], _HEADERS, body, authorization=authorization, repeatable=repeatable)
+        return PreparedRequest(self._targets[call], HEADERS, body, authorization=authorization, repeatable=repeatable)
 
     def send(self, request: PreparedRequest, on_answer: OnAnswer, known: bytes | None = None) -> None:
         """Sends a request; ``on_answer`` is called once, later, with the decoded answer or with the error.

@@ -53,7 +53,7 @@ class Tokens:
         file.refresh()
         if not key:
             return _usable(file.text, f"the secrets directory has no readable file {name}"), file
-        text = f"{name} in the secrets directory is no JSON object with the key {key}"
+        text = f"{name} in the secrets directory is not a JSON object with the key {key}"
         return _usable(file.values.get(key), text), file
 
 

@@ -103,16 +103,10 @@ def _explained(kafka: KafkaSettings, error: Exception, setting: str) -> tuple[st
     if isinstance(error, AuthenticationFailedError | SaslAuthenticationFailed):
         if kafka.mechanism in ("OAUTHBEARER", "AWS_MSK_IAM"):
             advice = "check kafka.oauth_scope, and which issuer and audience the broker expects"
-            return (
-                f"it refuses the token ({refusal(error)})",
-                advice if kafka.user else "check the AWS role's rights",
-            )
+            return f"it refuses the token ({refusal(error)})", advice if kafka.user else "check the AWS role's rights"
         return f"it refuses the login of {kafka.sasl_username}", "check kafka.sasl_username and kafka.sasl_password"
     if isinstance(error, UnsupportedSaslMechanismError):
-        return (
-            f"it does not support SASL {kafka.mechanism}",
-            "set kafka.sasl_mechanism to one that it supports",
-        )
+        return f"it does not support SASL {kafka.mechanism}", "set kafka.sasl_mechanism to one that it supports"
     if isinstance(error, TimeoutError):
         return f"no answer within {_CONNECT:g} s", f"check the firewall, {setting}, and {protocol}"
     reason = str(error) or type(error).__name__

@@ -5,7 +5,7 @@ import time
 
 import httpx
 
-from bridge.asm.client import PATH
+from bridge.asm.client import HEADERS, PATH
 from bridge.asm.http.connector import Cause, ConnectError
 from bridge.asm.http.request import PreparedRequest, Target
 from bridge.asm.http.response import Failure
@@ -17,7 +17,6 @@ from bridge.settings import AsmSettings
 CONNECT, REQUEST = 4.0, 6.0
 """Maximum seconds, whatever the settings allow: a check must end."""
 _SKEW = 5.0
-_JSON = {"content-type": "application/json", "accept": "application/json", "user-agent": "asm-kafka-bridge"}
 
 
 def bounded(asm: AsmSettings) -> AsmSettings:
@@ -30,20 +29,18 @@ def bounded(asm: AsmSettings) -> AsmSettings:
 
 
 async def address(asm: AsmSettings) -> list[Finding]:
-    """Whether the ASM service is at asm.base_url: it refuses a call without a token; nothing else knows the call."""
+    """Whether the ASM service is at asm.base_url: it alone knows the call, and refuses it without a token."""
     transport = build_transport(bounded(asm))
     try:
-        request = PreparedRequest(Target.of(httpx.URL(f"{asm.base_url}{PATH}getcurrentsession")), _JSON, b"{}")
+        request = PreparedRequest(Target.of(httpx.URL(f"{asm.base_url}{PATH}getcurrentsession")), HEADERS, b"{}")
         begin = time.time()
         response = await fetch(transport, request)
     finally:
         await transport.aclose()
     if isinstance(response, Failure):
         found, advice = explained(response)
-        return [
-            problem("service", f"{asm.base_url}: {found}", advice),
-            skipped("clock", "the service does not answer"),
-        ]
+        unreachable = problem("service", f"{asm.base_url}: {found}", advice)
+        return [unreachable, skipped("clock", "the service does not answer")]
     return [_answered(asm, response.status, response.body), clock(response.date, begin, time.time())]
 
 

@@ -20,7 +20,7 @@ from bridge.kafka.resend import resend as prepare
 from bridge.printable import printable
 from bridge.settings import Settings
 
-app = new_app("List what could not be handled, and send it again.")
+app = new_app("List the events that could not be handled, and send them again.")
 
 Agent = Annotated[str | None, typer.Option(metavar="ID", help="Only those of this agent.")]
 Code = Annotated[str | None, typer.Option(metavar="CODE", help="Only those with this error code, e.g. unknown_agent.")]
@@ -57,7 +57,7 @@ def resend(
     agent: Agent = None,
     code: Code = None,
     since: Since = None,
-    all_: Annotated[bool, typer.Option("--all", help="All that can be sent again.")] = False,
+    all_: Annotated[bool, typer.Option("--all", help="Send all that can be sent again.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be sent.")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the outcomes.")] = False,
     timeout: Annotated[

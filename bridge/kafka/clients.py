@@ -31,15 +31,15 @@ ASSIGNOR: str = StickyPartitionAssignor.name
 _TRANSACTION_TIMEOUT_MS = 20_000
 _MAX_REQUEST = 16 * 1024 * 1024
 MAX_BATCH_BYTES = 900_000
-"""Records are gathered up to this, which every topic must take: less than the 1 MB that managed services allow. A
-larger record goes alone."""
+"""The size of a batch, which every topic must accept: less than the 1 MB that managed services allow. A larger record
+is sent alone."""
 _LIFE: dict[str, Any] = {
     "connections_max_idle_ms": 180_000,
     "metadata_max_age_ms": 180_000,
     "request_timeout_ms": 10_000,
 }
-"""Many a firewall forgets a connection after 4 minutes of silence, and says nothing. A request that is not answered
-gives its connection up, well within our own deadlines."""
+"""Many firewalls silently drop a connection after 4 minutes without traffic. An unanswered request closes its
+connection well within our own deadlines."""
 _NOT_SUPPORTED = (UnknownError, UnsupportedVersionError, IncompatibleBrokerVersion)
 """The answers of a broker without transactions, or without idempotence."""
 

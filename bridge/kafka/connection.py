@@ -1,5 +1,5 @@
-"""Every connection to Kafka, with what aiokafka's lacks: it neither logs in again (KIP-368), nor reads a rotated
-password or certificate, nor hears that a broker refuses a token, nor keeps the reason why it could not connect.
+"""Every connection to Kafka. It adds to aiokafka's: a new login before the session ends (KIP-368), rotated passwords
+and certificates, a broker's refusal of a token, and the reason for which no connection was made.
 """
 
 import asyncio

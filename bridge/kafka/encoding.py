@@ -23,7 +23,7 @@ from bridge import headers as names
 from bridge.agents.bounds import MAX_ID_BYTES, kept
 from bridge.agents.injection import KafkaRecord
 from bridge.agents.step import DeadLetter
-from bridge.agents.trace import Trace
+from bridge.agents.traceparent import Trace
 from bridge.clock import seconds
 from bridge.kafka.limits import Limits
 from bridge.kafka.outgoing import Outgoing

@@ -1,5 +1,4 @@
-"""How connections to Kafka log in: with what the settings' files hold now, and with OAuth tokens where those are asked
-for."""
+"""Logs connections in to Kafka: with the present contents of the settings' files, or with OAuth tokens."""
 
 import asyncio
 import base64
@@ -24,7 +23,7 @@ _ANSWER_WITHIN = 5.0
 _RENEW_AT = 0.8
 """Of a token's life, after which a new one is asked for; until it ends, the old one will do."""
 _UNKNOWN_LIFE = 300.0
-"""Seconds for which a token is used that does not say how long it is valid."""
+"""Seconds for which a token without a lifetime is used."""
 _SHOWN = 200
 _INSTALL = "kafka.sasl_mechanism=AWS_MSK_IAM requires a package: pip install 'asm-kafka-bridge[aws]'"
 

@@ -8,7 +8,7 @@ import msgspec
 
 from bridge.agents.agent import CONDITIONS
 from bridge.clock import difference, differs, rfc3339
-from bridge.ops.agents import ADVICE, is_sick
+from bridge.ops.agents import ADVICE, why_sick
 from bridge.ops.events import Event
 from bridge.ops.rates import Sample, per_second, quantile
 from bridge.ops.readiness import STANDING_BY
@@ -178,9 +178,8 @@ def _agents(snapshot: Snapshot) -> AgentCounts:
     reasons: Counter[str] = Counter()
     for one in snapshot.agents():
         conditions[one.agent.condition] += 1
-        if is_sick(one):
-            trouble, lost = one.agent.problem, one.agent.state.lost
-            reasons[trouble.reason if trouble else lost.reason if lost else "unknown"] += 1
+        if (reason := why_sick(one)) is not None:
+            reasons[reason] += 1
     return AgentCounts(conditions.total(), dict(conditions), reasons.total(), dict(reasons.most_common()))
 
 

@@ -41,7 +41,7 @@ class AsmSettings(Section):
     proxy: Proxy | None = setting(None, "Proxy for requests to the service, e.g. http://proxy:3128.")
     connect_timeout: Positive = setting(5.0, "Timeout for opening a connection.")
     request_timeout: Positive = setting(10.0, "Timeout for a request.")
-    max_connections: Count = setting(512, "Maximum number of requests in flight.")
+    max_connections: Count = setting(512, "Maximum number of connections to the service.")
     max_connection_age: Positive = setting(300.0, "Age at which a connection is replaced by a new one.")
     http2: bool = setting(True, "Use HTTP/2 if the service offers it.")
     rate_limit: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = setting(

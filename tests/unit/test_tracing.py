@@ -17,7 +17,7 @@ from bridge.agents.agent import Agent
 from bridge.agents.injection import Injection, read_injection
 from bridge.agents.request import PollRequest
 from bridge.agents.step import Step
-from bridge.agents.trace import read_trace
+from bridge.agents.traceparent import read_trace
 from bridge.asm.answer import Answer, read_response
 from bridge.asm.errors import Unavailable
 from bridge.asm.http.response import Response

@@ -1,4 +1,4 @@
-"""What becomes of a request: a response, or the reason for which there is none."""
+"""The result of a request: a response, or a failure."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -18,7 +18,7 @@ class Response(NamedTuple):
 
 
 class Failure(NamedTuple):
-    """The reason for which a request has no response.
+    """Why a request has no response.
 
     ``sent``: the service may have processed the request. ``counts_as_outage``: it says something about the host; False
     for a request that the host broke off (it is there), and for all but one of those that ended with one connection.
