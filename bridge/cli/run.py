@@ -31,7 +31,7 @@ def run(
 ) -> None:
     """Run the bridge until a signal stops it. SIGINT or SIGTERM drains and exits with 0, a second one ends it at once.
 
-    With --workers, a process that dies is restarted; asm.rate_limit applies to each process.
+    With --workers, a process that dies, hangs or fails its /healthz is restarted; asm.rate_limit applies to each.
     """
     settings = settings_of(ctx)
     _check(workers, settings)

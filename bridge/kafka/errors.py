@@ -2,6 +2,8 @@
 imports aiokafka.
 """
 
+from collections.abc import Sequence
+
 from aiokafka.errors import (
     AuthenticationFailedError,
     BrokerResponseError,
@@ -19,12 +21,15 @@ from aiokafka.errors import (
     kafka_errors,
 )
 
+from bridge.kafka.outgoing import Outgoing
+
 __all__ = [
     "EXPECTED_ERRORS",
     "AuthenticationFailedError",
     "ClusterAuthorizationFailedError",
     "GroupAuthorizationFailedError",
     "HeldBackError",
+    "InvalidTimestampError",
     "KafkaError",
     "KafkaUnavailableError",
     "LoginError",
@@ -110,7 +115,14 @@ class NoTransactionsError(KafkaError):  # type: ignore[misc]
 
 
 class RefusedRecordsError(_PlainError):
-    """Kafka refuses a batch for the sake of a record in it; the text names the topic, and why."""
+    """Kafka refuses a batch for the sake of a record in it. ``topic``: its full name; ``messages``: those of which one
+    is refused, or, with ``every``, any would be."""
+
+    def __init__(
+        self, topic: str = "", why: str = "", messages: Sequence[Outgoing] = (), *, every: bool = False
+    ) -> None:
+        super().__init__(f"{topic} refuses {'every' if every else 'a'} record: {why}")
+        self.topic, self.why, self.messages = topic, why, messages
 
 
 class HeldBackError(_PlainError):

@@ -5,7 +5,7 @@ object per line.
 import logging
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from typing import Any, Literal
 
 import structlog
@@ -49,6 +49,22 @@ class RepeatFilter:
         new = text != self._last or now - self._at > self._quiet
         self._last, self._at = text, now
         return new
+
+
+class Once:
+    """Whether something is said for the first time; what was said is forgotten after a thousand other things."""
+
+    def __init__(self, remembered: int = 1000) -> None:
+        self._remembered = remembered
+        self._said: set[Hashable] = set()
+
+    def is_new(self, what: Hashable) -> bool:
+        if what in self._said:
+            return False
+        if len(self._said) >= self._remembered:
+            self._said.clear()
+        self._said.add(what)
+        return True
 
 
 def setup_logging(

@@ -30,7 +30,7 @@ _POLL_RESULTS = ("ok", *REASONS)
 _RECORD_TOPICS = sorted(set(TOPICS.values()) - {TOPICS[AgentState]})
 _KAFKA_OPERATIONS = (
     *("start", "registry", "group", "inbox", "commit", "state"),
-    *("header_name", "another_log", "topics", "shortened"),
+    *("header_name", "another_log", "topics", "shortened", "refused"),
 )
 _KEPT_OBSERVATIONS = 10_000
 """More than a process has agents."""

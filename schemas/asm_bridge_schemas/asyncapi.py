@@ -253,14 +253,17 @@ def _dead_letter() -> Part:
             "The same as a text, with what to do; at most 10,000 characters.",
             "no agent 'agent-99' is registered in the sessions topic",
         ),
-        "asm_origin": _header("Where the original first stood: topic/partition/offset.", "asm.inject/3/17"),
+        "asm_origin": _header(
+            "Where the original first stood: topic/partition/offset. Absent if that is nowhere: an unwritable record.",
+            "asm.inject/3/17",
+        ),
     }
     return {
         "name": "DeadLetter",
         "title": "DeadLetter",
         "summary": "The original value as it was, with its headers, up to 64 KiB of them.",
         "contentType": "application/octet-stream",
-        "headers": {"type": "object", "properties": properties, "required": list(properties)},
+        "headers": {"type": "object", "properties": properties, "required": ["asm_error_code", "asm_error"]},
         "payload": {
             "description": "The original value, whatever it is; its content-type is that of the original, if any."
         },

@@ -14,6 +14,8 @@ from asm_bridge_schemas.scalars import INT64_ID
 
 EVENT_KINDS: tuple[EventKind, ...] = values_of(EventKind)
 
+UNWRITABLE = "unwritable"
+
 DEAD_LETTER_CODES = {
     "malformed_event": "not an event: bad JSON, wrong shape, not a CloudEvent, no key",
     "too_large": "longer than 512 KiB, or with a key, an id or headers that are too long",
@@ -23,6 +25,8 @@ DEAD_LETTER_CODES = {
     "attempts_exhausted": "every one of `injection.max_attempts` failed",
     "malformed_entry": "an entry of the registry that is not one, or has a wrong field",
     "literal_token": "an entry of the registry with a token instead of a reference to one",
+    UNWRITABLE: "a record of the bridge that Kafka refuses: a shorter one stands in its place, or it is missing; or an "
+    "event that cannot be moved to its agent's partition",
 }
 """What the header ``asm_error_code`` of a dead letter may say, and what it means."""
 

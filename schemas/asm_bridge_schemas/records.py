@@ -123,13 +123,15 @@ OutcomeReason = Annotated[
         "OutcomeReason",
         "refused: the service, or a proxy before it, refuses the event. attempts_exhausted: every attempt failed. "
         "unknown_agent: no such agent is registered. backlog: too many events wait for this agent. too_large: the "
-        "event is larger than the bridge takes. malformed_event: it is not an event.",
+        "event is larger than the bridge takes. malformed_event: it is not an event. unwritable: Kafka refuses it in "
+        "its agent's partition, where it was to be moved.",
         "refused",
         "attempts_exhausted",
         "unknown_agent",
         "backlog",
         "too_large",
         "malformed_event",
+        "unwritable",
     ),
 ]
 LossReason = Annotated[

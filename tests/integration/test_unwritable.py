@@ -46,7 +46,7 @@ async def test_an_event_whose_outcome_is_refused_is_sent_once(
         await the_lab.inject(agents[0], "771")
 
         async def reason() -> bool:
-            return "inject-outcomes refuses a record" in (await the_lab.ask("bridge", "readyz"))[1]
+            return "inject-outcomes refuses every record" in (await the_lab.ask("bridge", "readyz"))[1]
 
         await until(reason, "the reason is shown")
         assert await sent(the_lab, "771") == 1
@@ -86,4 +86,4 @@ async def test_a_record_that_a_topic_does_not_take_any_more_is_shortened(
         outcomes = [one.record["outcome"] for one in facts.told if one.record["type"] == "InjectionCompleted"]
         assert outcomes == ["delivered"] * 4
         log = (tmp_path / "bridge.log").read_text()
-        assert log.count('"record.shortened"') == log.count('"partition.lost"') == 1
+        assert (log.count('"record.shortened"'), log.count('"partition.lost"')) == (1, 0)
