@@ -24,7 +24,7 @@ from bridge.asm.errors import (
 from bridge.asm.http.response import Failure, Response
 from bridge.printable import printable
 
-Message = type[GetStatusRes | AsmSession | ListConversationsRes]
+MessageType = type[GetStatusRes | AsmSession | ListConversationsRes]
 
 
 class Answer(NamedTuple):
@@ -62,7 +62,7 @@ _TAGS = re.compile(r"(?is)<(script|style)\b.*?</\1\s*>|<!--.*?-->|<[^>]*>")
 
 
 def read_response(
-    message: Message, response: Response | Failure, *, token: str = "", max_retry_after: float = MAX_RETRY_AFTER
+    message: MessageType, response: Response | Failure, *, token: str = "", max_retry_after: float = MAX_RETRY_AFTER
 ) -> Answer | AsmError:
     """Returns the answer or the error; raises nothing.
 
@@ -80,7 +80,7 @@ def read_response(
     return _error(response.status, excerpt(refusal.encode(errors="replace"), token), wait)
 
 
-def _read_answer(message: Message, response: Response, token: str) -> Answer | AsmError:
+def _read_answer(message: MessageType, response: Response, token: str) -> Answer | AsmError:
     """A 2xx answer is the service's if it is a JSON object with at least one field of the message, or ``{}``."""
     status, body = response.status, response.body
     if len(body) > MAX_ANSWER:
@@ -99,7 +99,7 @@ def _read_answer(message: Message, response: Response, token: str) -> Answer | A
     return Malformed(f"the answer {problem}", http_status=status, possibly_processed=True)
 
 
-def _is_of(message: Message, body: bytes) -> bool:
+def _is_of(message: MessageType, body: bytes) -> bool:
     try:
         value = protojson.decode(body)
     except protojson.ProtoJSONError:

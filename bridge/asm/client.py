@@ -7,7 +7,7 @@ import httpx
 import structlog
 
 from asm_bridge_schemas.asm import AsmSession, GetStatusRes, ListConversationsRes
-from bridge.asm.answer import MAX_RETRY_AFTER, UNCHANGED, Answer, Message, read_response
+from bridge.asm.answer import MAX_RETRY_AFTER, UNCHANGED, Answer, MessageType, read_response
 from bridge.asm.errors import AsmError, Malformed, Refused
 from bridge.asm.http.request import PreparedRequest, Target
 from bridge.asm.http.response import Failure, Response
@@ -18,7 +18,7 @@ log = structlog.get_logger()
 OnAnswer = Callable[[Answer | AsmError], None]
 
 PATH = "/api/v1alpha1/asm/asmapi/"
-CALLS: dict[str, Message] = {
+CALLS: dict[str, MessageType] = {
     "getstatus": GetStatusRes,
     "getcurrentsession": AsmSession,
     "listconversations": ListConversationsRes,

@@ -17,8 +17,8 @@ class Tokens:
     def __init__(self, secrets_dir: Path | None, default: str | None) -> None:
         self._secrets_dir = secrets_dir
         self._default = default
-        self._files: dict[str, _File] = {}
-        self._known: dict[str, tuple[str, _File, int]] = {}
+        self._files: dict[str, _TokenFile] = {}
+        self._known: dict[str, tuple[str, _TokenFile, int]] = {}
         """By reference: its token, as the file had it at that reading."""
 
     @property
@@ -44,12 +44,12 @@ class Tokens:
         self._known[reference] = token, file, file.readings
         return token
 
-    def _from_file(self, name: str, key: str) -> "tuple[str, _File]":
+    def _from_file(self, name: str, key: str) -> "tuple[str, _TokenFile]":
         if self._secrets_dir is None:
             raise Unauthorized(f"file:{name} needs a secrets directory: set ASM_BRIDGE_SECRETS_DIR")
         file = self._files.get(name)
         if file is None:
-            file = self._files[name] = _File(self._secrets_dir / name)
+            file = self._files[name] = _TokenFile(self._secrets_dir / name)
         file.refresh()
         if not key:
             return _usable(file.text, f"the secrets directory has no readable file {name}"), file
@@ -63,7 +63,7 @@ def _usable(token: str | None, problem: str) -> str:
     return token
 
 
-class _File:
+class _TokenFile:
     """A file's text, read again when the file has changed or was replaced (also by renaming)."""
 
     def __init__(self, path: Path) -> None:

@@ -95,7 +95,7 @@ async def _stop(producer: AIOKafkaProducer) -> None:
 
 
 @dataclass(slots=True)
-class _Shared:
+class _SharedProducer:
     """The producer of all partitions in ``at_least_once``; ``lock``: while it starts or stops."""
 
     producer: AIOKafkaProducer | None = None
@@ -116,7 +116,7 @@ class Clients:
     session_timeout: float = 10.0
     group_instance_id: str | None = None
     limits: Limits = field(default_factory=Limits)
-    _shared: _Shared = field(default_factory=_Shared, init=False, repr=False)
+    _shared: _SharedProducer = field(default_factory=_SharedProducer, init=False, repr=False)
 
     @classmethod
     def of(cls, kafka: KafkaSettings, topics: TopicsSettings) -> "Clients":

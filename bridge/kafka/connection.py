@@ -33,7 +33,7 @@ class _TokenAuthenticator:
         return step
 
 
-class Connection(conn.AIOKafkaConnection):  # type: ignore[misc]
+class KafkaConnection(conn.AIOKafkaConnection):  # type: ignore[misc]
     """A connection with the login as it is now, which is renewed before its session ends."""
 
     _request_timeout: float
@@ -102,4 +102,4 @@ def _keep_alive(connected: socket.socket) -> None:
             connected.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
-conn.AIOKafkaConnection = Connection
+conn.AIOKafkaConnection = KafkaConnection

@@ -236,7 +236,7 @@ class _LenientBytes(bytearray):
         return super().decode(encoding, "backslashreplace")
 
 
-class _Batch:
+class _RecordBatch:
     """A batch of records, read by aiokafka's fast reader as far as possible, and then by its slow one."""
 
     __slots__ = ("_batch", "_partition", "_raw")
@@ -284,7 +284,7 @@ class _Records:
         batch, begin = self._records.next_batch(), self._position
         _, length, _, magic = _BATCH_HEAD.unpack_from(self._raw, begin)
         self._position += _LENGTH_COUNTS_FROM + length
-        return batch if magic < 2 else _Batch(batch, self._raw[begin : self._position], self.partition)
+        return batch if magic < 2 else _RecordBatch(batch, self._raw[begin : self._position], self.partition)
 
 
 class _PartitionRecords(fetcher.PartitionRecords):  # type: ignore[misc]

@@ -36,9 +36,10 @@ class Limits:
     def update(self, configs: Mapping[str, Mapping[str, str]]) -> None:
         """``configs``: by topic, as the broker reports them."""
         for topic, found in configs.items():
-            sizes = [found[name] for name in ("max.message.bytes", "segment.bytes") if name in found]
-            if limits := [int(size) for size in sizes if size.isdecimal()]:
-                self._bytes[topic] = min(limits)
+            if (limit := found.get("max.message.bytes", "")).isdecimal():
+                self._bytes[topic] = int(limit)
+            if (segment := found.get("segment.bytes", "")).isdecimal():
+                self._bytes[topic] = min(self[topic], int(segment))
         ours = ("producer", self._compression)
         self._recompressed = frozenset(
             topic for topic, found in configs.items() if found.get("compression.type", "producer") not in ours

@@ -22,7 +22,7 @@ from bridge.settings.types import (
     Omitted,
     Positive,
     Prefix,
-    Proxy,
+    ProxyUrl,
     RegistryUrl,
     Retention,
     Source,
@@ -38,7 +38,7 @@ class AsmSettings(Section):
     base_url: BaseUrl = setting("https://api.cbf.tcn.com", "Address of the region's ASM service.")
     token: SecretStr | None = setting(None, "Bearer token for sessions that name none.")
     ca_file: File | None = setting(None, "PEM file of certificate authorities to trust in addition to the system's.")
-    proxy: Proxy | None = setting(None, "Proxy for requests to the service, e.g. http://proxy:3128.")
+    proxy: ProxyUrl | None = setting(None, "Proxy for requests to the service, e.g. http://proxy:3128.")
     connect_timeout: Positive = setting(5.0, "Timeout for opening a connection.")
     request_timeout: Positive = setting(10.0, "Timeout for a request.")
     max_connections: Count = setting(512, "Maximum number of connections to the service.")

@@ -224,7 +224,7 @@ Listen = Annotated[str, AfterValidator(_listen)]
 Omitted = Annotated[str, BeforeValidator(_bootstrap), AfterValidator(_omitted)]
 Servers = Annotated[str, BeforeValidator(_bootstrap), AfterValidator(_servers)]
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
-Proxy = Annotated[str, AfterValidator(_proxy)]
+ProxyUrl = Annotated[str, AfterValidator(_proxy)]
 TokenUrl = Annotated[
     str,
     _web_address(
