@@ -154,13 +154,13 @@ class ConsumerGroupMember(ConsumerRebalanceListener):  # type: ignore[misc]
         """
         return time.monotonic() - self.confirmed_at < self._session_timeout
 
-    async def next_heartbeat(self) -> None:
-        """Waits for a heartbeat that is sent and answered from now on, since an owner that was fenced may have lost its
-        partitions.
+    async def next_heartbeat(self, since: float | None = None) -> None:
+        """Waits for a heartbeat that is sent and answered from now on, or ``since`` then (monotonic), because an owner
+        that was fenced may have lost its partitions.
         """
-        now = time.monotonic()
+        since = time.monotonic() if since is None else since
         async with self._heartbeat:
-            await self._heartbeat.wait_for(lambda: self.confirmed_at > now)
+            await self._heartbeat.wait_for(lambda: self.confirmed_at > since)
 
     # -- called by aiokafka
 

@@ -129,6 +129,7 @@ class PartitionProducer:
 
     def _use(self, producer: AIOKafkaProducer) -> None:
         self._producer, self._first_error, self._sending_to = producer, None, None
+        self.started_at = time.monotonic()
         internals.on_transaction_error(producer, self._note)
 
     async def close(self) -> None:

@@ -336,9 +336,11 @@ class Journal:
         await self._producer.restart()
         with contextlib.suppress(*EXPECTED_ERRORS):
             await read_limits(self._clients)
+        # A restart fences whoever has become the owner meanwhile. The first wait is for times that must not be old.
+        await self._group.next_heartbeat(self._producer.started_at)
         letters, now = None if self._has_agents else 0, self._clock.now().wall
         instead = await Refusal(error, self._encoder, self._producer.takes, now, letters).remedy()
-        await self._group.next_heartbeat()  # each restart fenced whoever may have become the owner meanwhile
+        await self._group.next_heartbeat(self._producer.started_at)
         return instead
 
     async def _transaction(

@@ -35,6 +35,7 @@ class FakeProducer:
         self.sent: list[Outgoing] = []
         self.added: list[str] = []
         self.waiting_for = ["asm.inject-outcomes"]
+        self.started_at = 0.0
 
     async def begin(self) -> None:
         self.calls.append("begin")
@@ -106,7 +107,7 @@ async def recovered(
     async def offset(_: object) -> tuple[int | None, str]:
         return committed, ""
 
-    async def next_heartbeat() -> None:
+    async def next_heartbeat(_: float) -> None:
         heartbeat()
 
     clients: Any = SimpleNamespace(connection={}, topic=str, exactly_once=True, committed=offset)
@@ -213,7 +214,7 @@ async def test_a_refused_record_is_replaced_and_its_neighbours_are_committed(pro
         *((1, "a"), (2, "…"), (3, "c")),
     ]
     assert {"dead-letters", "agent-state"} <= {one.topic for one in producer.sent}
-    assert (accepting, problems) == ([False], ["asm.agent-messages refuses a record: InvalidRecordError"])
+    assert (accepting, problems) == ([False] * 2, ["asm.agent-messages refuses a record: InvalidRecordError"] * 2)
     assert (journal.accepting, journal.problem) == (True, None)
 
 
