@@ -121,10 +121,15 @@ docs: $(DOCS)/.ready ## the documentation as a site, into site/
 	@NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build && echo "site/index.html"
 
 ASYNCAPI := .cache/asyncapi
-asyncapi: ## schemas/asyncapi.json as HTML, into site/asyncapi.html (needs npm)
-	@test -d $(ASYNCAPI)/node_modules || PUPPETEER_SKIP_DOWNLOAD=1 npm install --silent --no-audit --no-fund \
-		--prefix $(ASYNCAPI) @asyncapi/generator@3.4.1 @asyncapi/html-template@3.5.6
+asyncapi: $(ASYNCAPI)/.ready ## schemas/asyncapi.json as HTML, into site/asyncapi.html (needs npm)
 	@node .ci/asyncapi.cjs $(ASYNCAPI) site && echo "site/asyncapi.html"
+
+# Without the browser that the template would fetch for PDFs.
+$(ASYNCAPI)/.ready:
+	@rm -rf $(ASYNCAPI) && mkdir -p $(ASYNCAPI)
+	@PUPPETEER_SKIP_DOWNLOAD=1 npm install --loglevel=error --no-audit --no-fund --prefix $(ASYNCAPI) \
+		@asyncapi/generator@3.4.1 @asyncapi/html-template@3.5.6
+	@touch $@
 
 PINNED = $(shell sed -n 's/^FROM //p' .ci/base/Dockerfile)
 image: ## the container image, asm-kafka-bridge:local (BASE=pinned: on the base image's digest)

@@ -1,4 +1,4 @@
-"""``run --workers N``: a supervisor that restarts any worker that dies, and one ops endpoint for all of them.
+"""``run --workers N``: a supervisor that restarts any worker that dies or is unhealthy, and one ops endpoint for all.
 
 A worker stops when its standard input ends: the supervisor closes it to let the worker drain, and the kernel does so if
 the supervisor is killed. So a worker is stopped exactly once, and outlives its supervisor only to drain. It has a
@@ -37,6 +37,11 @@ log = structlog.get_logger()
 
 _REQUEST_TIMEOUT = 2.0
 _READINESS_INTERVAL = 0.2
+_PROBE_INTERVAL = 5.0
+_MISSED_PROBES = 6
+_MISSED_PROBES_AT_START = 24
+"""Probes in a row without an answer, after which a worker is replaced. They are counted, not timed: where the machine
+stood still, the supervisor did, too."""
 _LONGEST_RESTART_DELAY = 5.0
 _STABLE_AFTER = 30.0
 """Seconds after which earlier failures of a worker no longer count."""
@@ -126,10 +131,10 @@ class Supervisor:
         failures = 0
         while not stop.is_set():
             began = clock()
-            code = await self._run_once(worker, stop)
+            code, unhealthy = await self._run_once(worker, stop)
             if stop.is_set():
                 return 0 if code in (0, -signal.SIGTERM, -signal.SIGUSR1) else 1
-            failures = (failures if clock() - began < _STABLE_AFTER else 0) + (code != 0)
+            failures = (failures if clock() - began < _STABLE_AFTER else 0) + (code != 0 or unhealthy)
             if is_permanent(code, worker.was_ready, failures):
                 log.error("worker.failed", worker=worker.number, exit_code=code, note="see its log; all workers stop")
                 stop.set()
@@ -140,31 +145,52 @@ class Supervisor:
             await fires(stop, delay)
         return 0
 
-    async def _run_once(self, worker: WorkerProcess, stop: asyncio.Event) -> int:
-        """Starts a worker, and waits until it ends. Returns its exit code (a signal's as a negative number)."""
+    async def _run_once(self, worker: WorkerProcess, stop: asyncio.Event) -> tuple[int, bool]:
+        """Starts a worker, and waits until it ends, or ends it if it is unhealthy. Returns its exit code (a signal's as
+        a negative number), and whether it was unhealthy."""
         worker.port, worker.answered = free_port(), False
         command = worker_command(self._arguments, worker.number, worker.port, self._instance)
         process = worker.process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, start_new_session=True)
         log.info("worker.started", worker=worker.number, pid=process.pid)
         ended, stopped = asyncio.create_task(process.wait()), asyncio.create_task(stop.wait())
+        unhealthy = asyncio.create_task(self._until_unhealthy(worker))
         watch = asyncio.create_task(self._until_ready(worker))
         try:
-            await asyncio.wait([ended, stopped], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([ended, stopped, unhealthy], return_when=asyncio.FIRST_COMPLETED)
+            is_unhealthy = unhealthy.done() and not ended.done() and not stopped.done()
+            unhealthy.cancel()
             if not ended.done():
-                await self._drain(worker.number, process, ended)
-            return await ended
+                hangs = is_unhealthy and not unhealthy.result()
+                await self._drain(worker.number, process, ended, 0.0 if hangs else self._stop_timeout)
+            return await ended, is_unhealthy
         finally:
             worker.process = None
-            stopped.cancel()
-            watch.cancel()
+            for task in (stopped, unhealthy, watch):
+                task.cancel()
 
-    async def _drain(self, number: int, process: Process, ended: "asyncio.Task[int]") -> None:
+    async def _drain(self, number: int, process: Process, ended: "asyncio.Task[int]", timeout: float) -> None:
         assert process.stdin is not None
         process.stdin.close()
-        await asyncio.wait([ended], timeout=self._stop_timeout)
+        await asyncio.wait([ended], timeout=timeout)
         if not ended.done():
-            log.error("worker.killed", worker=number, note=f"it did not stop within {self._stop_timeout:g} s")
+            if timeout:
+                log.error("worker.killed", worker=number, note=f"it did not stop within {timeout:g} s")
             process.kill()
+
+    async def _until_unhealthy(self, worker: WorkerProcess) -> bool:
+        """Waits until the worker says that it should be restarted, or has not answered for long, and logs which.
+        Returns whether it answers."""
+        missed = 0
+        while True:
+            await asyncio.sleep(_PROBE_INTERVAL)
+            status, reason = await self.get(worker, "healthz")
+            missed = 0 if status else missed + 1
+            if missed == (_MISSED_PROBES if worker.answered else _MISSED_PROBES_AT_START):
+                reason = f"no answer to {missed} requests in a row"
+            elif status in (0, httpx.codes.OK):
+                continue
+            log.error("worker.unhealthy", worker=worker.number, reason=reason)
+            return status != 0
 
     async def _until_ready(self, worker: WorkerProcess) -> None:
         while True:

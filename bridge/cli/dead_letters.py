@@ -20,7 +20,7 @@ from bridge.kafka.resend import resend as prepare
 from bridge.printable import printable
 from bridge.settings import Settings
 
-app = new_app("List what could not be handled, and send it again.")
+app = new_app("List the events that could not be handled, and send them again.")
 
 Agent = Annotated[str | None, typer.Option(metavar="ID", help="Only those of this agent.")]
 Code = Annotated[str | None, typer.Option(metavar="CODE", help="Only those with this error code, e.g. unknown_agent.")]
@@ -57,7 +57,7 @@ def resend(
     agent: Agent = None,
     code: Code = None,
     since: Since = None,
-    all_: Annotated[bool, typer.Option("--all", help="All that can be sent again.")] = False,
+    all_: Annotated[bool, typer.Option("--all", help="Send all that can be sent again.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be sent.")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the outcomes.")] = False,
     timeout: Annotated[
@@ -75,7 +75,7 @@ def resend(
     settings, wait_time = settings_of(ctx), seconds("--timeout", timeout) if wait else None
     letters = run_async(_read(settings, _filter(agent, code, since)))
     found = _prepared(letters, origins or [])
-    report = _quiet if json else _line
+    report: Callable[[_Resent], None] = (lambda _: None) if json else _line
     for one in found:
         if one.resend is None or dry_run:
             report(one)
@@ -181,10 +181,6 @@ def _line(one: _Resent) -> None:
         text = f"{whose}: {one.outcome['outcome']}, {details(one.outcome)}"
     note = f"; {one.resend.note}" if one.resend and one.resend.note else ""
     typer.echo(printable(text + note), err=one.resend is None)
-
-
-def _quiet(one: _Resent) -> None:
-    pass
 
 
 async def _read(settings: Settings, matches: Callable[[DeadLetter], bool]) -> list[DeadLetter]:

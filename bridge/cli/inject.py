@@ -6,7 +6,6 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -68,22 +67,14 @@ def inject(
     headers = _headers(id_ or str(uuid.uuid4()), source, _expiry(expires_at, expires_in))
     value = _read(agent_id, file)
     wait_time = seconds("--timeout", timeout) if wait else None
-    _show(agent_id, run_async(_send(settings_of(ctx), agent_id, value, headers, wait_time)), json)
-
-
-def _show(agent_id: str, sent: "_Sent", json: bool) -> None:
-    outcome = sent.outcome
-    if outcome is None:
-        if json:
-            print_json({"injection_id": sent.injection_id, "entry": sent.entry, "outcome": None})
-        else:
-            typer.echo(f"sent to {agent_id}: id {sent.injection_id}, entry {sent.entry}")
-        return
+    entry, outcome = run_async(_send(settings_of(ctx), agent_id, value, headers, wait_time))
     if json:
-        print_json(outcome)
+        print_json(outcome or {"injection_id": headers["ce_id"], "entry": entry, "outcome": None})
+    elif outcome is None:
+        typer.echo(f"sent to {agent_id}: id {headers['ce_id']}, entry {entry}")
     else:
         typer.echo(printable(f"{outcome['outcome']}: {details(outcome)}"))
-    if outcome["outcome"] != "delivered":
+    if outcome is not None and outcome["outcome"] != "delivered":
         raise typer.Exit(1)
 
 
@@ -141,15 +132,6 @@ def _headers(injection_id: str, source: str | None, expires_at: str | None) -> d
     return {name: value for name, value in headers.items() if value}
 
 
-@dataclass(frozen=True, slots=True)
-class _Sent:
-    """An entry of the inbox, ``partition/offset``, and its outcome (None: not waited for)."""
-
-    injection_id: str
-    entry: str
-    outcome: dict[str, Any] | None
-
-
 class Inbox:
     """Sends entries, and yields their outcomes if it was opened for them."""
 
@@ -201,14 +183,15 @@ async def open_inbox(settings: Settings, agents: Iterable[str], *, wait: bool) -
 
 async def _send(
     settings: Settings, agent_id: str, value: bytes, headers: Mapping[str, str], timeout: float | None
-) -> _Sent:
-    """Sends to the agent's partition and waits ``timeout`` seconds for the outcome. Raises ``CliError``."""
+) -> tuple[str, dict[str, Any] | None]:
+    """Sends to the agent's partition, and waits ``timeout`` seconds for the outcome. Returns the entry,
+    ``partition/offset``, and the outcome, if it was waited for. Raises ``CliError``."""
     async with open_inbox(settings, [agent_id], wait=timeout is not None) as inbox:
         entry = await inbox.put(agent_id, value, [(name, text.encode()) for name, text in headers.items()])
         if timeout is None:
-            return _Sent(headers["ce_id"], entry, None)
+            return entry, None
         async for outcome in inbox.outcomes([entry], timeout):
-            return _Sent(headers["ce_id"], entry, outcome)
+            return entry, outcome
     raise CliError(
         f"no outcome within {timeout:g} s. The entry {entry} stays in the inbox until it is delivered or expires: "
         "check that a bridge is running with these settings and that the agent is logged in"

@@ -35,7 +35,6 @@ Json = Annotated[bool, typer.Option("--json", help="As JSON.")]
 @app.command("list", cls=SettingsCommand)
 def list_(ctx: typer.Context, json: Json = False) -> None:
     """List the watched agents."""
-
     found = read_entries(_registry(settings_of(ctx))).items()
     if json:
         print_json([_object(agent_id, entry) for agent_id, entry in found])
@@ -129,7 +128,6 @@ def import_(
     json: Json = False,
 ) -> None:
     """Add and update the entries of a file. Only what differs is written, and nothing if an entry is wrong."""
-
     try:
         entries = read_sessions(sys.stdin.read(), "standard input") if file == "-" else read_sessions_file(Path(file))
     except SessionsFileError as error:
@@ -142,7 +140,6 @@ def import_(
 @app.command(cls=SettingsCommand)
 def export(ctx: typer.Context, json: Json = False) -> None:
     """Print the registry as a file that import can read: TOML, or a JSON list with --json."""
-
     found = read_entries(_registry(settings_of(ctx)))
     valid = {agent: entry for agent, entry in found.items() if not isinstance(entry, Exception)}
     if json:
@@ -154,7 +151,6 @@ def export(ctx: typer.Context, json: Json = False) -> None:
 
 
 def _registry(settings: Settings) -> dict[str, bytes]:
-
     return run_async(read_registry(settings.kafka, settings.topics.name("sessions")))
 
 
@@ -166,7 +162,6 @@ def _apply(
     dry_run: bool = False,
     json: bool = False,
 ) -> None:
-
     registry = _registry(settings)
     _write(settings, changes(read_entries(registry), wanted, prune), registry, dry_run, json)
 
@@ -178,7 +173,6 @@ def _write(
     dry_run: bool = False,
     json: bool = False,
 ) -> None:
-
     if changed and not dry_run:
         with progress("writing to the registry") as report:
             run_async(write_registry(settings.kafka, settings.topics.name("sessions"), changed, report))
@@ -196,7 +190,6 @@ def _write(
 
 
 def _entry(agent_id: str, fields: dict[str, Any]) -> SessionEntry:
-
     try:
         check_agent_id(agent_id)
         return session_entry(fields)
@@ -229,7 +222,6 @@ def _object(agent_id: str, entry: SessionEntry | Exception) -> dict[str, Any]:
 
 
 def _row(agent_id: str, entry: SessionEntry | Exception) -> tuple[str, ...]:
-
     if isinstance(entry, Exception):
         return agent_id, "", "", "", "", "", f"cannot be read; the last valid one stays in force: {entry}"
     remarks = {

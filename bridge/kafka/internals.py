@@ -1,8 +1,8 @@
 """aiokafka's private parts, as of aiokafka 0.14.0, for purposes that its public interface does not cover.
 
 No other module touches an attribute of aiokafka's that begins with an underscore, but for ``connection``, which extends
-one of its classes. pyproject.toml admits 0.14 only;
-tests/unit/test_internals.py fails and names the part when one of ``PARTS`` is gone.
+one of its classes. pyproject.toml admits 0.14 only; tests/unit/test_internals.py lists the parts, and fails when one of
+them is gone.
 """
 
 import asyncio
@@ -37,46 +37,7 @@ from bridge.telemetry.metrics import METRICS
 log = structlog.get_logger()
 
 _compiled_records = sys.modules[DefaultRecordBatchBuilder.__module__]
-
-READ_IN = "0.14"
-"""The release whose private parts these are."""
-
 _FETCH_ALLOWANCE = 20.0
-
-PARTS = {
-    "aiokafka.producer.producer.AIOKafkaProducer": (
-        "_COMPRESSORS", "_txn_manager", "_sender", "_message_accumulator", "client",
-    ),
-    "aiokafka.producer.transaction_manager.TransactionManager": (
-        "_transaction_waiter", "error_transaction", "fatal_error", "is_in_transaction", "maybe_add_partition_to_txn",
-        "partitions_to_add", "transactional_id",
-    ),
-    "aiokafka.producer.message_accumulator.MessageAccumulator": ("fail_all",),
-    "aiokafka.producer.message_accumulator.BatchBuilder": ("_build",),
-    "aiokafka.producer.sender.Sender": ("close", "_do_add_offsets_to_txn", "_find_coordinator"),
-    "aiokafka.admin.client.AIOKafkaAdminClient": ("_client", "_send_request"),
-    "aiokafka.client.AIOKafkaClient": (
-        "cluster", "close", "MetadataRequest(", "force_metadata_update", "_sasl_oauth_token_provider",
-    ),
-    "aiokafka.consumer.consumer.AIOKafkaConsumer": ("_client", "_coordinator", "_fetcher"),
-    "aiokafka.consumer.group_coordinator.GroupCoordinator": (
-        "_coordination_task", "_do_heartbeat", "_heartbeat_task", "_rejoin_needed_fut", "generation",
-    ),
-    "aiokafka.conn.AIOKafkaConnection": (
-        "_request_timeout", "_ssl_context", "_sasl_plain_username", "_sasl_plain_password",
-        "_sasl_oauth_token_provider", "_requests", "_writer", "_loop", "authenticator_oauth",
-        "SaslAuthenticateRequest(payload)",
-    ),
-    "aiokafka.protocol.group.JoinGroupRequest": ("_rebalance_timeout",),
-    "aiokafka.record.default_records._DefaultRecordBatchPy": ("_maybe_uncompress", "_buffer"),
-    "aiokafka.consumer.fetcher.Fetcher": (
-        "MemoryRecords(", "PartitionRecords(", "OffsetRequest(-1, self._isolation_level,",
-    ),
-    "aiokafka.consumer.fetcher.PartitionRecords": (
-        "has_next()", "next_batch()", "for record in next_batch", "if record.offset < self.next_fetch_offset:",
-    ),
-}  # fmt: skip
-"""By class: the names that its source must contain for this module to work."""
 
 
 # -- producers
@@ -275,7 +236,7 @@ class _LenientBytes(bytearray):
         return super().decode(encoding, "backslashreplace")
 
 
-class _Batch:
+class _RecordBatch:
     """A batch of records, read by aiokafka's fast reader as far as possible, and then by its slow one."""
 
     __slots__ = ("_batch", "_partition", "_raw")
@@ -323,7 +284,7 @@ class _Records:
         batch, begin = self._records.next_batch(), self._position
         _, length, _, magic = _BATCH_HEAD.unpack_from(self._raw, begin)
         self._position += _LENGTH_COUNTS_FROM + length
-        return batch if magic < 2 else _Batch(batch, self._raw[begin : self._position], self.partition)
+        return batch if magic < 2 else _RecordBatch(batch, self._raw[begin : self._position], self.partition)
 
 
 class _PartitionRecords(fetcher.PartitionRecords):  # type: ignore[misc]

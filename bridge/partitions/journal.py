@@ -5,6 +5,7 @@ has the same remedy: drop the memory and recover.
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,15 +20,16 @@ from bridge.clock import Clock, rfc3339
 from bridge.headers import INBOX
 from bridge.kafka.clients import Clients
 from bridge.kafka.encoding import Encoder, read_state
-from bridge.kafka.errors import KafkaError, describe
+from bridge.kafka.errors import EXPECTED_ERRORS, RefusedRecordsError, describe
 from bridge.kafka.group import ConsumerGroupMember
 from bridge.kafka.kafka_clock import follow
 from bridge.kafka.lifecycle import CALL_DEADLINE, with_deadline
 from bridge.kafka.outgoing import Outgoing
 from bridge.kafka.partition_producer import PartitionProducer
 from bridge.kafka.reading import read_to_end
-from bridge.kafka.topics import TOPICS
+from bridge.kafka.topics import TOPICS, read_limits
 from bridge.partitions.offsets import CommitMetadata, OffsetTracker, forget_inbox, last_known
+from bridge.partitions.refusals import Instead, Refusal
 from bridge.telemetry import tracing
 from bridge.telemetry.metrics import METRICS
 
@@ -40,6 +42,8 @@ _KEPT_EVERY = 2.0
 _OUTPUTS = [topic.name for topic in TOPICS if topic.output and topic.partitioned]
 _OVERDUE = 2.0
 """Seconds after which a commit in progress stops the polling."""
+_REFUSALS = 20
+"""Of one transaction, one for each topic or remedy: if it is refused more often, the partition is given up."""
 
 States = dict[str, AgentState | None]
 """By agent_id; None is a tombstone."""
@@ -115,6 +119,8 @@ class Journal:
         self._committed: tuple[int, CommitMetadata] | None = None
         self._commit_began: float | None = None
         self._kept_at = 0.0
+        self.problem: str | None = None
+        """Why the commit in progress takes long: Kafka refuses a record."""
 
     async def recover(self) -> bool:
         """Fences, then reads states and offset, in this order. Returns whether the former owner handed over cleanly."""
@@ -285,19 +291,54 @@ class Journal:
     ) -> None:
         assert self._producer is not None
         self._commit_began = time.monotonic()
-        write = self._transaction if self._clients.exactly_once else self._in_turn
         try:
             with METRICS.commit_seconds.time():
-                await with_deadline(write(messages, states, offset, everywhere))
-        except (KafkaError, TimeoutError, AssertionError) as error:
+                await self._until_taken(messages, states, offset, everywhere)
+        except (*EXPECTED_ERRORS, AssertionError) as error:
             METRICS.commits.labels("failed").inc()
             METRICS.kafka_errors.labels("commit").inc()
             text = describe(error)
             if isinstance(error, TimeoutError) and (topics := self._producer.waiting_for):
                 text = f"no answer from Kafka about {', '.join(topics)} within {CALL_DEADLINE:g} s"
             raise PartitionLost(text) from error
-        self._commit_began = None
+        self._commit_began = self.problem = None
         METRICS.commits.labels("ok").inc()
+
+    async def _until_taken(
+        self, messages: list[Outgoing], states: list[Outgoing], offset: tuple[int, str] | None, everywhere: bool
+    ) -> None:
+        write = self._transaction if self._clients.exactly_once else self._in_turn
+        refusals = 0
+        while True:
+            try:
+                await with_deadline(write(messages, states, offset, everywhere))
+            except RefusedRecordsError as error:
+                refusals += 1
+                if refusals > _REFUSALS or not self._clients.exactly_once:
+                    raise
+                instead = await self._remedy(error)
+            else:
+                return
+            messages, states = (
+                [one for message in given for one in instead.get(id(message), (message,))]
+                for given in (messages, states)
+            )
+
+    async def _remedy(self, error: RefusedRecordsError) -> Instead:
+        """What to write instead of the refused records. No event leaves meanwhile."""
+        assert self._producer is not None
+        self.problem, self._commit_began = str(error), float("-inf")
+        if (reading := await self._producer.read_clock()) is not None:
+            follow(self._clock, reading)
+        await self._producer.restart()
+        with contextlib.suppress(*EXPECTED_ERRORS):
+            await read_limits(self._clients)
+        # A restart fences whoever has become the owner meanwhile. The first wait is for times that must not be old.
+        await self._group.next_heartbeat(self._producer.started_at)
+        letters, now = None if self._has_agents else 0, self._clock.now().wall
+        instead = await Refusal(error, self._encoder, self._producer.takes, now, letters).remedy()
+        await self._group.next_heartbeat(self._producer.started_at)
+        return instead
 
     async def _transaction(
         self, messages: list[Outgoing], states: list[Outgoing], offset: tuple[int, str] | None, everywhere: bool

@@ -102,9 +102,14 @@ class PartitionOwner:
         """Whether the inbox delivered an offset that had been read: it may be another log."""
         self.held = held
         """What became of events that were sent, and could not be written yet (see ``Journal``)."""
-        self.problem: str | None = None
+        self._lost: str | None = None
         """Why the partition was lost, until it can commit again."""
         self._next_heartbeat = 0.0
+
+    @property
+    def problem(self) -> str | None:
+        """Why the partition cannot commit: what it was lost for, or what holds it up now."""
+        return self._lost or (self._journal.problem if self._journal is not None else None)
 
     @property
     def ready(self) -> bool:
@@ -122,7 +127,7 @@ class PartitionOwner:
                 await self._own()
             except Exception as error:  # noqa: BLE001 - every failure has one remedy, and ends in this partition
                 METRICS.partitions_lost.inc()
-                self.problem = str(error) if isinstance(error, PartitionLost) else describe(error, "read")
+                self._lost = str(error) if isinstance(error, PartitionLost) else describe(error, "read")
                 new, delay = failures.record(error, time.monotonic() - began)
                 stack = None if isinstance(error, (PartitionLost, *EXPECTED_ERRORS)) or not new else error
                 (log.warning if new else log.debug)(
@@ -180,7 +185,7 @@ class PartitionOwner:
             self._next_heartbeat = began + self._shared.heartbeat_interval
         agents.committed(await journal.commit(heartbeat=partial(self._heartbeat, agents) if due else None))
         if not journal.held:
-            self.problem = None
+            self._lost = None
         if time.monotonic() - began > _STALLED:
             agents.check_unobserved()
         if self._inbox_paused and agents.has_room:

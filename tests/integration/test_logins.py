@@ -18,7 +18,7 @@ from structlog.testing import capture_logs
 
 from bridge.app import Bridge
 from bridge.check import Finding, examine
-from bridge.kafka.connection import Connection
+from bridge.kafka.connection import KafkaConnection
 from bridge.kafka.partitioner import partition_for
 from bridge.kafka.reading import read_to_end
 from bridge.kafka.topics import ensure_topics
@@ -367,5 +367,5 @@ async def test_a_rotated_certificate_is_used_without_a_restart(
 
 def close_connections() -> None:
     """Closes every connection of this process to Kafka, as a broker that is restarted does."""
-    for connection in [one for one in gc.get_objects() if type(one) is Connection]:
+    for connection in [one for one in gc.get_objects() if type(one) is KafkaConnection]:
         connection.close(conn.CloseReason.CONNECTION_BROKEN)
