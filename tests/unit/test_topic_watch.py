@@ -71,6 +71,22 @@ async def test_a_topic_that_comes_back_with_one_partition_is_named(monkeypatch: 
     assert problems["t.sessions"] == f"has 3 partitions, and must have 1: {advice}"
 
 
+@pytest.mark.parametrize("partitions", [0, 1, 7])
+async def test_nothing_is_sent_while_a_topic_of_ours_cannot_take_what_becomes_of_it(
+    monkeypatch: pytest.MonkeyPatch, partitions: int
+) -> None:
+    """A topic that the bridge writes to is missing, or lacks partitions; the inbox and the registry do not count."""
+    cluster = Cluster(monkeypatch)
+    for name, writable in (("inject", True), ("sessions", True), ("inject-outcomes", False), ("agent-state", False)):
+        before = cluster.topics[f"t.{name}"]
+        cluster.topics[f"t.{name}"] = SeenTopic("1", partitions)
+        await cluster.watch.look()
+        assert cluster.watch.writable is writable, name
+        cluster.topics[f"t.{name}"] = before
+        await cluster.watch.look()
+        assert cluster.watch.writable
+
+
 async def test_added_partitions_are_a_limitation_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """Work goes on with more partitions than topics.partitions; the log says once to leave that number as it is."""
     cluster = Cluster(monkeypatch)
