@@ -23,6 +23,7 @@ from aiokafka.client import ConnectionGroup, CoordinationType
 from aiokafka.consumer import fetcher
 from aiokafka.consumer.fetcher import READ_UNCOMMITTED
 from aiokafka.errors import CorruptRecordException, ProducerClosed
+from aiokafka.producer import message_accumulator, sender, transaction_manager
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.protocol.group import JoinGroupRequest
@@ -75,19 +76,13 @@ def on_transaction_error(producer: AIOKafkaProducer, first: Callable[[BaseExcept
         return
     abortable, fatal = transactions.error_transaction, transactions.fatal_error
 
-    def retrieve() -> None:  # asyncio would log the error with its stack, as nobody waits for this transaction's end
-        if (waiter := transactions._transaction_waiter).done() and not waiter.cancelled():
-            waiter.exception()
-
     def error_transaction(error: BaseException) -> None:
         first(error)
         abortable(error)
-        retrieve()
 
     def fatal_error(error: BaseException) -> None:
         first(error.__cause__ or error)
         fatal(error)
-        retrieve()
 
     transactions.error_transaction, transactions.fatal_error = error_transaction, fatal_error
 
@@ -125,10 +120,27 @@ async def abandon(producer: AIOKafkaProducer) -> None:
     if producer._sender is not None:
         producer._message_accumulator.fail_all(ProducerClosed())
         await asyncio.gather(producer._sender.close(), producer.client.close())
-    transactions = producer._txn_manager
-    waiter = None if transactions is None else transactions._transaction_waiter
-    if waiter is not None and waiter.done() and not waiter.cancelled():
-        waiter.exception()  # reported by the call that failed; asyncio would log it as never retrieved
+
+
+def _retrieved(make: Callable[..., asyncio.Future[Any]]) -> Callable[..., asyncio.Future[Any]]:
+    """``make`` with the exception of each future marked as retrieved. When a producer fails, aiokafka fails all of its
+    futures and tasks, of which somebody awaits one; asyncio would log every other one with its stack."""
+
+    def retrieve(done: "asyncio.Future[Any]") -> None:
+        if not done.cancelled():
+            done.exception()
+
+    def made(*args: Any) -> asyncio.Future[Any]:
+        future = make(*args)
+        future.add_done_callback(retrieve)
+        return future
+
+    return made
+
+
+message_accumulator.create_future = _retrieved(message_accumulator.create_future)
+transaction_manager.create_future = _retrieved(transaction_manager.create_future)
+sender.create_task = _retrieved(sender.create_task)
 
 
 # -- admin clients

@@ -96,7 +96,6 @@ class PartitionProducer:
                 self._sending_to = self._clients.topic(topic)
                 for batch in self._batches(there, self._clients.limits[topic]):
                     ack = await self._producer.send_batch(batch, self._sending_to, partition=partition)
-                    ack.add_done_callback(_retrieve)
                     acks[ack] = self._sending_to, there
             self._sending_to = None
             try:
@@ -166,9 +165,3 @@ class PartitionProducer:
 
 def _add(batch: BatchBuilder, m: Outgoing) -> object | None:
     return cast("object | None", batch.append(timestamp=m.timestamp, key=m.key, value=m.value, headers=m.headers))
-
-
-def _retrieve(ack: asyncio.Future[Any]) -> None:
-    """The first of several failures is raised; asyncio would log the others as never retrieved."""
-    if not ack.cancelled():
-        ack.exception()

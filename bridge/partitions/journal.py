@@ -335,8 +335,9 @@ class Journal:
             await read_limits(self._clients)
         # A restart fences whoever has become the owner meanwhile. The first wait is for times that must not be old.
         await self._group.next_heartbeat(self._producer.started_at)
-        letters, now = None if self._has_agents else 0, self._clock.now().wall
-        instead = await Refusal(error, self._encoder, self._producer.takes, now, letters).remedy()
+        letters = None if self._has_agents else 0
+        takes, now = self._producer.takes, lambda: self._clock.now().wall
+        instead = await Refusal(error, self._encoder, takes, now, letters).remedy()
         await self._group.next_heartbeat(self._producer.started_at)
         return instead
 

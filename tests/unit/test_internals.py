@@ -1,6 +1,8 @@
 """aiokafka's private parts: they exist, only one module uses them, and records are read through them."""
 
 import ast
+import asyncio
+import gc
 import gzip
 import inspect
 import re
@@ -14,6 +16,10 @@ import aiokafka.client
 import pytest
 from aiokafka.codec import gzip_encode
 from aiokafka.consumer import fetcher
+from aiokafka.errors import KafkaError
+from aiokafka.producer import sender
+from aiokafka.producer.message_accumulator import BatchBuilder, MessageBatch
+from aiokafka.producer.transaction_manager import TransactionManager
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.structs import TopicPartition
 from structlog.testing import capture_logs
@@ -34,12 +40,13 @@ PARTS = {
         "_COMPRESSORS", "_txn_manager", "_sender", "_message_accumulator", "client",
     ),
     "aiokafka.producer.transaction_manager.TransactionManager": (
-        "_transaction_waiter", "error_transaction", "fatal_error", "is_in_transaction", "maybe_add_partition_to_txn",
+        "create_future()", "error_transaction", "fatal_error", "is_in_transaction", "maybe_add_partition_to_txn",
         "partitions_to_add", "transactional_id",
     ),
     "aiokafka.producer.message_accumulator.MessageAccumulator": ("fail_all",),
     "aiokafka.producer.message_accumulator.BatchBuilder": ("_build",),
-    "aiokafka.producer.sender.Sender": ("close", "_do_add_offsets_to_txn", "_find_coordinator"),
+    "aiokafka.producer.message_accumulator.MessageBatch": ("create_future()",),
+    "aiokafka.producer.sender.Sender": ("create_task(", "close", "_do_add_offsets_to_txn", "_find_coordinator"),
     "aiokafka.admin.client.AIOKafkaAdminClient": ("_client", "_send_request"),
     "aiokafka.client.AIOKafkaClient": (
         "cluster", "close", "MetadataRequest(", "force_metadata_update", "_sasl_oauth_token_provider",
@@ -180,3 +187,30 @@ def test_gzip_compresses_quickly() -> None:
     written = bytes(builder.build())
     assert len(written) < 200
     assert gzip.decompress(written[61:]).count(b"x") == 10_000
+
+
+async def test_a_failed_producer_leaves_nothing_to_asyncio() -> None:
+    """Of the futures and tasks that aiokafka fails together one is awaited; asyncio logs none of the others as never
+    retrieved."""
+    loop, logged = asyncio.get_running_loop(), list[dict[str, Any]]()
+    loop.set_exception_handler(lambda _, context: logged.append(context))
+    error = KafkaError("fenced")
+
+    async def fails() -> None:
+        raise error
+
+    try:
+        transactions = TransactionManager("id", 1000)
+        transactions.set_pid_and_epoch(1, 1)
+        transactions.begin_transaction()
+        transactions.add_offsets_to_txn({}, "group")
+        transactions.fatal_error(error)
+        batch = MessageBatch(TopicPartition("asm.agent-status", 0), BatchBuilder(1, 0, is_transactional=1), 1, 0)
+        batch.failure(error)
+        await asyncio.wait([sender.create_task(fails())])
+        del transactions, batch
+        await asyncio.sleep(0)
+        gc.collect()
+    finally:
+        loop.set_exception_handler(None)
+    assert logged == []
