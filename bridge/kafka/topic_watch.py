@@ -29,6 +29,9 @@ class TopicWatch:
         self._clients = clients
         self._wanted = wanted_partitions(settings)
         self._single = {clients.topic(one.name) for one in TOPICS if not one.partitioned}
+        self._outputs = {clients.topic(one.name) for one in TOPICS if one.output}
+        self.writable = True
+        """Whether no topic that the bridge writes to is known to be missing, or to lack partitions."""
         self._on_inbox_changed = on_inbox_changed
         self._seen: dict[str, SeenTopic] = {}
         self._ids: dict[str, str] = {}
@@ -46,8 +49,11 @@ class TopicWatch:
         return [
             f"{name} {unusable(one.partitions, self._wanted[name])}"
             for name, one in self._seen.items()
-            if one.partitions < self._wanted[name] or (name in self._single and one.partitions > 1)
+            if self._lacks_partitions(name) or (name in self._single and one.partitions > 1)
         ]
+
+    def _lacks_partitions(self, name: str) -> bool:
+        return self._seen[name].partitions < self._wanted[name]
 
     async def run(self) -> None:
         """Looks until cancelled. An outage of Kafka is reported by other parts."""
@@ -97,5 +103,6 @@ class TopicWatch:
                 self._ids[name] = now.id
         changed = inbox in self._seen and self._seen[inbox] != found.get(inbox, self._seen[inbox])
         self._seen = dict(found)
+        self.writable = not any(self._lacks_partitions(name) for name in self._outputs & found.keys())
         if changed:
             self._on_inbox_changed()
