@@ -22,7 +22,7 @@ from bridge.kafka.encoding import Encoder
 from bridge.kafka.preflight import Preflight, UnsuitableKafkaError
 from bridge.kafka.schema_registry import OutputFrames
 from bridge.kafka.topic_watch import TopicWatch
-from bridge.ops.http import listen
+from bridge.ops.http import cannot_listen, listen
 from bridge.ops.readiness import Readiness
 from bridge.ops.server import serve
 from bridge.ops.snapshot import Snapshot
@@ -145,9 +145,7 @@ class Bridge:
         try:
             listener = listen(ops.host, ops.port)
         except OSError as error:
-            raise StartError(
-                f"cannot listen on ops.listen {ops.listen}: {error.strerror}. Set another address"
-            ) from error
+            raise StartError(cannot_listen(ops, error)) from error
         async with serve(listener, self.snapshot, ops):
             log.info("ops.listening", address=ops.listen)
             yield

@@ -9,7 +9,7 @@ import structlog
 
 from bridge.clock import Clock
 from bridge.kafka.clients import Clients
-from bridge.kafka.errors import EXPECTED_ERRORS, NoTransactionsError, describe
+from bridge.kafka.errors import NoTransactionsError, describe, stack_of
 from bridge.kafka.kafka_clock import follow, try_transaction
 from bridge.kafka.schema_registry import OutputFrames, SchemaRegistryError
 from bridge.kafka.topics import TOPICS, ensure_topics
@@ -59,8 +59,7 @@ class Preflight:
                     if isinstance(error, SchemaRegistryError):
                         log.warning("schema_registry.awaited", error=error)
                     else:
-                        stack = None if isinstance(error, EXPECTED_ERRORS) else error
-                        log.warning("kafka.awaited", error=error, exc_info=stack)
+                        log.warning("kafka.awaited", error=error, exc_info=stack_of(error))
                 if not isinstance(error, SchemaRegistryError):
                     METRICS.kafka_errors.labels("start").inc()
                 self.waiting_for = text
