@@ -1,6 +1,7 @@
 """Watches the topics while the bridge works: one that is deleted, recreated, or has another number of partitions."""
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 
@@ -38,6 +39,8 @@ class TopicWatch:
         self._admin: AIOKafkaAdminClient | None = None
         self._opened = AsyncExitStack()
         self._lock = asyncio.Lock()
+        self._looked_at = float("-inf")
+        """When the last look began that succeeded (monotonic seconds)."""
 
     def id(self, topic: str) -> str | None:
         """Returns the id of a topic (without prefix), or the last one of a topic that does not exist now; None if the
@@ -72,8 +75,13 @@ class TopicWatch:
             await self._close()
 
     async def look(self) -> None:
-        """Brings ids and problems up to date. Raises ``KafkaError``, ``TimeoutError``."""
+        """Brings ids and problems up to date; several that ask at one time share a look. Raises ``KafkaError``,
+        ``TimeoutError``."""
+        asked = time.monotonic()
         async with self._lock:
+            if self._looked_at > asked:
+                return
+            began = time.monotonic()
             try:
                 if self._admin is None:
                     self._admin = await self._opened.enter_async_context(open_admin(self._clients.connection))
@@ -81,7 +89,8 @@ class TopicWatch:
             except BaseException:
                 await self._close()
                 raise
-        self._compare(found or {})
+            self._looked_at = began
+            self._compare(found or {})
 
     async def _close(self) -> None:
         self._admin = None

@@ -18,6 +18,7 @@ from bridge.kafka.errors import RefusedRecordsError
 from bridge.kafka.outgoing import Outgoing
 from bridge.kafka.partition_producer import PartitionProducer
 from bridge.partitions import journal as module
+from bridge.partitions import recovery
 from bridge.partitions.journal import Journal, PartitionLost
 from bridge.partitions.offsets import CommitMetadata
 from bridge.settings.model import InjectionSettings
@@ -93,7 +94,7 @@ def producer(monkeypatch: pytest.MonkeyPatch) -> FakeProducer:
 
     monkeypatch.setattr(PartitionProducer, "start", start)
     monkeypatch.setattr(module, "read_limits", limits)
-    monkeypatch.setattr(module, "read_to_end", states)
+    monkeypatch.setattr(recovery, "read_to_end", states)
     return fake
 
 

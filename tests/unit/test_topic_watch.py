@@ -35,6 +35,7 @@ class Cluster:
 
     async def _seen(self, *_: object) -> Any:
         self.asked += 1
+        await asyncio.sleep(0)
         if self.failure is not None:
             raise self.failure
         return dict(self.topics)
@@ -117,3 +118,21 @@ async def test_whatever_fails_the_topics_are_looked_at_again(monkeypatch: pytest
         running.cancel()
     (line,) = logged
     assert (line["event"], line["exc_info"]) == ("topics.look_failed", line["error"])
+
+
+async def test_partitions_that_are_opened_at_one_time_share_a_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of eight that ask at one time, at most two look: the first, and one for all that asked after it had begun."""
+    cluster = Cluster(monkeypatch)
+    await asyncio.gather(*(cluster.watch.look() for _ in range(8)))
+    assert cluster.asked <= 2
+    await cluster.watch.look()  # never answered by an older one
+    assert cluster.asked <= 3
+
+
+async def test_a_look_that_failed_is_shared_by_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of those that ask at one time looks itself if the others fail."""
+    cluster = Cluster(monkeypatch)
+    cluster.failure = TimeoutError()
+    results = await asyncio.gather(*(cluster.watch.look() for _ in range(3)), return_exceptions=True)
+    assert [type(result) for result in results] == [TimeoutError] * 3
+    assert cluster.asked == 3
