@@ -32,12 +32,17 @@ class TopicWatch:
         self._clients = clients
         self._wanted = wanted_partitions(settings)
         self._single = {clients.topic(one.name) for one in TOPICS if not one.partitioned}
+        self._outputs = {clients.topic(one.name) for one in TOPICS if one.output}
+        self.writable = True
+        """Whether no topic that the bridge writes to is known to be missing, or to lack partitions."""
         self._on_inbox_changed = on_inbox_changed
         self._seen: dict[str, SeenTopic] = {}
         self._ids: dict[str, str] = {}
         self._admin: AIOKafkaAdminClient | None = None
         self._opened = AsyncExitStack()
         self._lock = asyncio.Lock()
+        self._looked_at = float("-inf")
+        """When the last look began that succeeded (monotonic seconds)."""
 
     def id(self, topic: str) -> str | None:
         """Returns the id of a topic (without prefix), or the last one of a topic that does not exist now; None if the
@@ -49,8 +54,11 @@ class TopicWatch:
         return [
             f"{name} {unusable(one.partitions, self._wanted[name])}"
             for name, one in self._seen.items()
-            if one.partitions < self._wanted[name] or (name in self._single and one.partitions > 1)
+            if self._lacks_partitions(name) or (name in self._single and one.partitions > 1)
         ]
+
+    def _lacks_partitions(self, name: str) -> bool:
+        return self._seen[name].partitions < self._wanted[name]
 
     async def run(self) -> None:
         """Looks until cancelled. An outage of Kafka is reported by other parts."""
@@ -72,8 +80,13 @@ class TopicWatch:
             await self._close()
 
     async def look(self) -> None:
-        """Brings ids and problems up to date. Raises ``KafkaError``, ``TimeoutError``."""
+        """Brings ids and problems up to date; several that ask at one time share a look. Raises ``KafkaError``,
+        ``TimeoutError``."""
+        asked = time.monotonic()
         async with self._lock:
+            if self._looked_at > asked:
+                return
+            began = time.monotonic()
             try:
                 if self._admin is None:
                     self._admin = await self._opened.enter_async_context(open_admin(self._clients.connection))
@@ -81,7 +94,8 @@ class TopicWatch:
             except BaseException:
                 await self._close()
                 raise
-        self._compare(found or {})
+            self._looked_at = began
+            self._compare(found or {})
 
     async def _close(self) -> None:
         self._admin = None
@@ -103,5 +117,6 @@ class TopicWatch:
                 self._ids[name] = now.id
         changed = inbox in self._seen and self._seen[inbox] != found.get(inbox, self._seen[inbox])
         self._seen = dict(found)
+        self.writable = not any(self._lacks_partitions(name) for name in self._outputs & found.keys())
         if changed:
             self._on_inbox_changed()
