@@ -86,7 +86,7 @@ class Bridge:
         self._tokens = Tokens(settings.secrets_dir, asm.token.get_secret_value() if asm.token else None)
         self._circuit = CircuitBreaker(backoff)
         self._registry = Registry(self._on_entry, self._on_invalid_entry)
-        self._poller = Poller(self._client, self._tokens, self._circuit, asm.rate_limit, self._is_current, clock=clock)
+        self._poller = Poller(self._client, self._tokens, self._circuit, asm.rate_limit, self._may_send, clock=clock)
         self._topics = TopicWatch(clients, settings.topics, self._on_inbox_changed)
         self._assignment = Assignment(
             Shared(
@@ -180,5 +180,5 @@ class Bridge:
     def _on_inbox_changed(self) -> None:
         self._assignment.refresh_topics()
 
-    def _is_current(self) -> bool:
-        return self._assignment.is_current()
+    def _may_send(self) -> bool:
+        return self._topics.writable and self._assignment.is_current()
