@@ -12,7 +12,7 @@ from bridge.kafka.clients import Clients, open_admin
 from bridge.kafka.errors import stack_of
 from bridge.kafka.lifecycle import with_deadline
 from bridge.kafka.topic_ids import SeenTopic, seen_topics
-from bridge.kafka.topics import TOPICS, too_many, unusable, wanted_partitions
+from bridge.kafka.topics import TOPICS, read_limits, too_many, unusable, wanted_partitions
 from bridge.settings import TopicsSettings
 from bridge.telemetry.logs import RepeatFilter
 from bridge.telemetry.metrics import METRICS
@@ -21,6 +21,8 @@ log = structlog.get_logger()
 
 _LOOK_EVERY = 2.0
 _DEADLINE = 10.0
+_LIMITS_EVERY = 60.0
+"""Seconds between two looks at what the topics take, while records are too large for it."""
 
 
 class TopicWatch:
@@ -60,11 +62,14 @@ class TopicWatch:
 
     async def run(self) -> None:
         """Looks until cancelled. An outage of Kafka is reported by other parts."""
-        failures = RepeatFilter()
+        failures, limits_at = RepeatFilter(), time.monotonic()
         try:
             while True:
                 try:
                     await self.look()
+                    if self._clients.limits.in_the_way and time.monotonic() - limits_at > _LIMITS_EVERY:
+                        limits_at = time.monotonic()
+                        await read_limits(self._clients)
                 except Exception as error:
                     METRICS.kafka_errors.labels("topics").inc()
                     if failures.is_new(error):

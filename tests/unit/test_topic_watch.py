@@ -10,6 +10,7 @@ from structlog.testing import capture_logs
 
 from bridge.kafka import topic_watch as module
 from bridge.kafka.clients import Clients
+from bridge.kafka.outgoing import Outgoing
 from bridge.kafka.topic_ids import SeenTopic
 from bridge.kafka.topic_watch import TopicWatch
 from bridge.kafka.topics import wanted_partitions
@@ -136,3 +137,35 @@ async def test_a_look_that_failed_is_shared_by_nobody(monkeypatch: pytest.Monkey
     results = await asyncio.gather(*(cluster.watch.look() for _ in range(3)), return_exceptions=True)
     assert [type(result) for result in results] == [TimeoutError] * 3
     assert cluster.asked == 3
+
+
+async def test_a_limit_that_was_raised_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As long as a record is too large for its topic, what the topic takes is read again; otherwise it is not."""
+    clients = Clients({}, "group", str)
+    message = Outgoing("conversations", b"a", b"x" * 50_000, [])
+    limit, reads = 10_000, list[int]()
+
+    async def look(_: TopicWatch) -> None:
+        if not clients.limits.fits(message):
+            clients.limits.choose(message, iter([message._replace(value=b"")]))
+
+    async def read(of: Any) -> None:
+        reads.append(limit)
+        of.limits.update({"conversations": {"max.message.bytes": str(limit)}})
+
+    await read(clients)
+    monkeypatch.setattr(TopicWatch, "look", look)
+    monkeypatch.setattr(module, "read_limits", read)
+    monkeypatch.setattr(module, "_LOOK_EVERY", 0.0)
+    monkeypatch.setattr(module, "_LIMITS_EVERY", 0.0)
+    watching = asyncio.ensure_future(TopicWatch(clients, TopicsSettings(), lambda: None).run())
+    while len(reads) < 5:
+        await asyncio.sleep(0)
+    limit = 100_000
+    while not clients.limits.fits(message):
+        await asyncio.sleep(0)
+    seen = len(reads)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    watching.cancel()
+    assert len(reads) == seen
