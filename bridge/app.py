@@ -23,7 +23,7 @@ from bridge.kafka.kafka_clock import follow_by_trials
 from bridge.kafka.preflight import Preflight, UnsuitableKafkaError
 from bridge.kafka.schema_registry import OutputFrames
 from bridge.kafka.topic_watch import TopicWatch
-from bridge.ops.http import listen
+from bridge.ops.http import cannot_listen, listen
 from bridge.ops.readiness import Readiness
 from bridge.ops.server import serve
 from bridge.ops.snapshot import Snapshot
@@ -87,7 +87,7 @@ class Bridge:
         self._tokens = Tokens(settings.secrets_dir, asm.token.get_secret_value() if asm.token else None)
         self._circuit = CircuitBreaker(backoff)
         self._registry = Registry(self._on_entry, self._on_invalid_entry)
-        self._poller = Poller(self._client, self._tokens, self._circuit, asm.rate_limit, self._is_current, clock=clock)
+        self._poller = Poller(self._client, self._tokens, self._circuit, asm.rate_limit, self._may_send, clock=clock)
         self._topics = TopicWatch(clients, settings.topics, self._on_inbox_changed)
         self._assignment = Assignment(
             Shared(
@@ -148,9 +148,7 @@ class Bridge:
         try:
             listener = listen(ops.host, ops.port)
         except OSError as error:
-            raise StartError(
-                f"cannot listen on ops.listen {ops.listen}: {error.strerror}. Set another address"
-            ) from error
+            raise StartError(cannot_listen(ops, error)) from error
         async with serve(listener, self.snapshot, ops):
             log.info("ops.listening", address=ops.listen)
             yield
@@ -183,5 +181,5 @@ class Bridge:
     def _on_inbox_changed(self) -> None:
         self._assignment.refresh_topics()
 
-    def _is_current(self) -> bool:
-        return self._assignment.is_current()
+    def _may_send(self) -> bool:
+        return self._topics.writable and self._assignment.is_current()

@@ -1,4 +1,4 @@
-"""``run --workers N``: a supervisor that restarts any worker that dies or is unhealthy, and one ops endpoint for all.
+"""``run --workers N``: a supervisor that restarts any worker that dies or is unhealthy.
 
 A worker stops when its standard input ends: the supervisor closes it to let the worker drain, and the kernel does so if
 the supervisor is killed. So a worker is stopped exactly once, and outlives its supervisor only to drain. It has a
@@ -12,24 +12,15 @@ import signal
 import sys
 import threading
 from asyncio.subprocess import PIPE, Process
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
 import httpx
 import structlog
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.parser import text_string_to_metric_families
-from prometheus_client.registry import Collector
-from starlette.applications import Starlette
-from starlette.middleware import Middleware
-from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
 
-from bridge.ops.access import Guard
-from bridge.ops.http import answering, free_port, listen
+from bridge.ops.http import answering, cannot_listen, free_port, listen
+from bridge.ops.workers import STARTING, application
 from bridge.settings import OpsSettings
 from bridge.signals import fires, stop_on_signals
 
@@ -80,10 +71,10 @@ async def _run(supervisor: "Supervisor", ops: OpsSettings) -> int:
     try:
         listener = listen(ops.host, ops.port)
     except OSError as error:
-        log.error("run.failed", error=f"cannot listen on ops.listen {ops.listen}: {error.strerror}. Set another one")  # noqa: TRY400 - the text says it all
+        log.error("run.failed", error=cannot_listen(ops, error))  # noqa: TRY400 - the text says it all
         return 1
     stop = stop_on_signals(supervisor.kill)
-    async with supervisor.client, answering(listener, application(supervisor, ops)):
+    async with supervisor.client, answering(listener, application(supervisor.get_all, supervisor.restarts, ops)):
         log.info("ops.listening", address=ops.listen, workers=len(supervisor.workers))
         code = await supervisor.run(stop)
     log.info("run.stopped")
@@ -210,7 +201,7 @@ class Supervisor:
         try:
             answer = await self.client.get(f"http://127.0.0.1:{worker.port}/{path}")
         except httpx.HTTPError:
-            return 0, "does not answer" if worker.answered else "starting"
+            return 0, "does not answer" if worker.answered else STARTING
         worker.answered = True
         return answer.status_code, answer.text.strip()
 
@@ -219,48 +210,9 @@ class Supervisor:
         answers = await asyncio.gather(*(self.get(worker, path) for worker in self.workers))
         return dict(enumerate(answers))
 
-    async def not_alive(self) -> dict[int, str]:
-        """Which workers are not alive, and why. A worker that has just been started may need some time to answer."""
-        answers = await self.get_all("healthz")
-        return {
-            worker.number: text
-            for worker, (status, text) in zip(self.workers, answers.values(), strict=True)
-            if status != httpx.codes.OK and (worker.process is None or worker.answered)
-        }
-
-    async def not_ready(self) -> dict[int, str]:
-        """Which workers are not ready, and why."""
-        answers = await self.get_all("readyz")
-        return {number: text for number, (status, text) in answers.items() if status != httpx.codes.OK}
-
-    async def metrics(self) -> bytes:
-        answers = await self.get_all("metrics")
-        texts = {number: text for number, (status, text) in answers.items() if status == httpx.codes.OK}
-        alive = GaugeMetricFamily("asm_bridge_workers_alive", "Worker processes that run and answer", len(texts))
-        restarts = CounterMetricFamily("asm_bridge_worker_restarts", "Times a worker was restarted", labels=["worker"])
-        for worker in self.workers:
-            restarts.add_metric([str(worker.number)], worker.restarts)
-        return generate_latest(_Families([*merged(texts), alive, restarts]))
-
-
-def application(supervisor: Supervisor, ops: OpsSettings) -> Starlette:
-    """The merged endpoint: alive if all are, ready if all are, and the metrics of all."""
-
-    def respond(reasons: Mapping[int, str], good: str) -> Response:
-        lines = [f"worker {number}: {reason}" for number, reason in reasons.items()] or [good]
-        return PlainTextResponse("\n".join(lines) + "\n", status_code=503 if reasons else 200)
-
-    async def healthz(request: Request) -> Response:
-        return respond(await supervisor.not_alive(), "ok")
-
-    async def readyz(request: Request) -> Response:
-        return respond(await supervisor.not_ready(), "ready")
-
-    async def metrics(request: Request) -> Response:
-        return Response(await supervisor.metrics(), media_type=CONTENT_TYPE_LATEST)
-
-    routes = [Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", metrics)]
-    return Starlette(routes=routes, middleware=[Middleware(Guard, ops=ops)])
+    def restarts(self) -> list[int]:
+        """How often each worker was restarted."""
+        return [worker.restarts for worker in self.workers]
 
 
 def worker_command(arguments: Sequence[str], number: int, port: int, instance: str | None) -> list[str]:
@@ -279,26 +231,6 @@ def is_permanent(code: int, was_ready: bool, failures: int) -> bool:
 def restart_delay(failures: int) -> float:
     """Seconds to wait after this many failures in a row."""
     return min(_LONGEST_RESTART_DELAY, 0.25 * 2 ** min(failures - 1, 16)) if failures else 0.0
-
-
-def merged(texts: Mapping[int, str]) -> list[Metric]:
-    """The metrics of all workers, one family for each name, each sample with the label ``worker``."""
-    families: dict[str, Metric] = {}
-    for number, text in texts.items():
-        for family in text_string_to_metric_families(text):
-            whole = families.setdefault(family.name, Metric(family.name, family.documentation, family.type))
-            whole.samples += [
-                sample._replace(labels={**sample.labels, "worker": str(number)}) for sample in family.samples
-            ]
-    return list(families.values())
-
-
-class _Families(Collector):
-    def __init__(self, families: Iterable[Metric]) -> None:
-        self._families = families
-
-    def collect(self) -> Iterable[Metric]:
-        return self._families
 
 
 def become_worker(number: int) -> None:

@@ -9,7 +9,7 @@ import structlog
 
 from bridge.clock import Clock
 from bridge.kafka.clients import Clients
-from bridge.kafka.errors import KafkaError, NoTransactionsError, describe
+from bridge.kafka.errors import NoTransactionsError, describe, stack_of
 from bridge.kafka.kafka_clock import follow, read_clock, try_transaction
 from bridge.kafka.schema_registry import OutputFrames, SchemaRegistryError
 from bridge.kafka.topics import TOPICS, ensure_topics
@@ -51,13 +51,15 @@ class Preflight:
         while True:
             try:
                 await check()
-            except (KafkaError, OSError, TimeoutError, SchemaRegistryError) as error:
-                text = describe(error) if isinstance(error, KafkaError) else str(error) or type(error).__name__
+            except UnsuitableKafkaError:
+                raise
+            except Exception as error:
+                text = str(error) if isinstance(error, SchemaRegistryError) else describe(error)
                 if text != self.waiting_for:
                     if isinstance(error, SchemaRegistryError):
                         log.warning("schema_registry.awaited", error=error)
                     else:
-                        log.warning("kafka.awaited", error=error)
+                        log.warning("kafka.awaited", error=error, exc_info=stack_of(error))
                 if not isinstance(error, SchemaRegistryError):
                     METRICS.kafka_errors.labels("start").inc()
                 self.waiting_for = text

@@ -44,8 +44,6 @@ Instead = Mapping[int, Sequence[Outgoing]]
 """By the ``id()`` of a message: what is to be written in its place."""
 
 _said = Once()
-_SAME_TIME = 1000
-"""Milliseconds between two times that Kafka may not judge differently."""
 
 
 async def culprits(refused: Sequence[T], takes: Callable[[Sequence[T]], Awaitable[bool]]) -> list[T]:
@@ -59,52 +57,62 @@ async def culprits(refused: Sequence[T], takes: Callable[[Sequence[T]], Awaitabl
 
 
 class Refusal:
-    """One refusal of a partition's transaction, at the time ``at`` (seconds since 1970). ``letters``: the partition of
-    dead letters, None for the same."""
+    """One refusal of a partition's transaction. ``now``: Kafka's time, in seconds since 1970; ``letters``: the
+    partition of dead letters, None for the same."""
 
     def __init__(
-        self, error: RefusedRecordsError, encoder: Encoder, takes: Takes, at: float, letters: int | None = None
+        self,
+        error: RefusedRecordsError,
+        encoder: Encoder,
+        takes: Takes,
+        now: Callable[[], float],
+        letters: int | None = None,
     ) -> None:
         self._error = error
         self._encoder = encoder
         self._letters = letters
-        self._takes = takes
-        self._at = at
+        self._try_out = takes
+        self._now = now
 
     async def remedy(self) -> Instead:
         """What to write instead; nothing if all of it is taken in smaller batches. Raises ``RefusedRecordsError`` for a
         topic that takes no record at all: none is the culprit."""
-        if isinstance(self._error.__cause__, InvalidTimestampError) and (redated := self._redated()):
-            return redated
-        messages = self._error.messages
-        if shorter := {id(m): [fitted] for m in messages if (fitted := self._encoder.fitted(m)) is not m}:
+        messages, timed = self._error.messages, isinstance(self._error.__cause__, InvalidTimestampError)
+        shorter = {id(m): [fitted] for m in messages if (fitted := self._encoder.fitted(m)) is not m}
+        if shorter and not timed:
             return shorter
         topic = messages[0].topic
-        if not await self._takes([canary(topic, self._encoder, self._at)]):
+        if not await self._takes([canary(topic, self._encoder, self._now())]):
             raise RefusedRecordsError(self._error.topic, self._error.why, messages, every=True)
+        if timed:
+            if _said.is_new(("time", topic)):
+                log.warning("record.redated", topic=topic, error=self._error)
+            return {id(m): [redated] for m, redated in zip(messages, self._redated(messages), strict=True)}
         return {id(m): await self._instead_of(m) for m in await culprits(messages, self._takes)}
 
-    def _redated(self) -> Instead:
-        """All with Kafka's time, but for those that have it already."""
-        now = round(self._at * 1000)
-        late = [m for m in self._error.messages if m.timestamp is None or abs(m.timestamp - now) > _SAME_TIME]
-        if late and _said.is_new(("time", late[0].topic)):
-            log.warning("record.redated", topic=late[0].topic, error=self._error)
-        return {id(m): [m._replace(timestamp=now)] for m in late}
+    async def _takes(self, messages: Sequence[Outgoing]) -> bool:
+        """Whatever the times of the messages are: a trial may come long after them."""
+        return await self._try_out(self._redated(messages))
+
+    def _redated(self, messages: Sequence[Outgoing]) -> list[Outgoing]:
+        now = round(self._now() * 1000)
+        return [message._replace(timestamp=now) for message in messages]
 
     async def _instead_of(self, message: Outgoing) -> list[Outgoing]:
         """The fullest form that is taken, and a dead letter with what is missing in it."""
         form = await self._accepted(message)
         if form is message:  # taken now
             return [message]
-        became = "missing" if form is None else "a tombstone" if form.value is None else "shortened"
+        became = "missing" if form is None else "shortened"
+        if form is not None and (message.topic, form.value) == ("agent-state", None):
+            became = "a tombstone"
         self._say(message, became)
         written = [] if form is None else [form]
         if message.topic == "inject":
             return [*written, *self._not_moved(message)]
         if message.topic in ("agent-state", "dead-letters", "heartbeats"):
             return written
-        letter = await self._accepted(self._encoder.unwritable(message, f"{self._error}; it is {became}", self._at))
+        letter = await self._accepted(self._encoder.unwritable(message, f"{self._error}; it is {became}", self._now()))
         if letter is not None:
             METRICS.dead_letters.labels(UNWRITABLE).inc()
             written.append(letter)
@@ -138,7 +146,7 @@ class Refusal:
         moved = _Moved.of(message)
         injection = read_injection(moved, 0.0, possibly_processed=False)
         injection.fault = UNWRITABLE, str(self._error)
-        step = Step(AgentState(agent_id=injection.agent_id), self._at)
+        step = Step(AgentState(agent_id=injection.agent_id), self._now())
         InjectionQueue(InjectionSettings()).add(step, injection)
         METRICS.record_step(step)
         METRICS.dead_letters.labels(UNWRITABLE).inc()
@@ -168,14 +176,8 @@ class _Moved:
 def canary(topic: str, encoder: Encoder, at: float) -> Outgoing:
     """A small record about no agent: a topic that refuses it, refuses every record."""
     time = rfc3339(at)
-    common: dict[str, Any] = {
-        "agent_id": "canary",
-        "stream_id": "0" * 32,
-        "sequence": 1,
-        "topic_sequence": 1,
-        "observed_at": time,
-    }
-    common |= {"asm_session_sid": None}
+    common: dict[str, Any] = {"agent_id": "canary", "stream_id": "0" * 32, "asm_session_sid": None, "observed_at": time}
+    common |= {"sequence": 1, "topic_sequence": 1}
     records: dict[str, Callable[[], Published]] = {
         "agent-status": lambda: AgentProfileChanged(**common),
         "queued-calls": lambda: QueuedCallChanged(**common, change="left", list="hqm", call_sid="0"),

@@ -67,6 +67,7 @@ class Poller:
         """Polls the agents that are due, slot by slot, until cancelled."""
         at = self._clock.monotonic()
         self._schedule.start(at)
+        could_send = True
         while True:
             await self._until(self._schedule.next_slot)
             _OK.inc(self._ok)
@@ -74,8 +75,10 @@ class Poller:
             self._rate.refill()
             due, lists, woken = self._schedule.advance()
             stood_still, at = self._clock.monotonic() - at > _STANDSTILL, self._clock.monotonic()
-            if stood_still:
+            may_send = self._may_send()
+            if stood_still or (may_send and not could_send):
                 self._check_unobserved()
+            could_send = may_send
             for scheduled in due:
                 self._schedule.tick(scheduled, at)
             for scheduled in lists:
@@ -86,7 +89,7 @@ class Poller:
                 await self._sleep(0)
 
     def _check_unobserved(self) -> None:
-        """Reports the agents that a pause of the process left unobserved for too long, before any poll."""
+        """Reports the agents that a pause left unobserved for too long, before any poll."""
         at = self._clock.now()
         for scheduled in self._schedule:
             scheduled.partition.append(scheduled.agent.check_unobserved(at))

@@ -39,6 +39,8 @@ The document is written from the bridge's side: it *sends* what you read, and *r
   bits.
 - Times are RFC 3339 in UTC, with a `Z`. Those of the bridge's clock have six digits after the point, so that their
   texts sort as they do; the vendor's have none to nine.
+- A record that is larger than its topic takes, or that a rule of Kafka's refuses, is shortened: its texts end with `…`,
+  its lists are cut. What was refused is whole in a dead letter, `unwritable`.
 - Operators may leave personal data out (setting `records.omit`; fields with `x-pii`): such a text is empty.
 
 ## Streams and steps
@@ -61,7 +63,8 @@ For each partition *p*, in this order:
    A transaction is committed in one partition a moment before it is in another, and until then the last stable
    offset, which read_committed asks for, lies before records that the heartbeat speaks of.
 3. Read up to these ends. You have every record with an `observed_at` before `observed_until`, and the numbers of each
-   stream up to the last of these are complete. For a window of time, wait for a heartbeat beyond its end.
+   stream up to the last of these are complete, but for those in dead letters that are `unwritable`. For a window of
+   time, wait for a heartbeat beyond its end.
 
 In the other order, records may be written between the two questions: they seem to be missing. `AgentState.sequence`
 serves as a heartbeat's `observed_until` does: once you have read a state, every record up to its number is below the
@@ -80,8 +83,9 @@ picture of each agent.
 
 ## Clocks
 
-- *bridge*: Kafka's own clock, to a second. Durations in state are right to within one interval and the time that the
-  service took to answer. It never goes back within a partition, but for a step of more than a minute.
+- *bridge*: Kafka's own clock, to a second. `observed_at` is later than the change by at most one interval and the time
+  that the service took to answer: each duration in state is right to within that. The clock never goes back within a
+  partition, but for a step of more than a minute.
 - *vendor*: compare the vendor's times with each other; they may differ from the bridge's by seconds.
 - *broker*: that of Kafka's timestamps on `asm.inject`.
 

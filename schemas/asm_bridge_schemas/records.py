@@ -30,12 +30,13 @@ def about(description: str, *examples: Any, pii: bool = False, since: str | None
 def _vendors(title: str, names: type[IntEnum], description: str) -> Meta:
     """The vendor's names, or the digits of a number that its list lacks."""
     known = [member.name for member in names]
-    return _open(title, description, known, known[1], pattern="^-?[0-9]+$")
+    text = f"{description} A number that this list lacks, of a newer service, is in digits."
+    return _open(title, text, known, known[1], pattern="^-?[0-9]+$")
 
 
 def _reasons(title: str, description: str, *values: str) -> Meta:
     """A list of ours, to which a minor version may add: a reader must get along with values that it does not know."""
-    return _open(title, description, list(values), values[0])
+    return _open(title, f"{description} A later release may add others.", list(values), values[0])
 
 
 def _open(title: str, description: str, known: list[str], example: str, **other: str) -> Meta:
@@ -326,14 +327,20 @@ class AgentSessionEnded(Record, frozen=True, kw_only=True, tag=True):
 
 
 class AgentObservationLost(Record, frozen=True, kw_only=True, tag=True):
-    """The agent was not observed for longer than three intervals and 5 s: what was last published may not hold."""
+    """The agent was not observed for longer than three intervals, and than 5 s.
+
+    From `since` until the next `AgentObservationResumed` nobody knows its status, calls and alert: what was published
+    last may not hold. For time in state, cut the last status at `since`."""
 
     reason: LossReason
     since: Annotated[Time, about("When the agent was last observed. Clock: bridge.", "2026-11-23T09:29:48.120000Z")]
 
 
 class AgentObservationResumed(Record, frozen=True, kw_only=True, tag=True):
-    """The agent is observed again. `reason` and `since` are those of the loss; the status holds from now on."""
+    """The agent is observed again. `reason` and `since` are those of the loss.
+
+    `status_desc` holds from `observed_at` on: for time in state, go on there. Whatever has changed since the loss
+    follows as records of the same step."""
 
     reason: LossReason
     since: Annotated[
@@ -392,7 +399,12 @@ class AgentStatusChanged(Status, frozen=True, kw_only=True, tag_field="type", ta
 
 
 Change = Annotated[
-    Literal["entered", "updated", "left"], Meta(title="Change", description="What happened to it.", examples=["left"])
+    Literal["entered", "updated", "left"],
+    Meta(
+        title="Change",
+        description="entered: it came into view. updated: a field of it differs. left: it is no longer in view.",
+        examples=["left"],
+    ),
 ]
 CallSid = Annotated[Sid, about("The call, in digits; the same in the view of every agent.", "4000000000002000006")]
 StartDate = Annotated[

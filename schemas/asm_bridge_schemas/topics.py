@@ -85,7 +85,9 @@ TOPICS = {
         "`undeliverable` has one, in the transaction of its outcome, whose `reason` is the asm_error_code; one that is "
         "`expired` or a `duplicate` has none. A record of asm.inject without a usable key has a dead letter, but no "
         "outcome. A dead letter is in its agent's partition; without a usable key, in that of the original (or in 0, "
-        "if the bridge does not use that one).",
+        "if the bridge does not use that one). An `unwritable` record of the bridge's own, which a rule of Kafka's "
+        "refuses, is here whole, with all its headers; in its topic stands a shortened one with the same numbers, or "
+        "none, if not even that is taken: its number is then in the dead letter alone.",
         key="that of the original; none if it had none, or one longer than 1 KiB",
         timestamp="when it was written. Clock: the machine that the bridge runs on",
         tombstones="the original value was null, or longer than 512 KiB, or an entry of asm.sessions, which may hold a "

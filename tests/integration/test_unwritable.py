@@ -12,8 +12,6 @@ from typing import NamedTuple
 
 import pytest
 import pytest_asyncio
-from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from bridge.kafka.partitioner import partition_for
 from bridge.testing.brokers import Broker
@@ -21,6 +19,7 @@ from tests.support.chaos.checker import assert_kept
 from tests.support.chaos.facts import Facts, Message
 from tests.support.chaos.harness import PARTITIONS, TOKENS, Lab, lab, until
 from tests.support.chaos.streams import numbered
+from tests.support.chaos.topics import configure
 
 pytestmark = [pytest.mark.kafka, pytest.mark.transactions]
 
@@ -37,16 +36,9 @@ class Running(NamedTuple):
         """Lets the spare agent be watched under a name of its own."""
         await self.lab.register(name, token=f"file:{TOKENS}#{self.spare}")
 
-    async def configure(self, topic: str, **configs: object) -> None:
-        """Lets the topic have these settings, named with underscores, and its defaults for the others."""
-        admin = AIOKafkaAdminClient(bootstrap_servers=self.lab.bootstrap_servers)
-        await admin.start()
-        try:
-            name, policy = self.lab.prefix + topic, "compact" if topic == "agent-state" else "delete"
-            given = {"cleanup.policy": policy, **{key.replace("_", "."): str(value) for key, value in configs.items()}}
-            await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, name, configs=given)])
-        finally:
-            await admin.close()
+    async def configure(self, topic: str, **configs: int | str) -> None:
+        """Changes settings of a topic, named with underscores."""
+        await configure(self.lab, topic, **{name.replace("_", "."): value for name, value in configs.items()})
 
     async def sent(self, *markers: str) -> list[int]:
         """How often the service took the events of these markers."""

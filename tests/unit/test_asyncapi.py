@@ -89,6 +89,15 @@ def test_only_an_outcome_may_be_without_a_stream() -> None:
             assert "null" not in found or "Null" in field["description"]
 
 
+@pytest.mark.parametrize("name", [name for name, one in SCHEMAS.items() if "anyOf" in one or "enum" in one])
+def test_a_list_of_names_says_whether_it_may_grow(name: str) -> None:
+    """A list whose alternatives take other text says what that would be; each name of a list of ours is explained."""
+    is_open, text = "anyOf" in SCHEMAS[name], SCHEMAS[name]["description"]
+    assert is_open == bool(re.search("A later release may add others|A number that this list lacks", text))
+    known = SCHEMAS[name]["anyOf"][0]["enum"] if is_open else SCHEMAS[name]["enum"]
+    assert "vendor's" in text or all(f"{value}:" in text for value in known)
+
+
 def references(value: Any) -> Iterator[str]:
     if isinstance(value, dict):
         if isinstance(value.get("$ref"), str):

@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import aiokafka.client
 import pytest
 from aiokafka.codec import gzip_encode
 from aiokafka.consumer import fetcher
@@ -166,6 +167,12 @@ def test_an_unreadable_name_is_counted_and_logged_once() -> None:
     (line,) = logged
     assert (line["event"], line["partition"]) == ("record.header_name_unreadable", "asm.inject/3")
     assert counter._value.get() == before + 2
+
+
+def test_no_client_makes_a_broker_create_a_topic() -> None:
+    """What a client asks about a deleted topic does not bring it back, on brokers that create topics automatically."""
+    request = aiokafka.client.MetadataRequest(["asm.inject"]).prepare({3: (0, 5)})
+    assert request.allow_auto_topic_creation is False
 
 
 def test_gzip_compresses_quickly() -> None:

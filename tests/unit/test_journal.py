@@ -18,8 +18,11 @@ from bridge.kafka.errors import RefusedRecordsError
 from bridge.kafka.outgoing import Outgoing
 from bridge.kafka.partition_producer import PartitionProducer
 from bridge.partitions import journal as module
+from bridge.partitions import recovery
 from bridge.partitions.journal import Journal, PartitionLost
+from bridge.partitions.offsets import CommitMetadata
 from bridge.settings.model import InjectionSettings
+from bridge.telemetry.metrics import METRICS
 from tests.support.strategies import EPOCH, injection
 
 
@@ -31,6 +34,7 @@ class FakeProducer:
         self.poison: Callable[[Outgoing], bool] = lambda _: False
         self.calls: list[str] = []
         self.states: list[AgentState] = []
+        self.inbox: str | None = None
         self.sent: list[Outgoing] = []
         self.added: list[str] = []
         self.waiting_for = ["asm.inject-outcomes"]
@@ -82,7 +86,7 @@ def producer(monkeypatch: pytest.MonkeyPatch) -> FakeProducer:
 
     async def states(*_: object) -> Any:
         for state in fake.states:
-            sent = Encoder("json", "asm.inject").state(state.agent_id, state, 0)
+            sent = Encoder("json", "asm.inject").state(state.agent_id, state, 0, fake.inbox)
             yield SimpleNamespace(key=sent.key, value=sent.value, headers=sent.headers, timestamp=0)
 
     async def limits(_: object) -> None:
@@ -90,28 +94,37 @@ def producer(monkeypatch: pytest.MonkeyPatch) -> FakeProducer:
 
     monkeypatch.setattr(PartitionProducer, "start", start)
     monkeypatch.setattr(module, "read_limits", limits)
-    monkeypatch.setattr(module, "read_to_end", states)
+    monkeypatch.setattr(recovery, "read_to_end", states)
     return fake
 
 
-async def recovered(
+def journal_of(
     committed: int | None = 0,
     held: dict[int, KnownOutcome] | None = None,
     bounds: tuple[int, int] = (0, 100),
     heartbeat: Callable[[], None] = lambda: None,
+    metadata: str = "",
+    inbox: str | None = None,
 ) -> Journal:
-    async def inbox(_: int) -> tuple[int, int]:
+    """``bounds``: of the inbox; ``inbox``: its id; ``committed`` and ``metadata``: what the group remembers."""
+
+    async def inbox_bounds(_: int) -> tuple[int, int]:
         return bounds
 
     async def offset(_: object) -> tuple[int | None, str]:
-        return committed, ""
+        return committed, metadata
 
     async def next_heartbeat(_: float) -> None:
         heartbeat()
 
     clients: Any = SimpleNamespace(connection={}, topic=str, exactly_once=True, committed=offset)
-    group: Any = SimpleNamespace(bounds=inbox, next_heartbeat=next_heartbeat)
-    journal = Journal(3, clients, Encoder("json", "asm.inject"), group, Clock(), held or {})
+    group: Any = SimpleNamespace(bounds=inbox_bounds, next_heartbeat=next_heartbeat)
+    return Journal(3, clients, Encoder("json", "asm.inject"), group, Clock(), held or {}, inbox=inbox)
+
+
+async def recovered(*given: Any, **others: Any) -> Journal:
+    """A journal of these, recovered."""
+    journal = journal_of(*given, **others)
     await journal.recover()
     return journal
 
@@ -298,6 +311,22 @@ async def test_what_was_remembered_of_another_log_is_void(producer: FakeProducer
     assert (line["partition"], line["remembered"], line["end"]) == (3, 12, 10)
 
 
+async def test_a_mirrored_inbox_is_another_log(producer: FakeProducer) -> None:
+    """States and offsets were copied from another cluster: the ids of their inbox differ from this one's, which is read
+    from its beginning, although it is longer; a hand-over there says nothing about here.
+    """
+    books = Books(inbox_offset=12, inbox_open=[4])
+    producer.states, producer.inbox = [AgentState(agent_id="a", stream_id="s", bridge=books)], "there"
+    clean = CommitMetadata(clean=True, inbox="there").encode()
+    assert await journal_of(13, metadata=clean, inbox="there").recover()
+    journal = journal_of(13, metadata=clean, inbox="here")
+    assert not await journal.recover()
+    assert (journal.offsets.position, journal.states["a"].bridge.inbox_offset) == (0, -1)
+    journal = journal_of(0, inbox="here")  # only the states were copied
+    await journal.recover()
+    assert journal.states["a"].bridge.inbox_open == []
+
+
 async def test_the_same_log_is_gone_on_with(producer: FakeProducer) -> None:
     """A log that ends right after what is remembered is the one that was read, and nothing is written for it."""
     producer.states = [AgentState(agent_id="a", stream_id="s", bridge=Books(inbox_offset=12, inbox_open=[4]))]
@@ -311,8 +340,10 @@ async def test_entries_that_were_deleted_unread_are_counted(producer: FakeProduc
     """Entries that retention or an administrator deleted before they were read are counted, and logged with their
     offsets.
     """
+    before = METRICS.inbox_deleted._value.get()
     with capture_logs() as logged:
         journal = await recovered(4, None, (9, 13))
     assert journal.offsets.position == 9
+    assert METRICS.inbox_deleted._value.get() == before + 5
     (line,) = (line for line in logged if line["event"] == "inbox.deleted_unread")
     assert (line["first"], line["end"]) == (4, 9)

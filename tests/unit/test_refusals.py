@@ -91,7 +91,7 @@ async def instead_of(
     async def takes(some: Sequence[Outgoing]) -> bool:
         return not any(poison(one) for one in some)
 
-    found = await Refusal(refused(messages, cause), encoder, takes, NOW).remedy()
+    found = await Refusal(refused(messages, cause), encoder, takes, lambda: NOW).remedy()
     return [list(found.get(id(one), [one])) for one in messages]
 
 
@@ -145,14 +145,24 @@ async def test_a_topic_that_takes_nothing_has_no_culprit(topic: str) -> None:
         await instead_of(batch, lambda m: m.topic == topic)
 
 
+def late(one: Outgoing) -> bool:
+    return one.timestamp != round(NOW * 1000)
+
+
 async def test_records_with_a_wrong_time_get_kafkas() -> None:
-    """A refused time, of a clock that was wrong or a commit that took long, costs neither a record nor a trial; the
-    contents stay. A time that is right is not the cause."""
-    batch = [message("x"), message("y")._replace(timestamp=None), message("z")._replace(timestamp=round(NOW * 1000))]
-    written = await instead_of(batch, lambda _: pytest.fail("tried"), InvalidTimestampError())
+    """A refused time, of a clock that was wrong or a commit that took long, costs no record, and the contents stay."""
+    batch = [message("x"), message("y")._replace(timestamp=None), letter(None)]
+    written = await instead_of(batch, late, InvalidTimestampError())
     assert written == [[one._replace(timestamp=round(NOW * 1000))] for one in batch]
     with pytest.raises(RefusedRecordsError, match="every record"):
-        await instead_of([one for (one,) in written], lambda _: True, InvalidTimestampError())
+        await instead_of(batch, lambda _: True, InvalidTimestampError())
+
+
+async def test_no_record_is_accused_for_its_age() -> None:
+    """A search may take longer than a topic lets times be old: it tries every record with the time of now."""
+    batch = [message("x"), message("poison"), message("y")]
+    first, second, third = await instead_of(batch, lambda m: late(m) or b"poison" in (m.value or b""))
+    assert ([first, third], len(second)) == ([[batch[0]], [batch[2]]], 1)
 
 
 async def test_records_larger_than_their_topic_takes_now_are_shortened() -> None:
@@ -179,7 +189,11 @@ async def test_a_state_is_written_without_what_is_refused() -> None:
 
 async def test_a_state_that_no_form_makes_fit_becomes_a_tombstone() -> None:
     """The next owner begins a new stream then, instead of giving numbers out a second time."""
-    ((form,),) = await instead_of([ENCODER.state("a", STATE, EPOCH)], lambda m: m.key == b"a" and m.value is not None)
+    with capture_logs() as logged:
+        ((form,),) = await instead_of(
+            [ENCODER.state("a", STATE, EPOCH)], lambda m: m.key == b"a" and m.value is not None
+        )
+    assert [line["became"] for line in logged] == ["a tombstone"]
     assert (form.topic, form.key, form.value, form.headers) == ("agent-state", b"a", None, [])
 
 
@@ -202,7 +216,9 @@ async def test_a_compacted_topic_gets_dead_letters_with_an_empty_key() -> None:
 
 async def test_a_dead_letter_keeps_its_reason_where_its_value_is_refused() -> None:
     """Without the value, the code, the text and the origin remain."""
-    ((form,),) = await instead_of([letter(b"a", b"poison")], lambda m: m.value is not None)
+    with capture_logs() as logged:
+        ((form,),) = await instead_of([letter(b"a", b"poison")], lambda m: m.value is not None)
+    assert [line["became"] for line in logged] == ["shortened"]
     assert (form.value, dict(form.headers)) == (None, dict(letter(b"a").headers))
 
 

@@ -18,8 +18,9 @@ from structlog.testing import capture_logs
 
 from bridge import supervisor as module
 from bridge.cli import main
+from bridge.ops.workers import STARTING, application, merged, metrics_of, not_alive, not_ready
 from bridge.settings import OpsSettings
-from bridge.supervisor import Supervisor, application, is_permanent, merged, restart_delay, worker_command
+from bridge.supervisor import Supervisor, is_permanent, restart_delay, worker_command
 from bridge.telemetry.metrics import METRICS
 from tests.support.ops import Pictured, served
 
@@ -112,9 +113,17 @@ async def test_workers_that_do_not_run_are_told() -> None:
     """A worker without a process is reported by number as neither alive nor ready."""
     supervisor = Supervisor(2, ["run"], None, 1)
     async with supervisor.client:
-        assert list(await supervisor.not_alive()) == [0, 1]
-        assert set((await supervisor.not_ready()).values()) == {"not running; it will be restarted"}
-        assert b"asm_bridge_workers_alive 0.0" in await supervisor.metrics()
+        answers = await supervisor.get_all("healthz")
+    assert list(not_alive(answers)) == [0, 1]
+    assert set(not_ready(answers).values()) == {"not running; it will be restarted"}
+    assert b"asm_bridge_workers_alive 0.0" in metrics_of(answers, supervisor.restarts())
+
+
+def test_a_worker_that_starts_is_alive() -> None:
+    """A worker without an answer since its start is not ready, but alive, so that nobody restarts the others."""
+    answers = {0: (200, "ok"), 1: (0, STARTING), 2: (0, "does not answer"), 3: (503, "no success for 301 s")}
+    assert list(not_ready(answers)) == [1, 2, 3]
+    assert list(not_alive(answers)) == [2, 3]
 
 
 WORKER = """
@@ -217,7 +226,7 @@ async def test_the_merged_endpoint_requires_the_token_and_has_it() -> None:
     async with served(Pictured(3), ops) as url, supervisor.client:
         worker, running = supervisor.workers[0], Mock()
         worker.process, worker.port = running, int(url.rpartition(":")[2])
-        transport = httpx.ASGITransport(application(supervisor, ops))
+        transport = httpx.ASGITransport(application(supervisor.get_all, supervisor.restarts, ops))
         async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
             assert (await client.get("/metrics")).status_code == 401
             assert (await client.get("/readyz")).status_code == 200
