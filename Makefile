@@ -14,7 +14,7 @@ DOCS := .venv-docs
 CODE := bridge schemas tests .ci/release.py .ci/docs.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit interop generators examples docs asyncapi fuzz chaos lint fmt build release image manifests audit sbom licences schemas lock clean
+.PHONY: help demo test unit interop generators sinks examples docs asyncapi fuzz chaos lint fmt build release image manifests audit sbom licences schemas lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s%s\n", $$1, $$2 }' Makefile
@@ -90,6 +90,9 @@ examples/typescript/node_modules/.ready: examples/typescript/package-lock.json
 generators: $(READY) ## types from schemas/json in TypeScript, Go, Java, Python, compiled; tables of Kafka Connect
 	@GENERATORS=1 $(BIN)/python -m pytest tests/interop/test_generators.py tests/interop/test_kafka_connect.py $(ARGS)
 
+sinks: $(READY) ## Kafka Connect 4.1 and 4.2 write Iceberg and PostgreSQL as docs/kafka-connect.md says (needs mvn, javac)
+	@SINKS=1 $(BIN)/python -m pytest --broker maven tests/interop/test_sinks.py $(ARGS)
+
 fuzz: $(READY) ## a million hostile inputs for each target, made by coverage (ARGS="--runs 10000 http2"; docs/fuzzing.md)
 	@{ command -v uv >/dev/null && uv pip install -q --python $(BIN)/python --require-hashes -r requirements-fuzz.txt; } \
 		|| $(BIN)/python -m pip install -q --require-hashes -r requirements-fuzz.txt \
@@ -121,10 +124,15 @@ docs: $(DOCS)/.ready ## the documentation as a site, into site/
 	@NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build && echo "site/index.html"
 
 ASYNCAPI := .cache/asyncapi
-asyncapi: ## schemas/asyncapi.json as HTML, into site/asyncapi.html (needs npm)
-	@test -d $(ASYNCAPI)/node_modules || PUPPETEER_SKIP_DOWNLOAD=1 npm install --silent --no-audit --no-fund \
-		--prefix $(ASYNCAPI) @asyncapi/generator@3.4.1 @asyncapi/html-template@3.5.6
+asyncapi: $(ASYNCAPI)/.ready ## schemas/asyncapi.json as HTML, into site/asyncapi.html (needs npm)
 	@node .ci/asyncapi.cjs $(ASYNCAPI) site && echo "site/asyncapi.html"
+
+# Without the browser that the template would fetch for PDFs.
+$(ASYNCAPI)/.ready:
+	@rm -rf $(ASYNCAPI) && mkdir -p $(ASYNCAPI)
+	@PUPPETEER_SKIP_DOWNLOAD=1 npm install --loglevel=error --no-audit --no-fund --prefix $(ASYNCAPI) \
+		@asyncapi/generator@3.4.1 @asyncapi/html-template@3.5.6
+	@touch $@
 
 PINNED = $(shell sed -n 's/^FROM //p' .ci/base/Dockerfile)
 image: ## the container image, asm-kafka-bridge:local (BASE=pinned: on the base image's digest)

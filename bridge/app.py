@@ -6,8 +6,7 @@ import gc
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Awaitable
-from typing import Any
+from collections.abc import AsyncIterator
 
 import structlog
 
@@ -20,11 +19,11 @@ from bridge.backoff import Backoff
 from bridge.clock import Clock
 from bridge.kafka.clients import Clients
 from bridge.kafka.encoding import Encoder
-from bridge.kafka.limits import Limits
+from bridge.kafka.kafka_clock import follow_by_trials
 from bridge.kafka.preflight import Preflight, UnsuitableKafkaError
 from bridge.kafka.schema_registry import OutputFrames
 from bridge.kafka.topic_watch import TopicWatch
-from bridge.ops.http import listen
+from bridge.ops.http import cannot_listen, listen
 from bridge.ops.readiness import Readiness
 from bridge.ops.server import serve
 from bridge.ops.snapshot import Snapshot
@@ -35,8 +34,8 @@ from bridge.polling.poller import Poller
 from bridge.registry.file import SessionsFileError, read_sessions_file
 from bridge.registry.follower import RegistryFollower
 from bridge.registry.registry import InvalidEntry, Registry
-from bridge.settings import KafkaSettings, Settings, TopicsSettings
-from bridge.signals import stop_on_signals
+from bridge.settings import Settings
+from bridge.signals import stop_on_signals, unless
 from bridge.telemetry import tracing
 from bridge.telemetry.unreadable import UnreadableFields
 
@@ -80,7 +79,7 @@ class Bridge:
         kafka, asm, records = settings.kafka, settings.asm, settings.records
         backoff, self._clock = Backoff(), Clock()
         clock = self._clock
-        clients = _clients(kafka, settings.topics)
+        clients = self._clients = Clients.of(kafka, settings.topics)
         frames = OutputFrames(settings.schema_registry, settings.topics) if settings.schema_registry.url else None
         self._client = AsmClient(build_transport(asm), asm.base_url, asm.max_retry_after)
         report_unreadable_to(UnreadableFields())
@@ -88,7 +87,7 @@ class Bridge:
         self._tokens = Tokens(settings.secrets_dir, asm.token.get_secret_value() if asm.token else None)
         self._circuit = CircuitBreaker(backoff)
         self._registry = Registry(self._on_entry, self._on_invalid_entry)
-        self._poller = Poller(self._client, self._tokens, self._circuit, asm.rate_limit, self._is_current, clock=clock)
+        self._poller = Poller(self._client, self._tokens, self._circuit, asm.rate_limit, self._may_send, clock=clock)
         self._topics = TopicWatch(clients, settings.topics, self._on_inbox_changed)
         self._assignment = Assignment(
             Shared(
@@ -99,7 +98,7 @@ class Bridge:
                     records.encoding,
                     settings.topics.name("inject"),
                     records.source or "",
-                    None if frames is None else frames.frames,
+                    None if frames is None else frames.framed,
                     clients.limits,
                 ),
                 heartbeat_interval=records.heartbeat_interval,
@@ -122,7 +121,7 @@ class Bridge:
         """
         async with contextlib.aclosing(self._client), self._serving():
             try:
-                await _until(stop, self._preflight.run())
+                await unless(stop, self._preflight.run())
             except UnsuitableKafkaError as error:
                 raise StartError(str(error)) from error
             if not stop.is_set():
@@ -133,7 +132,9 @@ class Bridge:
         async with asyncio.TaskGroup() as tasks:
             parts = (self._topics.run(), self._follower.run(), self._poller.run(), self.readiness.log_changes())
             running = [tasks.create_task(part) for part in parts]
-            await _until(stop, self._follower.whole.wait())
+            if not self._clients.exactly_once:
+                running.append(tasks.create_task(follow_by_trials(self._clock, self._clients)))
+            await unless(stop, self._follower.whole.wait())
             if not stop.is_set():
                 running.append(tasks.create_task(self._assignment.run()))
             await stop.wait()
@@ -147,9 +148,7 @@ class Bridge:
         try:
             listener = listen(ops.host, ops.port)
         except OSError as error:
-            raise StartError(
-                f"cannot listen on ops.listen {ops.listen}: {error.strerror}. Set another address"
-            ) from error
+            raise StartError(cannot_listen(ops, error)) from error
         async with serve(listener, self.snapshot, ops):
             log.info("ops.listening", address=ops.listen)
             yield
@@ -182,32 +181,5 @@ class Bridge:
     def _on_inbox_changed(self) -> None:
         self._assignment.rejoin()
 
-    def _is_current(self) -> bool:
-        return self._assignment.is_current()
-
-
-def _clients(kafka: KafkaSettings, topics: TopicsSettings) -> Clients:
-    return Clients(
-        connection=kafka.client_arguments(),
-        group_id=kafka.group_id,
-        topic=topics.name,
-        exactly_once=kafka.delivery == "exactly_once",
-        compression=kafka.compression_type,
-        session_timeout=kafka.session_timeout,
-        group_instance_id=kafka.group_instance_id,
-        limits=Limits(kafka.compression_type),
-    )
-
-
-async def _until(stop: asyncio.Event, work: Awaitable[Any]) -> None:
-    """Waits for ``work``, or for ``stop``, which cancels it."""
-    task = asyncio.ensure_future(work)
-    stopped = asyncio.ensure_future(stop.wait())
-    await asyncio.wait([task, stopped], return_when=asyncio.FIRST_COMPLETED)
-    stopped.cancel()
-    if task.done():
-        task.result()
-    else:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+    def _may_send(self) -> bool:
+        return self._topics.writable and self._assignment.is_current()

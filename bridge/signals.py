@@ -1,8 +1,12 @@
 """Stopping: SIGINT and SIGTERM are caught only at the entry points; elsewhere it is an event that is passed in."""
 
 import asyncio
+import contextlib
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 async def fires(event: asyncio.Event, within: float) -> bool:
@@ -12,6 +16,19 @@ async def fires(event: asyncio.Event, within: float) -> bool:
             return await event.wait()
     except TimeoutError:
         return False
+
+
+async def unless(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
+    """The result of ``work``, or None if ``stop`` comes first, which cancels it."""
+    working, stopping = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
+    await asyncio.wait([working, stopping], return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if working.done():
+        return working.result()
+    working.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        return await working
+    return None
 
 
 def stop_on_signals(before_end: Callable[[], None] = lambda: None) -> asyncio.Event:

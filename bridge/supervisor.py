@@ -1,4 +1,4 @@
-"""``run --workers N``: a supervisor that restarts any worker that dies, and one ops endpoint for all of them.
+"""``run --workers N``: a supervisor that restarts any worker that dies or is unhealthy.
 
 A worker stops when its standard input ends: the supervisor closes it to let the worker drain, and the kernel does so if
 the supervisor is killed. So a worker is stopped exactly once, and outlives its supervisor only to drain. It has a
@@ -12,24 +12,15 @@ import signal
 import sys
 import threading
 from asyncio.subprocess import PIPE, Process
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
 import httpx
 import structlog
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.parser import text_string_to_metric_families
-from prometheus_client.registry import Collector
-from starlette.applications import Starlette
-from starlette.middleware import Middleware
-from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
 
-from bridge.ops.access import Guard
-from bridge.ops.http import answering, free_port, listen
+from bridge.ops.http import answering, cannot_listen, free_port, listen
+from bridge.ops.workers import STARTING, application
 from bridge.settings import OpsSettings
 from bridge.signals import fires, stop_on_signals
 
@@ -37,6 +28,11 @@ log = structlog.get_logger()
 
 _REQUEST_TIMEOUT = 2.0
 _READINESS_INTERVAL = 0.2
+_PROBE_INTERVAL = 5.0
+_MISSED_PROBES = 6
+_MISSED_PROBES_AT_START = 24
+"""Probes in a row without an answer, after which a worker is replaced. They are counted, not timed: where the machine
+stood still, the supervisor did, too."""
 _LONGEST_RESTART_DELAY = 5.0
 _STABLE_AFTER = 30.0
 """Seconds after which earlier failures of a worker no longer count."""
@@ -75,10 +71,10 @@ async def _run(supervisor: "Supervisor", ops: OpsSettings) -> int:
     try:
         listener = listen(ops.host, ops.port)
     except OSError as error:
-        log.error("run.failed", error=f"cannot listen on ops.listen {ops.listen}: {error.strerror}. Set another one")  # noqa: TRY400 - the text says it all
+        log.error("run.failed", error=cannot_listen(ops, error))  # noqa: TRY400 - the text says it all
         return 1
     stop = stop_on_signals(supervisor.kill)
-    async with supervisor.client, answering(listener, application(supervisor, ops)):
+    async with supervisor.client, answering(listener, application(supervisor.get_all, supervisor.restarts, ops)):
         log.info("ops.listening", address=ops.listen, workers=len(supervisor.workers))
         code = await supervisor.run(stop)
     log.info("run.stopped")
@@ -126,10 +122,10 @@ class Supervisor:
         failures = 0
         while not stop.is_set():
             began = clock()
-            code = await self._run_once(worker, stop)
+            code, unhealthy = await self._run_once(worker, stop)
             if stop.is_set():
                 return 0 if code in (0, -signal.SIGTERM, -signal.SIGUSR1) else 1
-            failures = (failures if clock() - began < _STABLE_AFTER else 0) + (code != 0)
+            failures = (failures if clock() - began < _STABLE_AFTER else 0) + (code != 0 or unhealthy)
             if is_permanent(code, worker.was_ready, failures):
                 log.error("worker.failed", worker=worker.number, exit_code=code, note="see its log; all workers stop")
                 stop.set()
@@ -140,31 +136,52 @@ class Supervisor:
             await fires(stop, delay)
         return 0
 
-    async def _run_once(self, worker: WorkerProcess, stop: asyncio.Event) -> int:
-        """Starts a worker, and waits until it ends. Returns its exit code (a signal's as a negative number)."""
+    async def _run_once(self, worker: WorkerProcess, stop: asyncio.Event) -> tuple[int, bool]:
+        """Starts a worker, and waits until it ends, or ends it if it is unhealthy. Returns its exit code (a signal's as
+        a negative number), and whether it was unhealthy."""
         worker.port, worker.answered = free_port(), False
         command = worker_command(self._arguments, worker.number, worker.port, self._instance)
         process = worker.process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, start_new_session=True)
         log.info("worker.started", worker=worker.number, pid=process.pid)
         ended, stopped = asyncio.create_task(process.wait()), asyncio.create_task(stop.wait())
+        unhealthy = asyncio.create_task(self._until_unhealthy(worker))
         watch = asyncio.create_task(self._until_ready(worker))
         try:
-            await asyncio.wait([ended, stopped], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([ended, stopped, unhealthy], return_when=asyncio.FIRST_COMPLETED)
+            is_unhealthy = unhealthy.done() and not ended.done() and not stopped.done()
+            unhealthy.cancel()
             if not ended.done():
-                await self._drain(worker.number, process, ended)
-            return await ended
+                hangs = is_unhealthy and not unhealthy.result()
+                await self._drain(worker.number, process, ended, 0.0 if hangs else self._stop_timeout)
+            return await ended, is_unhealthy
         finally:
             worker.process = None
-            stopped.cancel()
-            watch.cancel()
+            for task in (stopped, unhealthy, watch):
+                task.cancel()
 
-    async def _drain(self, number: int, process: Process, ended: "asyncio.Task[int]") -> None:
+    async def _drain(self, number: int, process: Process, ended: "asyncio.Task[int]", timeout: float) -> None:
         assert process.stdin is not None
         process.stdin.close()
-        await asyncio.wait([ended], timeout=self._stop_timeout)
+        await asyncio.wait([ended], timeout=timeout)
         if not ended.done():
-            log.error("worker.killed", worker=number, note=f"it did not stop within {self._stop_timeout:g} s")
+            if timeout:
+                log.error("worker.killed", worker=number, note=f"it did not stop within {timeout:g} s")
             process.kill()
+
+    async def _until_unhealthy(self, worker: WorkerProcess) -> bool:
+        """Waits until the worker says that it should be restarted, or has not answered for long, and logs which.
+        Returns whether it answers."""
+        missed = 0
+        while True:
+            await asyncio.sleep(_PROBE_INTERVAL)
+            status, reason = await self.get(worker, "healthz")
+            missed = 0 if status else missed + 1
+            if missed == (_MISSED_PROBES if worker.answered else _MISSED_PROBES_AT_START):
+                reason = f"no answer to {missed} requests in a row"
+            elif status in (0, httpx.codes.OK):
+                continue
+            log.error("worker.unhealthy", worker=worker.number, reason=reason)
+            return status != 0
 
     async def _until_ready(self, worker: WorkerProcess) -> None:
         while True:
@@ -184,7 +201,7 @@ class Supervisor:
         try:
             answer = await self.client.get(f"http://127.0.0.1:{worker.port}/{path}")
         except httpx.HTTPError:
-            return 0, "does not answer" if worker.answered else "starting"
+            return 0, "does not answer" if worker.answered else STARTING
         worker.answered = True
         return answer.status_code, answer.text.strip()
 
@@ -193,48 +210,9 @@ class Supervisor:
         answers = await asyncio.gather(*(self.get(worker, path) for worker in self.workers))
         return dict(enumerate(answers))
 
-    async def not_alive(self) -> dict[int, str]:
-        """Which workers are not alive, and why. A worker that has just been started may need some time to answer."""
-        answers = await self.get_all("healthz")
-        return {
-            worker.number: text
-            for worker, (status, text) in zip(self.workers, answers.values(), strict=True)
-            if status != httpx.codes.OK and (worker.process is None or worker.answered)
-        }
-
-    async def not_ready(self) -> dict[int, str]:
-        """Which workers are not ready, and why."""
-        answers = await self.get_all("readyz")
-        return {number: text for number, (status, text) in answers.items() if status != httpx.codes.OK}
-
-    async def metrics(self) -> bytes:
-        answers = await self.get_all("metrics")
-        texts = {number: text for number, (status, text) in answers.items() if status == httpx.codes.OK}
-        alive = GaugeMetricFamily("asm_bridge_workers_alive", "Worker processes that run and answer", len(texts))
-        restarts = CounterMetricFamily("asm_bridge_worker_restarts", "Times a worker was restarted", labels=["worker"])
-        for worker in self.workers:
-            restarts.add_metric([str(worker.number)], worker.restarts)
-        return generate_latest(_Families([*merged(texts), alive, restarts]))
-
-
-def application(supervisor: Supervisor, ops: OpsSettings) -> Starlette:
-    """The merged endpoint: alive if all are, ready if all are, and the metrics of all."""
-
-    def respond(reasons: Mapping[int, str], good: str) -> Response:
-        lines = [f"worker {number}: {reason}" for number, reason in reasons.items()] or [good]
-        return PlainTextResponse("\n".join(lines) + "\n", status_code=503 if reasons else 200)
-
-    async def healthz(request: Request) -> Response:
-        return respond(await supervisor.not_alive(), "ok")
-
-    async def readyz(request: Request) -> Response:
-        return respond(await supervisor.not_ready(), "ready")
-
-    async def metrics(request: Request) -> Response:
-        return Response(await supervisor.metrics(), media_type=CONTENT_TYPE_LATEST)
-
-    routes = [Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", metrics)]
-    return Starlette(routes=routes, middleware=[Middleware(Guard, ops=ops)])
+    def restarts(self) -> list[int]:
+        """How often each worker was restarted."""
+        return [worker.restarts for worker in self.workers]
 
 
 def worker_command(arguments: Sequence[str], number: int, port: int, instance: str | None) -> list[str]:
@@ -253,26 +231,6 @@ def is_permanent(code: int, was_ready: bool, failures: int) -> bool:
 def restart_delay(failures: int) -> float:
     """Seconds to wait after this many failures in a row."""
     return min(_LONGEST_RESTART_DELAY, 0.25 * 2 ** min(failures - 1, 16)) if failures else 0.0
-
-
-def merged(texts: Mapping[int, str]) -> list[Metric]:
-    """The metrics of all workers, one family for each name, each sample with the label ``worker``."""
-    families: dict[str, Metric] = {}
-    for number, text in texts.items():
-        for family in text_string_to_metric_families(text):
-            whole = families.setdefault(family.name, Metric(family.name, family.documentation, family.type))
-            whole.samples += [
-                sample._replace(labels={**sample.labels, "worker": str(number)}) for sample in family.samples
-            ]
-    return list(families.values())
-
-
-class _Families(Collector):
-    def __init__(self, families: Iterable[Metric]) -> None:
-        self._families = families
-
-    def collect(self) -> Iterable[Metric]:
-        return self._families
 
 
 def become_worker(number: int) -> None:

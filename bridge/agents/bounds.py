@@ -1,4 +1,4 @@
-"""Limits on the size of input, so that everything written about it fits into a record of any topic: pure."""
+"""Limits on the size of input, so that every record about it fits into any topic. Pure."""
 
 from collections.abc import Iterable, Sequence
 

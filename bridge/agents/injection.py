@@ -11,7 +11,7 @@ from asm_bridge_schemas.cloudevents import StructuredEvent, unwrap
 from asm_bridge_schemas.commands import CommandError, InjectedEvent, read_event
 from bridge import headers as names
 from bridge.agents.bounds import MAX_BYTES, MAX_ID_BYTES, too_large
-from bridge.agents.trace import Trace, read_trace
+from bridge.agents.traceparent import Trace, read_trace
 from bridge.clock import seconds
 from bridge.record_id import RecordId
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from asm_bridge_schemas.records import TOPICS, AgentState, InjectionCompleted, Published
-from bridge.agents.trace import Trace
+from bridge.agents.traceparent import Trace
 from bridge.clock import rfc3339
 from bridge.record_id import RecordId
 

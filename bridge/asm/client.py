@@ -7,10 +7,10 @@ import httpx
 import structlog
 
 from asm_bridge_schemas.asm import AsmSession, GetStatusRes, ListConversationsRes
-from bridge.asm.answer import UNCHANGED, Answer
+from bridge.asm.answer import MAX_RETRY_AFTER, UNCHANGED, Answer, MessageType, read_response
 from bridge.asm.errors import AsmError, Malformed, Refused
-from bridge.asm.http.request import Failure, PreparedRequest, Response, Target
-from bridge.asm.response import MAX_RETRY_AFTER, Message, read_response
+from bridge.asm.http.request import PreparedRequest, Target
+from bridge.asm.http.response import Failure, Response
 from bridge.asm.transport import Transport, fetch
 
 log = structlog.get_logger()
@@ -18,13 +18,13 @@ log = structlog.get_logger()
 OnAnswer = Callable[[Answer | AsmError], None]
 
 PATH = "/api/v1alpha1/asm/asmapi/"
-CALLS: dict[str, Message] = {
+CALLS: dict[str, MessageType] = {
     "getstatus": GetStatusRes,
     "getcurrentsession": AsmSession,
     "listconversations": ListConversationsRes,
 }
 """Each call, and the message that answers it."""
-_HEADERS = {"content-type": "application/json", "accept": "application/json", "user-agent": "asm-kafka-bridge"}
+HEADERS = {"content-type": "application/json", "accept": "application/json", "user-agent": "asm-kafka-bridge"}
 
 
 class AsmClient:
@@ -39,7 +39,7 @@ class AsmClient:
     def request(self, call: str, token: str, body: bytes, *, repeatable: bool = False) -> PreparedRequest:
         """A request that may be sent any number of times; ``repeatable``: one that carries no events."""
         authorization = f"Bearer {token}"
-        return PreparedRequest(self._targets[call], _HEADERS, body, authorization=authorization, repeatable=repeatable)
+        return PreparedRequest(self._targets[call], HEADERS, body, authorization=authorization, repeatable=repeatable)
 
     def send(self, request: PreparedRequest, on_answer: OnAnswer, known: bytes | None = None) -> None:
         """Sends a request; ``on_answer`` is called once, later, with the decoded answer or with the error.

@@ -84,3 +84,9 @@ class Malformed(AsmError):
     """An answer of the service that is unreadable, or too large for a record: retry with back-off."""
 
     reason = "malformed"
+
+
+REASONS = tuple(
+    error.reason for error in (Unauthorized, Throttled, Unavailable, Unreachable, ForeignAnswer, Refused, Malformed)
+)
+"""The words of all errors."""

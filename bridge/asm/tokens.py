@@ -1,11 +1,11 @@
 """Bearer tokens by reference. A token leaves this module only in a request's header."""
 
-import json
 import os
 import time
 from pathlib import Path
 
 from bridge.asm.errors import Unauthorized
+from bridge.json_object import json_object
 
 _RECHECK = 0.5
 """Seconds between looks at a file: a changed token is used within a second."""
@@ -17,8 +17,8 @@ class Tokens:
     def __init__(self, secrets_dir: Path | None, default: str | None) -> None:
         self._secrets_dir = secrets_dir
         self._default = default
-        self._files: dict[str, _File] = {}
-        self._known: dict[str, tuple[str, _File, int]] = {}
+        self._files: dict[str, _TokenFile] = {}
+        self._known: dict[str, tuple[str, _TokenFile, int]] = {}
         """By reference: its token, as the file had it at that reading."""
 
     @property
@@ -44,16 +44,16 @@ class Tokens:
         self._known[reference] = token, file, file.readings
         return token
 
-    def _from_file(self, name: str, key: str) -> "tuple[str, _File]":
+    def _from_file(self, name: str, key: str) -> "tuple[str, _TokenFile]":
         if self._secrets_dir is None:
             raise Unauthorized(f"file:{name} needs a secrets directory: set ASM_BRIDGE_SECRETS_DIR")
         file = self._files.get(name)
         if file is None:
-            file = self._files[name] = _File(self._secrets_dir / name)
+            file = self._files[name] = _TokenFile(self._secrets_dir / name)
         file.refresh()
         if not key:
             return _usable(file.text, f"the secrets directory has no readable file {name}"), file
-        text = f"{name} in the secrets directory is no JSON object with the key {key}"
+        text = f"{name} in the secrets directory is not a JSON object with the key {key}"
         return _usable(file.values.get(key), text), file
 
 
@@ -63,7 +63,7 @@ def _usable(token: str | None, problem: str) -> str:
     return token
 
 
-class _File:
+class _TokenFile:
     """A file's text, read again when the file has changed or was replaced (also by renaming)."""
 
     def __init__(self, path: Path) -> None:
@@ -89,12 +89,5 @@ class _File:
             signature, self.text = None, None
         self.readings += signature != self._signature
         self._signature = signature
-        self.values = _values(self.text) if self.text and self.text.startswith("{") else {}
-
-
-def _values(text: str) -> dict[str, str]:
-    try:
-        parsed = json.loads(text)
-    except (ValueError, RecursionError):
-        return {}
-    return {k: v for k, v in parsed.items() if isinstance(v, str)} if isinstance(parsed, dict) else {}
+        values = json_object(self.text or "") or {}
+        self.values = {key: value for key, value in values.items() if isinstance(value, str)}

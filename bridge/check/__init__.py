@@ -11,8 +11,9 @@ from bridge.check.finding import Finding, Result, failed, ok, problem, skipped, 
 from bridge.kafka.clients import Clients
 from bridge.kafka.errors import KafkaUnavailableError
 from bridge.ops.http import listen
+from bridge.registry.registry import Registry
 from bridge.settings import Settings, secret_values
-from bridge.settings.show import MASK
+from bridge.telemetry.logs import Masking
 
 __all__ = ["Finding", "Result", "examine", "failed"]
 
@@ -32,7 +33,7 @@ async def examine(
     """The findings, in the order of the checks. ``offline``: only checks without network; ``on_progress`` follows the
     tokens that are tried. Never raises, and never shows a secret.
     """
-    watched = agents.Watched()
+    watched = Registry()
     entries, file = agents.sessions_file(settings)
     local = [ok("settings", "valid; `asm-bridge config` shows them"), *file, *ops(settings)]
     if offline:
@@ -41,11 +42,9 @@ async def examine(
         reachable = False
     else:
         reached, reachable = await _reached(settings, watched)
-    watched.add(settings.topics.name("sessions"), entries)
+    agents.register(watched, settings.topics.name("sessions"), entries)
     tokens, secrets = agents.readable(settings, watched)
-    unknown = not watched.entries and any(
-        one.check == "registry" and one.result in ("problem", "skipped") for one in reached
-    )
+    unknown = not watched and any(one.check == "registry" and one.result in ("problem", "skipped") for one in reached)
     sharing = [skipped("sessions", "the registry was not read")] if unknown else agents.sharing(watched)
     if not reachable:
         trial = [skipped("tokens", "offline" if offline else "the service cannot be reached")]
@@ -59,12 +58,12 @@ async def examine(
 _KAFKA = ("kafka", "topics", "rights", "transactions", "group", "registry")
 
 
-async def _reached(settings: Settings, watched: agents.Watched) -> tuple[list[Finding], bool]:
+async def _reached(settings: Settings, watched: Registry) -> tuple[list[Finding], bool]:
     """The findings about Kafka and the service, and whether tokens can be tried with the service."""
     broker, host, registered = await asyncio.gather(
         _within("kafka", _CONNECT, kafka.connection(settings.kafka)),
         _within("service", _CONNECT, service.address(settings.asm)),
-        _within("schemas", _CONNECT, _schemas(settings)),
+        _within("schemas", _CONNECT, schemas.subjects(settings)),
     )
     if failed(broker):
         rest = [skipped(name, "Kafka cannot be used, see kafka") for name in _KAFKA[1:]]
@@ -73,17 +72,8 @@ async def _reached(settings: Settings, watched: agents.Watched) -> tuple[list[Fi
     return [*broker, *rest, *registered, *host], not failed(host)
 
 
-async def _schemas(settings: Settings) -> list[Finding]:
-    return await schemas.subjects(settings) if settings.schema_registry.url else []
-
-
-async def _looked(settings: Settings, watched: agents.Watched) -> list[Finding]:
-    clients = Clients(
-        connection=settings.kafka.client_arguments(),
-        group_id=settings.kafka.group_id,
-        topic=settings.topics.name,
-        exactly_once=settings.kafka.delivery == "exactly_once",
-    )
+async def _looked(settings: Settings, watched: Registry) -> list[Finding]:
+    clients = Clients.of(settings.kafka, settings.topics)
     stages = (
         _within("topics", _LOOK, kafka.topics(settings)),
         _within("transactions", _LOOK, kafka.transactions(settings, clients)),
@@ -114,20 +104,13 @@ def ops(settings: Settings) -> list[Finding]:
         text = f"{settings.ops.listen}: this machine has no such address"
         return [problem("ops.listen", text, "set ops.listen to an address of this machine, or 0.0.0.0:8080")]
     except OSError as error:
-        return [_taken(settings, os.strerror(error.errno or 0))]
+        text, advice = os.strerror(error.errno or 0), "stop the program that listens there, or set ops.listen"
+        if _is_bridge(settings):
+            text = f"a bridge is already running here, on {settings.ops.listen}"
+            return [warning("ops.listen", text, f"for a second one, {advice}")]
+        text = f"{settings.ops.listen} cannot be listened on: {text}"
+        return [problem("ops.listen", text, f"{advice} to another address")]
     return [ok("ops.listen", f"{settings.ops.listen} is free")]
-
-
-def _taken(settings: Settings, reason: str) -> Finding:
-    text, advice = (
-        f"{settings.ops.listen} cannot be listened on: {reason}",
-        "stop the program that listens there, or set ops.listen",
-    )
-    if _is_bridge(settings):
-        return warning(
-            "ops.listen", f"a bridge is already running here, on {settings.ops.listen}", f"for a second one, {advice}"
-        )
-    return problem("ops.listen", text, f"{advice} to another address")
 
 
 def _is_bridge(settings: Settings) -> bool:
@@ -144,11 +127,5 @@ def _is_bridge(settings: Settings) -> bool:
 
 
 def _masked(settings: Settings, findings: list[Finding]) -> list[Finding]:
-    secrets = sorted(secret_values(settings), key=len, reverse=True)
-
-    def masked(text: str) -> str:
-        for secret in secrets:
-            text = text.replace(secret, MASK) if secret else text
-        return text
-
+    masked = Masking(secret_values(settings)).masked
     return [replace(one, found=masked(one.found), advice=masked(one.advice)) for one in findings]

@@ -3,7 +3,6 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import TypeVar
 
 from asm_bridge_schemas.commands import SessionEntry
@@ -25,35 +24,12 @@ K = TypeVar("K")
 
 SAMPLE = 20
 PER_SECOND = 10
+_AFTER_ALL = 2**62
+"""An offset beyond those of the registry."""
 _SHOWN = 5
 """Maximum number of agents that a finding names."""
 _FILE = "create it, and let this user read it (owner, mode); it is used within a second, without a restart"
 _ENVIRONMENT = "set it for `run` (this is the environment of `check`), and restart that"
-
-
-@dataclass(slots=True)
-class Watched:
-    """The agents that ``run`` would watch after its start: those of the registry, then those of the sessions file."""
-
-    registry: Registry = field(default_factory=lambda: Registry(lambda _: None, lambda _: None))
-    entries: dict[str, SessionEntry] = field(default_factory=dict)
-    end: int = 0
-    """The offset after that of the last record."""
-
-    def put(self, record_id: RecordId, key: bytes, value: bytes | None) -> None:
-        """Applies one record of the registry."""
-        self.registry.put(record_id, key, value)
-        self.end = record_id.offset + 1
-        agent_id = key.decode(errors="backslashreplace")
-        registered = self.registry.get(agent_id)
-        if registered is None:
-            self.entries.pop(agent_id, None)
-        else:
-            self.entries[agent_id] = registered.entry
-
-    def add(self, topic: str, wanted: Mapping[str, SessionEntry]) -> None:
-        for agent_id, value in changes(self.registry.entries(), wanted).items():
-            self.put(RecordId(topic, 0, self.end), agent_id.encode(), value)
 
 
 def sessions_file(settings: Settings) -> tuple[dict[str, SessionEntry], list[Finding]]:
@@ -69,17 +45,17 @@ def sessions_file(settings: Settings) -> tuple[dict[str, SessionEntry], list[Fin
     return entries, [ok("sessions_file", f"{len(entries)} agents")]
 
 
-async def registry(settings: Settings, watched: Watched) -> list[Finding]:
-    """Reads the registry into ``watched``."""
+async def registry(settings: Settings, watched: Registry) -> list[Finding]:
+    """Reads the registry's topic into ``watched``."""
     topic = settings.topics.name("sessions")
     try:
         connection = settings.kafka.client_arguments()
         await partitions_of(connection, topic)  # a consumer of a missing topic could make the broker create it
         async for message in read_to_end(connection, [(topic, 0)]):
-            watched.put(RecordId(topic, 0, message.offset), message.key or b"", message.value)
+            watched.read(message)
     except (KafkaUnavailableError, TopicAuthorizationFailedError):
         return [skipped("registry", f"{topic} cannot be read, see topics and rights")]
-    invalid = watched.registry.invalid_entries()
+    invalid = watched.invalid_entries()
     advice = "replace it (`asm-bridge sessions add`) or remove it; until then the last valid one stays in force"
     faults = [
         warning(
@@ -91,33 +67,39 @@ async def registry(settings: Settings, watched: Watched) -> list[Finding]:
         faults.append(
             warning("registry", f"and {len(invalid) - _SHOWN} more entries", "`asm-bridge sessions list` shows all")
         )
-    return faults or [ok("registry", f"{len(watched.registry)} agents")]
+    return faults or [ok("registry", f"{len(watched)} agents")]
 
 
-def sharing(watched: Watched) -> list[Finding]:
+def register(watched: Registry, topic: str, wanted: Mapping[str, SessionEntry]) -> None:
+    """Adds the entries of the sessions file, as ``run`` does after it has read the registry."""
+    for position, (agent_id, value) in enumerate(changes(watched.entries(), wanted).items()):
+        watched.put(RecordId(topic, 0, _AFTER_ALL + position), agent_id.encode(), value)
+
+
+def sharing(watched: Registry) -> list[Finding]:
     """Whether two agents would resolve to the same session."""
-    if not watched.entries:
+    if not watched:
         advice = "add some with `asm-bridge sessions add` or a sessions_file: there is nothing to watch yet"
         return [warning("sessions", "no agent is registered", advice)]
-    sick = {agent: found for agent in watched.entries if (found := watched.registry.unpollable(agent)) is not None}
+    sick = {agent: found for agent in watched.in_force() if (found := watched.unpollable(agent)) is not None}
     if not sick:
-        return [ok("sessions", f"each of the {len(watched.entries)} agents has a session of its own")]
+        return [ok("sessions", f"each of the {len(watched)} agents has a session of its own")]
     agent, first = next(iter(sick.items()))
     text = f"{_named(sick)} would share a session (session_shared) and would not be polled: {agent}: {first}"
     return [problem("sessions", text, "give each agent its own token or asm_session_sid")]
 
 
-def readable(settings: Settings, watched: Watched) -> tuple[dict[str, str], list[Finding]]:
+def readable(settings: Settings, watched: Registry) -> tuple[dict[str, str], list[Finding]]:
     """The tokens by agent, and the findings about those that cannot be read."""
     tokens = Tokens(settings.secrets_dir, settings.asm.token.get_secret_value() if settings.asm.token else None)
     had: dict[str, str] = {}
     lacking: dict[str, str] = {}
-    for agent, entry in watched.entries.items():
+    for agent, entry in watched.in_force().items():
         try:
             had[agent] = tokens.get(entry.token)
         except Unauthorized as error:
             lacking[agent] = str(error)
-    if not watched.entries:
+    if not watched:
         return had, [skipped("secrets", "no agent is known")]
     if not lacking:
         return had, [ok("secrets", f"the tokens of {len(had)} agents can be read")]

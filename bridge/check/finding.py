@@ -28,8 +28,8 @@ def problem(check: str, found: str, advice: str) -> Finding:
     return Finding(check, "problem", found, advice)
 
 
-def skipped(check: str, found: str, advice: str = "") -> Finding:
-    return Finding(check, "skipped", found, advice)
+def skipped(check: str, found: str) -> Finding:
+    return Finding(check, "skipped", found)
 
 
 def failed(findings: list[Finding]) -> bool:

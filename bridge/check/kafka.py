@@ -24,11 +24,11 @@ from bridge.kafka.errors import (
     UnsupportedSaslMechanismError,
 )
 from bridge.kafka.internals import brokers
-from bridge.kafka.kafka_clock import Reading, try_transaction
+from bridge.kafka.kafka_clock import Reading, read_clock, try_transaction
 from bridge.kafka.lifecycle import refusal
 from bridge.kafka.topics import TOPICS, TopicResult, ensure_topics
 from bridge.settings import KafkaSettings, Settings
-from bridge.settings.types import host_port
+from bridge.settings.types import host_port, show_host_port
 
 _CONNECT = 5.0
 _READ = frozenset({"agent-state", "sessions", "inject"})
@@ -55,7 +55,7 @@ async def connection(kafka: KafkaSettings) -> list[Finding]:
         ]
     if found:
         return [warning(one.check, one.found, one.advice) for one in found]
-    return [ok("kafka", f"brokers that answer: {', '.join(_name(*broker) for broker in advertised)}")]
+    return [ok("kafka", f"brokers that answer: {', '.join(show_host_port(*broker) for broker in advertised)}")]
 
 
 def _wants_more(kafka: KafkaSettings) -> str:
@@ -69,7 +69,7 @@ async def _try_all(kafka: KafkaSettings, servers: list[tuple[str, int]], setting
     arguments = kafka.client_arguments()
     errors = await asyncio.gather(*(_try(arguments, *server) for server in servers))
     return [
-        problem("kafka", f"{_name(*server)}: {found}", advice)
+        problem("kafka", f"{show_host_port(*server)}: {found}", advice)
         for server, error in zip(servers, errors, strict=True)
         if error is not None
         for found, advice in [_explained(kafka, error, setting)]
@@ -103,16 +103,10 @@ def _explained(kafka: KafkaSettings, error: Exception, setting: str) -> tuple[st
     if isinstance(error, AuthenticationFailedError | SaslAuthenticationFailed):
         if kafka.mechanism in ("OAUTHBEARER", "AWS_MSK_IAM"):
             advice = "check kafka.oauth_scope, and which issuer and audience the broker expects"
-            return (
-                f"it refuses the token ({refusal(error)})",
-                advice if kafka.user else "check the AWS role's rights",
-            )
+            return f"it refuses the token ({refusal(error)})", advice if kafka.user else "check the AWS role's rights"
         return f"it refuses the login of {kafka.sasl_username}", "check kafka.sasl_username and kafka.sasl_password"
     if isinstance(error, UnsupportedSaslMechanismError):
-        return (
-            f"it does not support SASL {kafka.mechanism}",
-            "set kafka.sasl_mechanism to one that it supports",
-        )
+        return f"it does not support SASL {kafka.mechanism}", "set kafka.sasl_mechanism to one that it supports"
     if isinstance(error, TimeoutError):
         return f"no answer within {_CONNECT:g} s", f"check the firewall, {setting}, and {protocol}"
     reason = str(error) or type(error).__name__
@@ -127,10 +121,6 @@ def _certificate(code: int) -> str:
     if code in (62, 64):  # X509_V_ERR_HOSTNAME_MISMATCH, ..._IP_ADDRESS_MISMATCH
         return "use a name that is in the certificate, or get a certificate for this name"
     return "renew the certificate, or check this machine's clock"
-
-
-def _name(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 async def topics(settings: Settings) -> list[Finding]:
@@ -209,7 +199,7 @@ async def transactions(settings: Settings, clients: Clients) -> list[Finding]:
     """Whether a transactional producer may start, as in ``run``; no record is written."""
     if not clients.exactly_once:
         text = "not used: kafka.delivery is at_least_once, which works with one process only"
-        return [ok("transactions", text), skipped("kafka_clock", "it takes a transaction to see it")]
+        return [ok("transactions", text), _clock(await read_clock(clients))]
     try:
         reading = await try_transaction(clients)
     except NoTransactionsError:
@@ -225,7 +215,7 @@ async def transactions(settings: Settings, clients: Clients) -> list[Finding]:
 def _clock(reading: Reading | None) -> Finding:
     """This machine's clock against Kafka's."""
     if reading is None:
-        return skipped("kafka_clock", "the broker does not say when a transaction began")
+        return skipped("kafka_clock", "it takes a transaction to see it, in Kafka 3.0 or newer")
     clock = Clock()
     clock.follow(*reading)
     if not clock.differs:

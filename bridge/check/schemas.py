@@ -14,7 +14,9 @@ from bridge.settings import Settings
 
 
 async def subjects(settings: Settings) -> list[Finding]:
-    """The problems of all subjects, or what `run` would register. ``schema_registry.url`` is set."""
+    """The problems of all subjects, or what `run` would register; nothing without ``schema_registry.url``."""
+    if settings.schema_registry.url is None:
+        return []
     try:
         async with SchemaRegistryClient(settings.schema_registry) as registry:
             await registry.subjects()

@@ -1,22 +1,23 @@
 """The vendor's service: its address, certificate and clock. Calls only methods that read."""
 
 import email.utils
-import json
 import time
 
 import httpx
 
-from bridge.asm.client import PATH
+from bridge.asm.client import HEADERS, PATH
 from bridge.asm.http.connector import Cause, ConnectError
-from bridge.asm.http.request import Failure, PreparedRequest, Target
+from bridge.asm.http.request import PreparedRequest, Target
+from bridge.asm.http.response import Failure
 from bridge.asm.transport import build_transport, fetch
 from bridge.check.finding import Finding, ok, problem, skipped, warning
+from bridge.clock import difference
+from bridge.json_object import json_object
 from bridge.settings import AsmSettings
 
 CONNECT, REQUEST = 4.0, 6.0
 """Maximum seconds, whatever the settings allow: a check must end."""
 _SKEW = 5.0
-_JSON = {"content-type": "application/json", "accept": "application/json", "user-agent": "asm-kafka-bridge"}
 
 
 def bounded(asm: AsmSettings) -> AsmSettings:
@@ -29,20 +30,18 @@ def bounded(asm: AsmSettings) -> AsmSettings:
 
 
 async def address(asm: AsmSettings) -> list[Finding]:
-    """Whether the ASM service is at asm.base_url: it refuses a call without a token; nothing else knows the call."""
+    """Whether the ASM service is at asm.base_url: it alone knows the call, and refuses it without a token."""
     transport = build_transport(bounded(asm))
     try:
-        request = PreparedRequest(Target.of(httpx.URL(f"{asm.base_url}{PATH}getcurrentsession")), _JSON, b"{}")
+        request = PreparedRequest(Target.of(httpx.URL(f"{asm.base_url}{PATH}getcurrentsession")), HEADERS, b"{}")
         begin = time.time()
         response = await fetch(transport, request)
     finally:
         await transport.aclose()
     if isinstance(response, Failure):
         found, advice = explained(response)
-        return [
-            problem("service", f"{asm.base_url}: {found}", advice),
-            skipped("clock", "the service does not answer"),
-        ]
+        unreachable = problem("service", f"{asm.base_url}: {found}", advice)
+        return [unreachable, skipped("clock", "the service does not answer")]
     return [_answered(asm, response.status, response.body), clock(response.date, begin, time.time())]
 
 
@@ -58,18 +57,11 @@ def _answered(asm: AsmSettings, status: int, body: bytes) -> Finding:
         return ok("service", f"{asm.base_url} is an ASM service: it requires a token")
     if status == 429 or status >= 500:
         return warning("service", answer, "the service is in trouble, or refuses this machine: try again, then ask TCN")
-    if status < 300 and _is_object(body):
+    if status < 300 and json_object(body) is not None:
         return warning("service", f"{answer} without a token", "it may be a mock: the real service refuses this")
     if status in (404, 405):
         return problem("service", f"{answer}: {PATH}getcurrentsession does not exist there", address)
     return problem("service", f"{answer}, which is not an answer to this call", address)
-
-
-def _is_object(body: bytes) -> bool:
-    try:
-        return isinstance(json.loads(body), dict)
-    except (ValueError, RecursionError):
-        return False
 
 
 def clock(date: str | None, sent: float, arrived: float) -> Finding:
@@ -81,8 +73,8 @@ def clock(date: str | None, sent: float, arrived: float) -> Finding:
     skew = (sent + arrived) / 2 - theirs
     if abs(skew) <= _SKEW + (arrived - sent) / 2:
         return ok("clock", "this machine's clock agrees with the service's, to the second")
-    text = f"this machine's clock is {abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} the service's"
-    return warning("clock", text, "set it with NTP: times in records and expires_at are off by as much")
+    advice = "set it with NTP: times in records and expires_at are off by as much"
+    return warning("clock", difference(skew, "the service's"), advice)
 
 
 def explained(failure: Failure) -> tuple[str, str]:

@@ -22,7 +22,7 @@ COMMANDS = {
     "sessions": "Manage the registry of watched agents.",
     "inject": "Send one event to an agent's session and wait for its outcome.",
     "tail": "Print records as they arrive, decoded, one line each.",
-    "dead-letters": "List what could not be handled, and send it again.",
+    "dead-letters": "List the events that could not be handled, and send them again.",
     "status": "Take one look at a running bridge.",
     "config": "Show the settings in force and where each came from.",
     "schemas": "Export the records' schemas.",

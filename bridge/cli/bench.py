@@ -7,7 +7,7 @@ import typer
 from bridge.cli.errors import CliError, UsageError
 from bridge.cli.options import Command, new_app
 from bridge.cli.output import print_json, print_table
-from bridge.kafka import KafkaUnavailableError
+from bridge.kafka.errors import KafkaUnavailableError
 from bridge.testing.bench import runner
 from bridge.testing.bench.report import as_json, tables
 from bridge.testing.bench.runner import Report

@@ -1,7 +1,7 @@
 """``asm-bridge check``."""
 
 import logging
-from dataclasses import asdict
+from dataclasses import asdict, astuple
 from typing import Annotated
 
 import typer
@@ -36,7 +36,7 @@ def check(
     if json:
         print_json([asdict(finding) for finding in findings])
     else:
-        print_table(("Check", "Result", "Found", "What to do"), map(_row, findings))
+        print_table(("Check", "Result", "Found", "What to do"), map(astuple, findings))
     if failed(findings):
         raise typer.Exit(1)
 
@@ -47,7 +47,3 @@ def _examine(settings: Settings, offline: bool, all_agents: bool) -> list[Findin
     logging.disable(logging.CRITICAL)
     with progress("trying tokens") as report:
         return run_async(examine(settings, offline=offline, all_agents=all_agents, on_progress=report))
-
-
-def _row(finding: Finding) -> tuple[str, ...]:
-    return finding.check, finding.result, finding.found, finding.advice

@@ -32,7 +32,7 @@ def demo(
         ),
     ] = False,
 ) -> None:
-    """Show everything at work: a broker, simulated agents and the bridge, and live what flows. Ctrl-C stops it.
+    """Show everything at work: a broker, simulated agents and the bridge, and the records that flow. Ctrl-C stops it.
 
     Exits with 0 only if records flowed both ways: from the agents to Kafka, and from Kafka to an agent. With --keep,
     nothing is shown and nothing is injected, and it exits with 0.

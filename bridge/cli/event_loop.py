@@ -1,14 +1,12 @@
 """Runs coroutines that talk to Kafka, and turns each failure into one text."""
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from bridge.cli.errors import CliError
 from bridge.kafka.errors import KafkaError, KafkaUnavailableError, describe
-from bridge.signals import stop_on_signals
 
 T = TypeVar("T")
 
@@ -24,18 +22,3 @@ def run_async(main: Coroutine[Any, Any, T]) -> T:
     except (KafkaError, TimeoutError) as error:
         reason = describe(error) if isinstance(error, KafkaError) else "no answer in time"
         raise CliError(f"Kafka failed before the command was done ({reason}): try again") from None
-
-
-async def until_signal(main: Coroutine[Any, Any, T]) -> T | None:
-    """Returns the coroutine's result, or None if SIGINT or SIGTERM came first, which cancels it. A second signal ends
-    the process.
-    """
-    working, stopping = asyncio.ensure_future(main), asyncio.ensure_future(stop_on_signals().wait())
-    await asyncio.wait((working, stopping), return_when=asyncio.FIRST_COMPLETED)
-    if not stopping.done():
-        stopping.cancel()
-        return await working
-    working.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        return await working
-    return None

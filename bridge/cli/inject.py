@@ -2,11 +2,9 @@
 
 import asyncio
 import sys
-import time
 import uuid
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,6 +14,7 @@ from asm_bridge_schemas.commands import CommandError, read_event
 from bridge import clock
 from bridge.cli.errors import CliError, UsageError
 from bridge.cli.event_loop import run_async
+from bridge.cli.kafka_clock import kafka_now
 from bridge.cli.options import SettingsCommand, new_app, seconds, settings_of
 from bridge.cli.output import print_json
 from bridge.kafka.partitioner import partition_for
@@ -65,25 +64,18 @@ def inject(
     """Send one event to an agent's session and wait for its outcome. Exits with 0 only if it was delivered."""
     if expires_at and expires_in:
         raise UsageError("give --expires-at or --expires-in, not both")
-    headers = _headers(id_ or str(uuid.uuid4()), source, _expiry(expires_at, expires_in))
+    headers = _headers(id_ or str(uuid.uuid4()), source)
+    expiry = _time(expires_at), None if expires_in is None else seconds("--expires-in", expires_in)
     value = _read(agent_id, file)
     wait_time = seconds("--timeout", timeout) if wait else None
-    _show(agent_id, run_async(_send(settings_of(ctx), agent_id, value, headers, wait_time)), json)
-
-
-def _show(agent_id: str, sent: "_Sent", json: bool) -> None:
-    outcome = sent.outcome
-    if outcome is None:
-        if json:
-            print_json({"injection_id": sent.injection_id, "entry": sent.entry, "outcome": None})
-        else:
-            typer.echo(f"sent to {agent_id}: id {sent.injection_id}, entry {sent.entry}")
-        return
+    entry, outcome = run_async(_send(settings_of(ctx), agent_id, value, headers, expiry, wait_time))
     if json:
-        print_json(outcome)
+        print_json(outcome or {"injection_id": headers["ce_id"], "entry": entry, "outcome": None})
+    elif outcome is None:
+        typer.echo(f"sent to {agent_id}: id {headers['ce_id']}, entry {entry}")
     else:
         typer.echo(printable(f"{outcome['outcome']}: {details(outcome)}"))
-    if outcome["outcome"] != "delivered":
+    if outcome is not None and outcome["outcome"] != "delivered":
         raise typer.Exit(1)
 
 
@@ -120,34 +112,30 @@ def _bytes(file: str) -> bytes:
     return sys.stdin.buffer.read()
 
 
-def _expiry(at: str | None, within: str | None) -> str | None:
-    if within is not None:
-        return clock.rfc3339(time.time() + seconds("--expires-in", within))
-    if at is None:
-        return None
+def _time(expires_at: str | None) -> float | None:
     try:
-        left = clock.seconds(at) - time.time()
+        return None if expires_at is None else clock.seconds(expires_at)
     except ValueError as error:
         raise UsageError(f"--expires-at: must be an RFC 3339 time such as 2026-01-31T12:00:00Z ({error})") from None
-    if left <= 0:
+
+
+async def _expires_at(settings: Settings, at: float | None, within: float | None) -> str | None:
+    """The event's expires_at, by Kafka's clock. Raises ``UsageError`` if it has passed."""
+    if at is None and within is None:
+        return None
+    now = await kafka_now(settings)
+    if at is None:
+        return clock.rfc3339(now + (within or 0.0))
+    if at <= now:
         raise UsageError("--expires-at: is in the past")
-    if left > _HOUR:
+    if at > now + _HOUR:
         typer.echo("asm-bridge: --expires-at is more than an hour from now; the bridge limits it to one hour", err=True)
-    return at
+    return clock.rfc3339(at)
 
 
-def _headers(injection_id: str, source: str | None, expires_at: str | None) -> dict[str, str]:
-    headers = {"content-type": "application/json", "ce_id": injection_id, "ce_source": source, "expires_at": expires_at}
+def _headers(injection_id: str, source: str | None) -> dict[str, str]:
+    headers = {"content-type": "application/json", "ce_id": injection_id, "ce_source": source}
     return {name: value for name, value in headers.items() if value}
-
-
-@dataclass(frozen=True, slots=True)
-class _Sent:
-    """An entry of the inbox, ``partition/offset``, and its outcome (None: not waited for)."""
-
-    injection_id: str
-    entry: str
-    outcome: dict[str, Any] | None
 
 
 class Inbox:
@@ -200,15 +188,24 @@ async def open_inbox(settings: Settings, agents: Iterable[str], *, wait: bool) -
 
 
 async def _send(
-    settings: Settings, agent_id: str, value: bytes, headers: Mapping[str, str], timeout: float | None
-) -> _Sent:
-    """Sends to the agent's partition and waits ``timeout`` seconds for the outcome. Raises ``CliError``."""
+    settings: Settings,
+    agent_id: str,
+    value: bytes,
+    headers: Mapping[str, str],
+    expiry: tuple[float | None, float | None],
+    timeout: float | None,
+) -> tuple[str, dict[str, Any] | None]:
+    """Sends to the agent's partition, and waits ``timeout`` seconds for the outcome. ``expiry``: its time, or the
+    seconds until then. Returns the entry, ``partition/offset``, and the outcome, if it was waited for. Raises
+    ``CliError``."""
+    if expires_at := await _expires_at(settings, *expiry):
+        headers = {**headers, "expires_at": expires_at}
     async with open_inbox(settings, [agent_id], wait=timeout is not None) as inbox:
         entry = await inbox.put(agent_id, value, [(name, text.encode()) for name, text in headers.items()])
         if timeout is None:
-            return _Sent(headers["ce_id"], entry, None)
+            return entry, None
         async for outcome in inbox.outcomes([entry], timeout):
-            return _Sent(headers["ce_id"], entry, outcome)
+            return entry, outcome
     raise CliError(
         f"no outcome within {timeout:g} s. The entry {entry} stays in the inbox until it is delivered or expires: "
         "check that a bridge is running with these settings and that the agent is logged in"

@@ -61,7 +61,10 @@ class SettingsCommand(Command):
         keys = {
             name.removeprefix(_MARK).replace("__", "."): value for name, value in given.items() if value is not None
         }
-        ctx.obj = _load(Path(config) if config else None, keys)
+        try:
+            ctx.obj = load_settings(Path(config) if config else None, keys)
+        except SettingsError as error:
+            raise UsageError("wrong settings:" + "".join(f"\n  {problem}" for problem in error.problems)) from None
         return super().invoke(ctx)
 
 
@@ -86,13 +89,6 @@ def _with_underscores(argument: str) -> str:
     name, equals, value = argument.partition("=")
     key = name.removeprefix("--").replace("-", "_")
     return f"--{key}{equals}{value}" if name.startswith("--") and key in KEYS else argument
-
-
-def _load(config: Path | None, keys: dict[str, str]) -> Settings:
-    try:
-        return load_settings(config, keys)
-    except SettingsError as error:
-        raise UsageError("wrong settings:" + "".join(f"\n  {problem}" for problem in error.problems)) from None
 
 
 @cache

@@ -31,13 +31,15 @@ def run(
 ) -> None:
     """Run the bridge until a signal stops it. SIGINT or SIGTERM drains and exits with 0, a second one ends it at once.
 
-    With --workers, a process that dies is restarted; asm.rate_limit applies to each process.
+    With --workers, a process that dies, hangs or fails its /healthz is restarted; asm.rate_limit applies to each.
     """
     settings = settings_of(ctx)
     _check(workers, settings)
     logs.setup_logging(settings.log.format, settings.log.level, secret_values(settings))
+    if worker is not None:
+        supervisor.become_worker(worker)
     try:
-        raise typer.Exit(_run_one(settings, worker) if workers == 1 else _run_many(settings, workers))
+        raise typer.Exit(bridge_app.run(settings) if workers == 1 else _run_many(settings, workers))
     except SessionsFileError as error:
         problems = "".join(f"\n  {problem}" for problem in error.problems)
         raise UsageError(f"wrong entries in sessions_file:{problems}") from None
@@ -51,12 +53,6 @@ def _check(workers: int, settings: Settings) -> None:
         )
     if workers > 1 and settings.kafka.delivery == "at_least_once":
         raise UsageError(f"--workers {workers}: kafka.delivery=at_least_once works with one process only")
-
-
-def _run_one(settings: Settings, worker: int | None) -> int:
-    if worker is not None:
-        supervisor.become_worker(worker)
-    return bridge_app.run(settings)
 
 
 def _run_many(settings: Settings, count: int) -> int:

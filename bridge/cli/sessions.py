@@ -1,7 +1,7 @@
 """``asm-bridge sessions``: the registry of watched agents."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,8 +11,10 @@ import typer
 from asm_bridge_schemas.commands import CommandError, SessionEntry, session_entry
 from bridge.cli.errors import CliError, UsageError
 from bridge.cli.event_loop import run_async
+from bridge.cli.kafka_clock import kafka_now
 from bridge.cli.options import SettingsCommand, new_app, seconds, settings_of
 from bridge.cli.output import print_json, print_table, progress
+from bridge.kafka.errors import InvalidTimestampError
 from bridge.registry.file import (
     SessionsFileError,
     as_object,
@@ -35,7 +37,6 @@ Json = Annotated[bool, typer.Option("--json", help="As JSON.")]
 @app.command("list", cls=SettingsCommand)
 def list_(ctx: typer.Context, json: Json = False) -> None:
     """List the watched agents."""
-
     found = read_entries(_registry(settings_of(ctx))).items()
     if json:
         print_json([_object(agent_id, entry) for agent_id, entry in found])
@@ -129,7 +130,6 @@ def import_(
     json: Json = False,
 ) -> None:
     """Add and update the entries of a file. Only what differs is written, and nothing if an entry is wrong."""
-
     try:
         entries = read_sessions(sys.stdin.read(), "standard input") if file == "-" else read_sessions_file(Path(file))
     except SessionsFileError as error:
@@ -142,7 +142,6 @@ def import_(
 @app.command(cls=SettingsCommand)
 def export(ctx: typer.Context, json: Json = False) -> None:
     """Print the registry as a file that import can read: TOML, or a JSON list with --json."""
-
     found = read_entries(_registry(settings_of(ctx)))
     valid = {agent: entry for agent, entry in found.items() if not isinstance(entry, Exception)}
     if json:
@@ -154,7 +153,6 @@ def export(ctx: typer.Context, json: Json = False) -> None:
 
 
 def _registry(settings: Settings) -> dict[str, bytes]:
-
     return run_async(read_registry(settings.kafka, settings.topics.name("sessions")))
 
 
@@ -166,9 +164,19 @@ def _apply(
     dry_run: bool = False,
     json: bool = False,
 ) -> None:
-
     registry = _registry(settings)
     _write(settings, changes(read_entries(registry), wanted, prune), registry, dry_run, json)
+
+
+async def _write_by_kafkas_clock(
+    settings: Settings, changed: Mapping[str, bytes | None], report: Callable[[int, int], None]
+) -> None:
+    """Kafka refuses a record from the future: if this machine's clock is wrong, it is written by Kafka's."""
+    topic = settings.topics.name("sessions")
+    try:
+        await write_registry(settings.kafka, topic, changed, report)
+    except InvalidTimestampError:
+        await write_registry(settings.kafka, topic, changed, report, at=await kafka_now(settings))
 
 
 def _write(
@@ -178,10 +186,9 @@ def _write(
     dry_run: bool = False,
     json: bool = False,
 ) -> None:
-
     if changed and not dry_run:
         with progress("writing to the registry") as report:
-            run_async(write_registry(settings.kafka, settings.topics.name("sessions"), changed, report))
+            run_async(_write_by_kafkas_clock(settings, changed, report))
     done = {
         agent: "removed" if value is None else "updated" if agent in registry else "added"
         for agent, value in changed.items()
@@ -196,7 +203,6 @@ def _write(
 
 
 def _entry(agent_id: str, fields: dict[str, Any]) -> SessionEntry:
-
     try:
         check_agent_id(agent_id)
         return session_entry(fields)
@@ -229,7 +235,6 @@ def _object(agent_id: str, entry: SessionEntry | Exception) -> dict[str, Any]:
 
 
 def _row(agent_id: str, entry: SessionEntry | Exception) -> tuple[str, ...]:
-
     if isinstance(entry, Exception):
         return agent_id, "", "", "", "", "", f"cannot be read; the last valid one stays in force: {entry}"
     remarks = {

@@ -104,9 +104,7 @@ def simulate(
         list[str] | None,
         typer.Option(metavar="AGENT_ID", help="Only these agents have faults.", rich_help_panel="Faults"),
     ] = None,
-    fault_duration: Annotated[
-        float | None, typer.Option(min=0, help="The faults are over after this many seconds.", rich_help_panel="Faults")
-    ] = None,
+    fault_duration: Annotated[float | None, _measure("SECONDS", "The faults are over after this many seconds.")] = None,
     older_errors: Annotated[
         bool, typer.Option("--older-errors", help='Refusals also have "error", as those of older gateways.')
     ] = False,

@@ -9,7 +9,7 @@ import typer
 
 from bridge.agents.injection import KafkaRecord
 from bridge.cli.errors import CliError
-from bridge.cli.event_loop import run_async, until_signal
+from bridge.cli.event_loop import run_async
 from bridge.cli.options import SettingsCommand, new_app, seconds, settings_of
 from bridge.cli.output import reader_gone
 from bridge.cli.stdout import discard_output
@@ -17,6 +17,7 @@ from bridge.kafka.reading import Reader, open_reader
 from bridge.kafka.show import as_json, as_line
 from bridge.kafka.topics import TOPICS, partition_counts
 from bridge.settings import Settings, TopicsSettings
+from bridge.signals import stop_on_signals, unless
 
 app = new_app()
 
@@ -71,9 +72,13 @@ def tail(
         json=json,
     )
     try:
-        run_async(until_signal(_tail(settings_of(ctx), options)))
+        run_async(_until_signal(settings_of(ctx), options))
     except BrokenPipeError:
         discard_output()
+
+
+async def _until_signal(settings: Settings, options: TailOptions) -> None:
+    await unless(stop_on_signals(), _tail(settings, options))
 
 
 async def _tail(settings: Settings, options: TailOptions) -> None:

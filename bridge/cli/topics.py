@@ -13,10 +13,7 @@ app = new_app("Create the bridge's topics.")
 
 
 @app.command(cls=SettingsCommand)
-def create(
-    ctx: typer.Context,
-    json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
-) -> None:
+def create(ctx: typer.Context, json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
     """Create missing topics with the right settings. Existing ones are checked, never altered.
 
     Exits with 1 if a topic does not fit or could not be created.

@@ -14,12 +14,10 @@ from aiokafka.errors import (
     NotCoordinatorForGroupError,
     for_code,
 )
-from aiokafka.protocol.admin import DescribeGroupsResponse_v3
-from aiokafka.protocol.api import Request, RequestStruct, Response
-from aiokafka.protocol.types import Array, Boolean, Int16, Int32, Schema, String
 
 from bridge.kafka.clients import login_arguments
 from bridge.kafka.internals import send_request
+from bridge.kafka.protocol import group_with_rights, topics_with_rights
 
 READ, WRITE = 1 << 3, 1 << 4
 """AclOperation's numbers as bits (KIP-430)."""
@@ -73,7 +71,7 @@ async def topic_rights(admin: AIOKafkaAdminClient, names: Iterable[str]) -> dict
     ``KafkaError``.
     """
     try:
-        answer = await send_request(admin, _TopicRights(list(names)))
+        answer = await send_request(admin, topics_with_rights(names))
     except (NotImplementedError, IncompatibleBrokerVersion):
         return None
     return {topic[1]: _rights(topic[0], topic[-1]) for topic in answer.topics}
@@ -86,7 +84,7 @@ async def group_members(admin: AIOKafkaAdminClient, group_id: str) -> Members | 
     while True:
         try:
             coordinator = await admin.find_coordinator(group_id)
-            answer = await send_request(admin, _GroupRights(group_id), coordinator)
+            answer = await send_request(admin, group_with_rights(group_id), coordinator)
             code, _, _, _, protocol, members, operations = answer.groups[0]
             if code not in (0, *_UNAUTHORIZED):
                 raise for_code(code)(group_id)
@@ -99,77 +97,3 @@ async def group_members(admin: AIOKafkaAdminClient, group_id: str) -> Members | 
 
 def _rights(code: int, operations: int) -> Rights:
     return Rights(code == 0, code in _UNAUTHORIZED, None if operations == _NOT_REPORTED else operations)
-
-
-# -- what aiokafka lacks of the protocol: its requests for metadata are older, and it reads a group's description as
-# one of an older version, without the rights
-
-_PARTITION = (
-    ("error_code", Int16),
-    ("partition", Int32),
-    ("leader", Int32),
-    ("leader_epoch", Int32),
-    ("replicas", Array(Int32)),
-    ("isr", Array(Int32)),
-    ("offline_replicas", Array(Int32)),
-)
-_BROKER = (("node_id", Int32), ("host", String("utf-8")), ("port", Int32), ("rack", String("utf-8")))
-_TOPIC = (
-    ("error_code", Int16),
-    ("topic", String("utf-8")),
-    ("is_internal", Boolean),
-    ("partitions", Array(*_PARTITION)),
-    ("authorized_operations", Int32),
-)
-
-
-class _MetadataAnswer(Response):  # type: ignore[misc]
-    API_KEY = 3
-    API_VERSION = 8
-    SCHEMA = Schema(
-        ("throttle_time_ms", Int32),
-        ("brokers", Array(*_BROKER)),
-        ("cluster_id", String("utf-8")),
-        ("controller_id", Int32),
-        ("topics", Array(*_TOPIC)),
-        ("authorized_operations", Int32),
-    )
-
-
-class _MetadataStruct(RequestStruct):  # type: ignore[misc]
-    API_KEY = 3
-    API_VERSION = 8
-    RESPONSE_TYPE = _MetadataAnswer
-    SCHEMA = Schema(
-        ("topics", Array(String("utf-8"))),
-        ("allow_auto_topic_creation", Boolean),
-        ("include_cluster_authorized_operations", Boolean),
-        ("include_topic_authorized_operations", Boolean),
-    )
-
-
-class _TopicRights(Request[_MetadataStruct]):  # type: ignore[misc]
-    API_KEY = 3
-
-    def __init__(self, topics: list[str]) -> None:
-        self._topics = topics
-
-    def build(self, request_struct_class: type[_MetadataStruct]) -> _MetadataStruct:
-        return request_struct_class(self._topics, False, False, True)
-
-
-class _GroupStruct(RequestStruct):  # type: ignore[misc]
-    API_KEY = 15
-    API_VERSION = 3
-    RESPONSE_TYPE = DescribeGroupsResponse_v3
-    SCHEMA = Schema(("groups", Array(String("utf-8"))), ("include_authorized_operations", Boolean))
-
-
-class _GroupRights(Request[_GroupStruct]):  # type: ignore[misc]
-    API_KEY = 15
-
-    def __init__(self, group_id: str) -> None:
-        self._group_id = group_id
-
-    def build(self, request_struct_class: type[_GroupStruct]) -> _GroupStruct:
-        return request_struct_class([self._group_id], True)

@@ -24,21 +24,22 @@ from bridge.kafka.errors import KafkaUnavailableError, NoTransactionsError
 from bridge.kafka.lifecycle import connected, stop_quietly, why_unavailable, with_deadline
 from bridge.kafka.limits import Limits
 from bridge.kafka.login import login_of
+from bridge.settings import KafkaSettings, TopicsSettings
 
 ASSIGNOR: str = StickyPartitionAssignor.name
 """How the group's members agree upon their partitions."""
 _TRANSACTION_TIMEOUT_MS = 20_000
 _MAX_REQUEST = 16 * 1024 * 1024
 MAX_BATCH_BYTES = 900_000
-"""Records are gathered up to this, which every topic must take: less than the 1 MB that managed services allow. A
-larger record goes alone."""
+"""The size of a batch, which every topic must accept: less than the 1 MB that managed services allow. A larger record
+is sent alone."""
 _LIFE: dict[str, Any] = {
     "connections_max_idle_ms": 180_000,
     "metadata_max_age_ms": 180_000,
     "request_timeout_ms": 10_000,
 }
-"""Many a firewall forgets a connection after 4 minutes of silence, and says nothing. A request that is not answered
-gives its connection up, well within our own deadlines."""
+"""Many firewalls silently drop a connection after 4 minutes without traffic. An unanswered request closes its
+connection well within our own deadlines."""
 _NOT_SUPPORTED = (UnknownError, UnsupportedVersionError, IncompatibleBrokerVersion)
 """The answers of a broker without transactions, or without idempotence."""
 
@@ -94,7 +95,7 @@ async def _stop(producer: AIOKafkaProducer) -> None:
 
 
 @dataclass(slots=True)
-class _Shared:
+class _SharedProducer:
     """The producer of all partitions in ``at_least_once``; ``lock``: while it starts or stops."""
 
     producer: AIOKafkaProducer | None = None
@@ -115,7 +116,20 @@ class Clients:
     session_timeout: float = 10.0
     group_instance_id: str | None = None
     limits: Limits = field(default_factory=Limits)
-    _shared: _Shared = field(default_factory=_Shared, init=False, repr=False)
+    _shared: _SharedProducer = field(default_factory=_SharedProducer, init=False, repr=False)
+
+    @classmethod
+    def of(cls, kafka: KafkaSettings, topics: TopicsSettings) -> "Clients":
+        return cls(
+            connection=kafka.client_arguments(),
+            group_id=kafka.group_id,
+            topic=topics.name,
+            exactly_once=kafka.delivery == "exactly_once",
+            compression=kafka.compression_type,
+            session_timeout=kafka.session_timeout,
+            group_instance_id=kafka.group_instance_id,
+            limits=Limits(kafka.compression_type),
+        )
 
     async def start_producer(self, partition: int | str) -> AIOKafkaProducer:
         """Starts the producer of a partition, to be given back to ``close``.
@@ -130,6 +144,16 @@ class Clients:
             if self._shared.producer is None:
                 self._shared.producer = await self._start_plain()
             return self._shared.producer
+
+    @asynccontextmanager
+    async def trial_producer(self) -> AsyncIterator[AIOKafkaProducer]:
+        """A transactional producer of its own that writes nothing; its open transaction is aborted at the end. Raises
+        as ``start_producer`` does in ``exactly_once``."""
+        producer = await self._start_transactional("check")
+        try:
+            yield producer
+        finally:
+            await _stop(producer)
 
     async def _start_transactional(self, partition: int | str) -> AIOKafkaProducer:
         transactional_id = f"{self.group_id}-{partition}"

@@ -1,5 +1,5 @@
-"""Every connection to Kafka, with what aiokafka's lacks: it neither logs in again (KIP-368), nor reads a rotated
-password or certificate, nor hears that a broker refuses a token, nor keeps the reason why it could not connect.
+"""Every connection to Kafka. It adds to aiokafka's: a new login before the session ends (KIP-368), rotated passwords
+and certificates, a broker's refusal of a token, and the reason for which no connection was made.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ class _TokenAuthenticator:
         return step
 
 
-class Connection(conn.AIOKafkaConnection):  # type: ignore[misc]
+class KafkaConnection(conn.AIOKafkaConnection):  # type: ignore[misc]
     """A connection with the login as it is now, which is renewed before its session ends."""
 
     _request_timeout: float
@@ -102,4 +102,4 @@ def _keep_alive(connected: socket.socket) -> None:
             connected.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
-conn.AIOKafkaConnection = Connection
+conn.AIOKafkaConnection = KafkaConnection

@@ -1,13 +1,14 @@
 """Records as Kafka messages and back: value, CloudEvents headers (binary mode), key, timestamp."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal
 from urllib.parse import quote
 
 import msgspec
 
 from asm_bridge_schemas import records
+from asm_bridge_schemas.commands import UNWRITABLE
 from asm_bridge_schemas.frame import unframed
 from asm_bridge_schemas.records import (
     AgentState,
@@ -22,10 +23,11 @@ from bridge import headers as names
 from bridge.agents.bounds import MAX_ID_BYTES, kept
 from bridge.agents.injection import KafkaRecord
 from bridge.agents.step import DeadLetter
-from bridge.agents.trace import Trace
+from bridge.agents.traceparent import Trace
 from bridge.clock import seconds
-from bridge.kafka.limits import Limits, smaller_records, smaller_states
+from bridge.kafka.limits import Limits
 from bridge.kafka.outgoing import Outgoing
+from bridge.kafka.smaller import smaller_dead_letters, smaller_records, smaller_states
 from bridge.record_id import RecordId
 
 CONTENT_TYPES = {"json": b"application/json", "msgpack": b"application/msgpack"}
@@ -38,13 +40,13 @@ _unreserved = re.compile(r"[A-Za-z0-9._~-]*").fullmatch
 """What ``quote`` leaves as it is (RFC 3986, section 2.3): most ids, and this is a fifth of its time."""
 _LONGEST_TEXT = 10_000
 """Characters of a dead letter's error, which may quote the input."""
+_SHORTENED = frozenset(records.TOPICS.values()) - {"heartbeats"}
 
 
 class Encoder:
     """``inbox``: the full name of its topic; ``source``: the prefix of each ce_source.
 
-    ``frames``: by output topic, the prefix of its values where a Schema Registry is used; a value whose frame is
-    unknown is never encoded: ``KeyError``.
+    ``framed(topic, value)``: a value as it is written where a Schema Registry is used.
 
     ``limits``: what the topics take. A record that is larger is shortened: its texts and lists, a state's memory of
     delivered events, a dead letter's value.
@@ -55,16 +57,17 @@ class Encoder:
         encoding: Literal["json", "msgpack"],
         inbox: str,
         source: str = "",
-        frames: Mapping[str, bytes] | None = None,
+        framed: Callable[[str, bytes], bytes] | None = None,
         limits: Limits | None = None,
     ) -> None:
         self._encode = (msgspec.json if encoding == "json" else msgspec.msgpack).Encoder().encode
+        self._decode: Any = (msgspec.json if encoding == "json" else msgspec.msgpack).decode
         self._content_type = (names.CONTENT_TYPE, CONTENT_TYPES[encoding])
         self._inbox = inbox
         self._source = source
         self._types = {cls: self._type_headers(cls) for cls in records.TOPICS}
         self._limits = Limits() if limits is None else limits
-        self._frames = dict.fromkeys(records.TOPICS.values(), b"") if frames is None else frames
+        self._framed = framed
 
     def record(self, record: Published, trace: Trace | None = None) -> Outgoing:
         cls = type(record)
@@ -72,9 +75,8 @@ class Encoder:
         if trace is not None:
             headers += trace.headers
         topic, at = records.TOPICS[cls], _milliseconds(record.observed_at)
-        value = self._frames[topic] + self._encode(record)
-        message = Outgoing(topic, record.agent_id.encode(), value, headers, at)
-        return message if self._limits.fits(message) else self._smaller(message, smaller_records(record))
+        message = Outgoing(topic, record.agent_id.encode(), self._value(topic, record), headers, at)
+        return message if self._limits.fits(message) else self.fitted(message)
 
     def state(self, agent_id: str, state: AgentState | None, at: float, inbox: str | None = None) -> Outgoing:
         """``at``: the Kafka timestamp, in seconds since 1970; ``inbox``: the id, if known, of the inbox that its
@@ -87,22 +89,13 @@ class Encoder:
         headers = self._headers(AgentState, "agents", agent_id, f"state:{stream}:{number}", state.observed_at)
         if inbox is not None:
             headers.append((names.INBOX, inbox.encode()))
-        value = self._frames["agent-state"] + self._encode(state)
-        message = Outgoing("agent-state", agent_id.encode(), value, headers, timestamp)
-        return message if self._limits.fits(message) else self._smaller(message, smaller_states(state))
-
-    def _smaller(self, message: Outgoing, values: Iterable[Any]) -> Outgoing:
-        topic, key, _, headers, at, _ = message
-        frame = self._frames[topic]
-        return self._limits.choose(
-            message, (Outgoing(topic, key, frame + self._encode(value), headers, at) for value in values)
-        )
+        message = Outgoing("agent-state", agent_id.encode(), self._value("agent-state", state), headers, timestamp)
+        return message if self._limits.fits(message) else self.fitted(message)
 
     def heartbeat(self, heartbeat: PartitionHeartbeat) -> Outgoing:
         key, until = str(heartbeat.partition), heartbeat.observed_until
         headers = self._headers(PartitionHeartbeat, "partitions", key, f"{key}:{until}", until)
-        value = self._frames["heartbeats"] + self._encode(heartbeat)
-        return Outgoing("heartbeats", key.encode(), value, headers, _milliseconds(until))
+        return Outgoing("heartbeats", key.encode(), self._value("heartbeats", heartbeat), headers, _milliseconds(until))
 
     def dead_letter(self, letter: DeadLetter, partition: int | None = None) -> Outgoing:
         headers = kept(header for header in letter.headers if header[0] not in names.OWN)
@@ -115,13 +108,32 @@ class Encoder:
         key = letter.key if len(letter.key or b"") <= MAX_ID_BYTES else None
         value = b"" if key is None and letter.value is None else letter.value
         message = Outgoing("dead-letters", key, value, [*headers, *reason], partition=partition)
-        if self._limits.fits(message):
-            return message
-        value = b"" if key is None else None
-        smaller = (
-            Outgoing("dead-letters", key, value, left, partition=partition) for left in (message.headers, reason)
-        )
-        return self._limits.choose(message, smaller)
+        return message if self._limits.fits(message) else self.fitted(message)
+
+    def unwritable(self, message: Outgoing, text: str, at: float) -> Outgoing:
+        """The dead letter of a record of ours that Kafka refuses. The record stands nowhere, so there is no origin."""
+        reason = [(names.ERROR_CODE, UNWRITABLE.encode()), (names.ERROR, text.encode())]
+        value = None if message.value is None else unframed(message.value)
+        letter = Outgoing("dead-letters", message.key, value, [*message.headers, *reason], int(at * 1000))
+        return self.fitted(letter)
+
+    def fitted(self, message: Outgoing) -> Outgoing:
+        """The message, or the fullest of its smaller forms that its topic takes, as far as that is known."""
+        return message if self._limits.fits(message) else self._limits.choose(message, self.smaller(message))
+
+    def smaller(self, message: Outgoing) -> Iterator[Outgoing]:
+        """The smaller forms of a message, the fullest first; none of a tombstone, a heartbeat or a moved event."""
+        topic, _, value, *_ = message
+        if topic == "dead-letters":
+            yield from smaller_dead_letters(message)
+        elif value is not None and topic in _SHORTENED:
+            smaller = smaller_states if topic == "agent-state" else smaller_records
+            for form in smaller(self._decode(unframed(value))):
+                yield message._replace(value=self._value(topic, form))
+
+    def _value(self, topic: str, content: Any) -> bytes:
+        value = self._encode(content)
+        return value if self._framed is None else self._framed(topic, value)
 
     def _id(self, record: Published) -> str:
         if record.stream_id is None and isinstance(record, InjectionCompleted):

@@ -2,6 +2,8 @@
 imports aiokafka.
 """
 
+from collections.abc import Sequence
+
 from aiokafka.errors import (
     AuthenticationFailedError,
     BrokerResponseError,
@@ -19,12 +21,15 @@ from aiokafka.errors import (
     kafka_errors,
 )
 
+from bridge.kafka.outgoing import Outgoing
+
 __all__ = [
     "EXPECTED_ERRORS",
     "AuthenticationFailedError",
     "ClusterAuthorizationFailedError",
     "GroupAuthorizationFailedError",
     "HeldBackError",
+    "InvalidTimestampError",
     "KafkaError",
     "KafkaUnavailableError",
     "LoginError",
@@ -37,6 +42,7 @@ __all__ = [
     "UnsupportedSaslMechanismError",
     "describe",
     "is_refusal",
+    "stack_of",
 ]
 
 
@@ -91,12 +97,14 @@ def is_refusal(error: BaseException | None) -> bool:
     return isinstance(error, (*_REFUSALS, RefusedRecordsError))
 
 
-class KafkaUnavailableError(KafkaError):  # type: ignore[misc]
-    """Kafka is unreachable, refuses the login, or lacks a topic. The text says where, and what to check."""
-
+class _PlainError(KafkaError):  # type: ignore[misc]
     def __str__(self) -> str:
         """The text alone: aiokafka would put the class's name before it."""
         return RuntimeError.__str__(self)
+
+
+class KafkaUnavailableError(_PlainError):
+    """Kafka is unreachable, refuses the login, or lacks a topic. The text says where, and what to check."""
 
 
 class LoginError(KafkaUnavailableError):
@@ -107,20 +115,19 @@ class NoTransactionsError(KafkaError):  # type: ignore[misc]
     """The broker does not support transactions, which ``exactly_once`` needs."""
 
 
-class RefusedRecordsError(KafkaError):  # type: ignore[misc]
-    """Kafka refuses a batch for the sake of a record in it; the text names the topic, and why."""
+class RefusedRecordsError(_PlainError):
+    """Kafka refuses a batch for the sake of a record in it. ``topic``: its full name; ``messages``: those of which one
+    is refused, or, with ``every``, any would be."""
 
-    def __str__(self) -> str:
-        """The text alone: aiokafka would put the class's name before it."""
-        return RuntimeError.__str__(self)
+    def __init__(
+        self, topic: str = "", why: str = "", messages: Sequence[Outgoing] = (), *, every: bool = False
+    ) -> None:
+        super().__init__(f"{topic} refuses {'every' if every else 'a'} record: {why}")
+        self.topic, self.why, self.messages = topic, why, messages
 
 
-class HeldBackError(KafkaError):  # type: ignore[misc]
+class HeldBackError(_PlainError):
     """A transaction that stays open holds back what is to be read; the text says where, and since when."""
-
-    def __str__(self) -> str:
-        """The text alone: aiokafka would put the class's name before it."""
-        return RuntimeError.__str__(self)
 
 
 class UnreadableRecordsError(KafkaError):  # type: ignore[misc]
@@ -128,4 +135,9 @@ class UnreadableRecordsError(KafkaError):  # type: ignore[misc]
 
 
 EXPECTED_ERRORS = (KafkaError, OSError, TimeoutError)
-"""The errors of an outage of Kafka. For any other, the log should have the stack."""
+"""The errors of an outage of Kafka."""
+
+
+def stack_of(error: Exception) -> Exception | None:
+    """The ``exc_info`` of an error's line in the log: none for an outage."""
+    return None if isinstance(error, EXPECTED_ERRORS) else error

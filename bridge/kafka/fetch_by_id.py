@@ -21,7 +21,7 @@ from aiokafka.protocol.types import (
 )
 from aiokafka.structs import TopicPartition
 
-from bridge.kafka.topic_ids import Uuid
+from bridge.kafka.protocol import Uuid
 
 _ANOTHER_TOPIC = (100, 103)
 """UNKNOWN_TOPIC_ID, INCONSISTENT_TOPIC_ID."""

@@ -102,7 +102,8 @@ class ConsumerGroupMember(ConsumerRebalanceListener):  # type: ignore[misc]
                 raise KafkaUnavailableError(unseen)
             silent = time.monotonic() - max(self._started_at, self.confirmed_at)
             if silent > self._renewed_after:
-                raise KafkaUnavailableError(f"no heartbeat was answered for {silent:.0f} s: {self._why()}")
+                why = self.problem or why_unavailable(self._servers, self._consumer)
+                raise KafkaUnavailableError(f"no heartbeat was answered for {silent:.0f} s: {why}")
 
     def _unseen(self) -> str | None:
         """What is wrong if the consumer knows of no partition of the inbox: it would look again in minutes only."""
@@ -115,9 +116,6 @@ class ConsumerGroupMember(ConsumerRebalanceListener):  # type: ignore[misc]
         """Why no connection can be made now, if that is the login: the consumer itself waits in silence."""
         login = internals.login(self._consumer)
         return why_unavailable(self._servers, self._consumer) if login is not None and login.failure else None
-
-    def _why(self) -> str:
-        return self.problem or why_unavailable(self._servers, self._consumer)
 
     async def stop(self) -> None:
         self.stable.clear()
@@ -173,13 +171,13 @@ class ConsumerGroupMember(ConsumerRebalanceListener):  # type: ignore[misc]
         """
         return time.monotonic() - self.confirmed_at < self._session_timeout
 
-    async def next_heartbeat(self) -> None:
-        """Waits for a heartbeat that is sent and answered from now on, since an owner that was fenced may have lost its
-        partitions.
+    async def next_heartbeat(self, since: float | None = None) -> None:
+        """Waits for a heartbeat that is sent and answered from now on, or ``since`` then (monotonic), because an owner
+        that was fenced may have lost its partitions.
         """
-        now = time.monotonic()
+        since = time.monotonic() if since is None else since
         async with self._heartbeat:
-            await self._heartbeat.wait_for(lambda: self.confirmed_at > now)
+            await self._heartbeat.wait_for(lambda: self.confirmed_at > since)
 
     # -- called by aiokafka
 

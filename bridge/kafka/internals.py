@@ -1,8 +1,8 @@
 """aiokafka's private parts, as of aiokafka 0.14.0, for purposes that its public interface does not cover.
 
 No other module touches an attribute of aiokafka's that begins with an underscore, but for ``connection`` and
-``fetch_by_id``, which extend its classes. pyproject.toml admits 0.14 only;
-tests/unit/test_internals.py fails and names the part when one of ``PARTS`` is gone.
+``fetch_by_id``, which extend its classes. pyproject.toml admits 0.14 only; tests/unit/test_internals.py lists the parts,
+and fails when one of them is gone.
 """
 
 import asyncio
@@ -23,6 +23,7 @@ from aiokafka.client import ConnectionGroup, CoordinationType
 from aiokafka.consumer import fetcher
 from aiokafka.consumer.fetcher import READ_UNCOMMITTED
 from aiokafka.errors import CorruptRecordException, ProducerClosed
+from aiokafka.producer import message_accumulator, sender, transaction_manager
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.protocol.group import JoinGroupRequest
@@ -37,50 +38,7 @@ from bridge.telemetry.metrics import METRICS
 log = structlog.get_logger()
 
 _compiled_records = sys.modules[DefaultRecordBatchBuilder.__module__]
-
-READ_IN = "0.14"
-"""The release whose private parts these are."""
-
 _FETCH_ALLOWANCE = 20.0
-
-PARTS = {
-    "aiokafka.producer.producer.AIOKafkaProducer": (
-        "_COMPRESSORS", "_txn_manager", "_sender", "_message_accumulator", "client",
-    ),
-    "aiokafka.producer.transaction_manager.TransactionManager": (
-        "_transaction_waiter", "error_transaction", "fatal_error", "is_in_transaction", "maybe_add_partition_to_txn",
-        "partitions_to_add", "transactional_id",
-    ),
-    "aiokafka.producer.message_accumulator.MessageAccumulator": ("fail_all",),
-    "aiokafka.producer.message_accumulator.BatchBuilder": ("_build",),
-    "aiokafka.producer.sender.Sender": ("close", "_do_add_offsets_to_txn", "_find_coordinator"),
-    "aiokafka.admin.client.AIOKafkaAdminClient": ("_client", "_send_request"),
-    "aiokafka.client.AIOKafkaClient": (
-        "cluster", "close", "MetadataRequest(", "force_metadata_update", "_sasl_oauth_token_provider",
-    ),
-    "aiokafka.consumer.consumer.AIOKafkaConsumer": ("_client", "_coordinator", "_fetcher"),
-    "aiokafka.consumer.group_coordinator.GroupCoordinator": (
-        "_coordination_task", "_do_heartbeat", "_heartbeat_task", "_rejoin_needed_fut", "generation", "request_rejoin",
-    ),
-    "aiokafka.conn.AIOKafkaConnection": (
-        "_request_timeout", "_ssl_context", "_sasl_plain_username", "_sasl_plain_password",
-        "_sasl_oauth_token_provider", "_requests", "_writer", "_loop", "authenticator_oauth",
-        "SaslAuthenticateRequest(payload)",
-    ),
-    "aiokafka.protocol.group.JoinGroupRequest": ("_rebalance_timeout",),
-    "aiokafka.protocol.fetch.FetchRequest": (
-        "_isolation_level", "_max_bytes", "_max_wait_ms", "_min_bytes", "_rack_id", "_topics",
-    ),
-    "aiokafka.record.default_records._DefaultRecordBatchPy": ("_maybe_uncompress", "_buffer"),
-    "aiokafka.consumer.fetcher.Fetcher": (
-        "MemoryRecords(", "PartitionRecords(", "OffsetRequest(-1, self._isolation_level,",
-        "response = await self._client.send(node_id, request)", "response.API_VERSION >= 11", "in response.topics:",
-    ),
-    "aiokafka.consumer.fetcher.PartitionRecords": (
-        "has_next()", "next_batch()", "for record in next_batch", "if record.offset < self.next_fetch_offset:",
-    ),
-}  # fmt: skip
-"""By class: the names that its source must contain for this module to work."""
 
 
 # -- producers
@@ -118,19 +76,13 @@ def on_transaction_error(producer: AIOKafkaProducer, first: Callable[[BaseExcept
         return
     abortable, fatal = transactions.error_transaction, transactions.fatal_error
 
-    def retrieve() -> None:  # asyncio would log the error with its stack, as nobody waits for this transaction's end
-        if (waiter := transactions._transaction_waiter).done() and not waiter.cancelled():
-            waiter.exception()
-
     def error_transaction(error: BaseException) -> None:
         first(error)
         abortable(error)
-        retrieve()
 
     def fatal_error(error: BaseException) -> None:
         first(error.__cause__ or error)
         fatal(error)
-        retrieve()
 
     transactions.error_transaction, transactions.fatal_error = error_transaction, fatal_error
 
@@ -168,10 +120,27 @@ async def abandon(producer: AIOKafkaProducer) -> None:
     if producer._sender is not None:
         producer._message_accumulator.fail_all(ProducerClosed())
         await asyncio.gather(producer._sender.close(), producer.client.close())
-    transactions = producer._txn_manager
-    waiter = None if transactions is None else transactions._transaction_waiter
-    if waiter is not None and waiter.done() and not waiter.cancelled():
-        waiter.exception()  # reported by the call that failed; asyncio would log it as never retrieved
+
+
+def _retrieved(make: Callable[..., asyncio.Future[Any]]) -> Callable[..., asyncio.Future[Any]]:
+    """``make`` with the exception of each future marked as retrieved. When a producer fails, aiokafka fails all of its
+    futures and tasks, of which somebody awaits one; asyncio would log every other one with its stack."""
+
+    def retrieve(done: "asyncio.Future[Any]") -> None:
+        if not done.cancelled():
+            done.exception()
+
+    def made(*args: Any) -> asyncio.Future[Any]:
+        future = make(*args)
+        future.add_done_callback(retrieve)
+        return future
+
+    return made
+
+
+message_accumulator.create_future = _retrieved(message_accumulator.create_future)
+transaction_manager.create_future = _retrieved(transaction_manager.create_future)
+sender.create_task = _retrieved(sender.create_task)
 
 
 # -- admin clients
@@ -294,7 +263,7 @@ class _LenientBytes(bytearray):
         return super().decode(encoding, "backslashreplace")
 
 
-class _Batch:
+class _RecordBatch:
     """A batch of records, read by aiokafka's fast reader as far as possible, and then by its slow one."""
 
     __slots__ = ("_batch", "_partition", "_raw")
@@ -342,7 +311,7 @@ class _Records:
         batch, begin = self._records.next_batch(), self._position
         _, length, _, magic = _BATCH_HEAD.unpack_from(self._raw, begin)
         self._position += _LENGTH_COUNTS_FROM + length
-        return batch if magic < 2 else _Batch(batch, self._raw[begin : self._position], self.partition)
+        return batch if magic < 2 else _RecordBatch(batch, self._raw[begin : self._position], self.partition)
 
 
 class _PartitionRecords(fetcher.PartitionRecords):  # type: ignore[misc]

@@ -1,24 +1,28 @@
 """Kafka's clock. No request asks for it, but the coordinator says when it saw a transaction begin (KIP-664)."""
 
+import asyncio
+import contextlib
 import time
 from typing import NamedTuple
 
 import structlog
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import IncompatibleBrokerVersion, KafkaError, ProducerFenced
-from aiokafka.protocol.api import Request, RequestStruct, Response
-from aiokafka.protocol.types import CompactArray, CompactString, Int16, Int32, Int64, Schema, TaggedFields
 
 from bridge.clock import Clock, difference
 from bridge.kafka import internals
 from bridge.kafka.clients import Clients
+from bridge.kafka.errors import KafkaUnavailableError
 from bridge.kafka.lifecycle import with_deadline
+from bridge.kafka.protocol import transaction
 from bridge.telemetry.metrics import METRICS
 
 log = structlog.get_logger()
 
 _DEADLINE = 5.0
 _ATTEMPTS = 3
+_TRIED_FOR = 15.0
+_TRY_EVERY = 60.0
 
 
 class Reading(NamedTuple):
@@ -36,16 +40,35 @@ async def try_transaction(clients: Clients) -> Reading | None:
     Another process that starts at the same time may fence ours, which is then tried again.
     """
     for _ in range(_ATTEMPTS):
-        producer = await clients.start_producer("check")
-        try:
-            return await with_deadline(_read(producer, clients.group_id), _DEADLINE)
-        except ProducerFenced:
-            continue
-        except (KafkaError, TimeoutError, OSError):
-            return None
-        finally:
-            await clients.close(producer)  # which aborts the transaction
+        async with clients.trial_producer() as producer:
+            try:
+                return await with_deadline(_read(producer, clients.group_id), _DEADLINE)
+            except ProducerFenced:
+                continue
+            except (KafkaError, TimeoutError, OSError):
+                return None
     return None
+
+
+async def read_clock(clients: Clients) -> Reading | None:
+    """What ``try_transaction`` shows, where nothing else depends on it: None also without transactions, or the right to
+    them. Raises ``KafkaUnavailableError``.
+    """
+    try:
+        return await with_deadline(try_transaction(clients), _TRIED_FOR)
+    except KafkaUnavailableError:
+        raise
+    except (KafkaError, TimeoutError, OSError):
+        return None
+
+
+async def follow_by_trials(clock: Clock, clients: Clients) -> None:
+    """Lets the clock follow Kafka's until cancelled, where no transaction of the bridge's own shows it."""
+    while True:
+        await asyncio.sleep(_TRY_EVERY)
+        with contextlib.suppress(KafkaUnavailableError):
+            if (reading := await read_clock(clients)) is not None:
+                follow(clock, reading)
 
 
 async def _read(producer: AIOKafkaProducer, group_id: str) -> Reading | None:
@@ -61,7 +84,7 @@ async def reading_of(producer: AIOKafkaProducer, since: float) -> Reading | None
     Raises ``KafkaError``.
     """
     try:
-        answer = await internals.ask_coordinator(producer, _DescribeTransaction(internals.transactional_id(producer)))
+        answer = await internals.ask_coordinator(producer, transaction(internals.transactional_id(producer)))
     except (NotImplementedError, IncompatibleBrokerVersion):
         return None
     code, _, state, _, began_ms, *_ = answer.transactions[0]
@@ -77,49 +100,3 @@ def follow(clock: Clock, reading: Reading) -> None:
         log.warning("clock.differs", note=difference(clock.ahead), used="Kafka's")
     elif differed and not clock.differs:
         log.info("clock.agrees")
-
-
-class _TransactionAnswer(Response):  # type: ignore[misc]
-    API_KEY = 65
-    API_VERSION = 0
-    SCHEMA = Schema(
-        ("throttle_time_ms", Int32),
-        (
-            "transactions",
-            CompactArray(
-                ("error_code", Int16),
-                ("transactional_id", CompactString("utf-8")),
-                ("state", CompactString("utf-8")),
-                ("timeout_ms", Int32),
-                ("start_time_ms", Int64),
-                ("producer_id", Int64),
-                ("producer_epoch", Int16),
-                (
-                    "topics",
-                    CompactArray(
-                        ("topic", CompactString("utf-8")), ("partitions", CompactArray(Int32)), ("tags", TaggedFields)
-                    ),
-                ),
-                ("tags", TaggedFields),
-            ),
-        ),
-        ("tags", TaggedFields),
-    )
-
-
-class _TransactionStruct(RequestStruct):  # type: ignore[misc]
-    FLEXIBLE_VERSION = True
-    API_KEY = 65
-    API_VERSION = 0
-    RESPONSE_TYPE = _TransactionAnswer
-    SCHEMA = Schema(("transactional_ids", CompactArray(CompactString("utf-8"))), ("tags", TaggedFields))
-
-
-class _DescribeTransaction(Request[_TransactionStruct]):  # type: ignore[misc]
-    API_KEY = 65
-
-    def __init__(self, transactional_id: str) -> None:
-        self._transactional_id = transactional_id
-
-    def build(self, request_struct_class: type[_TransactionStruct]) -> _TransactionStruct:
-        return request_struct_class([self._transactional_id], {})

@@ -1,9 +1,7 @@
-"""How connections to Kafka log in: with what the settings' files hold now, and with OAuth tokens where those are asked
-for."""
+"""Logs connections in to Kafka: with the present contents of the settings' files, or with OAuth tokens."""
 
 import asyncio
 import base64
-import json
 import os
 import re
 import ssl
@@ -15,15 +13,17 @@ from typing import Any, NamedTuple
 import httpx
 from aiokafka.abc import AbstractTokenProvider
 
+from bridge.json_object import json_object
 from bridge.kafka.errors import LoginError
 from bridge.settings import KafkaSettings
+from bridge.settings.types import ssl_context
 
 _ANSWER_WITHIN = 5.0
 """Seconds for a request to the token URL."""
 _RENEW_AT = 0.8
 """Of a token's life, after which a new one is asked for; until it ends, the old one will do."""
 _UNKNOWN_LIFE = 300.0
-"""Seconds for which a token is used that does not say how long it is valid."""
+"""Seconds for which a token without a lifetime is used."""
 _SHOWN = 200
 _INSTALL = "kafka.sasl_mechanism=AWS_MSK_IAM requires a package: pip install 'asm-kafka-bridge[aws]'"
 
@@ -89,17 +89,18 @@ class Login(AbstractTokenProvider):  # type: ignore[misc]
         if self._kafka.oauth_scope:
             form["scope"] = self._kafka.oauth_scope
         try:
-            async with httpx.AsyncClient(
-                timeout=_ANSWER_WITHIN, trust_env=False, verify=self._kafka.token_ssl_context()
-            ) as http:
+            verify = ssl_context(self._kafka.ssl_cafile)
+            async with httpx.AsyncClient(timeout=_ANSWER_WITHIN, trust_env=False, verify=verify) as http:
                 response = await http.post(url, data=form, auth=(identity, secret))
         except (httpx.HTTPError, OSError, ValueError) as error:
             reason = str(error) or type(error).__name__
             raise LoginError(f"the token URL {url} does not answer ({reason}): check kafka.oauth_token_url") from error
-        answer = _object(response.content)
+        answer = json_object(response.content) or {}
         if response.status_code != httpx.codes.OK:
             reason = _reason(answer).replace(secret, "********")
-            raise LoginError(f"the token URL {url} answers with HTTP {response.status_code}{reason}: {_advice(answer)}")
+            scope = answer.get("error") == "invalid_scope"
+            advice = "kafka.oauth_scope" if scope else "kafka.oauth_client_id and kafka.oauth_client_secret"
+            raise LoginError(f"the token URL {url} answers with HTTP {response.status_code}{reason}: check {advice}")
         text, seconds = answer.get("access_token"), answer.get("expires_in")
         if not isinstance(text, str) or not text.isascii() or not text.isprintable():
             raise LoginError(f"the answer of the token URL {url} has no access_token: check kafka.oauth_token_url")
@@ -134,25 +135,11 @@ def _region(servers: str) -> str | None:
     return found[1] if found else None
 
 
-def _object(body: bytes) -> dict[str, Any]:
-    try:
-        found = json.loads(body)
-    except (ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
 def _reason(answer: Mapping[str, Any]) -> str:
     """The error of the answer, as RFC 6749 (5.2) has it."""
     given = [answer.get(name) for name in ("error", "error_description")]
     text = ", ".join(one for one in given if isinstance(one, str) and one.isprintable())
     return f" ({text[:_SHOWN]})" if text else ""
-
-
-def _advice(answer: Mapping[str, Any]) -> str:
-    if answer.get("error") == "invalid_scope":
-        return "check kafka.oauth_scope"
-    return "check kafka.oauth_client_id and kafka.oauth_client_secret"
 
 
 def _seconds(value: Any) -> float | None:
@@ -170,7 +157,7 @@ def _life(token: str) -> float | None:
     if len(parts) != 3:
         return None
     try:
-        claims = _object(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
+        claims = json_object(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4))) or {}
     except ValueError:
         return None
     ends_at = _seconds(claims.get("exp"))

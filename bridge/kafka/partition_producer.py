@@ -22,16 +22,16 @@ _CLOCK_DEADLINE = 1.0
 
 
 class PartitionProducer:
-    """Every method raises ``KafkaError``; after that, only ``close`` may be called."""
+    """Every method raises ``KafkaError``; after that, only ``close`` may be called, or ``restart``."""
 
     def __init__(self, clients: Clients, producer: AIOKafkaProducer, partition: int) -> None:
         self._clients = clients
-        self._producer = producer
         self._partition = partition
-        self._first_error: BaseException | None = None
-        self._sending_to: str | None = None
+        self._producer: AIOKafkaProducer
+        self._first_error: BaseException | None
+        self._sending_to: str | None
         self._began = 0.0
-        internals.on_transaction_error(producer, self._note)
+        self._use(producer)
 
     @classmethod
     async def start(cls, clients: Clients, partition: int) -> "PartitionProducer":
@@ -81,6 +81,7 @@ class PartitionProducer:
 
     async def send(self, messages: Sequence[Outgoing]) -> None:
         """Sends messages and waits for every acknowledgement: a commit would succeed without a record that failed.
+        Raises ``RefusedRecordsError`` with the messages of the topic that refused one.
 
         A batch for each partition that is written to, or more of them where they are large: one message a ``send()``
         costs aiokafka several times as much.
@@ -89,20 +90,46 @@ class PartitionProducer:
         for m in messages:
             partition = self._partition if m.partition is None else m.partition
             by_partition.setdefault((m.topic, partition), []).append(m)
-        acks: dict[asyncio.Future[Any], str] = {}
+        acks: dict[asyncio.Future[Any], tuple[str, list[Outgoing]]] = {}
         with self._named():
             for (topic, partition), there in by_partition.items():
                 self._sending_to = self._clients.topic(topic)
                 for batch in self._batches(there, self._clients.limits[topic]):
                     ack = await self._producer.send_batch(batch, self._sending_to, partition=partition)
-                    ack.add_done_callback(_retrieve)
-                    acks[ack] = self._sending_to
+                    acks[ack] = self._sending_to, there
             self._sending_to = None
             try:
                 await asyncio.gather(*acks)
             except REFUSED_RECORDS as error:
-                topic = next(topic for ack, topic in acks.items() if ack.done() and ack.exception() is error)
-                raise RefusedRecordsError(f"{topic} refuses a record: {type(error).__name__}") from error
+                topic, there = next(sent for ack, sent in acks.items() if ack.done() and ack.exception() is error)
+                raise RefusedRecordsError(topic, type(error).__name__, there) from error
+
+    async def takes(self, messages: Sequence[Outgoing]) -> bool:
+        """Whether Kafka takes these messages together: tried in a transaction that is aborted, so that no reader of
+        what is committed sees them."""
+        try:
+            await with_deadline(self._try_out(messages))
+        except RefusedRecordsError:
+            await self.restart()
+            return False
+        return True
+
+    async def _try_out(self, messages: Sequence[Outgoing]) -> None:
+        await self.begin()
+        await self.send(messages)
+        with self._named():
+            await self._producer.abort_transaction()
+
+    async def restart(self) -> None:
+        """Goes on after a refusal: Kafka takes no batch after one that it refused, as the numbers of its records would
+        be missing. Fences whoever has become the owner in between."""
+        await self.close()
+        self._use(await self._clients.start_producer(self._partition))
+
+    def _use(self, producer: AIOKafkaProducer) -> None:
+        self._producer, self._first_error, self._sending_to = producer, None, None
+        self.started_at = time.monotonic()
+        internals.on_transaction_error(producer, self._note)
 
     async def close(self) -> None:
         """Closes the producer; records that were not committed are dropped."""
@@ -138,9 +165,3 @@ class PartitionProducer:
 
 def _add(batch: BatchBuilder, m: Outgoing) -> object | None:
     return cast("object | None", batch.append(timestamp=m.timestamp, key=m.key, value=m.value, headers=m.headers))
-
-
-def _retrieve(ack: asyncio.Future[Any]) -> None:
-    """The first of several failures is raised; asyncio would log the others as never retrieved."""
-    if not ack.cancelled():
-        ack.exception()

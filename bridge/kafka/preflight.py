@@ -9,8 +9,8 @@ import structlog
 
 from bridge.clock import Clock
 from bridge.kafka.clients import Clients
-from bridge.kafka.errors import KafkaError, NoTransactionsError, describe
-from bridge.kafka.kafka_clock import follow, try_transaction
+from bridge.kafka.errors import NoTransactionsError, describe, stack_of
+from bridge.kafka.kafka_clock import follow, read_clock, try_transaction
 from bridge.kafka.schema_registry import OutputFrames, SchemaRegistryError
 from bridge.kafka.topics import TOPICS, ensure_topics
 from bridge.settings import TopicsSettings
@@ -51,13 +51,15 @@ class Preflight:
         while True:
             try:
                 await check()
-            except (KafkaError, OSError, TimeoutError, SchemaRegistryError) as error:
-                text = describe(error) if isinstance(error, KafkaError) else str(error) or type(error).__name__
+            except UnsuitableKafkaError:
+                raise
+            except Exception as error:
+                text = str(error) if isinstance(error, SchemaRegistryError) else describe(error)
                 if text != self.waiting_for:
                     if isinstance(error, SchemaRegistryError):
                         log.warning("schema_registry.awaited", error=error)
                     else:
-                        log.warning("kafka.awaited", error=error)
+                        log.warning("kafka.awaited", error=error, exc_info=stack_of(error))
                 if not isinstance(error, SchemaRegistryError):
                     METRICS.kafka_errors.labels("start").inc()
                 self.waiting_for = text
@@ -78,9 +80,8 @@ class Preflight:
         if not self._clients.exactly_once:
             note = "at_least_once: one process only; after a crash an agent's last step may appear again"
             log.warning("delivery.limited", note=note)
-            return
         try:
-            reading = await try_transaction(self._clients)
+            reading = await (try_transaction if self._clients.exactly_once else read_clock)(self._clients)
         except NoTransactionsError as error:
             raise UnsuitableKafkaError(
                 "the broker has no transactions, which kafka.delivery exactly_once needs: set it to at_least_once"

@@ -13,7 +13,7 @@ from bridge.kafka import internals
 from bridge.kafka.clients import new_reader, servers_of
 from bridge.kafka.errors import HeldBackError, KafkaError, UnreadableRecordsError
 from bridge.kafka.lifecycle import CALL_DEADLINE, connected, with_deadline
-from bridge.kafka.stable_offsets import StableOffsets, held_back
+from bridge.kafka.stable_offsets import StableOffsets, held_back, name_of
 
 _DEADLINE_MS = int(CALL_DEADLINE * 1000)
 
@@ -72,7 +72,7 @@ class Reader:
         self._positions = positions
         if self._silent_for > CALL_DEADLINE:
             self._raise_held_back()
-            raise TimeoutError(f"no record of {', '.join(map(_name, self._unread))} came within {CALL_DEADLINE:g} s")
+            raise TimeoutError(f"no record of {', '.join(map(name_of, self._unread))} came within {CALL_DEADLINE:g} s")
         for partition, position in positions.items():
             # Tansu's end_offsets is too low, but the offset in its fetch responses is right.
             end = max(self._unread[partition], self._consumer.last_stable_offset(partition) or 0)
@@ -128,7 +128,3 @@ async def read_to_end(
         while not reader.at_end:
             for record in await reader.fetch():
                 yield record
-
-
-def _name(partition: TopicPartition) -> str:
-    return f"{partition.topic}/{partition.partition}"

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from asm_bridge_schemas.cloudevents import unwrap
-from asm_bridge_schemas.commands import CommandError, read_event
+from asm_bridge_schemas.commands import UNWRITABLE, CommandError, read_event
 from bridge import clock as times
 from bridge import headers as names
 from bridge.agents.step import DeadLetter
@@ -73,6 +73,8 @@ def _event(letter: DeadLetter) -> bytes:
         raise NotResendable(
             "it is an entry of the registry, whose value is not kept; add it with `asm-bridge sessions add`"
         )
+    if letter.code == UNWRITABLE and names.CE_TYPE in dict(letter.headers):
+        raise NotResendable("it is a record of the bridge that Kafka refused, not an event")
     if letter.value is None and letter.code == "too_large":
         raise NotResendable("its value was longer than 512 KiB and was not kept; send a smaller one")
     if letter.value is None:

@@ -79,17 +79,22 @@ class SchemaRegistryClient:
         known = answer if isinstance(answer, dict) else {}
         if response.status_code == 404 and known.get("error_code") in _NOT_FOUND:
             return None
-        found, advice = _explained(response.status_code, known)
-        raise SchemaRegistryError(f"{self._url}{path}: {found}", advice)
+        said = str(known.get("message") or "")[:300]
+        found = f"{self._url}{path}: HTTP {response.status_code}" + (f" ({said})" if said else "")
+        raise SchemaRegistryError(found, _ADVICE.get(response.status_code, "see the registry's log"))
 
 
 class OutputFrames:
-    """The frame of each output topic's values; ``register`` fills ``frames`` (by topic, without its prefix)."""
+    """Frames the values of the output topics; ``register`` fills ``frames`` (by topic, without its prefix)."""
 
     def __init__(self, settings: SchemaRegistrySettings, topics: TopicsSettings) -> None:
         self.frames: dict[str, bytes] = {}
         self._settings = settings
         self._topics = topics
+
+    def framed(self, topic: str, value: bytes) -> bytes:
+        """The value in Confluent's wire format. Raises ``KeyError`` while the topic's id is unknown."""
+        return self.frames[topic] + value
 
     async def register(self) -> None:
         """Finds the ids that are not known yet. Raises ``SchemaRegistryError``; ids found until then are kept.
@@ -147,12 +152,6 @@ def _unreachable(error: httpx.HTTPError) -> tuple[str, str]:
     if isinstance(error, httpx.TimeoutException):
         return "does not answer in time", f"{_RUNNING}, and the firewall"
     return f"does not answer ({str(error) or type(error).__name__})", _RUNNING
-
-
-def _explained(status: int, answer: Mapping[str, Any]) -> tuple[str, str]:
-    said = str(answer.get("message") or "")[:300]
-    advice = _ADVICE.get(status, "see the registry's log")
-    return f"HTTP {status}{f' ({said})' if said else ''}", advice
 
 
 def _json(response: httpx.Response) -> Any:

@@ -101,9 +101,13 @@ class StableOffsets:
         return held_back(partition, offset, time.time() - (now - since))
 
 
+def name_of(partition: TopicPartition) -> str:
+    return f"{partition.topic}/{partition.partition}"
+
+
 def held_back(partition: TopicPartition, offset: int, since: float) -> str:
     """``since``: seconds since 1970."""
     return (
-        f"{partition.topic}/{partition.partition} cannot be read beyond offset {offset} since {rfc3339(since)}: "
+        f"{name_of(partition)} cannot be read beyond offset {offset} since {rfc3339(since)}: "
         "a transaction is open there (kafka-transactions.sh find-hanging shows whose)"
     )

@@ -1,6 +1,7 @@
 """Watches the topics while the bridge works: one that is deleted, recreated, or has another number of partitions."""
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 
@@ -8,10 +9,10 @@ import structlog
 from aiokafka.admin import AIOKafkaAdminClient
 
 from bridge.kafka.clients import Clients, open_admin
-from bridge.kafka.errors import EXPECTED_ERRORS
+from bridge.kafka.errors import stack_of
 from bridge.kafka.lifecycle import with_deadline
 from bridge.kafka.topic_ids import SeenTopic, seen_topics
-from bridge.kafka.topics import TOPICS, too_many, unusable, wanted_partitions
+from bridge.kafka.topics import TOPICS, read_limits, too_many, unusable, wanted_partitions
 from bridge.settings import TopicsSettings
 from bridge.telemetry.logs import RepeatFilter
 from bridge.telemetry.metrics import METRICS
@@ -20,6 +21,8 @@ log = structlog.get_logger()
 
 _LOOK_EVERY = 2.0
 _DEADLINE = 10.0
+_LIMITS_EVERY = 60.0
+"""Seconds between two looks at what the topics take, while records are too large for it."""
 
 
 class TopicWatch:
@@ -29,12 +32,17 @@ class TopicWatch:
         self._clients = clients
         self._wanted = wanted_partitions(settings)
         self._single = {clients.topic(one.name) for one in TOPICS if not one.partitioned}
+        self._outputs = {clients.topic(one.name) for one in TOPICS if one.output}
+        self.writable = True
+        """Whether no topic that the bridge writes to is known to be missing, or to lack partitions."""
         self._on_inbox_changed = on_inbox_changed
         self._seen: dict[str, SeenTopic] = {}
         self._ids: dict[str, str] = {}
         self._admin: AIOKafkaAdminClient | None = None
         self._opened = AsyncExitStack()
         self._lock = asyncio.Lock()
+        self._looked_at = float("-inf")
+        """When the last look began that succeeded (monotonic seconds)."""
 
     def id(self, topic: str) -> str | None:
         """Returns the id of a topic (without prefix), or the last one of a topic that does not exist now; None if the
@@ -46,28 +54,38 @@ class TopicWatch:
         return [
             f"{name} {unusable(one.partitions, self._wanted[name])}"
             for name, one in self._seen.items()
-            if one.partitions < self._wanted[name] or (name in self._single and one.partitions > 1)
+            if self._lacks_partitions(name) or (name in self._single and one.partitions > 1)
         ]
+
+    def _lacks_partitions(self, name: str) -> bool:
+        return self._seen[name].partitions < self._wanted[name]
 
     async def run(self) -> None:
         """Looks until cancelled. An outage of Kafka is reported by other parts."""
-        failures = RepeatFilter()
+        failures, limits_at = RepeatFilter(), time.monotonic()
         try:
             while True:
                 try:
                     await self.look()
+                    if self._clients.limits.in_the_way and time.monotonic() - limits_at > _LIMITS_EVERY:
+                        limits_at = time.monotonic()
+                        await read_limits(self._clients)
                 except Exception as error:
                     METRICS.kafka_errors.labels("topics").inc()
                     if failures.is_new(error):
-                        stack = None if isinstance(error, EXPECTED_ERRORS) else error
-                        log.warning("topics.look_failed", error=error, exc_info=stack)
+                        log.warning("topics.look_failed", error=error, exc_info=stack_of(error))
                 await asyncio.sleep(_LOOK_EVERY)
         finally:
             await self._close()
 
     async def look(self) -> None:
-        """Brings ids and problems up to date. Raises ``KafkaError``, ``TimeoutError``."""
+        """Brings ids and problems up to date; several that ask at one time share a look. Raises ``KafkaError``,
+        ``TimeoutError``."""
+        asked = time.monotonic()
         async with self._lock:
+            if self._looked_at > asked:
+                return
+            began = time.monotonic()
             try:
                 if self._admin is None:
                     self._admin = await self._opened.enter_async_context(open_admin(self._clients.connection))
@@ -75,7 +93,8 @@ class TopicWatch:
             except BaseException:
                 await self._close()
                 raise
-        self._compare(found or {})
+            self._looked_at = began
+            self._compare(found or {})
 
     async def _close(self) -> None:
         self._admin = None
@@ -97,5 +116,6 @@ class TopicWatch:
                 self._ids[name] = now.id
         changed = inbox in self._seen and self._seen[inbox] != found.get(inbox, self._seen[inbox])
         self._seen = dict(found)
+        self.writable = not any(self._lacks_partitions(name) for name in self._outputs & found.keys())
         if changed:
             self._on_inbox_changed()

@@ -10,12 +10,12 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, NodeNotReadyError, TopicAlreadyExistsError, for_code
 from aiokafka.structs import TopicPartition
 
+from asm_bridge_schemas import topics as documented
 from bridge.kafka.clients import MAX_BATCH_BYTES, Clients, new_reader, open_admin, servers_of
 from bridge.kafka.errors import KafkaUnavailableError
 from bridge.kafka.lifecycle import CALL_DEADLINE, connected, with_deadline
 from bridge.settings import TopicsSettings
 
-_MIB = 1024 * 1024
 _ATTEMPTS = 5
 
 
@@ -30,30 +30,26 @@ class Topic:
     configs: Mapping[str, str] = field(default_factory=dict)
 
 
-TOPICS = (
-    Topic("agent-status"),
-    Topic("queued-calls"),
-    Topic("agent-messages"),
-    Topic("conversations"),
+_COMPACTED_OFTEN = {
+    # Taking a partition over reads the states whole, and compaction leaves the open segment alone: keep that one small.
+    # No less, because managed services refuse it.
+    "segment.bytes": str(50 * 1024 * 1024),
+    "segment.ms": str(10 * 60 * 1000),
+    "min.cleanable.dirty.ratio": "0.1",
+}
+TOPICS = tuple(
     Topic(
-        "agent-state",
-        compacted=True,
-        configs={
-            # Taking a partition over reads it whole, and compaction leaves the open segment alone: keep that one small.
-            # No less, because managed services refuse it.
-            "segment.bytes": str(50 * _MIB),
-            "segment.ms": str(10 * 60 * 1000),
-            "min.cleanable.dirty.ratio": "0.1",
-            "max.message.bytes": str(8 * _MIB),
-        },
-    ),
-    Topic("heartbeats"),
-    Topic("sessions", compacted=True, partitioned=False, output=False),
-    # Times to live count from the broker's clock, not from the producer's.
-    Topic("inject", output=False, configs={"message.timestamp.type": "LogAppendTime"}),
-    Topic("inject-outcomes"),
-    Topic("dead-letters"),
+        name,
+        compacted=known.cleanup == "compact",
+        partitioned=known.partitions > 1,
+        output=known.taken is None,
+        configs={"max.message.bytes": str(known.max_bytes)}
+        | ({"message.timestamp.type": "LogAppendTime"} if known.by_broker else {})
+        | (_COMPACTED_OFTEN if name == "agent-state" else {}),
+    )
+    for name, known in documented.TOPICS.items()
 )
+"""In the order of ``asm_bridge_schemas.topics``, which says what holds for each."""
 
 _CHECKED = ("cleanup.policy", "max.message.bytes", "message.timestamp.type")
 _LESS_SUITABLE = {
@@ -94,7 +90,7 @@ def configs_of(topic: Topic, settings: TopicsSettings) -> dict[str, str]:
     policy = {"cleanup.policy": "compact"}
     if not topic.compacted:
         policy = {"cleanup.policy": "delete", "retention.ms": str(settings.retention_ms)}
-    return policy | {"max.message.bytes": str(2 * _MIB)} | dict(topic.configs)
+    return policy | dict(topic.configs)
 
 
 async def ensure_topics(
@@ -167,14 +163,10 @@ async def _ensure(
         made = {topic.name: await _create(admin, topic, settings) for topic in missing}
         counts = await _visible(admin, [result.name for result in made.values() if result.usable])
     configs = await _describe(admin, [name for topic in TOPICS if (name := settings.name(topic.name)) in counts])
-    heartbeats = counts.get(settings.name("heartbeats"), 0)
-    used = await used_partitions(heartbeats) if heartbeats and _differ(settings, counts) else 0
+    used, heartbeats = 0, settings.name("heartbeats")
+    if heartbeats in counts and any(counts.get(name, n) != n for name, n in wanted_partitions(settings).items()):
+        used = await used_partitions(counts[heartbeats])
     return [_result(topic, settings, counts, configs, made.get(topic.name), used) for topic in TOPICS]
-
-
-def _differ(settings: TopicsSettings, counts: Mapping[str, int]) -> bool:
-    """Whether a topic has another number of partitions than it should have."""
-    return any(counts.get(name, number) != number for name, number in wanted_partitions(settings).items())
 
 
 def wanted_partitions(settings: TopicsSettings) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""Who may read the operations endpoints: under which host names, and with which token; and what browsers may do."""
+"""Access to the operations endpoints: the host names, the token, and what browsers may do."""
 
 import asyncio
 import base64
@@ -14,8 +14,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from bridge.settings import OpsSettings
 
 PROBES = frozenset({"/healthz", "/readyz"})
-"""For orchestrators and load balancers, which have no token, and send whatever name they have: they show nothing of
-any agent."""
+"""For orchestrators and load balancers, which have no token and send any name: the answers contain nothing about
+agents."""
 _HEADERS = {
     "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",

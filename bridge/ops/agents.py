@@ -69,14 +69,16 @@ def sessions_page(snapshot: Snapshot, query: Query) -> SessionsPage:
     return SessionsPage(len(found), query.offset, query.limit, shown)
 
 
-def is_sick(watched: Watched) -> bool:
+def why_sick(watched: Watched) -> str | None:
+    """The reason for which an agent is sick; None for one that is not."""
     agent = watched.agent
-    return agent.entry is not None and (agent.problem is not None or agent.state.lost is not None)
+    cause = None if agent.entry is None else agent.problem or agent.state.lost
+    return cause.reason if cause else None
 
 
 def _fits(watched: Watched, condition: Condition | None) -> bool:
     if condition == "sick":
-        return is_sick(watched)
+        return why_sick(watched) is not None
     return condition is None or watched.agent.condition == condition
 
 
@@ -92,14 +94,13 @@ def _matches(watched: Watched, search: str) -> bool:
 
 def _view(watched: Watched, now: float) -> SessionView:
     partition, agent = watched
-    state, trouble, asked = agent.state, agent.problem if is_sick(watched) else None, agent.entry is not None
-    reason = trouble.reason if trouble else state.lost.reason if state.lost and asked else None
+    state, asked, reason = agent.state, agent.entry is not None, why_sick(watched)
     return SessionView(
         agent_id=state.agent_id,
         partition=partition,
         condition=agent.condition,
         reason=reason,
-        why=str(trouble) if trouble else None,
+        why=str(agent.problem) if asked and agent.problem else None,
         advice=ADVICE.get(reason) if reason else None,
         lost_since=state.lost.since if state.lost else None,
         asm_session_sid=state.asm_session_sid,

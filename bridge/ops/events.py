@@ -17,7 +17,7 @@ _NAMED = 3
 """Agents that one line names; the rest is a number."""
 
 
-class Event(msgspec.Struct, frozen=True):
+class OpsEvent(msgspec.Struct, frozen=True):
     """A change of state; ``kind`` is a word for programs, ``text`` a sentence for people."""
 
     at: str
@@ -26,7 +26,7 @@ class Event(msgspec.Struct, frozen=True):
     text: str
 
 
-class Health(msgspec.Struct, frozen=True):
+class ProcessHealth(msgspec.Struct, frozen=True):
     """The part of a snapshot that is compared with the previous one."""
 
     not_ready: str | None
@@ -35,11 +35,11 @@ class Health(msgspec.Struct, frozen=True):
     sample: Sample
 
     @classmethod
-    def of(cls, snapshot: Snapshot, sample: Sample) -> "Health":
+    def of(cls, snapshot: Snapshot, sample: Sample) -> "ProcessHealth":
         return cls(snapshot.not_ready, frozenset(snapshot.owned), snapshot.service_down, sample)
 
 
-def observed(records: Iterable[Observation]) -> list[Event]:
+def observed(records: Iterable[Observation]) -> list[OpsEvent]:
     """Agents lost and resumed: one event for each reason, not one for each agent, as a whole fleet is lost at once."""
     groups: dict[tuple[bool, str], list[str]] = {}
     for record in records:
@@ -47,7 +47,7 @@ def observed(records: Iterable[Observation]) -> list[Event]:
     return [_observation(lost, reason, agents) for (lost, reason), agents in groups.items()]
 
 
-def changes(old: Health, new: Health) -> Iterator[Event]:
+def changes(old: ProcessHealth, new: ProcessHealth) -> Iterator[OpsEvent]:
     """The events between two samples."""
     yield from _counted(old.sample, new.sample)
     yield from _partitions(old.partitions, new.partitions)
@@ -61,8 +61,8 @@ def changes(old: Health, new: Health) -> Iterator[Event]:
         yield event("bad", "not_ready", f"not ready: {new.not_ready}")
 
 
-def event(level: Level, kind: str, text: str) -> Event:
-    return Event(rfc3339(time.time()), level, kind, text)
+def event(level: Level, kind: str, text: str) -> OpsEvent:
+    return OpsEvent(rfc3339(time.time()), level, kind, text)
 
 
 def _kind(reason: str | None) -> str | None:
@@ -70,14 +70,14 @@ def _kind(reason: str | None) -> str | None:
     return reason and reason.partition(":")[0]
 
 
-def _partitions(old: frozenset[int], new: frozenset[int]) -> Iterator[Event]:
+def _partitions(old: frozenset[int], new: frozenset[int]) -> Iterator[OpsEvent]:
     if gained := new - old:
         yield event("info", "partitions_owned", f"took over {_plural(len(gained), 'partition')}: {_numbers(gained)}")
     if lost := old - new:
         yield event("info", "partitions_gone", f"gave up {_plural(len(lost), 'partition')}: {_numbers(lost)}")
 
 
-def _counted(old: Sample, new: Sample) -> Iterator[Event]:
+def _counted(old: Sample, new: Sample) -> Iterator[OpsEvent]:
     if new.total("rebalances_total") > old.total("rebalances_total"):
         yield event("info", "rebalance", "Kafka rebalances the consumer group")
     for _, grown in _grown(old, new, "partitions_lost_total"):
@@ -96,7 +96,7 @@ def _grown(old: Sample, new: Sample, name: str) -> Iterator[tuple[str, int]]:
             yield label, int(value - before.get(label, 0.0))
 
 
-def _observation(lost: bool, reason: str, agents: list[str]) -> Event:
+def _observation(lost: bool, reason: str, agents: list[str]) -> OpsEvent:
     names = ", ".join(agents[:_NAMED]) + (f" and {len(agents) - _NAMED} more" if len(agents) > _NAMED else "")
     if lost:
         return event("bad", "agents_lost", f"{_plural(len(agents), 'agent')} lost ({reason}): {names}")

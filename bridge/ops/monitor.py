@@ -9,11 +9,12 @@ from collections.abc import AsyncIterator
 
 import msgspec
 
-from bridge.ops.events import Event, Health, changes, observed
+import bridge
+from bridge.ops.events import OpsEvent, ProcessHealth, changes, observed
 from bridge.ops.rates import Sample, per_second, sample
 from bridge.ops.snapshot import StatusSource
 from bridge.ops.status import About, History, status_report
-from bridge.telemetry.metrics import METRICS, VERSION
+from bridge.telemetry.metrics import METRICS
 
 _WINDOW = 10
 _HISTORY = 120
@@ -25,12 +26,12 @@ class Monitor:
 
     def __init__(self, snapshot: StatusSource) -> None:
         self._snapshot = snapshot
-        self._about = About(VERSION, f"{socket.gethostname()}:{os.getpid()}", time.time())
+        self._about = About(bridge.__version__, f"{socket.gethostname()}:{os.getpid()}", time.time())
         self._samples: deque[Sample] = deque(maxlen=_WINDOW + 1)
         self._polls: deque[float] = deque(maxlen=_HISTORY)
         self._records: deque[float] = deque(maxlen=_HISTORY)
-        self._events: deque[Event] = deque(maxlen=_EVENTS)
-        self._health: Health | None = None
+        self._events: deque[OpsEvent] = deque(maxlen=_EVENTS)
+        self._health: ProcessHealth | None = None
         self._encoded: bytes | None = None
         self._next = asyncio.Event()
         self._closed = False
@@ -44,7 +45,7 @@ class Monitor:
     def sample(self) -> None:
         """Takes a sample, and notes the changes since the last one."""
         new = sample(time.monotonic(), METRICS.sampled)
-        health = Health.of(self._snapshot(), new)
+        health = ProcessHealth.of(self._snapshot(), new)
         if self._health is not None:
             self._events.extend(observed(METRICS.observations))
             METRICS.observations.clear()

@@ -8,8 +8,8 @@ import msgspec
 
 from bridge.agents.agent import CONDITIONS
 from bridge.clock import difference, differs, rfc3339
-from bridge.ops.agents import ADVICE, is_sick
-from bridge.ops.events import Event
+from bridge.ops.agents import ADVICE, why_sick
+from bridge.ops.events import OpsEvent
 from bridge.ops.rates import Sample, per_second, quantile
 from bridge.ops.readiness import STANDING_BY
 from bridge.ops.snapshot import PartitionView, Snapshot
@@ -62,7 +62,7 @@ class Commits(msgspec.Struct, frozen=True):
     seconds: Quantiles
 
 
-class Inbox(msgspec.Struct, frozen=True):
+class InboxCounts(msgspec.Struct, frozen=True):
     """``outcomes``: the totals since the process began."""
 
     pending: int
@@ -98,9 +98,9 @@ class StatusReport(msgspec.Struct, frozen=True, kw_only=True):
     polls: Polls
     records: dict[str, Rate]
     commits: Commits
-    inbox: Inbox
+    inbox: InboxCounts
     dead_letters: dict[str, int]
-    events: list[Event]
+    events: list[OpsEvent]
     history: History
 
 
@@ -113,7 +113,7 @@ class About(msgspec.Struct, frozen=True):
 
 
 def status_report(
-    about: About, snapshot: Snapshot, old: Sample, new: Sample, events: Sequence[Event], history: History
+    about: About, snapshot: Snapshot, old: Sample, new: Sample, events: Sequence[OpsEvent], history: History
 ) -> StatusReport:
     """The present report; rates are those between the two samples."""
     now = time.time()
@@ -144,7 +144,7 @@ def status_report(
     )
 
 
-def notices(snapshot: Snapshot, agents: AgentCounts, inbox: Inbox, polls: Polls) -> list[Notice]:
+def notices(snapshot: Snapshot, agents: AgentCounts, inbox: InboxCounts, polls: Polls) -> list[Notice]:
     """The notices that need attention, most important first."""
     found: list[Notice] = []
     if snapshot.standing_by:
@@ -178,9 +178,8 @@ def _agents(snapshot: Snapshot) -> AgentCounts:
     reasons: Counter[str] = Counter()
     for one in snapshot.agents():
         conditions[one.agent.condition] += 1
-        if is_sick(one):
-            trouble, lost = one.agent.problem, one.agent.state.lost
-            reasons[trouble.reason if trouble else lost.reason if lost else "unknown"] += 1
+        if (reason := why_sick(one)) is not None:
+            reasons[reason] += 1
     return AgentCounts(conditions.total(), dict(conditions), reasons.total(), dict(reasons.most_common()))
 
 
@@ -202,10 +201,10 @@ def _commits(old: Sample, new: Sample) -> Commits:
     )
 
 
-def _inbox(snapshot: Snapshot, new: Sample) -> Inbox:
+def _inbox(snapshot: Snapshot, new: Sample) -> InboxCounts:
     arrivals = snapshot.arrivals()
     oldest = max(0.0, snapshot.now - min(arrivals, default=snapshot.now))
-    return Inbox(len(arrivals), round(oldest, 1), _totals(new, "injection_outcomes_total"))
+    return InboxCounts(len(arrivals), round(oldest, 1), _totals(new, "injection_outcomes_total"))
 
 
 def _rates(old: Sample, new: Sample, name: str) -> dict[str, Rate]:

@@ -5,8 +5,9 @@ has the same remedy: drop the memory and recover.
 """
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -16,18 +17,18 @@ import structlog
 from asm_bridge_schemas.records import AgentState, PartitionHeartbeat
 from bridge.agents.step import DeadLetter, KnownOutcome, Step
 from bridge.clock import Clock, rfc3339
-from bridge.headers import INBOX
 from bridge.kafka.clients import Clients
-from bridge.kafka.encoding import Encoder, read_state
-from bridge.kafka.errors import KafkaError, describe
+from bridge.kafka.encoding import Encoder
+from bridge.kafka.errors import EXPECTED_ERRORS, RefusedRecordsError, describe
 from bridge.kafka.group import ConsumerGroupMember
 from bridge.kafka.kafka_clock import follow
 from bridge.kafka.lifecycle import CALL_DEADLINE, with_deadline
 from bridge.kafka.outgoing import Outgoing
 from bridge.kafka.partition_producer import PartitionProducer
-from bridge.kafka.reading import read_to_end
-from bridge.kafka.topics import TOPICS
+from bridge.kafka.topics import TOPICS, read_limits
 from bridge.partitions.offsets import CommitMetadata, OffsetTracker, forget_inbox, last_known
+from bridge.partitions.recovery import Recovered, read_states
+from bridge.partitions.refusals import Instead, Refusal
 from bridge.telemetry import tracing
 from bridge.telemetry.metrics import METRICS
 
@@ -40,6 +41,8 @@ _KEPT_EVERY = 2.0
 _OUTPUTS = [topic.name for topic in TOPICS if topic.output and topic.partitioned]
 _OVERDUE = 2.0
 """Seconds after which a commit in progress stops the polling."""
+_REFUSALS = 20
+"""Of one transaction, one for each topic or remedy: if it is refused more often, the partition is given up."""
 
 States = dict[str, AgentState | None]
 """By agent_id; None is a tombstone."""
@@ -115,11 +118,17 @@ class Journal:
         self._committed: tuple[int, CommitMetadata] | None = None
         self._commit_began: float | None = None
         self._kept_at = 0.0
+        self.problem: str | None = None
+        """Why the commit in progress takes long: Kafka refuses a record."""
 
     async def recover(self) -> bool:
         """Fences, then reads states and offset, in this order. Returns whether the former owner handed over cleanly."""
         self._producer = await PartitionProducer.start(self._clients, self.partition)
-        void = await self._read_states() if self._has_agents else set()
+        recovered = Recovered()
+        if self._has_agents:
+            topic = self._clients.topic("agent-state")
+            recovered = await read_states(self._clients.connection, topic, self.partition, self.inbox)
+        self.states = recovered.states
         self._written = set(self.states)
         self._unwatched = {agent_id for agent_id, state in self.states.items() if state.stream_id is None}
         offset, text = await self._clients.committed((self._clients.topic("inject"), self.partition))
@@ -128,10 +137,10 @@ class Journal:
         self.offsets = OffsetTracker(offset or 0)
         self.metadata = msgspec.structs.replace(metadata, clean=False)
         if self._clients.exactly_once:  # Tansu, which has no transactions, reports a wrong end
-            metadata = self._compare(metadata, await self._group.bounds(self.partition), void)
+            metadata = self._compare(metadata, await self._group.bounds(self.partition), recovered.void)
         self.metadata = msgspec.structs.replace(self.metadata, inbox=self.inbox)
         self._committed = None
-        known = [at for at in (self.observed_until, metadata.observed_until) if at is not None]
+        known = [at for at in (recovered.observed_until, metadata.observed_until) if at is not None]
         self.observed_until = max(known, default=None)
         if self.observed_until is not None:
             self._clock.go_on_from(self.observed_until)
@@ -285,19 +294,55 @@ class Journal:
     ) -> None:
         assert self._producer is not None
         self._commit_began = time.monotonic()
-        write = self._transaction if self._clients.exactly_once else self._in_turn
         try:
             with METRICS.commit_seconds.time():
-                await with_deadline(write(messages, states, offset, everywhere))
-        except (KafkaError, TimeoutError, AssertionError) as error:
+                await self._until_taken(messages, states, offset, everywhere)
+        except (*EXPECTED_ERRORS, AssertionError) as error:
             METRICS.commits.labels("failed").inc()
             METRICS.kafka_errors.labels("commit").inc()
             text = describe(error)
             if isinstance(error, TimeoutError) and (topics := self._producer.waiting_for):
                 text = f"no answer from Kafka about {', '.join(topics)} within {CALL_DEADLINE:g} s"
             raise PartitionLost(text) from error
-        self._commit_began = None
+        self._commit_began = self.problem = None
         METRICS.commits.labels("ok").inc()
+
+    async def _until_taken(
+        self, messages: list[Outgoing], states: list[Outgoing], offset: tuple[int, str] | None, everywhere: bool
+    ) -> None:
+        write = self._transaction if self._clients.exactly_once else self._in_turn
+        refusals = 0
+        while True:
+            try:
+                await with_deadline(write(messages, states, offset, everywhere))
+            except RefusedRecordsError as error:
+                refusals += 1
+                if refusals > _REFUSALS or not self._clients.exactly_once:
+                    raise
+                instead = await self._remedy(error)
+            else:
+                return
+            messages, states = (
+                [one for message in given for one in instead.get(id(message), (message,))]
+                for given in (messages, states)
+            )
+
+    async def _remedy(self, error: RefusedRecordsError) -> Instead:
+        """What to write instead of the refused records. No event leaves meanwhile."""
+        assert self._producer is not None
+        self.problem, self._commit_began = str(error), float("-inf")
+        if (reading := await self._producer.read_clock()) is not None:
+            follow(self._clock, reading)
+        await self._producer.restart()
+        with contextlib.suppress(*EXPECTED_ERRORS):
+            await read_limits(self._clients)
+        # A restart fences whoever has become the owner meanwhile. The first wait is for times that must not be old.
+        await self._group.next_heartbeat(self._producer.started_at)
+        letters = None if self._has_agents else 0
+        takes, now = self._producer.takes, lambda: self._clock.now().wall
+        instead = await Refusal(error, self._encoder, takes, now, letters).remedy()
+        await self._group.next_heartbeat(self._producer.started_at)
+        return instead
 
     async def _transaction(
         self, messages: list[Outgoing], states: list[Outgoing], offset: tuple[int, str] | None, everywhere: bool
@@ -322,34 +367,3 @@ class Journal:
         await self._producer.send(states)
         if offset is not None:
             await self._group.commit(self.partition, *offset)
-
-    async def _read_states(self) -> set[str]:
-        """Reads the states. Returns the agents whose states remember offsets of another inbox."""
-        states: dict[bytes, AgentState] = {}
-        void: set[bytes] = set()
-        logged_at = time.monotonic()
-        partition = (self._clients.topic("agent-state"), self.partition)
-        async for message in read_to_end(self._clients.connection, [partition]):
-            if time.monotonic() - logged_at >= 1:
-                logged_at = time.monotonic()
-                log.info("partition.recovering", partition=self.partition, states=len(states))
-            if message.timestamp > 0:  # the time of a commit: everything before it was published
-                self.observed_until = max(self.observed_until or 0, message.timestamp / 1000)
-            key = message.key or b""
-            states.pop(key, None)
-            void.discard(key)
-            if message.value is not None:
-                try:
-                    states[key] = state = read_state(key, message.value, message.headers)
-                    if state.bridge.inbox_offset >= 0 and self._is_of_another_inbox(message.headers):
-                        void.add(key)
-                except msgspec.DecodeError as error:  # another program's: its agent begins a new stream
-                    METRICS.kafka_errors.labels("state").inc()
-                    agent_id = key.decode(errors="backslashreplace")
-                    log.error("state.unreadable", agent_id=agent_id, partition=self.partition, error=error)  # noqa: TRY400
-        self.states = {state.agent_id: state for state in states.values()}
-        return {states[key].agent_id for key in void}
-
-    def _is_of_another_inbox(self, headers: Sequence[tuple[str, bytes | None]]) -> bool:
-        inbox = dict(headers).get(INBOX)
-        return inbox is not None and self.inbox is not None and inbox != self.inbox.encode()

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,7 +10,6 @@ from types import MappingProxyType
 
 import structlog
 
-from asm_bridge_schemas.records import PartitionHeartbeat
 from bridge.agents.agent import Agent
 from bridge.agents.injection import KafkaRecord
 from bridge.agents.step import KnownOutcome
@@ -97,14 +95,19 @@ class PartitionOwner:
         self._resumed = asyncio.Event()
         self._inbox_paused = False
         self._rewound = False
-        self._states_topic: str | None = None
-        """The id of the topic that has the states, as of its last look."""
         """Whether the inbox delivered an offset that had been read: it may be another log."""
+        self._states_topic: str | None = None
+        """The id of the topic that has the states, as of the last look."""
         self.held = held
         """What became of events that were sent, and could not be written yet (see ``Journal``)."""
-        self.problem: str | None = None
+        self._lost: str | None = None
         """Why the partition was lost, until it can commit again."""
         self._next_heartbeat = 0.0
+
+    @property
+    def problem(self) -> str | None:
+        """Why the partition cannot commit: what it was lost for, or what holds it up now."""
+        return self._lost or (self._journal.problem if self._journal is not None else None)
 
     @property
     def ready(self) -> bool:
@@ -122,7 +125,7 @@ class PartitionOwner:
                 await self._own()
             except Exception as error:  # noqa: BLE001 - every failure has one remedy, and ends in this partition
                 METRICS.partitions_lost.inc()
-                self.problem = str(error) if isinstance(error, PartitionLost) else describe(error, "read")
+                self._lost = str(error) if isinstance(error, PartitionLost) else describe(error, "read")
                 new, delay = failures.record(error, time.monotonic() - began)
                 stack = None if isinstance(error, (PartitionLost, *EXPECTED_ERRORS)) or not new else error
                 (log.warning if new else log.debug)(
@@ -174,13 +177,13 @@ class PartitionOwner:
                 raise PartitionLost(f"the inbox ends at {end}, but was read up to {journal.offsets.position}")
         self._compare_topics(journal)
         agents.sweep()
-        began = time.monotonic()
-        due = self.partition < self._shared.partitions and began >= self._next_heartbeat
+        began, shared = time.monotonic(), self._shared
+        due = self.partition < shared.partitions and began >= self._next_heartbeat
         if due:
-            self._next_heartbeat = began + self._shared.heartbeat_interval
-        agents.committed(await journal.commit(heartbeat=partial(self._heartbeat, agents) if due else None))
+            self._next_heartbeat = began + shared.heartbeat_interval
+        agents.committed(await journal.commit(heartbeat=partial(agents.heartbeat, shared.instance) if due else None))
         if not journal.held:
-            self.problem = None
+            self._lost = None
         if time.monotonic() - began > _STALLED:
             agents.check_unobserved()
         if self._inbox_paused and agents.has_room:
@@ -209,17 +212,6 @@ class PartitionOwner:
         agents.check_unobserved()
         agents.resume()
         self._group.read_from(self.partition, journal.offsets.position, journal.inbox)
-
-    def _heartbeat(self, agents: PartitionAgents, observed_until: str) -> PartitionHeartbeat:
-        conditions = Counter(agent.condition for agent in agents)
-        return PartitionHeartbeat(
-            partition=self.partition,
-            observed_until=observed_until,
-            agents=len(agents) - conditions["unknown"],
-            in_session=sum(agent.state.asm_session_sid is not None for agent in agents),
-            lost=sum(agent.state.lost is not None for agent in agents),
-            instance=self._shared.instance,
-        )
 
     def deliver(self, messages: Sequence[KafkaRecord]) -> None:
         if self._journal is not None and messages[0].offset < self._journal.offsets.position:

@@ -1,10 +1,11 @@
 """The agents of one owned partition: applies registry entries, takes the inbox's events, enforces deadlines."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from asm_bridge_schemas.records import AgentState
+from asm_bridge_schemas.records import AgentState, PartitionHeartbeat
 from bridge.agents.agent import Agent
 from bridge.agents.bounds import MAX_BYTES, MAX_ID_BYTES, clipped
 from bridge.agents.injection import KafkaRecord, is_utf8, read_injection
@@ -263,6 +264,18 @@ class PartitionAgents:
             agent = self._agents.get(agent_id)
             if agent is not None and state is not None:
                 agent.committed(state)
+
+    def heartbeat(self, instance: str, observed_until: str) -> PartitionHeartbeat:
+        """The partition's heartbeat; ``instance``: the name of this process."""
+        conditions = Counter(agent.condition for agent in self)
+        return PartitionHeartbeat(
+            partition=self._journal.partition,
+            observed_until=observed_until,
+            agents=len(self) - conditions["unknown"],
+            in_session=sum(agent.state.asm_session_sid is not None for agent in self),
+            lost=sum(agent.state.lost is not None for agent in self),
+            instance=instance,
+        )
 
     # -- inside
 

@@ -16,7 +16,7 @@ from bridge.asm.errors import AsmError, Malformed, Unreachable
 from bridge.asm.tokens import Tokens
 from bridge.clock import Clock, Instant
 from bridge.partitions.watcher import PartitionAgents
-from bridge.polling.schedule import RateLimit, Schedule, Scheduled
+from bridge.polling.schedule import RateLimit, Schedule, Scheduled, skip
 from bridge.telemetry import tracing
 from bridge.telemetry.metrics import METRICS
 
@@ -36,9 +36,8 @@ _BATCH = 64
 class Poller:
     """Polls each agent at its own interval.
 
-    An agent has at most one request in flight; a tick is skipped and counted if the last request is unanswered, or if
-    the partition cannot commit. ``may_send``: whether this process still owns its partitions (after a pause, another
-    process may have taken them over).
+    An agent has at most one request in flight. ``may_send``: whether this process still owns its partitions (after a
+    pause, another process may have taken them over).
     """
 
     def __init__(
@@ -60,8 +59,7 @@ class Poller:
         self._clock = clock or Clock()
         self._sleep = sleep
         self._schedule = Schedule(self._on_answer)
-        self._ready: dict[Scheduled, bool] = {}
-        """Agents whose turn it is: for a status poll (True), or for any urgent request (False)."""
+        self._ready = self._schedule.ready
         self._ok = 0
         """Polls not yet counted in ``METRICS``, whose lock is taken once a slot."""
 
@@ -69,6 +67,7 @@ class Poller:
         """Polls the agents that are due, slot by slot, until cancelled."""
         at = self._clock.monotonic()
         self._schedule.start(at)
+        could_send = True
         while True:
             await self._until(self._schedule.next_slot)
             _OK.inc(self._ok)
@@ -76,10 +75,12 @@ class Poller:
             self._rate.refill()
             due, lists, woken = self._schedule.advance()
             stood_still, at = self._clock.monotonic() - at > _STANDSTILL, self._clock.monotonic()
-            if stood_still:
+            may_send = self._may_send()
+            if stood_still or (may_send and not could_send):
                 self._check_unobserved()
+            could_send = may_send
             for scheduled in due:
-                self._tick(scheduled, at)
+                self._schedule.tick(scheduled, at)
             for scheduled in lists:
                 self._list_tick(scheduled)
             for scheduled in woken:
@@ -88,7 +89,7 @@ class Poller:
                 await self._sleep(0)
 
     def _check_unobserved(self) -> None:
-        """Reports the agents that a pause of the process left unobserved for too long, before any poll."""
+        """Reports the agents that a pause left unobserved for too long, before any poll."""
         at = self._clock.now()
         for scheduled in self._schedule:
             scheduled.partition.append(scheduled.agent.check_unobserved(at))
@@ -119,19 +120,6 @@ class Poller:
 
     # -- whose turn it is
 
-    def _tick(self, scheduled: Scheduled, at: float) -> None:
-        late, missed = self._schedule.tick(scheduled, at)
-        if missed:
-            METRICS.skipped_ticks.labels("late").inc(missed)
-        if (in_flight := scheduled.agent.in_flight) is not None:
-            if in_flight.call != LIST_CONVERSATIONS or not scheduled.agent.status_next():
-                METRICS.skipped_ticks.labels("unanswered").inc()
-        elif self._ready.get(scheduled):
-            METRICS.skipped_ticks.labels("rate_limit").inc()
-        else:
-            METRICS.lateness_seconds.observe(late)
-            self._ready[scheduled] = True
-
     def _list_tick(self, scheduled: Scheduled) -> None:
         at = self._clock.now()
         self._schedule.list_tick(scheduled, at.monotonic)
@@ -156,7 +144,7 @@ class Poller:
         if scheduled.agent.in_flight is not None or not scheduled.current:
             return
         if not (may_send and scheduled.partition.accepting):
-            METRICS.skipped_ticks.labels("partition").inc()
+            skip("partition")
         elif self._poll(scheduled, at, status):
             self._rate.allowance -= 1
 

@@ -1,4 +1,6 @@
-"""When each agent is polled, and how many at a time: pure, in slots of time passed in as monotonic seconds."""
+"""When each agent is polled, which ticks are skipped, and how many polls go out at a time. Times are monotonic seconds
+that are passed in.
+"""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -6,8 +8,10 @@ from math import floor, inf
 from typing import TYPE_CHECKING
 
 from bridge.agents.agent import Agent
+from bridge.agents.conversations import LIST_CONVERSATIONS
 from bridge.asm.answer import Answer
 from bridge.asm.errors import AsmError
+from bridge.telemetry.metrics import METRICS
 
 if TYPE_CHECKING:
     from bridge.partitions.watcher import PartitionAgents
@@ -50,6 +54,8 @@ class Schedule:
     """
 
     def __init__(self, take: Take) -> None:
+        self.ready: dict[Scheduled, bool] = {}
+        """Agents whose turn it is: for a status poll (True), or for any urgent request (False)."""
         self._take = take
         self._scheduled: dict[Agent, Scheduled] = {}
         self._ticks: defaultdict[int, list[Scheduled]] = defaultdict(list)
@@ -110,13 +116,22 @@ class Schedule:
         due = [scheduled for scheduled in self._ticks.pop(self._slot, ()) if scheduled.current]
         return due, [scheduled for scheduled in self._lists.pop(self._slot, ()) if scheduled.current], woken
 
-    def tick(self, scheduled: Scheduled, at: float) -> tuple[float, int]:
-        """Takes the tick that is due, and schedules the next one. Returns how late it is, and how many were missed."""
+    def tick(self, scheduled: Scheduled, at: float) -> None:
+        """Takes the tick that is due, which makes it the agent's turn or is skipped, and schedules the next one."""
         due, interval = scheduled.due, scheduled.interval
         late = at - due
         missed = int(late / interval) if late >= interval else 0
         self._put(scheduled, _next_due(scheduled.agent.share, interval, due + missed * interval if missed else due))
-        return late, missed
+        if missed:
+            skip("late", missed)
+        if (in_flight := scheduled.agent.in_flight) is not None:
+            if in_flight.call != LIST_CONVERSATIONS or not scheduled.agent.status_next():
+                skip("unanswered")
+        elif self.ready.get(scheduled):
+            skip("rate_limit")
+        else:
+            METRICS.lateness_seconds.observe(late)
+            self.ready[scheduled] = True
 
     def list_tick(self, scheduled: Scheduled, at: float) -> None:
         """Takes the tick of an agent's conversations, and schedules the next one."""
@@ -144,6 +159,11 @@ class RateLimit:
         """Begins a slot."""
         if self._per_slot is not None:
             self.allowance = min(max(1.0, self._per_slot), self.allowance + self._per_slot)
+
+
+def skip(reason: str, ticks: int = 1) -> None:
+    """Counts ticks without a poll."""
+    METRICS.skipped_ticks.labels(reason).inc(ticks)
 
 
 def _next_due(share: float, interval: float, due: float) -> float:

@@ -45,7 +45,9 @@ class Registry:
     An invalid entry leaves the last good one in force.
     """
 
-    def __init__(self, changed: Callable[[str], None], refused: Callable[[InvalidEntry], None]) -> None:
+    def __init__(
+        self, changed: Callable[[str], None] = lambda _: None, refused: Callable[[InvalidEntry], None] = lambda _: None
+    ) -> None:
         self._entries: dict[str, Registered] = {}
         self._invalid: dict[bytes, InvalidEntry] = {}
         self._sharing: defaultdict[str | None, dict[str, int]] = defaultdict(dict)
@@ -57,10 +59,14 @@ class Registry:
     def get(self, agent_id: str) -> Registered | None:
         return self._entries.get(agent_id)
 
+    def in_force(self) -> dict[str, SessionEntry]:
+        """The last valid entry of each agent."""
+        return {agent_id: one.entry for agent_id, one in self._entries.items()}
+
     def entries(self) -> dict[str, SessionEntry]:
         """Agents whose last record is valid."""
         invalid = {key.decode(errors="replace") for key in self._invalid}
-        return {agent_id: one.entry for agent_id, one in self._entries.items() if agent_id not in invalid}
+        return {agent_id: entry for agent_id, entry in self.in_force().items() if agent_id not in invalid}
 
     def agents_of_partition(self, partition: int, partitions: int) -> Iterable[str]:
         """The agents that belong to a partition."""

@@ -111,14 +111,6 @@ class KafkaSettings(Section):
             self._present("oauth_client_secret") or "",
         )
 
-    def token_ssl_context(self) -> ssl.SSLContext:
-        """What the token URL's certificate is checked by: the system's authorities, and those of ``ssl_cafile``."""
-        context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH)
-        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
-        if self.ssl_cafile:
-            context.load_verify_locations(self.ssl_cafile)
-        return context
-
     def _present(self, name: str) -> str | None:
         """A setting's present value: a file of the secrets directory is read again, since it may have been rotated. One
         that is missing or empty is just being written.

@@ -13,7 +13,7 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import TomlConfigSettingsSource
 
 from bridge.printable import printable
-from bridge.settings.model import KEYS, SECRETS, SECTIONS, Settings, default_path
+from bridge.settings.model import KEYS, SECRETS, SECTIONS, Settings
 from bridge.settings.types import exists, expanded
 
 PREFIX = "ASM_BRIDGE_"
@@ -46,7 +46,7 @@ class SettingValue:
 
 
 @dataclass(slots=True)
-class _Reading:
+class _ReadValues:
     """The values read from the sources so far; the first source to name a key wins."""
 
     given: dict[str, SettingValue] = field(default_factory=dict)
@@ -63,11 +63,11 @@ class _Reading:
 
 def load_settings(config: Path | None = None, overrides: Mapping[str, str] | None = None) -> Settings:
     """The settings in force; ``overrides`` is the command line, by key. Raises ``SettingsError``."""
-    reading = _Reading()
+    reading = _ReadValues()
     for key, value in (overrides or {}).items():
         reading.add(key, SettingValue(value, "command line", f"--{key}"))
     _read_environment(reading)
-    file = _Reading(problems=reading.problems)
+    file = _ReadValues(problems=reading.problems)
     _read_toml(file, config)
     _read_secrets(reading, reading.given.get("secrets_dir") or file.given.get("secrets_dir"))
     for key, given in file.given.items():
@@ -80,7 +80,7 @@ def sources(settings: Settings) -> dict[str, str]:
     return {key: settings._sources.get(key, "default") for key in KEYS}
 
 
-def _read_environment(reading: _Reading) -> None:
+def _read_environment(reading: _ReadValues) -> None:
     names = {name.upper(): name for name in os.environ if name.upper().startswith(PREFIX)}
     names = {upper: name for upper, name in names.items() if not _is_service_link(upper, name) and upper != CONFIG}
     keys = {upper.removeprefix(PREFIX).lower().replace("__", "."): name for upper, name in names.items()}
@@ -93,9 +93,9 @@ def _is_service_link(upper: str, name: str) -> bool:
     return by_value or _SERVICE_LINK.fullmatch(upper) is not None
 
 
-def _read_toml(reading: _Reading, config: Path | None) -> None:
+def _read_toml(reading: _ReadValues, config: Path | None) -> None:
     named = config or (Path(os.environ[CONFIG]) if os.environ.get(CONFIG) else None)
-    path = named or default_path()
+    path = named or Path("asm-bridge.toml")
     if named is None and not path.exists():
         return
     if not exists(path, Path.is_file):
@@ -121,7 +121,7 @@ def _text_of(error: Exception) -> str:
     return (error.strerror or "") if isinstance(error, OSError) else str(error)
 
 
-def _read_secrets(reading: _Reading, directory: SettingValue | None) -> None:
+def _read_secrets(reading: _ReadValues, directory: SettingValue | None) -> None:
     """Files named as pydantic-settings names nested secrets: ``asm_bridge_kafka__sasl_password``.
 
     All others are the sessions' token files, of which there may be thousands: they are not opened.
@@ -163,7 +163,7 @@ def env_name(key: str) -> str:
     return PREFIX + key.upper().replace(".", "__")
 
 
-def _validated(reading: _Reading) -> Settings:
+def _validated(reading: _ReadValues) -> Settings:
     nested: dict[str, Any] = {}
     for key, given in reading.given.items():
         section, _, name = key.rpartition(".")
@@ -178,7 +178,7 @@ def _validated(reading: _Reading) -> Settings:
     return settings
 
 
-def _problems(reading: _Reading, nested: dict[str, Any]) -> Iterator[str]:
+def _problems(reading: _ReadValues, nested: dict[str, Any]) -> Iterator[str]:
     wrong = set()
     try:
         Settings(**nested)
@@ -207,7 +207,7 @@ def _key(location: tuple[int | str, ...]) -> str:
     return ".".join(names[:2]) if names[0] in SECTIONS else names[0]
 
 
-def _line(reading: _Reading, key: str, text: str) -> str:
+def _line(reading: _ReadValues, key: str, text: str) -> str:
     given = reading.given.get(key)
     return f"{given.name if given else key}: {text}"
 

@@ -1,8 +1,6 @@
 """Every setting: its key, type, default and meaning. No other part of the program repeats them."""
 
-import ssl
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
@@ -24,13 +22,15 @@ from bridge.settings.types import (
     Omitted,
     Positive,
     Prefix,
-    Proxy,
+    ProxyUrl,
     RegistryUrl,
     Retention,
     Source,
     host_port,
     is_duration,
     is_loopback,
+    show_host_port,
+    ssl_context,
 )
 
 
@@ -38,10 +38,10 @@ class AsmSettings(Section):
     base_url: BaseUrl = setting("https://api.cbf.tcn.com", "Address of the region's ASM service.")
     token: SecretStr | None = setting(None, "Bearer token for sessions that name none.")
     ca_file: File | None = setting(None, "PEM file of certificate authorities to trust in addition to the system's.")
-    proxy: Proxy | None = setting(None, "Proxy for requests to the service, e.g. http://proxy:3128.")
+    proxy: ProxyUrl | None = setting(None, "Proxy for requests to the service, e.g. http://proxy:3128.")
     connect_timeout: Positive = setting(5.0, "Timeout for opening a connection.")
     request_timeout: Positive = setting(10.0, "Timeout for a request.")
-    max_connections: Count = setting(512, "Maximum number of requests in flight.")
+    max_connections: Count = setting(512, "Maximum number of connections to the service.")
     max_connection_age: Positive = setting(300.0, "Age at which a connection is replaced by a new one.")
     http2: bool = setting(True, "Use HTTP/2 if the service offers it.")
     rate_limit: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = setting(
@@ -54,11 +54,10 @@ class AsmSettings(Section):
 
     def transport_arguments(self) -> dict[str, Any]:
         """The arguments for connections to the service."""
-        names = (
-            *("ca_file", "proxy", "connect_timeout", "request_timeout"),
-            *("max_connections", "max_connection_age", "http2"),
+        return self.model_dump(
+            include={"ca_file", "proxy", "connect_timeout", "request_timeout"}
+            | {"max_connections", "max_connection_age", "http2"}
         )
-        return {name: getattr(self, name) for name in names}
 
     def problems(self) -> Iterator[Problem]:
         url = urlsplit(self.base_url)
@@ -121,17 +120,10 @@ class SchemaRegistrySettings(Section):
         return {
             "base_url": self.url,
             "auth": (self.username, password) if self.username else None,
-            "verify": self._ssl_context(),
+            "verify": ssl_context(self.ca_file),
             "timeout": 10.0,
             "trust_env": False,
         }
-
-    def _ssl_context(self) -> ssl.SSLContext:
-        context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH)
-        context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # as for Kafka
-        if self.ca_file:
-            context.load_verify_locations(self.ca_file)
-        return context
 
     def problems(self) -> Iterator[Problem]:
         for name in ("username", "password", "ca_file"):
@@ -142,8 +134,8 @@ class SchemaRegistrySettings(Section):
             yield missing, f"is missing: schema_registry.{other} is set"
         if self.ca_file:
             try:
-                self._ssl_context()
-            except (ssl.SSLError, OSError):
+                ssl_context(self.ca_file)
+            except OSError:
                 yield "ca_file", "cannot be loaded: check that it is PEM"
 
 
@@ -190,8 +182,7 @@ class OpsSettings(Section):
     @property
     def local_url(self) -> str:
         """The URL of ``local_host``, without a path."""
-        host = f"[{self.local_host}]" if ":" in self.local_host else self.local_host
-        return f"http://{host}:{self.port}"
+        return f"http://{show_host_port(self.local_host, self.port)}"
 
 
 class LogSettings(Section):
@@ -235,12 +226,11 @@ class Settings(BaseSettings):
         return (init_settings,)
 
 
-def _sections() -> dict[str, type[Section]]:
-    kinds = {name: field.annotation for name, field in Settings.model_fields.items()}
-    return {name: kind for name, kind in kinds.items() if isinstance(kind, type) and issubclass(kind, Section)}
-
-
-SECTIONS = _sections()
+SECTIONS: dict[str, type[Section]] = {
+    name: kind
+    for name, field in Settings.model_fields.items()
+    if isinstance(kind := field.annotation, type) and issubclass(kind, Section)
+}
 KEYS: dict[str, FieldInfo] = {
     f"{name}.{inner}": field for name, section in SECTIONS.items() for inner, field in section.model_fields.items()
 } | {name: field for name, field in Settings.model_fields.items() if name not in SECTIONS}
@@ -256,8 +246,3 @@ def lookup(settings: Settings, key: str) -> Any:
     for name in key.split("."):
         value = getattr(value, name)
     return value
-
-
-def default_path() -> Path:
-    """The TOML file that is read if ``--config`` does not name one."""
-    return Path("asm-bridge.toml")

@@ -1,4 +1,4 @@
-"""What every section of the settings is made of."""
+"""The base of every section of the settings."""
 
 from collections.abc import Iterator
 from typing import Annotated, Any

@@ -4,6 +4,7 @@ import ipaddress
 import math
 import os
 import re
+import ssl
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -63,6 +64,11 @@ def host_port(value: str) -> tuple[str, int]:
     if ":" in host and not value.strip().startswith("["):
         raise ValueError("must have the IPv6 address in brackets, e.g. [::1]:8080")
     return host, int(port)
+
+
+def show_host_port(host: str, port: int) -> str:
+    """The text that ``host_port`` reads back, which is also what a URL has."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _listen(value: str) -> str:
@@ -129,26 +135,19 @@ def _base_url(value: str) -> str:
     return value.strip().rstrip("/")
 
 
-def _token_url(value: str) -> str:
-    url = urlsplit(value.strip())
-    if not _is_address(value, "http", "https") or url.fragment or re.search(r"\s", value.strip()):
-        raise ValueError("must be an address such as https://login.example.com/oauth2/token")
-    if url.username is not None or url.password is not None:
-        raise ValueError(
-            "must not contain a user name or password: set kafka.oauth_client_id and kafka.oauth_client_secret"
-        )
-    return value.strip()
+def _web_address(example: str, keys: str, *, query: bool = False) -> AfterValidator:
+    """An address, perhaps with a query, whose user name and password have settings (``keys``) of their own."""
 
+    def checked(value: str) -> str:
+        url = urlsplit(value := value.strip())
+        unwanted = url.fragment or (url.query and not query) or re.search(r"\s", value)
+        if unwanted or not _is_address(value, "http", "https"):
+            raise ValueError(f"must be an address such as {example}")
+        if url.username is not None or url.password is not None:
+            raise ValueError(f"must not contain a user name or password: set {keys}")
+        return value if query else value.rstrip("/")
 
-def _registry_url(value: str) -> str:
-    url = urlsplit(value.strip())
-    if not _is_address(value, "http", "https") or url.query or url.fragment or re.search(r"\s", value.strip()):
-        raise ValueError("must be an address such as https://registry.example.com:8081")
-    if url.username is not None or url.password is not None:
-        raise ValueError(
-            "must not contain a user name or password: set schema_registry.username and schema_registry.password"
-        )
-    return value.strip().rstrip("/")
+    return AfterValidator(checked)
 
 
 def _proxy(value: str) -> str:
@@ -179,22 +178,25 @@ def exists(path: Path, kind: Callable[[Path], bool]) -> bool:
         return False
 
 
-def _readable_file(path: Path) -> Path:
-    path = expanded(path)
-    if not exists(path, Path.is_file):
-        raise ValueError(f"{path} does not exist or is not a file")
-    if not os.access(path, os.R_OK):
-        raise ValueError(f"{path} cannot be read: check its owner and mode")
-    return path
+def ssl_context(ca_file: Path | None) -> ssl.SSLContext:
+    """Trusts the system's authorities, and those of ``ca_file``. Raises ``OSError`` (``ssl.SSLError`` is one)."""
+    context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH)
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # from Python 3.13 on it refuses many a company's own authority
+    if ca_file:
+        context.load_verify_locations(ca_file)
+    return context
 
 
-def _readable_directory(path: Path) -> Path:
-    path = expanded(path)
-    if not exists(path, Path.is_dir):
-        raise ValueError(f"{path} does not exist or is not a directory")
-    if not os.access(path, os.R_OK | os.X_OK):
-        raise ValueError(f"{path} cannot be read: check its owner and mode")
-    return path
+def _readable(kind: Callable[[Path], bool], name: str, mode: int) -> AfterValidator:
+    def checked(path: Path) -> Path:
+        path = expanded(path)
+        if not exists(path, kind):
+            raise ValueError(f"{path} does not exist or is not a {name}")
+        if not os.access(path, mode):
+            raise ValueError(f"{path} cannot be read: check its owner and mode")
+        return path
+
+    return AfterValidator(checked)
 
 
 def _prefix(value: str) -> str:
@@ -222,10 +224,18 @@ Listen = Annotated[str, AfterValidator(_listen)]
 Omitted = Annotated[str, BeforeValidator(_bootstrap), AfterValidator(_omitted)]
 Servers = Annotated[str, BeforeValidator(_bootstrap), AfterValidator(_servers)]
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
-Proxy = Annotated[str, AfterValidator(_proxy)]
-TokenUrl = Annotated[str, AfterValidator(_token_url)]
-RegistryUrl = Annotated[str, AfterValidator(_registry_url)]
-File = Annotated[Path, AfterValidator(_readable_file)]
-Directory = Annotated[Path, AfterValidator(_readable_directory)]
+ProxyUrl = Annotated[str, AfterValidator(_proxy)]
+TokenUrl = Annotated[
+    str,
+    _web_address(
+        "https://login.example.com/oauth2/token", "kafka.oauth_client_id and kafka.oauth_client_secret", query=True
+    ),
+]
+RegistryUrl = Annotated[
+    str,
+    _web_address("https://registry.example.com:8081", "schema_registry.username and schema_registry.password"),
+]
+File = Annotated[Path, _readable(Path.is_file, "file", os.R_OK)]
+Directory = Annotated[Path, _readable(Path.is_dir, "directory", os.R_OK | os.X_OK)]
 Prefix = Annotated[str, AfterValidator(_prefix)]
 Source = Annotated[str, AfterValidator(_source)]

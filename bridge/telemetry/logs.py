@@ -5,13 +5,13 @@ object per line.
 import logging
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from typing import Any, Literal
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-MASK = "********"
+from bridge.settings.show import MASK
 
 _HARMLESS = (
     "NotLeaderForPartition",
@@ -51,6 +51,22 @@ class RepeatFilter:
         return new
 
 
+class Once:
+    """Whether something is said for the first time; what was said is forgotten after a thousand other things."""
+
+    def __init__(self, remembered: int = 1000) -> None:
+        self._remembered = remembered
+        self._said: set[Hashable] = set()
+
+    def is_new(self, what: Hashable) -> bool:
+        if what in self._said:
+            return False
+        if len(self._said) >= self._remembered:
+            self._said.clear()
+        self._said.add(what)
+        return True
+
+
 def setup_logging(
     format: Literal["auto", "console", "json"] = "auto",  # noqa: A002 - the setting's name
     level: str = "info",
@@ -69,7 +85,7 @@ def setup_logging(
         structlog.stdlib.ProcessorFormatter.remove_processors_meta,
         structlog.processors.format_exc_info,  # before the masking: an exception's text may hold a secret, too
         _short if console else _conventional,
-        _Masking(secrets),
+        Masking(secrets),
         _renderer(console),
     ]
     _install(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=final), level)
@@ -158,7 +174,7 @@ class _LibraryRepeatFilter:
         return True
 
 
-class _Masking:
+class Masking:
     """A processor that masks the given secrets in every text of an event, however deep."""
 
     def __init__(self, secrets: Iterable[str]) -> None:
@@ -166,18 +182,18 @@ class _Masking:
         self._secrets = sorted({secret for secret in secrets if secret}, key=len, reverse=True)
 
     def __call__(self, logger: WrappedLogger, name: str, event: EventDict) -> EventDict:
-        return {key: self._masked(value) for key, value in event.items()} if self._secrets else event
+        return self.masked(event) if self._secrets else event
 
-    def _masked(self, value: Any) -> Any:
+    def masked(self, value: Any) -> Any:
         if isinstance(value, str):
             for secret in self._secrets:
                 value = value.replace(secret, MASK)
             return value
         if isinstance(value, dict):
-            return {key: self._masked(inner) for key, inner in value.items()}
+            return {key: self.masked(inner) for key, inner in value.items()}
         if isinstance(value, list | tuple | set):
-            return [self._masked(inner) for inner in value]
+            return [self.masked(inner) for inner in value]
         if value is None or isinstance(value, bool | int | float):
             return value
         text = str(value)
-        return self._masked(text) if any(secret in text for secret in self._secrets) else value
+        return self.masked(text) if any(secret in text for secret in self._secrets) else value

@@ -3,7 +3,6 @@
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterable, Iterator
-from importlib.metadata import PackageNotFoundError, version
 from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
@@ -11,6 +10,7 @@ from prometheus_client.metrics_core import HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
+import bridge
 from asm_bridge_schemas.commands import DEAD_LETTER_CODES
 from asm_bridge_schemas.records import (
     TOPICS,
@@ -22,26 +22,15 @@ from asm_bridge_schemas.records import (
     values_of,
 )
 from bridge.agents.step import Step
-from bridge.asm.errors import (
-    ForeignAnswer,
-    Malformed,
-    Refused,
-    Throttled,
-    Unauthorized,
-    Unavailable,
-    Unreachable,
-)
+from bridge.asm.errors import REASONS
 
 Observation = AgentObservationLost | AgentObservationResumed
 
-_POLL_RESULTS = (
-    "ok",
-    *(error.reason for error in (Unauthorized, Throttled, Unavailable, Unreachable, ForeignAnswer, Refused, Malformed)),
-)
+_POLL_RESULTS = ("ok", *REASONS)
 _RECORD_TOPICS = sorted(set(TOPICS.values()) - {TOPICS[AgentState]})
 _KAFKA_OPERATIONS = (
     *("start", "registry", "group", "inbox", "commit", "state"),
-    *("header_name", "another_log", "topics", "shortened"),
+    *("header_name", "another_log", "topics", "shortened", "refused"),
 )
 _KEPT_OBSERVATIONS = 10_000
 """More than a process has agents."""
@@ -134,12 +123,9 @@ class Metrics:
         self.registered = gauge("registered_agents", "Agents in the registry, over all processes")
         self.step_seconds = histogram("step_seconds", "Time from an answer to the commit of its records")
         self.kafka_errors = counter(
-            "kafka_errors",
-            "Errors from Kafka, by what was done",
-            "operation",
-            _KAFKA_OPERATIONS,
+            "kafka_errors", "Errors from Kafka, by what was done", "operation", _KAFKA_OPERATIONS
         )
-        Info("asm_bridge_build", "Version of the bridge", registry=registry).info({"version": VERSION})
+        Info("asm_bridge_build", "Version of the bridge", registry=registry).info({"version": bridge.__version__})
         ProcessCollector(namespace="asm_bridge", registry=registry)
         self.observations: deque[Observation] = deque(maxlen=_KEPT_OBSERVATIONS)
         """Agents lost and resumed; ``bridge.ops.monitor`` takes them out once a second."""
@@ -165,12 +151,4 @@ class Metrics:
                 self.observations.append(record)
 
 
-def _version() -> str:
-    try:
-        return version("asm-kafka-bridge")
-    except PackageNotFoundError:
-        return "unknown"
-
-
-VERSION = _version()
 METRICS = Metrics()

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec
 import structlog
 
 from asm_bridge_schemas.records import InjectionCompleted
-from bridge.agents.trace import Trace
+from bridge.agents.traceparent import Trace
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter

@@ -22,8 +22,8 @@ from rich.live import Live
 from rich.text import Text
 
 from bridge.app import Bridge, StartError
-from bridge.kafka import connected
 from bridge.kafka.clients import new_reader
+from bridge.kafka.lifecycle import connected
 from bridge.kafka.partitioner import partition_for
 from bridge.kafka.show import as_line, decoded
 from bridge.ops.http import free_port

@@ -1,10 +1,24 @@
 -- The report in Flink SQL, over the topics themselves: what they hold now, in batch mode. For Flink's SQL client with
 -- flink-sql-connector-kafka:  sql-client.sh -f report.flink.sql
--- The broker's address and the topics' prefix are in the tables' options. report.sql explains the steps, which are the same.
+-- The broker's address is in the options of the first table, the topics' prefix in those of the others. report.sql explains
+-- the steps, which are the same.
 
 SET 'execution.runtime-mode' = 'batch';
 SET 'sql-client.execution.result-mode' = 'tableau';
 SET 'table.local-time-zone' = 'UTC';
+
+-- What the tables of all topics have in common.
+CREATE TEMPORARY TABLE topics (
+    kafka_partition INT METADATA FROM 'partition' VIRTUAL
+) WITH (
+    'connector' = 'kafka',
+    'properties.bootstrap.servers' = 'localhost:9092',
+    'properties.isolation.level' = 'read_committed',
+    'scan.startup.mode' = 'earliest-offset',
+    'scan.bounded.mode' = 'latest-offset',
+    'format' = 'json',
+    'json.timestamp-format.standard' = 'ISO-8601'
+);
 
 CREATE TEMPORARY TABLE agent_status (
     `type` STRING,
@@ -13,18 +27,8 @@ CREATE TEMPORARY TABLE agent_status (
     `sequence` BIGINT,
     observed_at TIMESTAMP_LTZ(6),
     status_group STRING,
-    `since` TIMESTAMP_LTZ(6),
-    kafka_partition INT METADATA FROM 'partition' VIRTUAL
-) WITH (
-    'connector' = 'kafka',
-    'topic' = 'asm.agent-status',
-    'properties.bootstrap.servers' = 'localhost:9092',
-    'properties.isolation.level' = 'read_committed',
-    'scan.startup.mode' = 'earliest-offset',
-    'scan.bounded.mode' = 'latest-offset',
-    'format' = 'json',
-    'json.timestamp-format.standard' = 'ISO-8601'
-);
+    `since` TIMESTAMP_LTZ(6)
+) WITH ('topic' = 'asm.agent-status') LIKE topics;
 
 CREATE TEMPORARY TABLE queued_calls (
     agent_id STRING,
@@ -36,32 +40,13 @@ CREATE TEMPORARY TABLE queued_calls (
     call_sid STRING,
     reason STRING,
     start_date TIMESTAMP_LTZ(6),
-    skills ARRAY<STRING>,
-    kafka_partition INT METADATA FROM 'partition' VIRTUAL
-) WITH (
-    'connector' = 'kafka',
-    'topic' = 'asm.queued-calls',
-    'properties.bootstrap.servers' = 'localhost:9092',
-    'properties.isolation.level' = 'read_committed',
-    'scan.startup.mode' = 'earliest-offset',
-    'scan.bounded.mode' = 'latest-offset',
-    'format' = 'json',
-    'json.timestamp-format.standard' = 'ISO-8601'
-);
+    skills ARRAY<STRING>
+) WITH ('topic' = 'asm.queued-calls') LIKE topics;
 
 CREATE TEMPORARY TABLE heartbeats (
     `partition` INT,
     observed_until TIMESTAMP_LTZ(6)
-) WITH (
-    'connector' = 'kafka',
-    'topic' = 'asm.heartbeats',
-    'properties.bootstrap.servers' = 'localhost:9092',
-    'properties.isolation.level' = 'read_committed',
-    'scan.startup.mode' = 'earliest-offset',
-    'scan.bounded.mode' = 'latest-offset',
-    'format' = 'json',
-    'json.timestamp-format.standard' = 'ISO-8601'
-);
+) WITH ('topic' = 'asm.heartbeats') LIKE topics;
 
 CREATE TEMPORARY VIEW watermark_of AS
 SELECT `partition`, CAST(MAX(observed_until) AS TIMESTAMP(6)) AS complete_until

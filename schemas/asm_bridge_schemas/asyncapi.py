@@ -4,108 +4,139 @@ import json
 from typing import Any
 
 from asm_bridge_schemas.commands import DEAD_LETTER_CODES
-from asm_bridge_schemas.definitions import canonical_event, record_definitions, records_by_topic, session_entry
-from asm_bridge_schemas.records import TOPICS, ce_type
+from asm_bridge_schemas.definitions import (
+    canonical_event,
+    record_definitions,
+    records_by_topic,
+    referred,
+    session_entry,
+)
+from asm_bridge_schemas.guide import GUIDE
+from asm_bridge_schemas.records import TOPICS as TOPIC_OF
+from asm_bridge_schemas.records import ce_type
+from asm_bridge_schemas.topics import TOPICS, Topic
 
 Part = dict[str, Any]
 
 VERSION = "1.0.0"
 """Of the published contract: a new major version where a reader would break."""
 
-_INTRODUCTION = """\
-Records that asm-kafka-bridge publishes to Apache Kafka, and those that it takes.
-
-**Read with `isolation.level=read_committed`**, which is not Kafka's default: the bridge writes in transactions, and a
-reader without it sees records of transactions that were aborted. With it you see each record exactly once.
-
-Each agent's records form a stream (`stream_id`). `sequence` numbers them over all topics, `topic_sequence` within one
-topic, both 1, 2, 3, ... without gaps: a consumer that has seen 1..n has missed nothing. Keys are the agent_id in UTF-8;
-what concerns one agent is in the same partition of every topic: murmur2 of the key, modulo the number of partitions, as
-Java's default partitioner has it. Topic names begin with a prefix that operators may change (`asm.`).
-"""
-
-_TOPICS: dict[str, tuple[str, str]] = {
-    "agent-status": ("delete", "What an agent does: statuses, sessions, and whether it is watched and observed."),
-    "queued-calls": ("delete", "Calls in the lists that an agent sees. Several agents may see the same call."),
-    "agent-messages": ("delete", "Messages and alerts for an agent."),
-    "conversations": ("delete", "An agent's conversations, and the conversation events that were delivered for it."),
-    "agent-state": ("compact", "The latest picture of each agent, for a reader that joins late."),
-    "heartbeats": ("delete", "One per partition and interval: silence on the other topics is not an outage."),
-    "inject-outcomes": ("delete", "What became of each record of asm.inject that has a key."),
-    "dead-letters": (
-        "delete",
-        "What could not be handled: the original key and value, with the reason in the headers.",
-    ),
-    "inject": (
-        "delete",
-        "Events for an agent's next request. You write here. Without a key: a dead letter, no outcome.",
-    ),
-    "sessions": ("compact", "The registry of watched agents; a tombstone removes one. One partition. You write here."),
+_INJECTION = {
+    "InjectionCompleted": "$message.payload#/injection_id",
+    "ConversationEventDelivered": "$message.payload#/injection_id",
+    "CanonicalEvent": "$message.header#/ce_id",
 }
-_TAKEN = {"inject": "CanonicalEvent", "sessions": "SessionEntry"}
+"""Where a message has the id of an event."""
 
 
 def document() -> Part:
     """The document, as JSON. Its schemas are those of ``definitions``, without what JSON Schema draft 7 lacks."""
-    definitions = {**record_definitions(), **canonical_event(), **session_entry()}
+    records = {name: _exact(name, schema) for name, schema in record_definitions().items()}
+    definitions = {**records, **canonical_event(), **session_entry()}
     messages = {
         cls.__name__: _message(cls.__name__, ce_type(cls), topic, definitions[cls.__name__])
-        for cls, topic in TOPICS.items()
+        for cls, topic in TOPIC_OF.items()
     }
-    messages |= {name: _taken(name, topic) for topic, name in _TAKEN.items()}
+    messages |= {topic.taken: _taken(name, topic.taken) for name, topic in TOPICS.items() if topic.taken}
     messages["DeadLetter"] = _dead_letter()
-    by_topic = {**records_by_topic(), "dead-letters": ["DeadLetter"], **{t: [n] for t, n in _TAKEN.items()}}
+    messages["Tombstone"] = _tombstone()
+    by_topic = records_by_topic()
     return {
         "asyncapi": "3.1.0",
         "id": "urn:asm-kafka-bridge",
         "info": {
             "title": "asm-kafka-bridge",
             "version": VERSION,
-            "description": _INTRODUCTION,
+            "description": GUIDE,
             "license": {"name": "Apache-2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0"},
         },
         "defaultContentType": "application/json",
         "servers": {"kafka": {"host": "localhost:9092", "protocol": "kafka", "description": "Your Kafka."}},
-        "channels": {topic: _channel(topic, names) for topic, names in by_topic.items()},
-        "operations": {
-            ("take" if topic in _TAKEN else "publish") + "-" + topic: {
-                "action": "receive" if topic in _TAKEN else "send",
-                "channel": {"$ref": f"#/channels/{topic}"},
-                "summary": _TOPICS[topic][1],
-            }
-            for topic in by_topic
+        "channels": {
+            name: _channel(name, topic, by_topic.get(name, [topic.taken or "DeadLetter"]))
+            for name, topic in TOPICS.items()
         },
+        "operations": dict(_operation(name, topic) for name, topic in TOPICS.items()),
         "components": {
             "messages": messages,
             "messageTraits": {"cloudEvent": {"headers": _headers()}},
-            "schemas": {name: _rewritten(schema) for name, schema in sorted(definitions.items())},
+            "schemas": {name: _rewritten(schema) for name, schema in _needed(messages, definitions).items()},
         },
     }
 
 
-def _channel(topic: str, names: list[str]) -> Part:
-    policy, description = _TOPICS[topic]
-    binding = {
-        "partitions": 1 if topic == "sessions" else 8,
-        "topicConfiguration": {"cleanup.policy": [policy]},
-        "bindingVersion": "0.5.0",
-    }
+_LOWEST = {
+    **dict.fromkeys(("sequence", "topic_sequence", "version"), 1),
+    **dict.fromkeys(("partition", "agents", "in_session", "lost", "attempts"), 0),
+    **dict.fromkeys(("previous_duration_ms", "waited_ms"), 0),
+}
+_OF_A_STREAM = ("stream_id", "sequence", "topic_sequence")
+_MAY_BE_WITHOUT = ("InjectionCompleted", "AgentState")
+
+
+def _exact(name: str, schema: Part) -> Part:
+    """A record's schema with what holds for every record that was ever written, but is not in the schemas of version
+    1.0.0: those can be narrowed with a new major version only (``compatibility``)."""
+    for field, one in schema.get("properties", {}).items():
+        if field in _OF_A_STREAM and name not in _MAY_BE_WITHOUT:
+            one |= {"description": one["description"].partition(" Null ")[0], **one.pop("anyOf")[0]}
+        for kind in one.get("anyOf", [one]):
+            if kind.get("type") == "integer" and field in _LOWEST:
+                kind["minimum"] = 0 if (name, field) == ("AgentState", "sequence") else _LOWEST[field]
+    return schema
+
+
+def _needed(messages: Part, definitions: dict[str, Part]) -> dict[str, Part]:
+    """The definitions of the messages' payloads, and those that these refer to."""
+    payloads = {name: definitions[name] for name in messages if name in definitions}
+    return dict(sorted({**payloads, **referred({"of": [*payloads.values()]}, definitions)}.items()))
+
+
+def _channel(name: str, topic: Topic, messages: list[str]) -> Part:
+    messages = [*messages, "Tombstone"] if topic.cleanup == "compact" else messages
     return {
-        "address": f"asm.{topic}",
-        "description": description,
-        "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in names},
-        "bindings": {"kafka": binding},
+        "address": f"asm.{name}",
+        "summary": topic.description.partition(". ")[0].rstrip(".") + ".",
+        "description": f"{topic.description}\n\n{topic.facts}",
+        "messages": {one: {"$ref": f"#/components/messages/{one}"} for one in messages},
+        "bindings": {
+            "kafka": {
+                "partitions": topic.partitions,
+                "topicConfiguration": topic.config,
+                "bindingVersion": "0.5.0",
+            }
+        },
     }
 
 
-def _key(topic: str) -> Part:
+def _operation(name: str, topic: Topic) -> tuple[str, Part]:
+    """The bridge's: it sends what others read, and receives what they write."""
+    operation: Part = {
+        "action": "receive" if topic.taken else "send",
+        "channel": {"$ref": f"#/channels/{name}"},
+        "summary": f"You {'write' if topic.taken else 'read'} asm.{name}, and the bridge "
+        f"{'reads' if topic.taken else 'writes'} it.",
+    }
+    if name == "inject":
+        operation["reply"] = {
+            "channel": {"$ref": "#/channels/inject-outcomes"},
+            "messages": [{"$ref": "#/channels/inject-outcomes/messages/InjectionCompleted"}],
+        }
+    return ("take-" if topic.taken else "publish-") + name, operation
+
+
+def _binding(topic: str) -> Part:
     """AsyncAPI's Kafka binding: what the key of a message is."""
-    described = {
-        "heartbeats": "The number of the partition.",
-        "dead-letters": "The key of the original.",
-    }
-    key = {"type": "string", "description": described.get(topic, "The agent_id, in UTF-8.")}
-    return {"kafka": {"key": key, "bindingVersion": "0.5.0"}}
+    key = TOPICS[topic].key
+    schema = {"type": "string", "description": f"{key[0].upper()}{key[1:]}."}
+    return {"kafka": {"key": schema, "bindingVersion": "0.5.0"}}
+
+
+def _correlation(name: str) -> Part:
+    if name not in _INJECTION:
+        return {}
+    text = "The id of the event: the ce_id that its sender chose, or else its partition/offset on asm.inject."
+    return {"correlationId": {"description": text, "location": _INJECTION[name]}}
 
 
 def _message(name: str, ce_type: str, topic: str, schema: Part) -> Part:
@@ -120,97 +151,133 @@ def _message(name: str, ce_type: str, topic: str, schema: Part) -> Part:
         "summary": schema["description"].split("\n")[0],
         "contentType": "application/json",
         **headers,
+        **_correlation(name),
         "payload": {"$ref": f"#/components/schemas/{name}"},
-        "bindings": _key(topic),
+        "bindings": _binding(topic),
     }
+
+
+def _header(description: str, example: str, **schema: Any) -> Part:
+    return {"type": "string", "description": description, "examples": [example], **schema}
 
 
 def _headers(*, traced: bool = False, state: bool = False) -> Part:
     """CloudEvents 1.0 in Kafka's binary mode; ``traced``: and the W3C trace of an injection's sender; ``state``:
     those of an ``AgentState``."""
-    text = {"type": "string"}
     properties: Part = {
-        "ce_specversion": {"type": "string", "const": "1.0"},
-        "ce_id": {
-            **text,
-            "description": "Unique with ce_source: stream_id:sequence; of an AgentState state:stream_id:sequence, of a "
-            "heartbeat partition:observed_until.",
-            "examples": ["0a1b2c:17"],
-        },
-        "ce_type": {**text, "examples": ["com.tcn.asm.agent_status_changed.v1"]},
-        "ce_source": {
-            **text,
-            "description": "The setting records.source, empty by default, then /asm/agents/ and the agent_id; of a "
+        "ce_specversion": _header("The version of CloudEvents.", "1.0", const="1.0"),
+        "ce_id": _header(
+            "Unique with ce_source: stream_id:sequence; of an AgentState state:stream_id:sequence, which comes again "
+            "if only the bridge's books have changed; of a heartbeat partition:observed_until; of an outcome without a "
+            "stream asm.inject/partition/offset.",
+            "0a1b2c3d4e5f60718293a4b5c6d7e8f9:17",
+        ),
+        "ce_type": _header(
+            "Which record it is: `com.tcn.asm.`, its `type` in snake_case, and `.v1`.",
+            "com.tcn.asm.agent_status_changed.v1",
+        ),
+        "ce_source": _header(
+            "The setting records.source, empty by default, then /asm/agents/ and the agent_id (percent-encoded); of a "
             "heartbeat /asm/partitions/ and its partition.",
-            "examples": ["/asm/agents/agent-7"],
-        },
-        "ce_subject": {**text, "description": "The agent_id, or the number of the partition."},
-        "ce_time": {**text, "format": "date-time", "description": "observed_at; of a heartbeat observed_until."},
-        "ce_dataschema": {**text, "examples": ["urn:asm-kafka-bridge:schema:AgentStatusChanged:v1"]},
-        "content-type": {**text, "examples": ["application/json"]},
+            "/asm/agents/agent-7",
+        ),
+        "ce_subject": _header("The agent_id; of a heartbeat the number of the partition.", "agent-7"),
+        "ce_time": _header(
+            "observed_at; of a heartbeat observed_until. Missing in an AgentState without a stream. Clock: bridge.",
+            "2026-11-23T09:30:00.000250Z",
+            format="date-time",
+        ),
+        "ce_dataschema": _header(
+            "The `$id` of the record's JSON Schema: a name, not an address.",
+            "urn:asm-kafka-bridge:schema:AgentStatusChanged:v1",
+        ),
+        "content-type": _header(
+            "application/json, or application/msgpack (setting records.encoding) with the same fields.",
+            "application/json",
+        ),
     }
     required = ["ce_specversion", "ce_id", "ce_type", "ce_source", "ce_subject", "ce_dataschema", "content-type"]
     if state:
-        properties["asm_inbox"] = {**text, "description": "The bridge's own: which asm.inject its offsets are of."}
-    if traced:
-        properties |= {
-            "traceparent": {**text, "description": "W3C Trace Context, of an injection that had one."},
-            "tracestate": {**text, "description": "W3C Trace Context, of an injection that had one."},
-        }
-    return {"type": "object", "properties": properties, "required": required}
+        properties["asm_inbox"] = _header(
+            "The bridge's own: which asm.inject its offsets are of.", "d41ALo2TSQu3r5m7yBvJ0Q"
+        )
+    return {"type": "object", "properties": properties | (_trace("from") if traced else {}), "required": required}
 
 
-def _taken(name: str, topic: str) -> Part:
-    text = {"type": "string"}
+def _trace(way: str) -> Part:
+    """The headers of W3C Trace Context, ``from`` an injection's sender or ``to`` its outcome."""
+    carried = f"W3C Trace Context, carried {way} the {'event' if way == 'from' else 'outcome'}. Missing without one."
+    return {
+        "traceparent": _header(carried, "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
+        "tracestate": _header(carried, "vendor=value"),
+    }
+
+
+def _taken(topic: str, name: str) -> Part:
     properties = {
-        "ce_id": {**text, "description": "The event's id: one that was delivered is not sent again."},
-        "ce_source": {**text, "description": "With ce_id, what makes the event unique."},
-        "expires_at": {
-            **text,
-            "format": "date-time",
-            "description": "Not sent after this; at most an hour ahead.",
-        },
-        "traceparent": {**text, "description": "W3C Trace Context: carried on to the outcome."},
-        "content-type": {
-            **text,
-            "description": "application/json; application/msgpack; or application/cloudevents+json for a CloudEvent in "
+        "ce_id": _header(
+            "The event's id, of at most 1 KiB: if one with the same ce_source and ce_id is among the agent's last 100 "
+            "that were delivered, it is a `duplicate`. Without it the event has no identity.",
+            "demo-1",
+        ),
+        "ce_source": _header("With ce_id, what makes the event unique; at most 1 KiB.", "/routing"),
+        "expires_at": _header(
+            "Not sent after this time, at most an hour after it arrived. Without it: after 5 minutes (setting "
+            "injection.ttl). Clock: broker.",
+            "2026-11-23T09:35:00Z",
+            format="date-time",
+        ),
+        **_trace("to"),
+        "content-type": _header(
+            "application/json, the default; application/msgpack; or application/cloudevents+json for a CloudEvent in "
             "structured mode: its data, id and source are the value, ce_id and ce_source.",
-        },
+            "application/json",
+        ),
     }
     return {
         "name": name,
         "title": name,
         "contentType": "application/json",
         **({"headers": {"type": "object", "properties": properties}} if topic == "inject" else {}),
+        **_correlation(name),
         "payload": {"$ref": f"#/components/schemas/{name}"},
-        "bindings": _key(topic),
+        "bindings": _binding(topic),
     }
 
 
 def _dead_letter() -> Part:
-    text = {"type": "string"}
+    codes = " ".join(f"{code}: {meaning}." for code, meaning in DEAD_LETTER_CODES.items())
     properties = {
-        "asm_error_code": {
-            **text,
-            "description": "Why it is a dead letter. "
-            + " ".join(f"{code}: {meaning}." for code, meaning in DEAD_LETTER_CODES.items()),
-            "examples": ["unknown_agent"],
-        },
-        "asm_error": {**text, "description": "The same as a text, with what to do."},
-        "asm_origin": {
-            **text,
-            "description": "Where the original stood.",
-            "examples": ["asm.inject/3/17"],
-        },
+        "asm_error_code": _header(f"Why it is a dead letter. {codes} A later release may add some.", "unknown_agent"),
+        "asm_error": _header(
+            "The same as a text, with what to do; at most 10,000 characters.",
+            "no agent 'agent-99' is registered in the sessions topic",
+        ),
+        "asm_origin": _header(
+            "Where the original first stood: topic/partition/offset. Absent if that is nowhere: an unwritable record.",
+            "asm.inject/3/17",
+        ),
     }
     return {
         "name": "DeadLetter",
         "title": "DeadLetter",
-        "summary": "The value as it was; null if it was longer than 512 KiB, and for a registry entry.",
+        "summary": "The original value as it was, with its headers, up to 64 KiB of them.",
         "contentType": "application/octet-stream",
-        "headers": {"type": "object", "properties": properties, "required": list(properties)},
-        "payload": {"description": "The original value, whatever it is."},
-        "bindings": _key("dead-letters"),
+        "headers": {"type": "object", "properties": properties, "required": ["asm_error_code", "asm_error"]},
+        "payload": {
+            "description": "The original value, whatever it is; its content-type is that of the original, if any."
+        },
+        "bindings": _binding("dead-letters"),
+    }
+
+
+def _tombstone() -> Part:
+    return {
+        "name": "Tombstone",
+        "title": "Tombstone",
+        "summary": "A record with a key, a null value and no headers: there is nothing of this key any more.",
+        "payload": {"type": "null", "description": "Kafka's null, not JSON's: a value of no bytes at all."},
+        "bindings": _binding("agent-state"),
     }
 
 

@@ -9,10 +9,12 @@ from msgspec import Meta
 
 from asm_bridge_schemas import asm, protojson
 from asm_bridge_schemas.cloudevents import StructuredEvent, media_type, unwrap
-from asm_bridge_schemas.records import EventKind, Sid, values_of
+from asm_bridge_schemas.records import EventKind, Sid, about, values_of
 from asm_bridge_schemas.scalars import INT64_ID
 
 EVENT_KINDS: tuple[EventKind, ...] = values_of(EventKind)
+
+UNWRITABLE = "unwritable"
 
 DEAD_LETTER_CODES = {
     "malformed_event": "not an event: bad JSON, wrong shape, not a CloudEvent, no key",
@@ -23,6 +25,8 @@ DEAD_LETTER_CODES = {
     "attempts_exhausted": "every one of `injection.max_attempts` failed",
     "malformed_entry": "an entry of the registry that is not one, or has a wrong field",
     "literal_token": "an entry of the registry with a token instead of a reference to one",
+    UNWRITABLE: "a record of the bridge that Kafka refuses: a shorter one stands in its place, or it is missing; or an "
+    "event that cannot be moved to its agent's partition",
 }
 """What the header ``asm_error_code`` of a dead letter may say, and what it means."""
 
@@ -41,24 +45,50 @@ class CommandError(Exception):
 
 
 class SessionEntry(msgspec.Struct, frozen=True, kw_only=True, gc=False, forbid_unknown_fields=True):
-    """A watched agent, as an entry of the registry: what to ask for, how often and with whose token."""
+    """A watched agent, as an entry of the registry: what to ask the service for, how often and with whose token.
 
-    asm_session_sid: Sid | None = None
-    """Null: whichever session the agent has; "0", which is protobuf's null, is read as that."""
-    token: Annotated[str, Meta(pattern=_PATTERN)] | None = None
-    """A reference: ``file:NAME``, ``file:NAME#KEY``, ``env:NAME``; null for asm.token."""
-    interval: Annotated[float, Meta(ge=0.05, le=3600)] | None = None
-    """Seconds between polls; null for poll.interval."""
-    skills: list[str] = []
-    agent_pbx_extensions: list[str] = []
-    get_queued_calls: bool = True
-    get_messages: bool = True
-    keep_alive: bool = False
-    get_conversations: bool = False
-    """Whether ``listconversations`` is asked for this agent, too."""
-    conversations_interval: Annotated[float, Meta(ge=0.05, le=3600)] = 10.0
-    """Seconds between these requests."""
-    labels: dict[str, str] = {}
+    Each field may be left out, or null, for its default."""
+
+    asm_session_sid: Annotated[
+        Sid | None,
+        about(
+            "The one session (login) to watch, in digits or as a number. Null or 0, protobuf's null: whichever one the "
+            "agent has, which is the vendor's answer to getcurrentsession.",
+            "1000000000000000001",
+        ),
+    ] = None
+    token: Annotated[
+        Annotated[str, Meta(pattern=_PATTERN)] | None,
+        about(
+            "Where the bridge finds the agent's token: `file:NAME` or `file:NAME#KEY` in its secrets directory, "
+            "`env:NAME` in its environment; never the token itself. Null: that of the setting asm.token.",
+            "file:agent-7",
+        ),
+    ] = None
+    interval: Annotated[
+        Annotated[float, Meta(ge=0.05, le=3600)] | None,
+        about("Seconds between two requests for the agent's status. Null: the setting poll.interval, 1 s.", 1.0),
+    ] = None
+    skills: Annotated[
+        list[str],
+        about("The agent's skills, in the vendor's words: the service shows the calls that ask for them.", ["english"]),
+    ] = []
+    agent_pbx_extensions: Annotated[list[str], about("The agent's own extensions, for the service.", ["1007"])] = []
+    get_queued_calls: Annotated[bool, about("Whether to ask the service for calls.", True)] = True
+    get_messages: Annotated[bool, about("Whether to ask the service for messages.", True)] = True
+    keep_alive: Annotated[
+        bool,
+        about("Whether each request also keeps the session at the service alive, as the agent's client does.", False),
+    ] = False
+    get_conversations: Annotated[
+        bool, about("Whether to ask the service for conversations (`listconversations`), too.", False)
+    ] = False
+    conversations_interval: Annotated[
+        Annotated[float, Meta(ge=0.05, le=3600)], about("Seconds between two requests for conversations.", 10.0)
+    ] = 10.0
+    labels: Annotated[
+        dict[str, str], about("Your own words about the agent, which its records repeat.", {"site": "manila"})
+    ] = {}
 
 
 class InjectedEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -13,6 +13,8 @@ from typing import Any
 from asm_bridge_schemas.definitions import Schema, record_definitions, records_by_topic
 
 _TYPES = {"string": "string", "boolean": "boolean", "integer": "int64", "number": "double"}
+_TIME = "io.debezium.time.ZonedTimestamp"
+"""What Kafka Connect lacks: a time in ISO 8601 text. Debezium's sink makes a timestamp of it, others leave it text."""
 
 
 def connect_schemas() -> dict[str, Schema]:
@@ -64,7 +66,8 @@ def _column(schema: Any, definitions: dict[str, Schema]) -> Schema | None:
         items = _column(schema["items"], definitions)
         return items and {"type": "array", "items": items, "optional": True}
     if schema["type"] != "object":
-        return {"type": _TYPES[schema["type"]], "optional": True}
+        kind = {"type": _TYPES[schema["type"]], "optional": True}
+        return {**kind, "name": _TIME} if schema.get("format") == "date-time" else kind
     if "properties" in schema:
         return _struct(schema["title"], _columns(schema, definitions))
     values = schema.get("additionalProperties")

@@ -10,6 +10,7 @@ import msgspec
 
 from asm_bridge_schemas import asm, protojson
 from asm_bridge_schemas.commands import EVENT_KINDS, SessionEntry
+from asm_bridge_schemas.event_fields import EVENT_FIELDS
 from asm_bridge_schemas.records import SINCE, TOPICS, Books
 
 Schema = dict[str, Any]
@@ -21,6 +22,15 @@ _OPAQUE = {
     "type": "object",
     "additionalProperties": True,
 }
+
+
+_CANONICAL = """
+    An event for an agent's next request, in the one form that producers should write: exactly one of the six kinds,
+    with snake_case names, identifiers as digits, enums by name and times in RFC 3339.
+
+    It is the vendor's `Event`. The vendor shows its fields and explains none of them: the descriptions say what the
+    names say.
+    """
 
 
 def records_by_topic() -> dict[str, list[str]]:
@@ -62,6 +72,7 @@ def canonical_event() -> dict[str, Schema]:
     _define_canonically(asm.Event, definitions)
     event = definitions.pop("Event")
     event["title"] = "CanonicalEvent"
+    event["description"] = inspect.cleandoc(_CANONICAL)
     one_kind = {"oneOf": [{"required": [kind]} for kind in EVENT_KINDS]}
     event |= {"if": one_kind, "else": False}  # and not oneOf alone, of which generators make one type a kind
     return {"CanonicalEvent": event, **definitions}
@@ -111,8 +122,8 @@ def session_entry() -> dict[str, Schema]:
 
 
 def _nullable(schema: Schema) -> Schema:
-    default = schema.pop("default")
-    return {"anyOf": [schema, {"type": "null"}], "default": default}
+    about: Schema = {name: schema.pop(name) for name in ("default", "description", "examples") if name in schema}
+    return {"anyOf": [schema, {"type": "null"}], **about}
 
 
 def event() -> dict[str, Schema]:
@@ -134,15 +145,26 @@ def _define(cls: type[msgspec.Struct], definitions: dict[str, Schema]) -> None:
 
 def _define_canonically(cls: type[msgspec.Struct], definitions: dict[str, Schema]) -> None:
     properties = {
-        name: _canonical(hint, definitions) for name, hint in get_type_hints(cls, include_extras=True).items()
+        name: _about(name, _canonical(hint, definitions))
+        for name, hint in get_type_hints(cls, include_extras=True).items()
     }
     definitions[cls.__name__] = {
         "title": cls.__name__,
-        "description": f"The vendor's `{cls.__name__}`. What is left out is at its default.",
+        "description": f"The vendor's `{cls.__name__}`. What is left out is at its default: empty, 0, the first name.",
         "type": "object",
         "properties": properties,
         "additionalProperties": False,
     }
+
+
+def _about(name: str, schema: Schema) -> Schema:
+    """The schema of a field with what is known of it; a reference has that where it leads."""
+    if "$ref" in schema:
+        return schema
+    field = EVENT_FIELDS[name]
+    personal = {"x-pii": True} if field.personal or name in asm.OMITTABLE else {}
+    examples = {} if field.example is None else {"examples": [field.example]}
+    return {"description": field.meaning, **examples, **personal, **schema}
 
 
 def _canonical(hint: Any, definitions: dict[str, Schema]) -> Schema:
@@ -158,6 +180,7 @@ def _canonical(hint: Any, definitions: dict[str, Schema]) -> Schema:
                 "description": f"The vendor's `{mark.__name__}`.",
                 "type": "string",
                 "enum": [member.name for member in mark],
+                "examples": [mark(1).name],
             }
             return {"$ref": f"#/$defs/{mark.__name__}"}
     if get_origin(base) is list:

@@ -21,7 +21,7 @@ SINCE = "x-since"
 were written before lack it, so it is not ``required``."""
 
 
-def _about(description: str, *examples: Any, pii: bool = False, since: str | None = None, **schema: Any) -> Meta:
+def about(description: str, *examples: Any, pii: bool = False, since: str | None = None, **schema: Any) -> Meta:
     """A field's meaning, unit, clock and source; examples of it; whether it is personal data; see ``SINCE``."""
     extra = {**schema, **({"x-pii": True} if pii else {}), **({SINCE: since} if since else {})}
     return Meta(description=description, examples=list(examples) or None, extra_json_schema=extra or None)
@@ -30,12 +30,13 @@ def _about(description: str, *examples: Any, pii: bool = False, since: str | Non
 def _vendors(title: str, names: type[IntEnum], description: str) -> Meta:
     """The vendor's names, or the digits of a number that its list lacks."""
     known = [member.name for member in names]
-    return _open(title, description, known, known[1], pattern="^-?[0-9]+$")
+    text = f"{description} A number that this list lacks, of a newer service, is in digits."
+    return _open(title, text, known, known[1], pattern="^-?[0-9]+$")
 
 
 def _reasons(title: str, description: str, *values: str) -> Meta:
     """A list of ours, to which a minor version may add: a reader must get along with values that it does not know."""
-    return _open(title, description, list(values), values[0])
+    return _open(title, f"{description} A later release may add others.", list(values), values[0])
 
 
 def _open(title: str, description: str, known: list[str], example: str, **other: str) -> Meta:
@@ -50,7 +51,12 @@ def values_of(enum: Any) -> tuple[Any, ...]:
 
 
 Sid = Annotated[
-    str, Meta(pattern=r"^-?[0-9]+$", description="A 64-bit identifier, in digits.", examples=["9007199254740993"])
+    str,
+    Meta(
+        pattern=r"^-?[0-9]+$",
+        description="The vendor's 64-bit identifier, in digits; 0 where it is not set.",
+        examples=["9007199254740993"],
+    ),
 ]
 Time = Annotated[
     str,
@@ -60,7 +66,9 @@ Time = Annotated[
         extra_json_schema={"format": "date-time"},
     ),
 ]
-StatusDesc = Annotated[str, _vendors("StatusDesc", asm.AgentStatus, "The vendor's `AgentStatus.Enum`.")]
+StatusDesc = Annotated[
+    str, _vendors("StatusDesc", asm.AgentStatus, "The vendor's `AgentStatus.Enum`, spelled as it is there.")
+]
 CallTypeName = Annotated[str, _vendors("CallType", asm.CallType, "The vendor's `CallType.Enum`.")]
 NotificationType = Annotated[
     str, _vendors("QueuedNotificationType", asm.QueuedNotificationType, "The vendor's `QueuedNotificationType`.")
@@ -69,11 +77,9 @@ MemberType = Annotated[
     str, _vendors("TransferMemberType", asm.TransferMemberType, "The vendor's `TransferMemberType`.")
 ]
 Labels = Annotated[
-    dict[str, str], _about("The labels of the agent's registry entry: the operator's own words.", {"site": "manila"})
+    dict[str, str], about("The labels of the agent's registry entry: the operator's own words.", {"site": "manila"})
 ]
-Skills = Annotated[
-    list[str], _about("The skills of the agent's registry entry, or those a call asks for.", ["english"])
-]
+Skills = Annotated[list[str], about("The skills of the agent's registry entry: the operator's.", ["english"])]
 CallList = Annotated[
     Literal["agent_queue", "on_hold", "hqm"],
     Meta(
@@ -118,13 +124,15 @@ OutcomeReason = Annotated[
         "OutcomeReason",
         "refused: the service, or a proxy before it, refuses the event. attempts_exhausted: every attempt failed. "
         "unknown_agent: no such agent is registered. backlog: too many events wait for this agent. too_large: the "
-        "event is larger than the bridge takes. malformed_event: it is not an event.",
+        "event is larger than the bridge takes. malformed_event: it is not an event. unwritable: Kafka refuses it in "
+        "its agent's partition, where it was to be moved.",
         "refused",
         "attempts_exhausted",
         "unknown_agent",
         "backlog",
         "too_large",
         "malformed_event",
+        "unwritable",
     ),
 ]
 LossReason = Annotated[
@@ -176,9 +184,9 @@ class AgentSessionRef(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     tenant_sid: Sid = "0"
     session_sid: Sid = "0"
     asm_session_sid: Sid = "0"
-    org_id: Annotated[str, _about("The vendor's organisation.", "org-1")] = ""
-    region_id: Annotated[str, _about("The vendor's region.", "cbf")] = ""
-    user_id: Annotated[str, _about("The agent's user at the vendor's.", "user-7", pii=True)] = ""
+    org_id: Annotated[str, about("The vendor's organisation.", "org-1")] = ""
+    region_id: Annotated[str, about("The vendor's region.", "cbf")] = ""
+    user_id: Annotated[str, about("The agent's user at the vendor's.", "user-7", pii=True)] = ""
 
 
 class CallerRef(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -187,73 +195,83 @@ class CallerRef(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     caller_sid: Sid = "0"
     type: CallTypeName = "INBOUND"
     tenant_sid: Sid = "0"
-    org_id: Annotated[str, _about("The vendor's organisation.", "org-1")] = ""
+    org_id: Annotated[str, about("The vendor's organisation.", "org-1")] = ""
 
 
 class TransferMember(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The vendor's `TransferMember`: one party of a transfer; at most one of the last three fields is set."""
 
-    identifier: Annotated[str, _about("The vendor's identifier of the party.", "m-1")] = ""
-    display_label: Annotated[str, _about("The party's name, as agents see it.", "Ann", pii=True)] = ""
+    identifier: Annotated[str, about("The vendor's identifier of the party.", "m-1")] = ""
+    display_label: Annotated[str, about("The party's name, as agents see it.", "Ann", pii=True)] = ""
     member_type: MemberType = "TransferMemberType_AGENT"
-    phone_number: Annotated[str, _about("The party's number.", "+18005550100", pii=True)] = ""
-    is_muted: Annotated[bool, _about("Whether the party is muted.", False)] = False
-    agent_session: Annotated[AgentSessionRef | None, _about("The party's login, if it is an agent.")] = None
-    caller_sid: Annotated[CallerRef | None, _about("The party's call, if it is a caller.")] = None
-    outbound_id: Annotated[str | None, _about("The vendor's id of an outbound party.", "o-1")] = None
+    phone_number: Annotated[str, about("The party's number.", "+18005550100", pii=True)] = ""
+    is_muted: Annotated[bool, about("Whether the party is muted.", False)] = False
+    agent_session: Annotated[AgentSessionRef | None, about("The party's login; null unless it is an agent.")] = None
+    caller_sid: Annotated[CallerRef | None, about("The party's call; null unless it is a caller.")] = None
+    outbound_id: Annotated[str | None, about("The vendor's id of an outbound party; null for any other.", "o-1")] = None
+
+
+_VENDORS_UNIT = "the vendor's undocumented unit: milliseconds since 1970, by all that is known"
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """An agent's own status, under the vendor's names (`VoiceStatus` without calls, message and alert)."""
 
-    status: Annotated[int, _about("The switch's own number of the status.", 5)] = 0
+    status: Annotated[int, about("The switch's own number of the status.", 5)] = 0
     status_desc: StatusDesc = "UNAVALIABLE"
-    paused: Annotated[bool, _about("Whether the agent is paused.", False)] = False
-    queue: Annotated[str, _about("The vendor's name of the agent's queue.", "support")] = ""
-    current_session_id: Annotated[Sid, _about("The voice session, in digits; 0 for none.", "4000000000000000007")] = "0"
+    paused: Annotated[bool, about("Whether the agent is paused.", False)] = False
+    queue: Annotated[str, about("The vendor's name of the agent's queue.", "support")] = ""
+    current_session_id: Annotated[Sid, about("The voice session, in digits; 0 for none.", "4000000000000000007")] = "0"
     last_status_change: Annotated[
         int,
-        _about(
-            "The vendor's integer time of its last status change (undocumented unit). Clock: vendor.", 1626791817289
-        ),
+        about(f"When the vendor's status last changed, in {_VENDORS_UNIT}. Clock: vendor.", 1626791817289),
     ] = 0
-    monitoring: Annotated[bool, _about("Whether the agent is being monitored.", False)] = False
-    calls_count: Annotated[int, _about("The vendor's count of the agent's calls.", 12)] = 0
-    last_sip_code: Annotated[int, _about("The last SIP code of the agent's line.", 200)] = 0
-    agent_peer_is_lost_call: Annotated[bool, _about("The vendor's flag of this name.", False)] = False
-    disabled: Annotated[bool, _about("The vendor's flag of this name.", False)] = False
-    caller_was_suspended: Annotated[bool, _about("The vendor's flag of this name.", False)] = False
-    agent_peer_is_direct_to_agent: Annotated[bool, _about("The vendor's flag of this name.", False)] = False
-    agent_is_muted: Annotated[bool, _about("Whether the agent is muted.", False)] = False
-    transfer_members: Annotated[list[TransferMember], _about("The parties of a transfer that is going on.")] = []
+    monitoring: Annotated[bool, about("Whether the agent is being monitored.", False)] = False
+    calls_count: Annotated[int, about("The vendor's count of the agent's calls.", 12)] = 0
+    last_sip_code: Annotated[int, about("The last SIP status code of the agent's line; 0 for none.", 200)] = 0
+    agent_peer_is_lost_call: Annotated[bool, about("The vendor's flag of this name.", False)] = False
+    disabled: Annotated[bool, about("The vendor's flag of this name.", False)] = False
+    caller_was_suspended: Annotated[bool, about("The vendor's flag of this name.", False)] = False
+    agent_peer_is_direct_to_agent: Annotated[bool, about("The vendor's flag of this name.", False)] = False
+    agent_is_muted: Annotated[bool, about("Whether the agent is muted.", False)] = False
+    transfer_members: Annotated[list[TransferMember], about("The parties of a transfer that is going on.")] = []
 
 
 AgentId = Annotated[
-    str, _about("The agent: the key of its registry entry, chosen by the operator.", "agent-7", pii=True)
+    str, about("The agent: the key of its registry entry, chosen by the operator.", "agent-7", pii=True)
 ]
 StreamId = Annotated[
     str | None,
-    _about(
-        "The stream: one per time of being watched. Null only in the outcome of an injection for an agent that is not "
-        "watched.",
+    about(
+        "The stream: a new one each time that the agent begins to be watched. Null in an outcome for an agent that is "
+        "not watched.",
         "0a1b2c3d4e5f60718293a4b5c6d7e8f9",
     ),
 ]
 Sequence = Annotated[
     int | None,
-    _about(
+    about(
         "The record's number in its stream, over all topics: 1, 2, 3, ... without gaps. Null where stream_id is.", 17
     ),
 ]
 TopicSequence = Annotated[
     int | None,
-    _about("The record's number in its stream among those of its topic, without gaps. Null where stream_id is.", 5),
+    about(
+        "The record's number in its stream among those of its topic: 1, 2, 3, ... without gaps. Null where stream_id "
+        "is.",
+        5,
+    ),
 ]
 SessionSid = Annotated[
-    Sid | None, _about("The login (ASM session) that the record is about; null for none.", "1000000000000000001")
+    Sid | None, about("The vendor's login (ASM session) that it is about; null for none.", "1000000000000000001")
 ]
 ObservedAt = Annotated[
-    Time, _about("When the answer arrived that the record follows from. Clock: bridge.", "2026-11-23T09:30:00.000250Z")
+    Time,
+    about(
+        "When the service's answer arrived that it follows from, or else when the bridge decided. The records of one "
+        "step have the same. Clock: bridge.",
+        "2026-11-23T09:30:00.000250Z",
+    ),
 ]
 
 
@@ -291,16 +309,14 @@ class AgentProfileChanged(Record, frozen=True, kw_only=True, tag=True):
     skills: Skills = []
 
 
-VoiceSid = Annotated[
-    Sid | None, _about("The voice session of the login; null if there is none.", "4000000000000000007")
-]
+VoiceSid = Annotated[Sid | None, about("The voice session of the login; null if there is none.", "4000000000000000007")]
 
 
 class AgentSessionStarted(Record, frozen=True, kw_only=True, tag=True):
     """A login was seen (also when the same sid comes back); statuses chain from here."""
 
     voice_session_sid: VoiceSid
-    reason: Annotated[str | None, _about("Always null.")] = None
+    reason: Annotated[str | None, about("Always null: only an end has a reason.", None)] = None
 
 
 class AgentSessionEnded(Record, frozen=True, kw_only=True, tag=True):
@@ -311,25 +327,31 @@ class AgentSessionEnded(Record, frozen=True, kw_only=True, tag=True):
 
 
 class AgentObservationLost(Record, frozen=True, kw_only=True, tag=True):
-    """The agent was not observed for longer than three intervals and 5 s: what was last published may not hold."""
+    """The agent was not observed for longer than three intervals, and than 5 s.
+
+    From `since` until the next `AgentObservationResumed` nobody knows its status, calls and alert: what was published
+    last may not hold. For time in state, cut the last status at `since`."""
 
     reason: LossReason
-    since: Annotated[Time, _about("When the agent was last observed. Clock: bridge.", "2026-11-23T09:29:48.120000Z")]
+    since: Annotated[Time, about("When the agent was last observed. Clock: bridge.", "2026-11-23T09:29:48.120000Z")]
 
 
 class AgentObservationResumed(Record, frozen=True, kw_only=True, tag=True):
-    """The agent is observed again. `reason` and `since` are those of the loss; the status holds from now on."""
+    """The agent is observed again. `reason` and `since` are those of the loss.
+
+    `status_desc` holds from `observed_at` on: for time in state, go on there. Whatever has changed since the loss
+    follows as records of the same step."""
 
     reason: LossReason
     since: Annotated[
-        Time, _about("When the agent was last observed before. Clock: bridge.", "2026-11-23T09:29:48.120000Z")
+        Time, about("When the agent was last observed before. Clock: bridge.", "2026-11-23T09:29:48.120000Z")
     ]
-    status_desc: Annotated[StatusDesc | None, _about("The status from now on; null without a session.", "READY")] = None
-    status_group: Annotated[StatusGroup | None, _about("Its group; null without a session.", "available")] = None
+    status_desc: Annotated[StatusDesc | None, about("The status from now on; null without a session.", "READY")] = None
+    status_group: Annotated[StatusGroup | None, about("Its group; null without a session.", "available")] = None
 
 
 class AgentStatusChanged(Status, frozen=True, kw_only=True, tag_field="type", tag=True):
-    """The status differs from the one last published."""
+    """The vendor's status of the agent differs from the one last published, in any of its fields."""
 
     # A Struct has one base with fields: these are Record's.
     agent_id: AgentId
@@ -340,68 +362,98 @@ class AgentStatusChanged(Status, frozen=True, kw_only=True, tag_field="type", ta
     observed_at: ObservedAt
     changed: Annotated[
         list[str],
-        _about("The names of the fields that differ; all of them for the first status of a session.", ["paused"]),
+        about(
+            "The names of the vendor's fields that differ; all of them for the first status of a session.", ["paused"]
+        ),
     ]
     status_group: StatusGroup = "other"
     status_since: Annotated[
         Time | None,
-        _about("Since when the bridge sees this status_desc. Clock: bridge.", "2026-11-23T09:30:00.000250Z"),
+        about(
+            "Since when the bridge sees this status_desc: the observed_at of the first record with it; null where "
+            "that is not known. Clock: bridge.",
+            "2026-11-23T09:30:00.000250Z",
+        ),
     ] = None
     previous_status_desc: Annotated[
-        StatusDesc | None, _about("The status_desc of the record before; null for the first of a session.", "READY")
+        StatusDesc | None,
+        about("The status_desc of the session's last `AgentStatusChanged`; null for the first of a session.", "READY"),
     ] = None
     previous_observed_at: Annotated[
         Time | None,
-        _about("observed_at of the record before; null for the first of a session.", "2026-11-23T09:29:30.000000Z"),
+        about(
+            "The observed_at of the session's last `AgentStatusChanged`, which any field may have caused; for how long "
+            "a status_desc lasted see previous_duration_ms. Null for the first of a session. Clock: bridge.",
+            "2026-11-23T09:29:30.000000Z",
+        ),
     ] = None
     previous_duration_ms: Annotated[
         int | None,
-        _about(
+        about(
             "How long the previous status_desc lasted, in milliseconds, as the bridge saw it: from its status_since to "
             "this one's. Null for the first of a session, where status_desc is the same, and where the agent was not "
-            "observed in between.",
+            "observed for a part of that time. Clock: bridge.",
             30000,
         ),
     ] = None
 
 
 Change = Annotated[
-    Literal["entered", "updated", "left"], Meta(title="Change", description="What happened to it.", examples=["left"])
+    Literal["entered", "updated", "left"],
+    Meta(
+        title="Change",
+        description="entered: it came into view. updated: a field of it differs. left: it is no longer in view.",
+        examples=["left"],
+    ),
 ]
-CallSid = Annotated[Sid, _about("The call, in digits; the same in the view of every agent.", "4000000000002000006")]
-StartDate = Annotated[Time | None, _about("When the call began to wait. Clock: vendor.", "2026-11-23T09:29:12.000000Z")]
-CallSkills = Annotated[list[str] | None, _about("The skills that the call asks for.", ["english"])]
+CallSid = Annotated[Sid, about("The call, in digits; the same in the view of every agent.", "4000000000002000006")]
+StartDate = Annotated[
+    Time | None,
+    about("When the call began to wait; null if that cannot be read. Clock: vendor.", "2026-11-23T09:29:12.728Z"),
+]
+CallSkills = Annotated[
+    list[str] | None,
+    about("The skills that the call asks for, in the vendor's words; null where they are not known.", ["english"]),
+]
+_IN_VIEW = "Null for a call that left."
 
 
 class QueuedCallChanged(Record, frozen=True, kw_only=True, tag=True):
     """A call entered, changed in, or left one of the lists that this agent sees; (list, call_sid) identify it.
 
-    Of a call that left, `start_date`, `call_type` and `skills` are those last seen; the other fields are null."""
+    The call's fields are the vendor's. Of one that left, `start_date`, `call_type` and `skills` are those last seen;
+    the others are null."""
 
     change: Change
     list: CallList
     call_sid: CallSid
-    reason: Annotated[CallLeftReason | None, _about("Why it left; null for the other changes.", "gone")] = None
-    phone_number: Annotated[str | None, _about("The caller's number.", "+18005550100", pii=True)] = None
-    caller_id: Annotated[str | None, _about("The caller id shown.", "+18005550100", pii=True)] = None
-    call_type: Annotated[CallTypeName | None, _about("The vendor's `CallType.Enum`.", "INBOUND")] = None
-    start_date: StartDate = None
-    start_date_raw: Annotated[str | None, _about("The text of a start_date that cannot be read.", "1s")] = None
-    hold_date: Annotated[
-        Time | None, _about("Since when it is on hold. Clock: vendor.", "2026-11-23T09:30:12.000000Z")
+    reason: Annotated[CallLeftReason | None, about("Why it left; null for the other changes.", "gone")] = None
+    phone_number: Annotated[str | None, about(f"The caller's number. {_IN_VIEW}", "+18005550100", pii=True)] = None
+    caller_id: Annotated[str | None, about(f"The caller id shown. {_IN_VIEW}", "+18005550100", pii=True)] = None
+    call_type: Annotated[
+        CallTypeName | None, about("The vendor's `CallType.Enum`; null where it is not known.", "INBOUND")
     ] = None
-    hold_date_raw: Annotated[str | None, _about("The text of a hold_date that cannot be read.", "1s")] = None
+    start_date: StartDate = None
+    start_date_raw: Annotated[
+        str | None, about("The vendor's text of a start_date that cannot be read; null otherwise.", "1s")
+    ] = None
+    hold_date: Annotated[
+        Time | None, about("Since when it is on hold; null if it is not. Clock: vendor.", "2026-11-23T09:30:12.728Z")
+    ] = None
+    hold_date_raw: Annotated[
+        str | None, about("The vendor's text of a hold_date that cannot be read; null otherwise.", "1s")
+    ] = None
     skills: CallSkills = None
-    agent_specific: Annotated[bool | None, _about("Whether it waits for this agent only.", False)] = None
+    agent_specific: Annotated[bool | None, about(f"Whether it waits for this agent only. {_IN_VIEW}", False)] = None
     queued_notification_type: Annotated[
         NotificationType | None,
-        _about("The vendor's `QueuedNotificationType`.", "QueuedNotificationType_GENERAL_INITIAL"),
+        about(f"The vendor's `QueuedNotificationType`. {_IN_VIEW}", "QueuedNotificationType_GENERAL_INITIAL"),
     ] = None
     waited_ms: Annotated[
         int | None,
-        _about(
-            "For a call that left: from start_date (clock: vendor) to observed_at (clock: bridge), in milliseconds. "
-            "Null if start_date is.",
+        about(
+            "For a call that left: from start_date (clock: vendor) to observed_at (clock: bridge), in milliseconds; 0 "
+            "where that is negative. Null for the other changes, and if start_date is.",
             42000,
         ),
     ] = None
@@ -410,63 +462,70 @@ class QueuedCallChanged(Record, frozen=True, kw_only=True, tag=True):
 class AgentMessageReceived(Record, frozen=True, kw_only=True, tag=True):
     """A message for the agent; (message_timestamp, message) identify it."""
 
-    message: Annotated[str, _about("The text.", "Meeting at ten", pii=True)]
-    message_timestamp: Annotated[int, _about("The vendor's integer time of it. Clock: vendor.", 1626791817289)]
+    message: Annotated[str, about("The text, as the vendor has it.", "Meeting at ten", pii=True)]
+    message_timestamp: Annotated[int, about(f"When it was sent, in {_VENDORS_UNIT}. Clock: vendor.", 1626791817289)]
 
 
-AlertId = Annotated[str, _about("The vendor's id of the alert.", "a-1")]
+AlertId = Annotated[str, about("The vendor's id of the alert.", "a-1")]
+_SHOWN = "Null for a kind of alert without it, and once it is cleared."
 
 
 class _Alert(Record, frozen=True, kw_only=True):
     kind: AlertKind
     alert_id: AlertId
-    expire_duration: Annotated[int | None, _about("Seconds for which it is shown; 0 for ever.", 30)] = None
-    timestamp: Annotated[Time | None, _about("When it was raised. Clock: vendor.", "2026-11-23T09:30:12.000000Z")] = (
+    expire_duration: Annotated[
+        int | None, about(f"The seconds for which the vendor shows it, 0 for ever. {_SHOWN}", 30)
+    ] = None
+    timestamp: Annotated[
+        Time | None, about(f"When it was raised. {_SHOWN} Clock: vendor.", "2026-11-23T09:30:12.728Z")
+    ] = None
+    timestamp_raw: Annotated[
+        str | None, about("The vendor's text of a timestamp that cannot be read; null otherwise.", "1s")
+    ] = None
+    target_agent_session: Annotated[AgentSessionRef | None, about(f"The login that it is for. {_SHOWN}")] = None
+    message: Annotated[str | None, about(f"The text of a back-office message. {_SHOWN}", "Call me", pii=True)] = None
+    caller_sid: Annotated[CallerRef | None, about(f"The call of a directed call's alert. {_SHOWN}")] = None
+    caller_id: Annotated[str | None, about(f"The caller id of a ringing call. {_SHOWN}", "+18005550100", pii=True)] = (
         None
     )
-    timestamp_raw: Annotated[str | None, _about("The text of a timestamp that cannot be read.", "1s")] = None
-    target_agent_session: Annotated[AgentSessionRef | None, _about("The login that it is for.")] = None
-    message: Annotated[str | None, _about("The text of a back-office message.", "Call me", pii=True)] = None
-    caller_sid: Annotated[CallerRef | None, _about("The call of a directed call's alert.")] = None
-    caller_id: Annotated[str | None, _about("The caller id of a ringing call.", "+18005550100", pii=True)] = None
-    destination_number: Annotated[str | None, _about("The number called.", "+18005550199", pii=True)] = None
+    destination_number: Annotated[str | None, about(f"The number called. {_SHOWN}", "+18005550199", pii=True)] = None
 
 
 class AgentAlertRaised(_Alert, frozen=True, kw_only=True, tag=True):
-    """An alert came into view."""
+    """An alert of the vendor's came into view."""
 
 
 class AgentAlertCleared(_Alert, frozen=True, kw_only=True, tag=True):
-    """The alert is no longer shown; only `kind` and `alert_id` are filled."""
+    """The vendor's alert is no longer shown; only `kind` and `alert_id` are filled."""
 
 
 class ConversationEventDelivered(Record, frozen=True, kw_only=True, tag=True):
-    """The service took an injected event."""
+    """The service took an injected event; its `InjectionCompleted` follows, with the same `injection_id`."""
 
     kind: EventKind
     conversation_sid: Annotated[
-        Sid | None, _about("The conversation; null for a kind without one.", "5000000000000000042")
+        Sid | None, about("The conversation; null for a kind without one.", "5000000000000000042")
     ]
     event: Annotated[
         dict[str, Any],
-        _about("The event as sent, in the vendor's snake_case form.", {"pause_event": {}}, pii=True),
+        about("The event as sent, in the vendor's snake_case form.", {"pause_event": {}}, pii=True),
     ]
-    injection_id: Annotated[str, _about("The injection: its ce_id, or else its partition/offset.", "demo-1")]
-    delivered_at: Annotated[Time, _about("When the service answered. Clock: bridge.", "2026-11-23T09:30:00.000250Z")]
+    injection_id: Annotated[str, about("The injected event: its ce_id, or else its entry.", "demo-1")]
+    delivered_at: Annotated[Time, about("When the service answered. Clock: bridge.", "2026-11-23T09:30:00.000250Z")]
 
 
 class ConversationChanged(Record, frozen=True, kw_only=True, tag=True):
     """A conversation entered, changed in, or left the agent's list of conversations; conversation_sid identifies it."""
 
     change: Change
-    conversation_sid: Annotated[Sid, _about("The conversation.", "5000000000000000042")]
+    conversation_sid: Annotated[Sid, about("The conversation.", "5000000000000000042")]
     changed: Annotated[
         list[str],
-        _about("The names of the fields that differ; all of them where it entered, none where it left.", ["status"]),
+        about("The names of the fields that differ; all of them where it entered, none where it left.", ["status"]),
     ]
     conversation: Annotated[
         dict[str, Any] | None,
-        _about(
+        about(
             "The vendor's `OmniConversation` in snake_case; of one that left as last seen. Null where the bridge does "
             "not have that any more, and for one that is larger than 512 KiB.",
             {"conversation_sid": "5000000000000000042", "status": "CONVERSATION_STATUS_NEW"},
@@ -476,55 +535,67 @@ class ConversationChanged(Record, frozen=True, kw_only=True, tag=True):
 
 
 class InjectionCompleted(Record, frozen=True, kw_only=True, tag=True):
-    """What became of one record of the inbox."""
+    """What became of one record of asm.inject that has a key: each has exactly one outcome, `entry` says which.
 
-    injection_id: Annotated[str, _about("The injection: its ce_id, or else its partition/offset.", "demo-1")]
-    source: Annotated[str | None, _about("Its ce_source, if it had one.", "/routing")]
-    entry: Annotated[str, _about("Where it first stood on asm.inject: partition/offset.", "3/17")]
+    It has a dead letter, too, if it is `rejected` or `undeliverable`, and a `ConversationEventDelivered` just before if
+    it is `delivered`: all in one transaction."""
+
+    injection_id: Annotated[str, about("The injected event: its ce_id, or else its entry.", "demo-1")]
+    source: Annotated[str | None, about("Its ce_source; null if it had none.", "/routing")]
+    entry: Annotated[str, about("Its first position on asm.inject: partition/offset.", "3/17")]
     outcome: Outcome
-    reason: Annotated[OutcomeReason | None, _about("Why it was not delivered, where the outcome does not say all.")] = (
-        None
-    )
-    http_status: Annotated[int | None, _about("The last HTTP status for it; null if no answer came.", 200)] = None
-    attempts: Annotated[int, _about("How many requests with it could have succeeded.", 1)] = 0
+    reason: Annotated[
+        OutcomeReason | None,
+        about("Why it was rejected or undeliverable: the asm_error_code of its dead letter. Null for other outcomes."),
+    ] = None
+    http_status: Annotated[
+        int | None, about("The HTTP status code of the last answer to it; null if none came.", 200)
+    ] = None
+    attempts: Annotated[int, about("How many requests carried it; 0 if none did.", 1)] = 0
     possibly_repeated: Annotated[
-        bool, _about("Whether the service may have taken it more often than is told here.", False)
+        bool, about("Whether the service may have taken it once more than is said here.", False)
     ] = False
-    received_at: Annotated[Time, _about("When it arrived on asm.inject. Clock: broker.", "2026-11-23T09:29:59.900000Z")]
-    completed_at: Annotated[Time, _about("When its outcome was known. Clock: bridge.", "2026-11-23T09:30:00.000250Z")]
+    received_at: Annotated[
+        Time, about("When it first arrived on asm.inject. Clock: broker.", "2026-11-23T09:29:59.900000Z")
+    ]
+    completed_at: Annotated[Time, about("When its outcome was known. Clock: bridge.", "2026-11-23T09:30:00.000250Z")]
 
 
 class PartitionHeartbeat(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="type", tag=True):
     """The owner of a partition is alive: silence on the other topics means that nothing happens.
 
-    It stands in the partition that it is about."""
+    There is one in each partition, about that partition, every 10 s (setting `records.heartbeat_interval`), whether it
+    has agents or not. Without one for three intervals, no bridge owns the partition, or its owner cannot write."""
 
-    partition: Annotated[int, _about("The number of the partition.", 3)]
+    partition: Annotated[int, about("The number of the partition, as in the key.", 3)]
     observed_until: Annotated[
         Time,
-        _about(
-            "All that was observed in this partition before this time has been published: a watermark. Clock: bridge.",
+        about(
+            "Every record of this partition, of any topic, with an earlier observed_at has been published, in this "
+            "transaction or before: a watermark. Clock: bridge.",
             "2026-11-23T09:30:00.000250Z",
         ),
     ]
-    agents: Annotated[int, _about("How many agents are watched in this partition.", 125)]
-    in_session: Annotated[int, _about("How many of them have a session.", 98)]
-    lost: Annotated[int, _about("How many of them are not observed.", 0)]
-    instance: Annotated[str, _about("The process that owns the partition.", "bridge-1:4711")]
+    agents: Annotated[int, about("How many agents are watched in this partition.", 125)]
+    in_session: Annotated[int, about("How many of them have a session.", 98)]
+    lost: Annotated[int, about("How many of them are not observed.", 0)]
+    instance: Annotated[str, about("The bridge's process that owns the partition.", "bridge-1:4711")]
 
 
 class CallInView(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """A call that the agent sees; (list, call_sid) identify it."""
+    """A call that the agent sees, as the vendor has it; (list, call_sid) identify it."""
 
     list: CallList
     call_sid: CallSid
     start_date: StartDate = None
-    call_type: Annotated[CallTypeName | None, _about("The vendor's `CallType.Enum`.", "INBOUND")] = None
+    call_type: Annotated[
+        CallTypeName | None, about("The vendor's `CallType.Enum`; null where it is not known.", "INBOUND")
+    ] = None
     skills: CallSkills = None
 
 
 class Alert(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """The alert in view."""
+    """The vendor's alert in view."""
 
     kind: AlertKind
     alert_id: AlertId
@@ -534,7 +605,7 @@ class Loss(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """An `AgentObservationLost` that was published and not yet resumed."""
 
     reason: LossReason
-    since: Annotated[Time, _about("When the agent was last observed. Clock: bridge.", "2026-11-23T09:29:48.120000Z")]
+    since: Annotated[Time, about("When the agent was last observed. Clock: bridge.", "2026-11-23T09:29:48.120000Z")]
 
 
 class Delivered(msgspec.Struct, frozen=True, kw_only=True, gc=False, array_like=True):
@@ -568,30 +639,48 @@ class Books(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=T
 class AgentState(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="type", tag=True):
     """The latest picture of an agent, for a reader that joins late; compacted by agent_id.
 
-    A tombstone follows when the agent is no longer watched. Fields are only added, with a default. Without `stream_id`
-    the agent is not watched, and the state holds the bridge's books alone."""
+    It is written in the transaction of the records that lead to it: one per agent and transaction, after the last of
+    these records; and when nothing but the bridge's books has changed. A tombstone follows when the agent is no longer
+    watched. Fields are only added, with a default."""
 
-    version: Annotated[int, _about("Of this record's form.", 2)] = 2
+    version: Annotated[int, about("The version of this record's form.", 2)] = 2
     agent_id: AgentId
-    stream_id: StreamId = None
+    stream_id: Annotated[
+        StreamId,
+        about("The stream. Null for an agent that is not watched: then the bridge's books are all that it holds."),
+    ] = None
     sequence: Annotated[
-        int, _about("Of the last record of the stream: the picture holds after it. Go on with sequence + 1.", 17)
+        int,
+        about(
+            "The number of the stream's last record: the picture holds after it, and sequence + 1 comes next. 0 "
+            "without a stream.",
+            17,
+        ),
     ] = 0
     labels: Labels = {}
     skills: Skills = []
     asm_session_sid: SessionSid = None
     voice_session_sid: VoiceSid = None
     observed_at: Annotated[
-        Time | None, _about("When the picture last changed. Clock: bridge.", "2026-11-23T09:30:00.000250Z")
+        Time | None,
+        about(
+            "The observed_at of the stream's last record: when the picture last changed, not when the agent was last "
+            "observed. Null without a stream. Clock: bridge.",
+            "2026-11-23T09:30:00.000250Z",
+        ),
     ] = None
-    status: Annotated[Status | None, _about("The latest status; null without a session.")] = None
-    status_group: Annotated[StatusGroup | None, _about("Its group; null without a session.", "talking")] = None
+    status: Annotated[Status | None, about("The latest status; null without a session.")] = None
+    status_group: Annotated[StatusGroup | None, about("Its group; null without a session.", "talking")] = None
     status_since: Annotated[
-        Time | None, _about("Since when the bridge sees its status_desc. Clock: bridge.", "2026-11-23T09:30:00.000250Z")
+        Time | None,
+        about(
+            "Since when the bridge sees its status_desc; null without a session. Clock: bridge.",
+            "2026-11-23T09:30:00.000250Z",
+        ),
     ] = None
-    calls: Annotated[list[CallInView], _about("The calls in view.")] = []
-    alert: Annotated[Alert | None, _about("The alert in view, if there is one.")] = None
-    lost: Annotated[Loss | None, _about("Why the agent is not observed; null if it is.")] = None
+    calls: Annotated[list[CallInView], about("The calls in view, in no particular order.")] = []
+    alert: Annotated[Alert | None, about("The alert in view; null if there is none.")] = None
+    lost: Annotated[Loss | None, about("Why the agent is not observed; null if it is.")] = None
     bridge: Books = Books()
 
 

@@ -9,8 +9,8 @@ import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import ProducerClosed
 
-from bridge.kafka import connected
 from bridge.kafka.clients import Clients
+from bridge.kafka.lifecycle import connected
 from bridge.kafka.reading import read_to_end
 from bridge.testing.brokers import Broker
 from tests.support.chaos.checker import assert_kept

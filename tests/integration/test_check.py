@@ -532,7 +532,7 @@ async def test_secrets_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.M
     lost, folder, key, variable = told(findings, "secrets").splitlines()
     assert lost.startswith("problem: agent a: the secrets directory has no readable file lost -> create it")
     assert "agent b: the secrets directory has no readable file folder" in folder
-    assert "agent c: tokens.json in the secrets directory is no JSON object with the key b" in key
+    assert "agent c: tokens.json in the secrets directory is not a JSON object with the key b" in key
     assert "agent d: the environment has no variable TOKEN_9 -> set it for `run`" in variable
     assert "s3cret-in-json" not in str(findings)
     without = await examine(settings(sessions_file=file), offline=True)

@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 
 from bridge.app import Bridge
 from bridge.check import Finding, examine
-from bridge.kafka.connection import Connection
+from bridge.kafka.connection import KafkaConnection
 from bridge.kafka.partitioner import partition_for
 from bridge.kafka.reading import read_to_end
 from bridge.kafka.topics import ensure_topics
@@ -217,7 +217,9 @@ async def outcomes(admin: dict[str, Any], topic: str, count: int) -> None:
                 return
 
 
-async def test_a_right_that_is_taken_away_and_given_back(broker_with_logins: LoginsBroker, topics_prefix: str) -> None:
+async def test_a_right_that_is_taken_away_and_given_back(
+    broker_with_logins: LoginsBroker, topics_prefix: str, caplog: pytest.LogCaptureFixture
+) -> None:
     """Each right that is taken away while the bridge runs is named by readiness, with its object, by check, and by a
     process that starts without it; the process lives on, writes a line once, and is ready again within a minute of the
     right's return.
@@ -234,6 +236,8 @@ async def test_a_right_that_is_taken_away_and_given_back(broker_with_logins: Log
     told = Counter((line["event"], line.get("partition"), str(line.get("error"))) for line in logged if "error" in line)
     repeated = {line: count for line, count in told.items() if count > 2 and line[0] not in _OF_DEBUG}
     assert not repeated  # there are two processes
+    gc.collect()
+    assert [record.getMessage() for record in caplog.records if record.name == "asyncio"] == []
 
 
 _OF_DEBUG = {"partition.lost"}
@@ -301,5 +305,5 @@ async def test_a_rotated_password_is_used_without_a_restart(
 
 def close_connections() -> None:
     """Closes every connection of this process to Kafka, as a broker that is restarted does."""
-    for connection in [one for one in gc.get_objects() if type(one) is Connection]:
+    for connection in [one for one in gc.get_objects() if type(one) is KafkaConnection]:
         connection.close(conn.CloseReason.CONNECTION_BROKEN)

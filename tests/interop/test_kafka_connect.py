@@ -14,16 +14,15 @@ import pytest
 from asm_bridge_schemas.connect import connect_schemas
 from asm_bridge_schemas.records import TOPICS
 from bridge.testing.brokers import maven
-from tests.support import ROOT
-from tests.support.generators import installed, run
+from tests.support.generators import run
 from tests.support.samples import sample
+from tests.support.sinks import JSON_CONVERTER, connect
 
 pytestmark = [
     pytest.mark.skipif(not os.environ.get("GENERATORS"), reason="downloads Kafka Connect: run `make generators`"),
     pytest.mark.skipif(not (shutil.which("mvn") and shutil.which("javac")), reason="no mvn and javac on this machine"),
     pytest.mark.timeout(600),
 ]
-POM = ROOT / "tests/support/connect/pom.xml"
 JAVA = """
 import java.nio.file.*;
 import java.util.*;
@@ -49,14 +48,10 @@ public class Main {
 """
 
 
-def install(folder: Path) -> None:
-    run(["mvn", "-B", "-q", "-f", str(POM), "dependency:copy-dependencies", f"-DoutputDirectory={folder}"], folder)
-
-
 def test_every_record_is_a_row(tmp_path: Path) -> None:
     """JsonConverter with the exported table makes a Struct of each record, with a field that a later release adds, too,
     and null of a tombstone; nested objects become columns."""
-    libraries = installed("kafka-connect-4.2.0", install)
+    libraries = connect(JSON_CONVERTER)
     tables = connect_schemas()
     for cls, topic in TOPICS.items():
         value = {**msgspec.to_builtins(sample(cls)), "newer": {"a": [1]}}

@@ -12,7 +12,8 @@ from typing import Any
 import httpx
 import pytest
 
-from bridge.asm.http.request import Failure, PreparedRequest, Response, Target
+from bridge.asm.http.request import PreparedRequest, Target
+from bridge.asm.http.response import Failure, Response
 from bridge.asm.transport import build_transport, fetch
 from bridge.settings import AsmSettings
 from bridge.testing.simulator import Fault, Options, Simulator, serve, token_of

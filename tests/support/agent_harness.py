@@ -15,11 +15,10 @@ from bridge.agents.agent import Agent
 from bridge.agents.injection import Injection
 from bridge.agents.request import PollRequest
 from bridge.agents.step import DeadLetter, Step
-from bridge.asm.answer import UNCHANGED, Answer
+from bridge.asm.answer import UNCHANGED, Answer, read_response
 from bridge.asm.client import CALLS
 from bridge.asm.errors import AsmError
-from bridge.asm.http.request import Response
-from bridge.asm.response import read_response
+from bridge.asm.http.response import Response
 from bridge.backoff import Backoff
 from bridge.clock import Instant
 from bridge.settings.model import InjectionSettings

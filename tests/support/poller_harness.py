@@ -14,7 +14,8 @@ from bridge.agents.agent import Agent
 from bridge.agents.step import Step
 from bridge.asm.circuit_breaker import CircuitBreaker
 from bridge.asm.client import AsmClient
-from bridge.asm.http.request import Failure, OnResponse, PreparedRequest, Response
+from bridge.asm.http.request import PreparedRequest
+from bridge.asm.http.response import Failure, OnResponse, Response
 from bridge.backoff import Backoff
 from bridge.clock import Clock, Instant
 from bridge.polling.poller import Poller

@@ -18,10 +18,9 @@ from asm_bridge_schemas.records import AgentProfileChanged, AgentState
 from bridge.agents.agent import Agent
 from bridge.agents.health import Health, Unpollable
 from bridge.agents.request import PollRequest
-from bridge.asm.answer import Answer
+from bridge.asm.answer import Answer, read_response
 from bridge.asm.errors import AsmError, Malformed, Refused, Throttled, Unauthorized, Unavailable, Unreachable
-from bridge.asm.http.request import Response
-from bridge.asm.response import read_response
+from bridge.asm.http.response import Response
 from bridge.backoff import Backoff
 from bridge.clock import Instant
 from bridge.settings.model import InjectionSettings

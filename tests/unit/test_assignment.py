@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from bridge.kafka.errors import GroupAuthorizationFailedError
 from bridge.partitions import assignment as module
@@ -143,3 +144,16 @@ async def test_a_member_that_kafka_excludes_joins_again(monkeypatch: pytest.Monk
         second: Any = assignment.member
         second.assign({0}, False)
         assert dict[Any, Any](assignment.owners[0].held) == {7: "sent"}
+
+
+async def test_whatever_ends_a_membership_another_one_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An unexpected error ends no process: the log has its stack, and the process joins again."""
+    with capture_logs() as logged:
+        async with running(monkeypatch) as (assignment, member, task):
+            member.end.set_exception(UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid"))
+            async with asyncio.timeout(5):
+                while assignment.member is member:
+                    await asyncio.sleep(0.05)
+            assert not task.done()
+    (line,) = logged
+    assert (line["event"], line["exc_info"]) == ("group.left", line["error"])

@@ -12,9 +12,10 @@ from pydantic import SecretStr
 from bridge import check
 from bridge.check import agents, failed, kafka, service
 from bridge.check.finding import Finding, ok, problem, skipped, warning
-from bridge.kafka import KafkaUnavailableError
 from bridge.kafka.admin import READ, WRITE, Members, Rights
+from bridge.kafka.errors import KafkaUnavailableError
 from bridge.kafka.topics import TOPICS
+from bridge.registry.registry import Registry
 from bridge.settings import AsmSettings, KafkaSettings, OpsSettings, Settings, TopicsSettings
 
 
@@ -146,7 +147,7 @@ def test_many_names_fill_no_screen() -> None:
 
 def test_an_empty_registry_is_told() -> None:
     """An empty registry is reported as a warning, since nothing would be watched."""
-    assert [one.result for one in agents.sharing(agents.Watched())] == ["warning"]
+    assert [one.result for one in agents.sharing(Registry())] == ["warning"]
 
 
 def test_an_address_that_does_not_exist_is_a_problem() -> None:

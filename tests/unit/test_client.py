@@ -11,7 +11,7 @@ import pytest
 from hpack import Decoder
 
 from asm_bridge_schemas.asm import GetStatusRes
-from bridge.asm.answer import UNCHANGED, Answer
+from bridge.asm.answer import CODES, UNCHANGED, Answer
 from bridge.asm.client import AsmClient
 from bridge.asm.errors import (
     AsmError,
@@ -24,9 +24,9 @@ from bridge.asm.errors import (
     Unreachable,
 )
 from bridge.asm.http.request import PreparedRequest
-from bridge.asm.response import CODES
-from bridge.asm.transport import HttpxAdapter, TransportForHttpx, build_transport
+from bridge.asm.transport import build_transport
 from bridge.settings import AsmSettings
+from bridge.testing.httpx_transport import HttpxAdapter, TransportForHttpx
 from bridge.testing.simulator import Fault, Faults, Options, Simulator, serve
 
 BASE = "https://asm.test"

@@ -49,3 +49,13 @@ def test_every_column_may_be_null() -> None:
     assert TABLES.keys() == set(records.TOPICS.values())
     for table in TABLES.values():
         assert all(field["optional"] for field in table["fields"])
+
+
+def test_times_are_marked() -> None:
+    """A time is text whose name lets a sink make a timestamp of it; other text has no name."""
+    names = {
+        field["field"]: field.get("name") for field in TABLES["queued-calls"]["fields"] if field["type"] == "string"
+    }
+    marked = {field for field, name in names.items() if name == "io.debezium.time.ZonedTimestamp"}
+    assert marked == {"observed_at", "start_date", "hold_date"}
+    assert {names[field] for field in names.keys() - marked} == {None}

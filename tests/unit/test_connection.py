@@ -22,7 +22,7 @@ from aiokafka.protocol.metadata import MetadataRequest, MetadataResponse_v0
 
 from bridge.kafka import internals
 from bridge.kafka.clients import Clients, new_producer, new_reader
-from bridge.kafka.connection import Connection
+from bridge.kafka.connection import KafkaConnection
 from bridge.kafka.errors import LoginError
 from bridge.kafka.lifecycle import CALL_DEADLINE
 from bridge.kafka.login import Login
@@ -92,10 +92,10 @@ class FakeLogin(Login):
         self.refusals += 1
 
 
-async def connected(broker: FakeBroker, login: Login | None = None, **others: Any) -> Connection:
+async def connected(broker: FakeBroker, login: Login | None = None, **others: Any) -> KafkaConnection:
     arguments = {"security_protocol": "SASL_PLAINTEXT", "sasl_mechanism": "OAUTHBEARER"} if login else {}
     made = await create_conn("127.0.0.1", broker.port, sasl_oauth_token_provider=login, **arguments, **others)
-    assert isinstance(made, Connection)
+    assert isinstance(made, KafkaConnection)
     return made
 
 

@@ -30,7 +30,9 @@ from bridge.clock import seconds
 from bridge.kafka.encoding import Encoder, read_state
 from bridge.kafka.limits import Limits
 from bridge.kafka.outgoing import Outgoing
+from bridge.kafka.schema_registry import OutputFrames
 from bridge.record_id import RecordId
+from bridge.settings import SchemaRegistrySettings, TopicsSettings
 from bridge.telemetry.metrics import METRICS
 from tests.support.strategies import EPOCH
 
@@ -314,30 +316,37 @@ def test_a_source_goes_before_the_path() -> None:
 FRAMES = {topic: frame(number) for number, topic in enumerate(dict.fromkeys(records.TOPICS.values()), 100)}
 
 
+def framing(frames: dict[str, bytes]) -> Encoder:
+    """An encoder for a Schema Registry that has given out these frames."""
+    known = OutputFrames(SchemaRegistrySettings(), TopicsSettings())
+    known.frames.update(frames)
+    return Encoder("json", "asm.inject", framed=known.framed)
+
+
 @pytest.mark.parametrize("cls", FIELDS, ids=lambda cls: str(cls.__name__))
 def test_a_value_is_framed_for_the_registry(cls: type[Published]) -> None:
     """With a Schema Registry the id of the topic's schema stands before the JSON; the headers stay as they are."""
-    framed, plain = Encoder("json", "asm.inject", frames=FRAMES).record(record(cls)), encoder().record(record(cls))
+    framed, plain = framing(FRAMES).record(record(cls)), encoder().record(record(cls))
     assert framed._replace(value=None) == plain._replace(value=None)
     assert framed.value == FRAMES[records.TOPICS[cls]] + (plain.value or b"")
 
 
 def test_every_output_but_dead_letters_is_framed() -> None:
     """States and heartbeats too; a tombstone has no value, and a dead letter keeps the original's."""
-    framing = Encoder("json", "asm.inject", frames=FRAMES)
+    writing = framing(FRAMES)
     beat = PartitionHeartbeat(
         partition=3, observed_until="2026-11-23T09:30:00Z", agents=2, in_session=1, lost=0, instance="h:1"
     )
     letter = DeadLetter(key=b"a", value=b"{}", code="malformed_event", text="no", origin=RecordId("asm.inject", 3, 5))
-    assert (framing.heartbeat(beat).value or b"").startswith(FRAMES["heartbeats"])
-    assert (framing.state(STATE.agent_id, STATE, EPOCH).value or b"").startswith(FRAMES["agent-state"])
-    assert framing.state("a", None, EPOCH).value is None
-    assert framing.dead_letter(letter).value == b"{}"
+    assert (writing.heartbeat(beat).value or b"").startswith(FRAMES["heartbeats"])
+    assert (writing.state(STATE.agent_id, STATE, EPOCH).value or b"").startswith(FRAMES["agent-state"])
+    assert writing.state("a", None, EPOCH).value is None
+    assert writing.dead_letter(letter).value == b"{}"
 
 
 def test_a_framed_state_comes_back_as_it_was_written() -> None:
     """A registry may be used from now on, or no longer: a state is read with a frame and without."""
-    message = Encoder("json", "asm.inject", frames=FRAMES).state(STATE.agent_id, STATE, EPOCH)
+    message = framing(FRAMES).state(STATE.agent_id, STATE, EPOCH)
     assert read_state(KEY, message.value or b"", tuple(message.headers)) == STATE
     with pytest.raises(msgspec.DecodeError):
         read_state(KEY, (message.value or b"")[:-1], tuple(message.headers))
@@ -345,11 +354,11 @@ def test_a_framed_state_comes_back_as_it_was_written() -> None:
 
 def test_nothing_is_written_without_a_frame_that_it_needs() -> None:
     """A value whose schema has no id yet cannot be encoded."""
-    framing = Encoder("json", "asm.inject", frames={})
+    writing = framing({})
     with pytest.raises(KeyError):
-        framing.record(record(records.AgentWatchStarted))
+        writing.record(record(records.AgentWatchStarted))
     with pytest.raises(KeyError):
-        framing.state(STATE.agent_id, STATE, EPOCH)
+        writing.state(STATE.agent_id, STATE, EPOCH)
 
 
 @pytest.mark.parametrize("pack", [msgspec.json, msgspec.msgpack])

@@ -1,86 +1,112 @@
-"""Following the registry: what becomes of its agents when the topic is deleted and recreated."""
+"""How the registry is followed: whatever fails, and when its topic is another one."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
-from bridge.registry import follower
+from bridge.clock import Clock
+from bridge.registry import follower as module
 from bridge.registry.follower import RegistryFollower
-from bridge.registry.registry import InvalidEntry, Registry
+from bridge.registry.registry import Registry
+from tests.support.strategies import Message
+
+ENTRY = b'{"token": "env:T"}'
 
 
 class Topic:
-    """The registry's topic: its id and its records; ``recreate`` makes it another one without any."""
+    """The registry's topic: its id, and its records."""
 
     def __init__(self) -> None:
-        self.id = "1"
-        self.records: list[Any] = []
+        self.id: str | None = "first"
+        self.records: list[Message] = []
 
-    def write(self, key: bytes, value: bytes | None = b'{"token": "env:T"}') -> None:
-        offset = len(self.records)
-        self.records.append(SimpleNamespace(topic="sessions", partition=0, offset=offset, key=key, value=value))
+    def write(self, key: bytes, value: bytes | None = ENTRY) -> None:
+        self.records.append(Message(len(self.records), key=key, value=value))
 
-    def recreate(self) -> None:
-        self.id, self.records = f"{self.id}1", []
+    @asynccontextmanager
+    async def reader(self, *_: object) -> AsyncIterator["Topic"]:
+        self._position = 0
+        yield self
 
+    @property
+    def at_end(self) -> bool:
+        return self._position == len(self.records)
 
-class Topics:
-    def __init__(self, topic: Topic) -> None:
-        self._topic = topic
+    async def fetch(self) -> list[Message]:
+        await asyncio.sleep(0)
+        found, self._position = self.records[self._position :], len(self.records)
+        return found
+
+    def watch(self, _: object) -> None:
+        pass
 
     async def look(self) -> None:
         pass
 
-    def id(self, _: str) -> str:
-        return self._topic.id
 
-
-@asynccontextmanager
-async def following(
-    monkeypatch: pytest.MonkeyPatch, topic: Topic
-) -> AsyncIterator[tuple[RegistryFollower, Registry, list[InvalidEntry]]]:
-    """A follower of the topic, its registry, and the invalid entries."""
-
-    @asynccontextmanager
-    async def open_reader(*_: Any) -> AsyncIterator[Any]:
-        mine, read = topic.records, 0
-
-        async def fetch() -> list[Any]:
-            nonlocal read
-            await asyncio.sleep(0.005)
-            found, read = mine[read:], len(mine)
-            return found
-
-        class Reader:
-            at_end = property(lambda _: read >= len(mine))
-            watch = staticmethod(lambda _: None)
-
-        Reader.fetch = staticmethod(fetch)  # type: ignore[attr-defined]
-        yield Reader()
-
-    monkeypatch.setattr(follower, "open_reader", open_reader)
-    monkeypatch.setattr(follower, "_QUIET", 0.3)
-    invalid: list[InvalidEntry] = []
-    registry = Registry(lambda _: None, invalid.append)
-    clients: Any = SimpleNamespace(topic=str, connection={})
-    other: Any = None
-    topics: Any = Topics(topic)
-    followed = RegistryFollower(registry, clients, other, None, other, topics)
-    running = asyncio.create_task(followed.run())
+@contextmanager
+def followed(monkeypatch: pytest.MonkeyPatch, topic: Topic) -> Iterator[tuple[Registry, RegistryFollower, set[str]]]:
+    """A registry that follows the topic, and the agents of which it said that they changed."""
+    monkeypatch.setattr(module, "open_reader", topic.reader)
+    monkeypatch.setattr(module, "_QUIET", 0.2)
+    changed: set[str] = set()
+    registry = Registry(changed.add, lambda _: None)
+    topics = SimpleNamespace(id=lambda _: topic.id, look=topic.look)
+    parts: Any = SimpleNamespace(topic=str, connection={}), None, None, Clock(), topics
+    follower = RegistryFollower(registry, *parts)
+    running = asyncio.ensure_future(follower.run())
     try:
-        yield followed, registry, invalid
+        yield registry, follower, changed
     finally:
         running.cancel()
 
 
-async def until(holds: Callable[[], object]) -> None:
-    async with asyncio.timeout(5):
+async def until(holds: Any) -> None:
+    async with asyncio.timeout(10):
         while not holds():
             await asyncio.sleep(0.01)
+
+
+async def test_no_entry_stops_the_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An entry at which our own code fails is left out, with the stack in the log, and those after it are read."""
+    topic, read = Topic(), Registry.read
+
+    def fails(registry: Registry, message: Message) -> None:
+        if message.key == b"poison":
+            raise UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid")
+        read(registry, message)
+
+    monkeypatch.setattr(Registry, "read", fails)
+    for key in (b"a", b"poison", b"b"):
+        topic.write(key)
+    with capture_logs() as logged, followed(monkeypatch, topic) as (registry, follower, _):
+        await until(follower.whole.is_set)
+        assert set(registry.entries()) == {"a", "b"}
+        assert follower.problem is None
+    (line,) = (line for line in logged if line["event"] == "registry.read_failed")
+    assert isinstance(line["exc_info"], UnicodeDecodeError)
+
+
+async def test_a_recreated_registry_is_read_from_its_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Agents that are added to it are watched, although its offsets are those of the former one, and what it lacks is
+    unwatched.
+    """
+    topic = Topic()
+    for key in (b"a", b"b", b"c"):
+        topic.write(key)
+    with followed(monkeypatch, topic) as (registry, follower, changed):
+        await until(follower.whole.is_set)
+        changed.clear()
+        topic.id, topic.records = "second", []
+        topic.write(b"b")
+        topic.write(b"d")
+        await until(lambda: set(registry.entries()) == {"b", "d"})
+        assert changed >= {"a", "c", "d"}
 
 
 async def test_agents_stay_watched_while_a_recreated_registry_is_empty(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,34 +114,33 @@ async def test_agents_stay_watched_while_a_recreated_registry_is_empty(monkeypat
     what to do. Once it has entries, and no other comes, the agents that it lacks are unwatched.
     """
     topic = Topic()
-    topic.write(b"agent-1")
-    topic.write(b"agent-2")
-    async with following(monkeypatch, topic) as (followed, registry, _):
-        await until(followed.whole.is_set)
-        topic.recreate()
-        await until(lambda: followed.emptied)
-        await asyncio.sleep(0.5)
-        assert followed.emptied is not None
-        assert "the 2 agents that it had stay watched" in followed.emptied
+    for key in (b"a", b"b"):
+        topic.write(key)
+    with followed(monkeypatch, topic) as (registry, follower, _):
+        await until(follower.whole.is_set)
+        topic.id, topic.records = "second", []
+        await until(lambda: follower.emptied)
+        await asyncio.sleep(0.4)
+        assert follower.emptied is not None
+        assert "the 2 agents that it had stay watched" in follower.emptied
         assert len(registry) == 2
-        topic.write(b"agent-2")
-        await until(lambda: followed.emptied is None)
+        topic.write(b"b")
+        await until(lambda: follower.emptied is None)
         assert len(registry) == 2
-        await until(lambda: len(registry) == 1)
-        assert registry.get("agent-2") is not None
+        await until(lambda: set(registry.entries()) == {"b"})
 
 
 async def test_a_tombstone_in_a_recreated_registry_counts_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """An agent that is removed from the recreated registry is unwatched, whatever the former one said."""
     topic = Topic()
-    topic.write(b"agent-1")
-    topic.write(b"agent-2")
-    async with following(monkeypatch, topic) as (followed, registry, _):
-        await until(followed.whole.is_set)
-        topic.recreate()
-        topic.write(b"agent-1", None)
-        await until(lambda: registry.get("agent-1") is None)
-        assert registry.get("agent-2") is not None
+    for key in (b"a", b"b"):
+        topic.write(key)
+    with followed(monkeypatch, topic) as (registry, follower, _):
+        await until(follower.whole.is_set)
+        topic.id, topic.records = "second", []
+        topic.write(b"a", None)
+        await until(lambda: registry.get("a") is None)
+        assert registry.get("b") is not None
 
 
 async def test_an_invalid_entry_has_the_id_of_its_registry(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,12 +148,11 @@ async def test_an_invalid_entry_has_the_id_of_its_registry(monkeypatch: pytest.M
     former one are forgotten.
     """
     topic = Topic()
-    topic.write(b"agent-1", b"?")
-    async with following(monkeypatch, topic) as (followed, registry, invalid):
-        await until(lambda: invalid)
-        topic.recreate()
-        topic.write(b"agent-2", b"?")
-        await until(lambda: len(invalid) == 2)
-        assert [(one.offset, one.registry_id) for one in invalid] == [(0, "1"), (0, "11")]
-        assert [one.key for one in registry.invalid_entries()] == [b"agent-2"]
-        assert followed.problem is None
+    topic.write(b"a", b"?")
+    with followed(monkeypatch, topic) as (registry, _, _):
+        await until(registry.invalid_entries)
+        assert [(one.offset, one.registry_id) for one in registry.invalid_entries()] == [(0, "first")]
+        topic.id, topic.records = "second", []
+        topic.write(b"b", b"?")
+        await until(lambda: [one.key for one in registry.invalid_entries()] == [b"b"])
+        assert [(one.offset, one.registry_id) for one in registry.invalid_entries()] == [(0, "second")]

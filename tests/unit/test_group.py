@@ -94,6 +94,21 @@ async def test_the_reason_why_the_inbox_cannot_be_read_is_kept_while_it_holds(mo
     running.cancel()
 
 
+async def test_no_record_ends_a_membership() -> None:
+    """Where aiokafka fails to decode what it has fetched, with an error that is not one of Kafka's, that is the
+    member's problem, and it reads on.
+    """
+    consumer = FakeConsumer()
+    member = member_of(consumer)
+    consumer.failure = UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid")
+    running = asyncio.create_task(member.run())
+    await until(lambda: "UnicodeDecodeError" in (member.problem or ""))
+    consumer.failure = None
+    await until(lambda: member.problem is None)
+    assert not running.done()
+    running.cancel()
+
+
 async def test_a_refused_login_is_the_problem_while_the_consumer_waits() -> None:
     """aiokafka's consumer retries in silence when its login is refused, so the member takes the reason from there."""
     consumer = FakeConsumer()

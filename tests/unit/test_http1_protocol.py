@@ -7,7 +7,8 @@ import tracemalloc
 import pytest
 
 from bridge.asm.http.http1_protocol import MAX_HEAD, Http1Protocol, InvalidResponse
-from bridge.asm.http.request import MAX_BODY, BodyBudget, Response
+from bridge.asm.http.request import MAX_BODY, BodyBudget
+from bridge.asm.http.response import Response
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 

@@ -1,5 +1,6 @@
 """A partition's journal, with a producer that fails on request."""
 
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -7,16 +8,21 @@ import pytest
 from aiokafka.errors import TopicAuthorizationFailedError
 from structlog.testing import capture_logs
 
-from asm_bridge_schemas.records import AgentState, Books, Delivered, InjectionCompleted
+from asm_bridge_schemas.consume import decode
+from asm_bridge_schemas.records import AgentMessageReceived, AgentState, Books, Delivered, InjectionCompleted
 from bridge.agents.queue import InjectionQueue
 from bridge.agents.step import KnownOutcome, Step
 from bridge.clock import Clock
 from bridge.kafka.encoding import Encoder
+from bridge.kafka.errors import RefusedRecordsError
 from bridge.kafka.outgoing import Outgoing
 from bridge.kafka.partition_producer import PartitionProducer
 from bridge.partitions import journal as module
+from bridge.partitions import recovery
 from bridge.partitions.journal import Journal, PartitionLost
+from bridge.partitions.offsets import CommitMetadata
 from bridge.settings.model import InjectionSettings
+from bridge.telemetry.metrics import METRICS
 from tests.support.strategies import EPOCH, injection
 
 
@@ -25,19 +31,35 @@ class FakeProducer:
 
     def __init__(self) -> None:
         self.error: Exception | None = None
+        self.poison: Callable[[Outgoing], bool] = lambda _: False
+        self.calls: list[str] = []
         self.states: list[AgentState] = []
+        self.inbox: str | None = None
         self.sent: list[Outgoing] = []
         self.added: list[str] = []
         self.waiting_for = ["asm.inject-outcomes"]
+        self.started_at = 0.0
 
     async def begin(self) -> None:
+        self.calls.append("begin")
         self.sent, self.added = [], []
 
     def add_topics(self, topics: list[str]) -> None:
         self.added += topics
 
     async def send(self, messages: list[Outgoing]) -> None:
+        if found := next((one for one in messages if self.poison(one)), None):
+            topic = [one for one in messages if one.topic == found.topic]
+            raise RefusedRecordsError(f"asm.{found.topic}", "InvalidRecordError", topic)
         self.sent += messages
+
+    async def takes(self, messages: Sequence[Outgoing]) -> bool:
+        taken = not any(map(self.poison, messages))
+        self.calls.append("taken" if taken else "restart")
+        return taken
+
+    async def restart(self) -> None:
+        self.calls.append("restart")
 
     async def add_offset(self, offset: int, metadata: str) -> None:
         self.offset = offset, metadata
@@ -46,6 +68,7 @@ class FakeProducer:
         pass
 
     async def commit(self) -> None:
+        self.calls.append("commit")
         if self.error is not None:
             raise self.error
 
@@ -63,26 +86,45 @@ def producer(monkeypatch: pytest.MonkeyPatch) -> FakeProducer:
 
     async def states(*_: object) -> Any:
         for state in fake.states:
-            sent = Encoder("json", "asm.inject").state(state.agent_id, state, 0)
+            sent = Encoder("json", "asm.inject").state(state.agent_id, state, 0, fake.inbox)
             yield SimpleNamespace(key=sent.key, value=sent.value, headers=sent.headers, timestamp=0)
 
+    async def limits(_: object) -> None:
+        pass
+
     monkeypatch.setattr(PartitionProducer, "start", start)
-    monkeypatch.setattr(module, "read_to_end", states)
+    monkeypatch.setattr(module, "read_limits", limits)
+    monkeypatch.setattr(recovery, "read_to_end", states)
     return fake
 
 
-async def recovered(
-    committed: int | None = 0, held: dict[int, KnownOutcome] | None = None, bounds: tuple[int, int] = (0, 100)
+def journal_of(
+    committed: int | None = 0,
+    held: dict[int, KnownOutcome] | None = None,
+    bounds: tuple[int, int] = (0, 100),
+    heartbeat: Callable[[], None] = lambda: None,
+    metadata: str = "",
+    inbox: str | None = None,
 ) -> Journal:
-    async def inbox(_: int) -> tuple[int, int]:
+    """``bounds``: of the inbox; ``inbox``: its id; ``committed`` and ``metadata``: what the group remembers."""
+
+    async def inbox_bounds(_: int) -> tuple[int, int]:
         return bounds
 
     async def offset(_: object) -> tuple[int | None, str]:
-        return committed, ""
+        return committed, metadata
+
+    async def next_heartbeat(_: float) -> None:
+        heartbeat()
 
     clients: Any = SimpleNamespace(connection={}, topic=str, exactly_once=True, committed=offset)
-    group: Any = SimpleNamespace(bounds=inbox)
-    journal = Journal(3, clients, Encoder("json", "asm.inject"), group, Clock(), held or {})
+    group: Any = SimpleNamespace(bounds=inbox_bounds, next_heartbeat=next_heartbeat)
+    return Journal(3, clients, Encoder("json", "asm.inject"), group, Clock(), held or {}, inbox=inbox)
+
+
+async def recovered(*given: Any, **others: Any) -> Journal:
+    """A journal of these, recovered."""
+    journal = journal_of(*given, **others)
     await journal.recover()
     return journal
 
@@ -152,6 +194,68 @@ async def test_nothing_is_sent_until_what_was_held_is_written(producer: FakeProd
     assert journal.accepting
 
 
+def said(*texts: str) -> Step:
+    """A step with a message for each text."""
+    step = Step(AgentState(agent_id="a", stream_id="s"), EPOCH)
+    for number, text in enumerate(texts):
+        step.emit(AgentMessageReceived, message=text, message_timestamp=number)
+    return step
+
+
+async def test_a_refused_record_is_replaced_and_its_neighbours_are_committed(producer: FakeProducer) -> None:
+    """One transaction has them all, with every number. Until it is committed no agent is polled; and because each
+    restart of the producer fences whoever may have become the owner, it follows a heartbeat after the last of them.
+    """
+    accepting, problems = list[bool](), list[str | None]()
+
+    def heartbeat() -> None:
+        producer.calls.append("heartbeat")
+        accepting.append(journal.accepting)
+        problems.append(journal.problem)
+
+    journal = await recovered(heartbeat=heartbeat)
+    journal.append(said("a", "a poisonous text", "c"))
+    producer.poison = lambda one: one.topic == "agent-messages" and b"poison" in (one.value or b"")
+    producer.calls.clear()
+    await journal.commit()
+    assert producer.calls.count("commit") == 1
+    last = [call for call in producer.calls if call in ("restart", "heartbeat", "commit")][-3:]
+    assert last == ["restart", "heartbeat", "commit"]
+    texts = [decode(one.value, one.headers) for one in producer.sent if one.topic == "agent-messages"]
+    assert [(one.sequence, one.message) for one in texts if isinstance(one, AgentMessageReceived)] == [
+        *((1, "a"), (2, "…"), (3, "c")),
+    ]
+    assert {"dead-letters", "agent-state"} <= {one.topic for one in producer.sent}
+    assert (accepting, problems) == ([False] * 2, ["asm.agent-messages refuses a record: InvalidRecordError"] * 2)
+    assert (journal.accepting, journal.problem) == (True, None)
+
+
+async def test_a_topic_that_takes_nothing_holds_up_its_partition(producer: FakeProducer) -> None:
+    """What is known of events that were sent is kept for the next journal, and nothing is left out."""
+    journal = await recovered()
+    journal.append(delivered(0))
+    producer.poison = lambda one: one.topic == "inject-outcomes"
+    with pytest.raises(PartitionLost, match=r"^asm\.inject-outcomes refuses every record: InvalidRecordError$") as lost:
+        await journal.commit()
+    assert isinstance(lost.value.__cause__, RefusedRecordsError)
+    assert list(journal.unwritten) == [0]
+    assert not journal.accepting
+
+
+async def test_a_refusal_that_does_not_end_is_given_up(producer: FakeProducer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch that is refused although each of its parts is taken does not keep its partition for ever."""
+    journal = await recovered()
+    journal.append(said("a", "b"))
+    producer.poison = lambda one: one.topic == "agent-messages"
+
+    async def takes(_: object) -> bool:
+        return True
+
+    monkeypatch.setattr(producer, "takes", takes)
+    with pytest.raises(PartitionLost, match="refuses a record"):
+        await journal.commit()
+
+
 async def test_a_timeout_names_the_topic(producer: FakeProducer) -> None:
     """A missing topic, for which aiokafka waits instead of raising an error, is named in the time-out."""
     journal = await recovered()
@@ -207,6 +311,22 @@ async def test_what_was_remembered_of_another_log_is_void(producer: FakeProducer
     assert (line["partition"], line["remembered"], line["end"]) == (3, 12, 10)
 
 
+async def test_a_mirrored_inbox_is_another_log(producer: FakeProducer) -> None:
+    """States and offsets were copied from another cluster: the ids of their inbox differ from this one's, which is read
+    from its beginning, although it is longer; a hand-over there says nothing about here.
+    """
+    books = Books(inbox_offset=12, inbox_open=[4])
+    producer.states, producer.inbox = [AgentState(agent_id="a", stream_id="s", bridge=books)], "there"
+    clean = CommitMetadata(clean=True, inbox="there").encode()
+    assert await journal_of(13, metadata=clean, inbox="there").recover()
+    journal = journal_of(13, metadata=clean, inbox="here")
+    assert not await journal.recover()
+    assert (journal.offsets.position, journal.states["a"].bridge.inbox_offset) == (0, -1)
+    journal = journal_of(0, inbox="here")  # only the states were copied
+    await journal.recover()
+    assert journal.states["a"].bridge.inbox_open == []
+
+
 async def test_the_same_log_is_gone_on_with(producer: FakeProducer) -> None:
     """A log that ends right after what is remembered is the one that was read, and nothing is written for it."""
     producer.states = [AgentState(agent_id="a", stream_id="s", bridge=Books(inbox_offset=12, inbox_open=[4]))]
@@ -220,8 +340,10 @@ async def test_entries_that_were_deleted_unread_are_counted(producer: FakeProduc
     """Entries that retention or an administrator deleted before they were read are counted, and logged with their
     offsets.
     """
+    before = METRICS.inbox_deleted._value.get()
     with capture_logs() as logged:
         journal = await recovered(4, None, (9, 13))
     assert journal.offsets.position == 9
+    assert METRICS.inbox_deleted._value.get() == before + 5
     (line,) = (line for line in logged if line["event"] == "inbox.deleted_unread")
     assert (line["first"], line["end"]) == (4, 9)

@@ -24,7 +24,7 @@ LAYERS = (
     ("telemetry",),
     ("agents",),
     ("asm",),
-    ("settings", "clock", "backoff", "signals", "headers", "printable", "record_id", "__init__"),
+    ("settings", "clock", "backoff", "signals", "headers", "printable", "record_id", "json_object", "__init__"),
 )
 """The parts of ``bridge``, top to bottom: each imports only itself, its neighbours and what stands below it."""
 

@@ -10,6 +10,7 @@ from asm_bridge_schemas import protojson, records
 from asm_bridge_schemas.asm import OMITTABLE, OmniConversation, VoiceStatus
 from bridge.agents import conversations, diff
 from bridge.agents.step import Step
+from bridge.app import Bridge
 from bridge.settings import SettingsError, load_settings
 
 OURS = {"agent_id", "event", "conversation"}
@@ -51,6 +52,12 @@ def test_what_is_omitted_is_in_no_record_and_no_state_and_is_no_change() -> None
     assert second.state.bridge.call_digests == first.state.bridge.call_digests
     protojson.omit(())
     assert b"5550199" in msgspec.json.encode(told(first.state, answer("+18005550199")).records)
+
+
+def test_the_setting_is_in_force() -> None:
+    """A bridge leaves out what records.omit names."""
+    Bridge(load_settings(None, {"records.omit": "phone_number,caller_id,destination_number"}))
+    assert b"5550100" not in msgspec.json.encode(told(records.AgentState(agent_id="a"), answer("+18005550100")).records)
 
 
 def test_conversations_and_events_lose_the_fields_too() -> None:

@@ -21,7 +21,7 @@ from asm_bridge_schemas.records import AgentObservationLost, AgentState, Injecti
 from bridge.agents.health import Unpollable
 from bridge.agents.step import Step
 from bridge.asm.errors import Unreachable
-from bridge.ops.events import Health, changes, observed
+from bridge.ops.events import ProcessHealth, changes, observed
 from bridge.ops.http import free_port, listen
 from bridge.ops.probe import is_alive
 from bridge.ops.rates import Sample, per_second, quantile, sample
@@ -300,8 +300,8 @@ async def test_an_agent_that_is_lost_is_one_event(client: httpx.AsyncClient) -> 
 def test_reason_with_other_numbers_is_no_event() -> None:
     """A reason that differs only in its numbers, as while partitions are opened, is not a new event."""
     nothing = Sample(0.0, {})
-    old = Health("partitions are being opened: [0, 1]", frozenset(), False, nothing)
-    new = Health("partitions are being opened: [1]", frozenset(), False, nothing)
+    old = ProcessHealth("partitions are being opened: [0, 1]", frozenset(), False, nothing)
+    new = ProcessHealth("partitions are being opened: [1]", frozenset(), False, nothing)
     assert list(changes(old, new)) == []
 
 

@@ -46,9 +46,7 @@ class RefusingClient(FencedClient):
     """What aiokafka's producer does when a right is missing, or a record is too large."""
 
     def __init__(self, ack: Exception, first: Exception | None = None) -> None:
-        self._txn_manager: Any = SimpleNamespace(
-            error_transaction=lambda _: None, fatal_error=lambda _: None, _transaction_waiter=asyncio.Future[None]()
-        )
+        self._txn_manager: Any = SimpleNamespace(error_transaction=lambda _: None, fatal_error=lambda _: None)
         self._ack, self._first = ack, first
 
     async def send_batch(self, *_: object, **__: object) -> Any:

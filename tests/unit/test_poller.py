@@ -130,6 +130,24 @@ async def test_a_process_that_may_be_no_owner_sends_nothing() -> None:
     assert agent.pending.injections[0].attempts == 0
 
 
+async def test_agents_that_could_not_be_asked_are_lost() -> None:
+    """While nothing may be sent no agent is polled; if that lasts, the record of the loss says so before the next
+    status.
+    """
+    may_send = True
+    harness = PollerHarness(may_send=lambda: may_send)
+    harness.watch("a")
+    await harness.advance(3)
+    may_send, asked = False, len(harness.requests)
+    await harness.advance(30)
+    assert len(harness.requests) == asked
+    may_send = True
+    await harness.advance(3)
+    names = [type(record).__name__ for record in harness.records]
+    assert names[-2:] == ["AgentObservationLost", "AgentObservationResumed"]
+    assert harness.records[-1].reason == "bridge_down"
+
+
 async def test_a_pause_is_not_caught_up() -> None:
     """After a pause of ten minutes an agent is polled once, and the missed ticks are counted."""
     before = skipped("late")

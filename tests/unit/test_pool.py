@@ -15,7 +15,8 @@ from h2.settings import SettingCodes
 from bridge.asm.http import pool as module
 from bridge.asm.http.connector import ConnectError, Connection, NewConnection
 from bridge.asm.http.pool import Pool
-from bridge.asm.http.request import Failure, PreparedRequest, Response, Target
+from bridge.asm.http.request import PreparedRequest, Target
+from bridge.asm.http.response import Failure, Response
 from bridge.asm.transport import fetch
 from bridge.ops.http import free_port
 from bridge.settings import AsmSettings

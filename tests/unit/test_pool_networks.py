@@ -15,9 +15,10 @@ from h2.errors import ErrorCodes
 from h2.events import RequestReceived
 from h2.settings import SettingCodes
 
-from bridge.asm.http import connector
+from bridge.asm.http import addresses
 from bridge.asm.http.pool import Pool
-from bridge.asm.http.request import Failure, PreparedRequest, Response, Target
+from bridge.asm.http.request import PreparedRequest, Target
+from bridge.asm.http.response import Failure, Response
 from bridge.asm.transport import fetch
 from bridge.settings import AsmSettings
 from tests.support.http2 import Server, at_request, until
@@ -391,14 +392,14 @@ async def test_an_http2_connection_is_replaced_without_a_gap(authority: Path) ->
 def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
     """Resolves names to these addresses on this machine."""
     known: dict[str, list[str]] = {}
-    original = connector._addresses
+    original = addresses._addresses
 
-    async def addresses(host: str, port: int) -> list[connector.Address]:
+    async def resolved(host: str, port: int) -> list[addresses.Address]:
         if host not in known:
             return await original(host, port)
         return [(socket.AF_INET, (address, port)) for address in known[host]]
 
-    monkeypatch.setattr(connector, "_addresses", addresses)
+    monkeypatch.setattr(addresses, "_addresses", resolved)
     return known
 
 
@@ -409,14 +410,14 @@ def ok(request: int, connection: int, writer: asyncio.StreamWriter) -> None:
 @pytest.fixture
 def dead(monkeypatch: pytest.MonkeyPatch) -> str:
     """An address at which nothing ever answers."""
-    original = connector._connect
+    original = addresses._connect
 
-    async def connect(address: connector.Address) -> socket.socket:
+    async def connect(address: addresses.Address) -> socket.socket:
         if address[1][0] == "192.0.2.1":
             await asyncio.sleep(3600)
         return await original(address)
 
-    monkeypatch.setattr(connector, "_connect", connect)
+    monkeypatch.setattr(addresses, "_connect", connect)
     return "192.0.2.1"
 
 
@@ -433,8 +434,8 @@ async def test_a_dead_address_among_several_is_passed_over(names: dict[str, list
         took.append(time.monotonic() - begin)
         for connection in [*pool._connections]:
             connection.close()
-    assert connector.STAGGER <= took[0] < 1
-    assert took[1] < connector.STAGGER
+    assert addresses.STAGGER <= took[0] < 1
+    assert took[1] < addresses.STAGGER
     await pool.aclose()
     server.close()
 
@@ -447,7 +448,7 @@ async def test_an_address_that_refuses_is_passed_over_at_once(names: dict[str, l
     pool = pool_to(f"http://asm.test:{server.sockets[0].getsockname()[1]}")
     begin = time.monotonic()
     await answered(pool, 3)
-    assert time.monotonic() - begin < connector.STAGGER
+    assert time.monotonic() - begin < addresses.STAGGER
     await pool.aclose()
     server.close()
 
@@ -491,7 +492,7 @@ async def test_a_name_look_up_has_a_deadline_of_its_own(monkeypatch: pytest.Monk
     async def never(*_: Any, **__: Any) -> Any:
         await asyncio.sleep(3600)
 
-    monkeypatch.setattr(connector, "_addresses", never)
+    monkeypatch.setattr(addresses, "_addresses", never)
     pool = pool_to("http://asm.test", connect_timeout=0.2)
     results = await asyncio.gather(*(ask(pool) for _ in range(5)))
     assert {one.text for one in results if isinstance(one, Failure)} == {

@@ -178,6 +178,7 @@ def test_ci_runs_what_everyone_runs() -> None:
         "unit",
         "interop",
         "generators",
+        "sinks",
         "examples",
         "fuzz",
         "docs",

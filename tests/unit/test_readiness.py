@@ -108,6 +108,11 @@ def test_an_open_transaction_is_a_reason_once_it_lasts() -> None:
     assert f"{metric} 40.0" in generate_latest(METRICS.registry).decode()
     stable.record({inbox: (9, 9), other: (9, 10)}, now + 41)
     assert parts.reason() is None
+    registry = TopicPartition("asm.sessions", 0)
+    for second in (0, 31):
+        parts.follower.stable.record({registry: (4, 5)}, now + second)
+    assert (parts.reason() or "").startswith("asm.sessions/0 cannot be read beyond offset 4 since 20")
+    parts.follower.stable.clear()
     assert metric not in generate_latest(METRICS.registry).decode()
 
 

@@ -1,17 +1,26 @@
 """`run --workers N`: decisions about the workers, and what is reported of them."""
 
+import asyncio
 import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
-from unittest.mock import Mock
+from typing import Any
+from unittest.mock import AsyncMock, Mock
 
 import httpx
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from pydantic import SecretStr
+from structlog.testing import capture_logs
 
+from bridge import supervisor as module
 from bridge.cli import main
+from bridge.ops.workers import STARTING, application, merged, metrics_of, not_alive, not_ready
 from bridge.settings import OpsSettings
-from bridge.supervisor import Supervisor, application, is_permanent, merged, restart_delay, worker_command
+from bridge.supervisor import Supervisor, is_permanent, restart_delay, worker_command
 from bridge.telemetry.metrics import METRICS
 from tests.support.ops import Pictured, served
 
@@ -104,9 +113,110 @@ async def test_workers_that_do_not_run_are_told() -> None:
     """A worker without a process is reported by number as neither alive nor ready."""
     supervisor = Supervisor(2, ["run"], None, 1)
     async with supervisor.client:
-        assert list(await supervisor.not_alive()) == [0, 1]
-        assert set((await supervisor.not_ready()).values()) == {"not running; it will be restarted"}
-        assert b"asm_bridge_workers_alive 0.0" in await supervisor.metrics()
+        answers = await supervisor.get_all("healthz")
+    assert list(not_alive(answers)) == [0, 1]
+    assert set(not_ready(answers).values()) == {"not running; it will be restarted"}
+    assert b"asm_bridge_workers_alive 0.0" in metrics_of(answers, supervisor.restarts())
+
+
+def test_a_worker_that_starts_is_alive() -> None:
+    """A worker without an answer since its start is not ready, but alive, so that nobody restarts the others."""
+    answers = {0: (200, "ok"), 1: (0, STARTING), 2: (0, "does not answer"), 3: (503, "no success for 301 s")}
+    assert list(not_ready(answers)) == [1, 2, 3]
+    assert list(not_alive(answers)) == [2, 3]
+
+
+WORKER = """
+import http.server, os, sys, threading
+
+class Healthz(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(503 if os.path.exists("failing") else 200)
+        self.end_headers()
+        self.wfile.write(b"no success for 301 s: Kafka cannot be reached")
+    log_message = print
+
+server = http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Healthz)
+threading.Thread(target=server.serve_forever, daemon=True).start()
+sys.stdin.read()
+"""
+"""A worker with the verdict of the file ``failing``, which ends when its supervisor closes its standard input."""
+
+
+@asynccontextmanager
+async def supervised(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Supervisor, list[Any]]]:
+    """A supervisor of one ``WORKER`` that has answered, and its log. It looks often."""
+    monkeypatch.setattr(module, "_PROBE_INTERVAL", 0.05)
+    monkeypatch.setattr(module, "_REQUEST_TIMEOUT", 0.5)
+    monkeypatch.setattr(module, "worker_command", lambda _a, _n, port, _i: [sys.executable, "-c", WORKER, str(port)])
+    supervisor, stop = Supervisor(1, ["run"], None, 20), asyncio.Event()
+    with capture_logs() as logged:
+        async with supervisor.client:
+            running = asyncio.create_task(supervisor.run(stop))
+            await until(lambda: supervisor.workers[0].answered)
+            yield supervisor, logged
+            stop.set()
+            assert await running == 0
+
+
+async def until(condition: Any) -> None:
+    async with asyncio.timeout(30):
+        while not condition():
+            await asyncio.sleep(0.02)
+
+
+def said(logged: list[Any], event: str) -> list[dict[str, Any]]:
+    return [line for line in logged if line["event"] == event]
+
+
+async def test_a_worker_that_hangs_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that answers none of several requests is killed and restarted with back-off, and the log says why
+    once."""
+    async with supervised(monkeypatch) as (supervisor, logged):
+        (worker,) = supervisor.workers
+        assert worker.process is not None
+        os.kill(worker.process.pid, signal.SIGSTOP)
+        await until(lambda: worker.restarts == 1 and worker.answered)
+        (why,) = said(logged, "worker.unhealthy")
+        assert why["reason"] == "no answer to 6 requests in a row"
+        (ended,) = said(logged, "worker.ended")
+        assert ended["exit_code"] == -signal.SIGKILL
+        assert ended["again_in"] > 0
+        assert not said(logged, "worker.killed")
+
+
+async def test_a_worker_that_says_it_should_be_restarted_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A worker whose /healthz fails drains, and is restarted with back-off; the log has its reason once."""
+    async with supervised(monkeypatch) as (supervisor, logged):
+        (worker,) = supervisor.workers
+        (tmp_path / "failing").touch()
+        await until(lambda: said(logged, "worker.ended"))
+        (tmp_path / "failing").unlink()
+        await until(lambda: worker.restarts == 1 and worker.answered)
+        (why,) = said(logged, "worker.unhealthy")
+        assert why["reason"] == "no success for 301 s: Kafka cannot be reached"
+        (ended,) = said(logged, "worker.ended")
+        assert ended["exit_code"] == 0
+        assert ended["again_in"] > 0
+
+
+async def test_a_worker_that_is_late_now_and_then_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only requests in a row without an answer count, and a worker that is starting has four times as many."""
+    monkeypatch.setattr(module, "_PROBE_INTERVAL", 0)
+    supervisor = Supervisor(1, ["run"], None, 1)
+    (worker,) = supervisor.workers
+    silent, good, failing = (0, "does not answer"), (200, "ok"), (503, "no success for 301 s")
+    for answered, answers in (
+        (False, [silent] * 23 + [good] + [failing]),
+        (True, ([silent] * 5 + [good]) * 3 + [failing]),
+        (True, [silent] * 6),
+        (False, [silent] * 24),
+    ):
+        worker.answered, left = answered, list(answers)
+        monkeypatch.setattr(supervisor, "get", AsyncMock(side_effect=lambda *_, left=left: left.pop(0)))
+        assert await supervisor._until_unhealthy(worker) is (answers[-1] == failing)
+        assert left == []
+    await supervisor.client.aclose()
 
 
 async def test_the_merged_endpoint_requires_the_token_and_has_it() -> None:
@@ -116,7 +226,7 @@ async def test_the_merged_endpoint_requires_the_token_and_has_it() -> None:
     async with served(Pictured(3), ops) as url, supervisor.client:
         worker, running = supervisor.workers[0], Mock()
         worker.process, worker.port = running, int(url.rpartition(":")[2])
-        transport = httpx.ASGITransport(application(supervisor, ops))
+        transport = httpx.ASGITransport(application(supervisor.get_all, supervisor.restarts, ops))
         async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
             assert (await client.get("/metrics")).status_code == 401
             assert (await client.get("/readyz")).status_code == 200

@@ -121,13 +121,14 @@ def test_kafkas_defaults_are_enough(topic: topics.Topic) -> None:
 
 
 async def test_what_the_topics_take_is_read_from_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The limit of each output topic is its own; one that the broker does not report, or that is no number, is what it
-    was: at first Kafka's default."""
+    """The limit of each output topic is its own, or that of its segments if they are smaller; one that the broker does
+    not report, or that is no number, is what it was: at first Kafka's default."""
     cluster = Cluster(lambda *_: None)
     await cluster.start()
     reported: dict[str, Any] = {"agent-status": "900000", "dead-letters": None, "conversations": "?"}
     for name, value in reported.items():
         cluster.topics[f"t.{name}"].topic_configs = {"max.message.bytes": value}
+    cluster.topics["t.queued-calls"].topic_configs["segment.bytes"] = "1100000"
 
     @asynccontextmanager
     async def admin(_: object) -> AsyncIterator[Cluster]:
@@ -136,5 +137,6 @@ async def test_what_the_topics_take_is_read_from_them(monkeypatch: pytest.Monkey
     monkeypatch.setattr(topics, "open_admin", admin)
     clients = Clients({}, "group", "t.{}".format)
     await read_limits(clients)
-    names = ("agent-status", "agent-state", "dead-letters", "conversations", "heartbeats")
-    assert [clients.limits[name] for name in names] == [900_000, 2**23, 1_048_588, 1_048_588, 2**21]
+    names = ("agent-status", "agent-state", "dead-letters", "conversations", "heartbeats", "queued-calls")
+    limits = [900_000, 2**23, 1_048_588, 1_048_588, 2**21, 1_100_000]
+    assert [clients.limits[name] for name in names] == limits

@@ -17,11 +17,10 @@ from bridge.agents.agent import Agent
 from bridge.agents.injection import Injection, read_injection
 from bridge.agents.request import PollRequest
 from bridge.agents.step import Step
-from bridge.agents.trace import read_trace
-from bridge.asm.answer import Answer
+from bridge.agents.traceparent import read_trace
+from bridge.asm.answer import Answer, read_response
 from bridge.asm.errors import Unavailable
-from bridge.asm.http.request import Response
-from bridge.asm.response import read_response
+from bridge.asm.http.response import Response
 from bridge.backoff import Backoff
 from bridge.clock import Instant
 from bridge.kafka.encoding import Encoder

@@ -1,6 +1,4 @@
-"""Opens connections to one service: resolves its name, tries its addresses, passes a proxy, starts TLS, and explains
-failures.
-"""
+"""Opens connections to one service: passes a proxy, starts TLS, and explains failures."""
 
 import asyncio
 import contextlib
@@ -8,29 +6,23 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
-from itertools import takewhile
 from pathlib import Path
 from typing import Literal, cast
 
 import certifi
 import httpx
 
+from bridge.asm.http.addresses import Addresses
 from bridge.asm.http.http1 import Http1
 from bridge.asm.http.http2 import Http2
 from bridge.asm.http.proxy import Proxy, ProxyRefusal
 
-STAGGER = 0.25
-"""Seconds after which the next address is tried beside the last one (RFC 8305, section 5)."""
-_BAD_FOR = 300.0
-"""Seconds for which an address that failed is tried after the others."""
 _RETRIES = (0.1, 0.2)
 """Seconds before a connection that was refused or cut is tried again: a service that restarts is back by then."""
 
 Connection = Http1 | Http2
 NewConnection = Callable[[str | None], Connection]
 """By the protocol that was agreed on in TLS, such as ``h2``; None: no TLS, or no agreement."""
-Address = tuple[socket.AddressFamily, tuple[str, int]]
 Cause = Literal[
     "name", "refused", "timeout", "closed", "no_tls", "untrusted", "wrong_name", "expired", "not_yet_valid",
     "certificate", "proxy_login", "proxy", "other",
@@ -81,9 +73,7 @@ class Connector:
         self.forwards = not secure and self.proxy is not None and not self.proxy.is_socks
         """Whether requests go to the proxy as they are, for it to send on; as proxies want it without TLS."""
         self._timeout = timeout
-        self._lookups: dict[tuple[str, int], asyncio.Task[list[Address]]] = {}
-        self._bad: dict[Address, float] = {}
-        """Addresses that failed, and until when (monotonic) the others are tried before them."""
+        self._addresses = Addresses(timeout)
 
     def describe(self, error: ConnectError) -> str:
         """Which peer the connection failed with, and why."""
@@ -92,8 +82,7 @@ class Connector:
         return f"cannot connect to {self.host}:{self.port}{where}{error}"
 
     def close(self) -> None:
-        for task in self._lookups.values():
-            task.cancel()
+        self._addresses.close()
 
     async def open(self, new_connection: NewConnection) -> Connection:
         """Opens a connection that is ready for its first request. Raises ``ConnectError``."""
@@ -112,75 +101,24 @@ class Connector:
         place, target = self.proxy or self, self.host
         too_late = "the name look-up took longer than {:g} s"
         with _explained(self.proxy is not None, self._timeout, too_late):
-            addresses = await self._look_up(place.host, place.port)
+            addresses = await self._addresses.look_up(place.host, place.port)
         if self.proxy is not None and self.proxy.scheme == "socks5":
             with _explained(False, self._timeout, too_late):
-                (_, (target, *_)), *_ = await self._look_up(self.host, self.port)
+                (_, (target, *_)), *_ = await self._addresses.look_up(self.host, self.port)
         with _explained(self.proxy is not None, self._timeout, "no connection within {:g} s"):
             async with asyncio.timeout(self._timeout):
                 while True:
-                    sock, used = await self._first(addresses)
+                    sock, used = await self._addresses.connect(addresses)
                     try:
                         connection = await self._greet(sock, target, new_connection)
                     except BaseException as error:
-                        self._mark(used)
+                        self._addresses.mark(used)
                         addresses.remove(used)
                         if not (addresses and isinstance(error, OSError | EOFError | ConnectError)):
                             raise
                     else:
-                        self._bad.pop(used, None)
+                        self._addresses.unmark(used)
                         return connection
-
-    # -- names and addresses
-
-    async def _look_up(self, host: str, port: int) -> list[Address]:
-        """The service's addresses, with alternating families (RFC 8305, section 4), the bad ones last."""
-        task = self._lookups.get((host, port))
-        if task is None:  # all connections that are opened at one time share it
-            task = self._lookups[host, port] = asyncio.ensure_future(_addresses(host, port))
-            task.add_done_callback(partial(self._looked_up, (host, port)))
-        async with asyncio.timeout(self._timeout):
-            found = await asyncio.shield(task)
-        now = time.monotonic()
-        return sorted(found, key=lambda address: self._bad.get(address, 0) > now)
-
-    def _looked_up(self, place: tuple[str, int], task: asyncio.Task[list[Address]]) -> None:
-        del self._lookups[place]
-        if not task.cancelled():
-            task.exception()  # marks it as retrieved: its waiters may have given up
-
-    def _mark(self, *bad: Address) -> None:
-        self._bad |= dict.fromkeys(bad, time.monotonic() + _BAD_FOR)
-
-    async def _first(self, addresses: list[Address]) -> tuple[socket.socket, Address]:
-        """A socket to the first address that answers. Addresses that fail are removed from ``addresses`` and count as
-        bad, as do those that were tried earlier and are slower.
-        """
-        tasks: dict[asyncio.Task[socket.socket], Address] = {}
-        untried, error = [*addresses], None
-        try:
-            while untried or tasks:
-                if untried:
-                    address = untried.pop(0)
-                    tasks[asyncio.ensure_future(_connect(address))] = address
-                wait = STAGGER if untried else None
-                done, _ = await asyncio.wait(tasks, timeout=wait, return_when=asyncio.FIRST_COMPLETED)
-                for task in [task for task in tasks if task in done]:
-                    if task.exception() is None:
-                        self._mark(*takewhile(tasks[task].__ne__, tasks.values()))
-                        return task.result(), tasks.pop(task)
-                    error = error or task.exception()
-                    self._mark(tasks[task])
-                    addresses.remove(tasks.pop(task))
-        except asyncio.CancelledError:  # it took too long
-            self._mark(*tasks.values())
-            raise
-        finally:
-            for task in tasks:
-                task.add_done_callback(_discard)
-                task.cancel()
-        assert error is not None
-        raise error
 
     # -- proxy and TLS
 
@@ -246,33 +184,6 @@ class AlpnProtocol(asyncio.Protocol):
         self.connection.connection_made(transport)
         for data in self._early:
             self.connection.data_received(data)
-
-
-async def _addresses(host: str, port: int) -> list[Address]:
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    families: dict[int, list[Address]] = {}
-    for family, _, _, _, address in found:
-        families.setdefault(family, []).append((family, cast("tuple[str, int]", address)))
-    turns = [(turn, address) for same in families.values() for turn, address in enumerate(same)]
-    return [address for _, address in sorted(turns, key=lambda one: one[0])]
-
-
-async def _connect(address: Address) -> socket.socket:
-    family, place = address
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        sock.setblocking(False)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        await asyncio.get_running_loop().sock_connect(sock, place)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
-def _discard(task: asyncio.Task[socket.socket]) -> None:
-    if not task.cancelled() and task.exception() is None:
-        task.result().close()
 
 
 @contextlib.contextmanager

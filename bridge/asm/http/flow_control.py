@@ -17,7 +17,8 @@ from bridge.asm.http.frames import (
     frame,
 )
 from bridge.asm.http.header_block import Head
-from bridge.asm.http.request import Exchange, Failure, Response
+from bridge.asm.http.request import Exchange
+from bridge.asm.http.response import Failure, Response
 
 
 class Stream:

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import cast
 
 from bridge.asm.http.http1_protocol import Http1Protocol, InvalidResponse
-from bridge.asm.http.request import BodyBudget, Exchange, Response
+from bridge.asm.http.request import BodyBudget, Exchange
+from bridge.asm.http.response import Response
 
 
 class Http1(asyncio.Protocol):

@@ -9,7 +9,8 @@ import re
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from bridge.asm.http.content_encoding import ContentError, decode
-from bridge.asm.http.request import MAX_BODY, BodyBudget, Response
+from bridge.asm.http.request import MAX_BODY, BodyBudget
+from bridge.asm.http.response import Response
 
 MAX_HEAD = 65536
 """Bytes in a row that are none of a body's; exceeded by one read at most."""

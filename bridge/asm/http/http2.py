@@ -9,7 +9,8 @@ from typing import cast
 
 from bridge.asm.http.flow_control import Stream
 from bridge.asm.http.http2_protocol import Http2Protocol
-from bridge.asm.http.request import BodyBudget, Exchange, Response
+from bridge.asm.http.request import BodyBudget, Exchange
+from bridge.asm.http.response import Response
 
 _LINGER = 1.0
 """Seconds for the last frames to leave in, and for TLS to close."""

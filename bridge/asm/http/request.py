@@ -8,36 +8,7 @@ import httpx
 from hpack import Encoder
 from hpack.hpack import encode_integer
 
-
-class Response(NamedTuple):
-    """A final response.
-
-    ``retry_after`` is the field's text and ``date`` that of Date, so that a time of day can be read against the
-    service's own clock. Of a 2xx without Retry-After there is no Date. The body is without its content coding.
-    """
-
-    status: int
-    body: bytes
-    retry_after: str | None = None
-    date: str | None = None
-
-
-class Failure(NamedTuple):
-    """The reason for which a request has no response.
-
-    ``sent``: the service may have processed the request. ``counts_as_outage``: it says something about the host; False
-    for a request that the host broke off (it is there), and for all but one of those that ended with one connection.
-    ``error``: the ``ConnectError``, if there was no connection.
-    """
-
-    text: str
-    sent: bool
-    counts_as_outage: bool = True
-    error: Exception | None = None
-
-
-OnResponse = Callable[[Response | Failure], None]
-"""Called once, with the response or the failure."""
+from bridge.asm.http.response import Failure, OnResponse, Response
 
 MAX_BODY = 16 * 1024 * 1024
 """The most bytes of a response's body that are read."""

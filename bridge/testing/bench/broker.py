@@ -9,7 +9,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
-from bridge.kafka import connected
+from bridge.kafka.lifecycle import connected
 from bridge.kafka.topics import ensure_topics
 from bridge.settings.model import TopicsSettings
 from bridge.testing.brokers import BrokerUnavailableError, start_broker

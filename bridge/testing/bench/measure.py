@@ -13,7 +13,7 @@ from pathlib import Path
 
 from aiokafka.errors import KafkaError
 
-from bridge.kafka import KafkaUnavailableError
+from bridge.kafka.errors import KafkaUnavailableError
 from bridge.ops.http import free_port
 from bridge.testing.bench import broker
 from bridge.testing.bench.clients import Client, Place, arguments, environment, prepare

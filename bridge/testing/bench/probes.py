@@ -11,7 +11,7 @@ import msgspec
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.structs import TopicPartition
 
-from bridge.kafka import connected
+from bridge.kafka.lifecycle import connected
 from bridge.kafka.partitioner import partition_for
 from bridge.testing.bench.broker import PARTITIONS
 from bridge.testing.bench.clients import Place, agent_id

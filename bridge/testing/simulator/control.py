@@ -257,5 +257,5 @@ def _known(fields: Body, message: str, but: frozenset[str] = frozenset()) -> Non
 def _sid(given: Any) -> int:
     sid = int(given)
     if not 0 <= sid <= MAX_SID:
-        raise ValueError(f"{sid} is no 64-bit sid")
+        raise ValueError(f"{sid} is not a 64-bit sid")
     return sid

@@ -1,8 +1,9 @@
 // Reads every topic that the bridge writes from its beginning to its end, and proves that nothing is missing.
 //
 // What it relies on is all in schemas/asyncapi.json: `sequence` numbers the records of a stream over all topics, and
-// `topic_sequence` those within one topic, 1, 2, 3, ... without gaps; `AgentState.sequence` is the number of the stream's
-// last record. So it asks where agent-state ends, and then where the others do: each number up to a state's is there.
+// `topic_sequence` those within one topic, 1, 2, 3, ... without gaps. An `AgentState` promises each number up to its own,
+// and an `AgentWatchEnded` all of its stream. A topic's end is asked for when what promises its records has been read: in
+// the other order, what is written in between would seem to be missing.
 import { randomUUID } from "node:crypto";
 import { decode, kafka, topics, type AnyRecord } from "./kafka.js";
 
@@ -19,33 +20,9 @@ const counts = new Map<string, number>();
 const wrong: string[] = [];
 let unnumbered = 0;
 
-const names = Object.values(topics).sort((a) => (a === topics["agent-state"] ? -1 : 1));
-const endOf = await ends(names);
-const unread = new Set(endOf.keys());
-const consumer = kafka.consumer({ groupId: `example-prove-${randomUUID()}`, sessionTimeout: 6000 });
-await consumer.connect();
-await consumer.subscribe({ topics: names, fromBeginning: true });
-const finished = new Promise<void>((resolve) => {
-  // A batch may end with records that no reader sees: the marks of transactions.
-  consumer.on(consumer.events.END_BATCH_PROCESS, ({ payload: { topic, partition, lastOffset } }) => {
-    const id = `${topic}/${partition}`;
-    if (unread.has(id) && BigInt(lastOffset) + 1n >= endOf.get(id)!) unread.delete(id);
-    if (unread.size === 0) resolve();
-  });
-});
-await consumer.run({
-  autoCommit: false,
-  eachMessage: async ({ topic, partition, message }) => {
-    const isLater = BigInt(message.offset) >= (endOf.get(`${topic}/${partition}`) ?? 0n);
-    if (isLater && topic === topics["agent-state"]) return; // the other topics may not be read as far as this state
-    counts.set(topic, (counts.get(topic) ?? 0) + 1);
-    if (topic === topics["dead-letters"]) return; // the original values, of any form
-    const record = decode(message.value);
-    if (record !== undefined) read(topic, record);
-  },
-});
-await finished;
-await consumer.disconnect();
+const promising = [topics["agent-state"]!, topics["agent-status"]!];
+for (const name of promising) await readToEnd([name]);
+await readToEnd(Object.values(topics).filter((name) => !promising.includes(name)));
 
 for (const [id, { agentId, seen, complete }] of streams) {
   for (let number = 1; number <= complete; number++) {
@@ -57,6 +34,36 @@ const numbered = [...streams.values()].reduce((sum, stream) => sum + stream.seen
 console.log(`${streams.size} streams with ${numbered} numbered records, ${unnumbered} without a stream`);
 console.log(wrong.length ? wrong.join("\n") : "nothing is missing, nothing is repeated, and each topic is in order");
 process.exitCode = wrong.length ? 1 : 0;
+
+/** Reads these topics from their beginning to where they end now. */
+async function readToEnd(names: string[]): Promise<void> {
+  const endOf = await ends(names);
+  const unread = new Set(endOf.keys());
+  if (unread.size === 0) return;
+  const consumer = kafka.consumer({ groupId: `example-prove-${randomUUID()}`, sessionTimeout: 6000 });
+  await consumer.connect();
+  await consumer.subscribe({ topics: names, fromBeginning: true });
+  const finished = new Promise<void>((resolve) => {
+    // A batch may end with records that no reader sees: the marks of transactions.
+    consumer.on(consumer.events.END_BATCH_PROCESS, ({ payload: { topic, partition, lastOffset } }) => {
+      const id = `${topic}/${partition}`;
+      if (unread.has(id) && BigInt(lastOffset) + 1n >= endOf.get(id)!) unread.delete(id);
+      if (unread.size === 0) resolve();
+    });
+  });
+  await consumer.run({
+    autoCommit: false,
+    eachMessage: async ({ topic, partition, message }) => {
+      if (BigInt(message.offset) >= (endOf.get(`${topic}/${partition}`) ?? 0n)) return; // later: nothing promises it
+      counts.set(topic, (counts.get(topic) ?? 0) + 1);
+      if (topic === topics["dead-letters"]) return; // the original values, of any form
+      const record = decode(message.value);
+      if (record !== undefined) read(topic, record);
+    },
+  });
+  await finished;
+  await consumer.disconnect();
+}
 
 function read(topic: string, record: AnyRecord): void {
   if (record.type === "PartitionHeartbeat") return;

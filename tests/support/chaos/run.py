@@ -131,6 +131,7 @@ async def _break(trial: Trial, plan: Plan) -> None:
         "transactions": (foreign.TRANSACTIONS, (1, 5)),
         "poison": (foreign.POISON, (0.5, 3)),
         "topics": (topics.TOPICS, (2, 8)),
+        "refusals": (topics.REFUSALS, (1, 5)),
     }
     async with asyncio.TaskGroup() as running:
         for name, (kinds, (least, most)) in lanes.items():

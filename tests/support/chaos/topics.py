@@ -9,8 +9,9 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import TopicAlreadyExistsError
 from aiokafka.structs import TopicPartition
+from confluent_kafka import admin as confluent
 
-from tests.support.chaos.facts import read_topics
+from tests.support.chaos.facts import OUTPUT, read_topics
 from tests.support.chaos.faults import Fault, Trial
 from tests.support.chaos.harness import PARTITIONS, Lab, until
 
@@ -103,6 +104,33 @@ async def heartbeats_recreated(trial: Trial, rng: Random) -> None:
         await _away_and_back(trial, rng, "heartbeats", PARTITIONS)
 
 
+async def topic_takes_nothing(trial: Trial, rng: Random) -> None:
+    """An output topic refuses every record for some seconds, because none is so small. What is observed, and what the
+    service took, is published later.
+    """
+    async with trial.administration:
+        topic = rng.choice(OUTPUT)
+        await configure(trial.lab, topic, **{"max.message.bytes": 100})
+        await asyncio.sleep(rng.uniform(1, 6))
+        await configure(trial.lab, topic, **{"max.message.bytes": 2**23})
+
+
+async def configure(the_lab: Lab, topic: str, **configs: int | str) -> None:
+    """Changes these settings of a topic, named without the prefix."""
+    client = confluent.AdminClient({"bootstrap.servers": the_lab.bootstrap_servers})
+    entries = [
+        confluent.ConfigEntry(name, str(value), incremental_operation=confluent.AlterConfigOpType.SET)  # type: ignore[attr-defined]
+        for name, value in configs.items()
+    ]
+    resource = confluent.ConfigResource(
+        confluent.ConfigResource.Type.TOPIC,  # type: ignore[attr-defined]
+        the_lab.prefix + topic,
+        incremental_configs=entries,
+    )
+    for future in client.incremental_alter_configs([resource]).values():
+        await asyncio.to_thread(future.result, 10)
+
+
 @asynccontextmanager
 async def _all_completed(the_lab: Lab) -> AsyncIterator[None]:
     async with the_lab.held("inject"):
@@ -141,3 +169,4 @@ async def _fill(the_lab: Lab, topic: str, ends: dict[int, int]) -> None:
 TOPICS: dict[str, Fault] = {
     fault.__name__: fault for fault in (registry_recreated, outcomes_recreated, inbox_recreated, heartbeats_recreated)
 }
+REFUSALS: dict[str, Fault] = {topic_takes_nothing.__name__: topic_takes_nothing}

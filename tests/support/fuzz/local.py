@@ -144,9 +144,11 @@ def ops_request(data: bytes) -> None:
 
 
 async def _ask(
-    app: ASGIApp, method: str, path: bytes, query: bytes, headers: list[tuple[bytes, bytes]], body: bytes
+    app: ASGIApp, method: str, path: bytes, query_string: bytes, headers: list[tuple[bytes, bytes]], body: bytes
 ) -> tuple[int, dict[bytes, bytes]]:
-    target = quote(b"/" + path, safe="/%?:@!$&'()*+,;=~")  # a server hands on no other bytes
+    target, query = (
+        quote(part, safe="/%?:@!$&'()*+,;=~") for part in (b"/" + path, query_string)
+    )  # a server refuses the rest
     scope: dict[str, Any] = {
         "type": "http",
         "asgi": {"version": "3.0"},
@@ -156,7 +158,7 @@ async def _ask(
         "root_path": "",
         "path": unquote(target),
         "raw_path": target.encode(),
-        "query_string": query,
+        "query_string": query.encode(),
         "headers": headers,
         "client": ("127.0.0.1", 5),
         "server": ("127.0.0.1", 8080),

@@ -12,11 +12,10 @@ from asm_bridge_schemas.consume import decode
 from asm_bridge_schemas.records import AgentState
 from bridge.agents.agent import Agent
 from bridge.agents.step import DeadLetter, Step
-from bridge.asm.answer import Answer
+from bridge.asm.answer import MAX_RETRY_AFTER, Answer, read_response
 from bridge.asm.client import CALLS
 from bridge.asm.errors import AsmError
-from bridge.asm.http.request import Response
-from bridge.asm.response import MAX_RETRY_AFTER, read_response
+from bridge.asm.http.response import Response
 from bridge.backoff import Backoff
 from bridge.clock import Instant
 from bridge.kafka.encoding import Encoder, read_dead_letter, read_state

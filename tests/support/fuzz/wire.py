@@ -14,7 +14,8 @@ from bridge.asm.http.frames import frame
 from bridge.asm.http.http1_protocol import Http1Protocol, InvalidResponse
 from bridge.asm.http.http2_protocol import Http2Protocol
 from bridge.asm.http.proxy import Proxy, ProxyRefusal
-from bridge.asm.http.request import BodyBudget, Exchange, Failure, PreparedRequest, Response, Target
+from bridge.asm.http.request import BodyBudget, Exchange, PreparedRequest, Target
+from bridge.asm.http.response import Failure, Response
 from tests.support.fuzz.data import Data
 from tests.support.header_blocks import compare, connections
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from asm_bridge_schemas.asm import AsmSession, GetStatusRes
-from bridge.asm.answer import Answer
+from bridge.asm.answer import CODES, MAX_RETRY_AFTER, Answer, MessageType, excerpt, read_response
 from bridge.asm.errors import (
     AsmError,
     ForeignAnswer,
@@ -18,14 +18,13 @@ from bridge.asm.errors import (
     Unavailable,
     Unreachable,
 )
-from bridge.asm.http.request import Failure, Response
-from bridge.asm.response import CODES, MAX_RETRY_AFTER, Message, excerpt, read_response
+from bridge.asm.http.response import Failure, Response
 
 HTML = b"<html><head><title>404 Not Found</title></head><body><h1>404 Not Found</h1></body></html>"
 TOKEN = "tok-3f9a7c12"
 
 
-def read(status: int, body: Any, message: Message = GetStatusRes, **head: str) -> Answer | AsmError:
+def read(status: int, body: Any, message: MessageType = GetStatusRes, **head: str) -> Answer | AsmError:
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     return read_response(message, Response(status, raw, **head), token=TOKEN)
 
@@ -48,7 +47,7 @@ def refusal(status: int, **fields: Any) -> dict[str, Any]:
     ],
 )
 @pytest.mark.parametrize("status", [200, 201, 299])
-def test_an_object_with_a_field_of_the_message_is_an_answer(status: int, message: Message, body: Any) -> None:
+def test_an_object_with_a_field_of_the_message_is_an_answer(status: int, message: MessageType, body: Any) -> None:
     """A 2xx answer counts if its body is a JSON object with at least one field of the message, or an empty object."""
     answer = read(status, body, message)
     assert isinstance(answer, Answer)

@@ -1,0 +1,59 @@
+"""Reads the states of a partition's agents, as their last owner has left them."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import structlog
+
+from asm_bridge_schemas.records import AgentState
+from bridge.headers import INBOX
+from bridge.kafka.encoding import read_state
+from bridge.kafka.reading import read_to_end
+from bridge.telemetry.metrics import METRICS
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class Recovered:
+    """``states`` by agent_id; ``void``: the agents whose states remember offsets of another inbox; ``observed_until``:
+    everything observed before this time (seconds since 1970) is published, None if it is unknown.
+    """
+
+    states: dict[str, AgentState] = field(default_factory=dict)
+    void: set[str] = field(default_factory=set)
+    observed_until: float | None = None
+
+
+async def read_states(connection: Mapping[str, Any], topic: str, partition: int, inbox: str | None) -> Recovered:
+    """``inbox``: the id of the inbox, None if it is unknown. Raises as ``read_to_end`` does."""
+    states: dict[bytes, AgentState] = {}
+    void: set[bytes] = set()
+    observed_until: float | None = None
+    logged_at = time.monotonic()
+    async for message in read_to_end(connection, [(topic, partition)]):
+        if time.monotonic() - logged_at >= 1:
+            logged_at = time.monotonic()
+            log.info("partition.recovering", partition=partition, states=len(states))
+        if message.timestamp > 0:  # the time of a commit: everything before it was published
+            observed_until = max(observed_until or 0, message.timestamp / 1000)
+        key = message.key or b""
+        states.pop(key, None)
+        void.discard(key)
+        if message.value is None:
+            continue
+        try:
+            states[key] = state = read_state(key, message.value, message.headers)
+        except msgspec.DecodeError as error:  # another program's: its agent begins a new stream
+            METRICS.kafka_errors.labels("state").inc()
+            agent_id = key.decode(errors="backslashreplace")
+            log.error("state.unreadable", agent_id=agent_id, partition=partition, error=error)  # noqa: TRY400
+        else:
+            former = dict(message.headers).get(INBOX)
+            if state.bridge.inbox_offset >= 0 and inbox and former is not None and former != inbox.encode():
+                void.add(key)
+    by_agent = {state.agent_id: state for state in states.values()}
+    return Recovered(by_agent, {states[key].agent_id for key in void}, observed_until)

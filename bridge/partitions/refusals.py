@@ -1,0 +1,202 @@
+"""What is written in place of records that Kafka refuses, so that one record does not hold up its partition.
+
+A refusal names a topic, not a record. It may be about the records' times, or their sizes, which are mended; a topic may
+take nothing at all, which must end first. Otherwise the culprits are found by halving, in transactions that are
+aborted, and written in the fullest form that Kafka takes.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import structlog
+
+from asm_bridge_schemas.commands import UNWRITABLE
+from asm_bridge_schemas.records import (
+    AgentMessageReceived,
+    AgentProfileChanged,
+    AgentState,
+    ConversationChanged,
+    InjectionCompleted,
+    PartitionHeartbeat,
+    Published,
+    QueuedCallChanged,
+)
+from bridge import headers as names
+from bridge.agents.injection import read_injection
+from bridge.agents.queue import InjectionQueue
+from bridge.agents.step import DeadLetter, Step
+from bridge.clock import rfc3339
+from bridge.kafka.encoding import Encoder
+from bridge.kafka.errors import InvalidTimestampError, RefusedRecordsError
+from bridge.kafka.outgoing import Outgoing
+from bridge.record_id import RecordId
+from bridge.settings.model import InjectionSettings
+from bridge.telemetry.logs import Once
+from bridge.telemetry.metrics import METRICS
+
+log = structlog.get_logger()
+
+T = TypeVar("T")
+Takes = Callable[[Sequence[Outgoing]], Awaitable[bool]]
+"""Tries whether Kafka takes these messages together, without any consequence."""
+Instead = Mapping[int, Sequence[Outgoing]]
+"""By the ``id()`` of a message: what is to be written in its place."""
+
+_said = Once()
+
+
+async def culprits(refused: Sequence[T], takes: Callable[[Sequence[T]], Awaitable[bool]]) -> list[T]:
+    """Those of ``refused``, which are refused together, that are refused in the smallest parts too; none if only their
+    number is the cause."""
+    if len(refused) == 1:
+        return [*refused]
+    middle = len(refused) // 2
+    halves = (refused[:middle], refused[middle:])
+    return [one for half in halves if not await takes(half) for one in await culprits(half, takes)]
+
+
+class Refusal:
+    """One refusal of a partition's transaction. ``now``: Kafka's time, in seconds since 1970; ``letters``: the
+    partition of dead letters, None for the same."""
+
+    def __init__(
+        self,
+        error: RefusedRecordsError,
+        encoder: Encoder,
+        takes: Takes,
+        now: Callable[[], float],
+        letters: int | None = None,
+    ) -> None:
+        self._error = error
+        self._encoder = encoder
+        self._letters = letters
+        self._try_out = takes
+        self._now = now
+
+    async def remedy(self) -> Instead:
+        """What to write instead; nothing if all of it is taken in smaller batches. Raises ``RefusedRecordsError`` for a
+        topic that takes no record at all: none is the culprit."""
+        messages, timed = self._error.messages, isinstance(self._error.__cause__, InvalidTimestampError)
+        shorter = {id(m): [fitted] for m in messages if (fitted := self._encoder.fitted(m)) is not m}
+        if shorter and not timed:
+            return shorter
+        topic = messages[0].topic
+        if not await self._takes([canary(topic, self._encoder, self._now())]):
+            raise RefusedRecordsError(self._error.topic, self._error.why, messages, every=True)
+        if timed:
+            if _said.is_new(("time", topic)):
+                log.warning("record.redated", topic=topic, error=self._error)
+            return {id(m): [redated] for m, redated in zip(messages, self._redated(messages), strict=True)}
+        return {id(m): await self._instead_of(m) for m in await culprits(messages, self._takes)}
+
+    async def _takes(self, messages: Sequence[Outgoing]) -> bool:
+        """Whatever the times of the messages are: a trial may come long after them."""
+        return await self._try_out(self._redated(messages))
+
+    def _redated(self, messages: Sequence[Outgoing]) -> list[Outgoing]:
+        now = round(self._now() * 1000)
+        return [message._replace(timestamp=now) for message in messages]
+
+    async def _instead_of(self, message: Outgoing) -> list[Outgoing]:
+        """The fullest form that is taken, and a dead letter with what is missing in it."""
+        form = await self._accepted(message)
+        if form is message:  # taken now
+            return [message]
+        became = "missing" if form is None else "shortened"
+        if form is not None and (message.topic, form.value) == ("agent-state", None):
+            became = "a tombstone"
+        self._say(message, became)
+        written = [] if form is None else [form]
+        if message.topic == "inject":
+            return [*written, *self._not_moved(message)]
+        if message.topic in ("agent-state", "dead-letters", "heartbeats"):
+            return written
+        letter = await self._accepted(self._encoder.unwritable(message, f"{self._error}; it is {became}", self._now()))
+        if letter is not None:
+            METRICS.dead_letters.labels(UNWRITABLE).inc()
+            written.append(letter)
+        return written
+
+    async def _accepted(self, message: Outgoing) -> Outgoing | None:
+        """The fullest form that Kafka takes. The last one of a state is a tombstone: its agent begins a new stream
+        after a takeover, and never numbers two records alike."""
+        forms = [message, *self._encoder.smaller(message)]
+        if message.topic == "agent-state" and message.value is not None:
+            forms.append(message._replace(value=None, headers=[]))
+        for form in forms:
+            if await self._takes([form]):
+                return form
+        return None
+
+    def _say(self, message: Outgoing, became: str) -> None:
+        METRICS.kafka_errors.labels("refused").inc()
+        if _said.is_new((message.topic, message.key)):
+            log.error(
+                "record.refused",
+                topic=message.topic,
+                key=(message.key or b"").decode(errors="backslashreplace"),
+                ce_id=names.texts(message.headers).get(names.CE_ID),
+                error=self._error,
+                became=became,
+            )
+
+    def _not_moved(self, message: Outgoing) -> list[Outgoing]:
+        """The outcome, in its agent's partition, and the dead letter of an event that cannot be moved there."""
+        moved = _Moved.of(message)
+        injection = read_injection(moved, 0.0, possibly_processed=False)
+        injection.fault = UNWRITABLE, str(self._error)
+        step = Step(AgentState(agent_id=injection.agent_id), self._now())
+        InjectionQueue(InjectionSettings()).add(step, injection)
+        METRICS.record_step(step)
+        METRICS.dead_letters.labels(UNWRITABLE).inc()
+        outcomes = [self._encoder.record(record) for record in step.records]
+        letters = [self._encoder.dead_letter(letter, self._letters) for letter in step.dead_letters]
+        return [*(outcome._replace(partition=message.partition) for outcome in outcomes), *letters]
+
+
+@dataclass
+class _Moved:
+    """A moved event as its agent's partition would have read it."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes | None]]
+
+    @classmethod
+    def of(cls, message: Outgoing) -> "_Moved":
+        origin = RecordId.parse(names.texts(message.headers)[names.ORIGIN])
+        return cls(origin.topic, origin.partition, origin.offset, 2**62, message.key, message.value, message.headers)
+
+
+def canary(topic: str, encoder: Encoder, at: float) -> Outgoing:
+    """A small record about no agent: a topic that refuses it, refuses every record."""
+    time = rfc3339(at)
+    common: dict[str, Any] = {"agent_id": "canary", "stream_id": "0" * 32, "asm_session_sid": None, "observed_at": time}
+    common |= {"sequence": 1, "topic_sequence": 1}
+    records: dict[str, Callable[[], Published]] = {
+        "agent-status": lambda: AgentProfileChanged(**common),
+        "queued-calls": lambda: QueuedCallChanged(**common, change="left", list="hqm", call_sid="0"),
+        "agent-messages": lambda: AgentMessageReceived(**common, message="", message_timestamp=0),
+        "conversations": lambda: ConversationChanged(
+            **common, change="left", conversation_sid="0", changed=[], conversation=None
+        ),
+        "inject-outcomes": lambda: InjectionCompleted(
+            **common, injection_id="0", source=None, entry="0/0", outcome="expired", received_at=time, completed_at=time
+        ),
+    }
+    if topic in records:
+        return encoder.record(records[topic]())
+    if topic == "agent-state":
+        return encoder.state("canary", AgentState(agent_id="canary", stream_id="0" * 32), at)
+    if topic == "heartbeats":
+        beat = PartitionHeartbeat(partition=0, observed_until=time, agents=0, in_session=0, lost=0, instance="")
+        return encoder.heartbeat(beat)
+    if topic == "dead-letters":
+        origin = RecordId("", 0, 0)
+        return encoder.dead_letter(DeadLetter(key=b"canary", value=None, code=UNWRITABLE, text="", origin=origin))
+    return Outgoing(topic, b"canary", b"{}", [])
