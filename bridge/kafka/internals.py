@@ -1,8 +1,8 @@
 """aiokafka's private parts, as of aiokafka 0.14.0, for purposes that its public interface does not cover.
 
 No other module touches an attribute of aiokafka's that begins with an underscore, but for ``connection`` and
-``fetch_by_id``, which extend its classes. pyproject.toml admits 0.14 only; tests/unit/test_internals.py lists the parts,
-and fails when one of them is gone.
+``fetch_by_id``, which extend its classes. pyproject.toml admits 0.14 only; tests/unit/test_internals.py lists the
+parts, and fails when one of them is gone.
 """
 
 import asyncio
