@@ -127,33 +127,6 @@ async def test_a_registry_recreated_empty_ends_no_watch(broker: Broker, topics_p
         assert not [told for told in facts.told if told.record["type"] == "AgentWatchEnded"]
 
 
-async def test_an_output_topic_with_too_few_partitions_is_named(
-    broker: Broker, topics_prefix: str, tmp_path: Path
-) -> None:
-    """An output topic that is deleted, and comes back with one partition: `check` and the reason name it, also while it
-    is missing, and within a minute of its repair the bridge is ready.
-    """
-    async with lab(broker.bootstrap_servers, topics_prefix, tmp_path, *FEW) as the_lab:
-        await the_lab.bridge()
-        agents = await the_lab.register_all()
-        await the_lab.ready()
-        name = f"{topics_prefix}agent-status"
-        await delete(the_lab, "agent-status")
-        await not_ready(the_lab, f"{name} does not exist")
-        code, out, _ = await the_lab.command("check", "--json")
-        assert code == 1
-        assert any(name in str(one) and "does not exist" in str(one) for one in json.loads(out))
-        await recreate(the_lab, "agent-status", 1, exists=False)
-        await not_ready(the_lab, f"{name} has 1 partitions, and must have {PARTITIONS}")
-        code, out, _ = await the_lab.command("check", "--json")
-        assert code == 1
-        assert any(name in str(one) and "has 1 partitions" in str(one) for one in json.loads(out))
-        await recreate(the_lab, "agent-status", PARTITIONS)
-        await the_lab.ready(deadline=60)
-        await the_lab.inject(agents[0], "300")
-        await the_lab.completed()
-
-
 async def test_events_in_added_partitions_are_moved(broker: Broker, topics_prefix: str, tmp_path: Path) -> None:
     """An inbox that gets more partitions while the bridge runs: events that producers write into the new ones have
     their outcomes, streams stay where they are, and neither a restart nor `check` asks for another number of them.
