@@ -19,10 +19,11 @@ from bridge.backoff import Backoff
 from bridge.clock import Clock
 from bridge.kafka.clients import Clients
 from bridge.kafka.encoding import Encoder
+from bridge.kafka.kafka_clock import follow_by_trials
 from bridge.kafka.preflight import Preflight, UnsuitableKafkaError
 from bridge.kafka.schema_registry import OutputFrames
 from bridge.kafka.topic_watch import TopicWatch
-from bridge.ops.http import listen
+from bridge.ops.http import cannot_listen, listen
 from bridge.ops.readiness import Readiness
 from bridge.ops.server import serve
 from bridge.ops.snapshot import Snapshot
@@ -78,7 +79,7 @@ class Bridge:
         kafka, asm, records = settings.kafka, settings.asm, settings.records
         backoff, self._clock = Backoff(), Clock()
         clock = self._clock
-        clients = Clients.of(kafka, settings.topics)
+        clients = self._clients = Clients.of(kafka, settings.topics)
         frames = OutputFrames(settings.schema_registry, settings.topics) if settings.schema_registry.url else None
         self._client = AsmClient(build_transport(asm), asm.base_url, asm.max_retry_after)
         report_unreadable_to(UnreadableFields())
@@ -131,6 +132,8 @@ class Bridge:
         async with asyncio.TaskGroup() as tasks:
             parts = (self._topics.run(), self._follower.run(), self._poller.run(), self.readiness.log_changes())
             running = [tasks.create_task(part) for part in parts]
+            if not self._clients.exactly_once:
+                running.append(tasks.create_task(follow_by_trials(self._clock, self._clients)))
             await unless(stop, self._follower.whole.wait())
             if not stop.is_set():
                 running.append(tasks.create_task(self._assignment.run()))
@@ -145,9 +148,7 @@ class Bridge:
         try:
             listener = listen(ops.host, ops.port)
         except OSError as error:
-            raise StartError(
-                f"cannot listen on ops.listen {ops.listen}: {error.strerror}. Set another address"
-            ) from error
+            raise StartError(cannot_listen(ops, error)) from error
         async with serve(listener, self.snapshot, ops):
             log.info("ops.listening", address=ops.listen)
             yield

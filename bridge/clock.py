@@ -82,11 +82,11 @@ def differs(ahead: float) -> bool:
     return abs(ahead) > _LARGEST_DIFFERENCE
 
 
-def difference(ahead: float) -> str:
-    """This machine's clock is ``ahead`` seconds ahead of Kafka's: in words."""
+def difference(ahead: float, whose: str = "Kafka's") -> str:
+    """This machine's clock is ``ahead`` seconds ahead of another one: in words."""
     if not differs(ahead):
-        return "this machine's clock agrees with Kafka's"
-    return f"this machine's clock is {abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} Kafka's"
+        return f"this machine's clock agrees with {whose}"
+    return f"this machine's clock is {abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} {whose}"
 
 
 _FIRST, _LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)

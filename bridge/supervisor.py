@@ -19,7 +19,7 @@ from types import MappingProxyType
 import httpx
 import structlog
 
-from bridge.ops.http import answering, free_port, listen
+from bridge.ops.http import answering, cannot_listen, free_port, listen
 from bridge.ops.workers import STARTING, application
 from bridge.settings import OpsSettings
 from bridge.signals import fires, stop_on_signals
@@ -71,7 +71,7 @@ async def _run(supervisor: "Supervisor", ops: OpsSettings) -> int:
     try:
         listener = listen(ops.host, ops.port)
     except OSError as error:
-        log.error("run.failed", error=f"cannot listen on ops.listen {ops.listen}: {error.strerror}. Set another one")  # noqa: TRY400 - the text says it all
+        log.error("run.failed", error=cannot_listen(ops, error))  # noqa: TRY400 - the text says it all
         return 1
     stop = stop_on_signals(supervisor.kill)
     async with supervisor.client, answering(listener, application(supervisor.get_all, supervisor.restarts, ops)):

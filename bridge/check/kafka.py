@@ -24,7 +24,7 @@ from bridge.kafka.errors import (
     UnsupportedSaslMechanismError,
 )
 from bridge.kafka.internals import brokers
-from bridge.kafka.kafka_clock import Reading, try_transaction
+from bridge.kafka.kafka_clock import Reading, read_clock, try_transaction
 from bridge.kafka.lifecycle import refusal
 from bridge.kafka.topics import TOPICS, TopicResult, ensure_topics
 from bridge.settings import KafkaSettings, Settings
@@ -199,7 +199,7 @@ async def transactions(settings: Settings, clients: Clients) -> list[Finding]:
     """Whether a transactional producer may start, as in ``run``; no record is written."""
     if not clients.exactly_once:
         text = "not used: kafka.delivery is at_least_once, which works with one process only"
-        return [ok("transactions", text), skipped("kafka_clock", "it takes a transaction to see it")]
+        return [ok("transactions", text), _clock(await read_clock(clients))]
     try:
         reading = await try_transaction(clients)
     except NoTransactionsError:
@@ -215,7 +215,7 @@ async def transactions(settings: Settings, clients: Clients) -> list[Finding]:
 def _clock(reading: Reading | None) -> Finding:
     """This machine's clock against Kafka's."""
     if reading is None:
-        return skipped("kafka_clock", "the broker does not say when a transaction began")
+        return skipped("kafka_clock", "it takes a transaction to see it, in Kafka 3.0 or newer")
     clock = Clock()
     clock.follow(*reading)
     if not clock.differs:

@@ -11,6 +11,7 @@ from bridge.asm.http.request import PreparedRequest, Target
 from bridge.asm.http.response import Failure
 from bridge.asm.transport import build_transport, fetch
 from bridge.check.finding import Finding, ok, problem, skipped, warning
+from bridge.clock import difference
 from bridge.json_object import json_object
 from bridge.settings import AsmSettings
 
@@ -72,8 +73,8 @@ def clock(date: str | None, sent: float, arrived: float) -> Finding:
     skew = (sent + arrived) / 2 - theirs
     if abs(skew) <= _SKEW + (arrived - sent) / 2:
         return ok("clock", "this machine's clock agrees with the service's, to the second")
-    text = f"this machine's clock is {abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} the service's"
-    return warning("clock", text, "set it with NTP: times in records and expires_at are off by as much")
+    advice = "set it with NTP: times in records and expires_at are off by as much"
+    return warning("clock", difference(skew, "the service's"), advice)
 
 
 def explained(failure: Failure) -> tuple[str, str]:

@@ -1,6 +1,5 @@
 """``asm-bridge dead-letters``: lists records that could not be handled, and sends them again."""
 
-import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from bridge.agents.step import DeadLetter
 from bridge.cli.errors import CliError, UsageError
 from bridge.cli.event_loop import run_async
 from bridge.cli.inject import details, open_inbox
+from bridge.cli.kafka_clock import kafka_now
 from bridge.cli.options import SettingsCommand, new_app, seconds, settings_of
 from bridge.cli.output import print_json, print_table
 from bridge.clock import rfc3339
@@ -38,7 +38,7 @@ def list_(
     json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """List the dead letters, the oldest first."""
-    found = run_async(_read(settings_of(ctx), _filter(agent, code, since)))
+    found, _ = run_async(_read(settings_of(ctx), agent, code, since))
     found = list(deque(found, maxlen=limit))
     if json:
         print_json([_object(letter) for letter in found])
@@ -73,8 +73,8 @@ def resend(
     if all_ == bool(origins or agent or code or since):
         raise UsageError("name the origins, or give --agent, --code or --since, or only --all")
     settings, wait_time = settings_of(ctx), seconds("--timeout", timeout) if wait else None
-    letters = run_async(_read(settings, _filter(agent, code, since)))
-    found = _prepared(letters, origins or [])
+    letters, now = run_async(_read(settings, agent, code, since, timed=True))
+    found = _prepared(letters, origins or [], now)
     report: Callable[[_Resent], None] = (lambda _: None) if json else _line
     for one in found:
         if one.resend is None or dry_run:
@@ -128,20 +128,20 @@ class _Resent:
         }
 
 
-def _prepared(letters: Iterable[DeadLetter], origins: list[str]) -> list[_Resent]:
+def _prepared(letters: Iterable[DeadLetter], origins: list[str], now: float) -> list[_Resent]:
     """The chosen ones in their original order, one for each origin. Raises ``CliError`` if a named one is missing."""
     newest = {str(letter.origin): letter for letter in letters}
     names = {entry: origin for origin, letter in newest.items() for entry in (origin, letter.origin.entry)}
     if unknown := [origin for origin in origins if origin not in names]:
         raise CliError(f"nothing was sent: no such dead letter: {', '.join(unknown)}")
     chosen = [newest[names[origin]] for origin in origins] if origins else list(newest.values())
-    return [_attempt(letter) for letter in sorted(chosen, key=lambda letter: letter.origin)]
+    return [_attempt(letter, now) for letter in sorted(chosen, key=lambda letter: letter.origin)]
 
 
-def _attempt(letter: DeadLetter) -> _Resent:
+def _attempt(letter: DeadLetter, now: float) -> _Resent:
     resent = _Resent(str(letter.origin), letter.agent_id)
     try:
-        resent.resend = prepare(letter, time.time())
+        resent.resend = prepare(letter, now)
     except NotResendable as error:
         resent.problem = str(error)
     return resent
@@ -183,20 +183,20 @@ def _line(one: _Resent) -> None:
     typer.echo(printable(text + note), err=one.resend is None)
 
 
-async def _read(settings: Settings, matches: Callable[[DeadLetter], bool]) -> list[DeadLetter]:
-    """Those that match, by time."""
-    topic = settings.topics.name("dead-letters")
-    found = [letter async for letter in read(settings.kafka, topic) if matches(letter)]
-    return sorted(found, key=lambda letter: letter.time)
-
-
-def _filter(agent: str | None, code: str | None, since: str | None) -> Callable[[DeadLetter], bool]:
-    after = 0.0 if since is None else time.time() - seconds("--since", since)
+async def _read(
+    settings: Settings, agent: str | None, code: str | None, since: str | None, *, timed: bool = False
+) -> tuple[list[DeadLetter], float]:
+    """Those that match, by time; and the time by Kafka's clock, which is read for ``since`` or if ``timed``."""
+    age = None if since is None else seconds("--since", since)
+    now = await kafka_now(settings) if timed or age is not None else 0.0
+    after = 0.0 if age is None else now - age
 
     def matches(letter: DeadLetter) -> bool:
         return letter.time >= after and agent in (None, letter.agent_id) and code in (None, letter.code)
 
-    return matches
+    topic = settings.topics.name("dead-letters")
+    found = [letter async for letter in read(settings.kafka, topic) if matches(letter)]
+    return sorted(found, key=lambda letter: letter.time), now
 
 
 def _object(letter: DeadLetter) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 import asyncio
 import sys
-import time
 import uuid
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -15,6 +14,7 @@ from asm_bridge_schemas.commands import CommandError, read_event
 from bridge import clock
 from bridge.cli.errors import CliError, UsageError
 from bridge.cli.event_loop import run_async
+from bridge.cli.kafka_clock import kafka_now
 from bridge.cli.options import SettingsCommand, new_app, seconds, settings_of
 from bridge.cli.output import print_json
 from bridge.kafka.partitioner import partition_for
@@ -64,10 +64,11 @@ def inject(
     """Send one event to an agent's session and wait for its outcome. Exits with 0 only if it was delivered."""
     if expires_at and expires_in:
         raise UsageError("give --expires-at or --expires-in, not both")
-    headers = _headers(id_ or str(uuid.uuid4()), source, _expiry(expires_at, expires_in))
+    headers = _headers(id_ or str(uuid.uuid4()), source)
+    expiry = _time(expires_at), None if expires_in is None else seconds("--expires-in", expires_in)
     value = _read(agent_id, file)
     wait_time = seconds("--timeout", timeout) if wait else None
-    entry, outcome = run_async(_send(settings_of(ctx), agent_id, value, headers, wait_time))
+    entry, outcome = run_async(_send(settings_of(ctx), agent_id, value, headers, expiry, wait_time))
     if json:
         print_json(outcome or {"injection_id": headers["ce_id"], "entry": entry, "outcome": None})
     elif outcome is None:
@@ -111,24 +112,29 @@ def _bytes(file: str) -> bytes:
     return sys.stdin.buffer.read()
 
 
-def _expiry(at: str | None, within: str | None) -> str | None:
-    if within is not None:
-        return clock.rfc3339(time.time() + seconds("--expires-in", within))
-    if at is None:
-        return None
+def _time(expires_at: str | None) -> float | None:
     try:
-        left = clock.seconds(at) - time.time()
+        return None if expires_at is None else clock.seconds(expires_at)
     except ValueError as error:
         raise UsageError(f"--expires-at: must be an RFC 3339 time such as 2026-01-31T12:00:00Z ({error})") from None
-    if left <= 0:
+
+
+async def _expires_at(settings: Settings, at: float | None, within: float | None) -> str | None:
+    """The event's expires_at, by Kafka's clock. Raises ``UsageError`` if it has passed."""
+    if at is None and within is None:
+        return None
+    now = await kafka_now(settings)
+    if at is None:
+        return clock.rfc3339(now + (within or 0.0))
+    if at <= now:
         raise UsageError("--expires-at: is in the past")
-    if left > _HOUR:
+    if at > now + _HOUR:
         typer.echo("asm-bridge: --expires-at is more than an hour from now; the bridge limits it to one hour", err=True)
-    return at
+    return clock.rfc3339(at)
 
 
-def _headers(injection_id: str, source: str | None, expires_at: str | None) -> dict[str, str]:
-    headers = {"content-type": "application/json", "ce_id": injection_id, "ce_source": source, "expires_at": expires_at}
+def _headers(injection_id: str, source: str | None) -> dict[str, str]:
+    headers = {"content-type": "application/json", "ce_id": injection_id, "ce_source": source}
     return {name: value for name, value in headers.items() if value}
 
 
@@ -182,10 +188,18 @@ async def open_inbox(settings: Settings, agents: Iterable[str], *, wait: bool) -
 
 
 async def _send(
-    settings: Settings, agent_id: str, value: bytes, headers: Mapping[str, str], timeout: float | None
+    settings: Settings,
+    agent_id: str,
+    value: bytes,
+    headers: Mapping[str, str],
+    expiry: tuple[float | None, float | None],
+    timeout: float | None,
 ) -> tuple[str, dict[str, Any] | None]:
-    """Sends to the agent's partition, and waits ``timeout`` seconds for the outcome. Returns the entry,
-    ``partition/offset``, and the outcome, if it was waited for. Raises ``CliError``."""
+    """Sends to the agent's partition, and waits ``timeout`` seconds for the outcome. ``expiry``: its time, or the
+    seconds until then. Returns the entry, ``partition/offset``, and the outcome, if it was waited for. Raises
+    ``CliError``."""
+    if expires_at := await _expires_at(settings, *expiry):
+        headers = {**headers, "expires_at": expires_at}
     async with open_inbox(settings, [agent_id], wait=timeout is not None) as inbox:
         entry = await inbox.put(agent_id, value, [(name, text.encode()) for name, text in headers.items()])
         if timeout is None:

@@ -1,7 +1,7 @@
 """``asm-bridge sessions``: the registry of watched agents."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,8 +11,10 @@ import typer
 from asm_bridge_schemas.commands import CommandError, SessionEntry, session_entry
 from bridge.cli.errors import CliError, UsageError
 from bridge.cli.event_loop import run_async
+from bridge.cli.kafka_clock import kafka_now
 from bridge.cli.options import SettingsCommand, new_app, seconds, settings_of
 from bridge.cli.output import print_json, print_table, progress
+from bridge.kafka.errors import InvalidTimestampError
 from bridge.registry.file import (
     SessionsFileError,
     as_object,
@@ -166,6 +168,17 @@ def _apply(
     _write(settings, changes(read_entries(registry), wanted, prune), registry, dry_run, json)
 
 
+async def _write_by_kafkas_clock(
+    settings: Settings, changed: Mapping[str, bytes | None], report: Callable[[int, int], None]
+) -> None:
+    """Kafka refuses a record from the future: if this machine's clock is wrong, it is written by Kafka's."""
+    topic = settings.topics.name("sessions")
+    try:
+        await write_registry(settings.kafka, topic, changed, report)
+    except InvalidTimestampError:
+        await write_registry(settings.kafka, topic, changed, report, at=await kafka_now(settings))
+
+
 def _write(
     settings: Settings,
     changed: Mapping[str, bytes | None],
@@ -175,7 +188,7 @@ def _write(
 ) -> None:
     if changed and not dry_run:
         with progress("writing to the registry") as report:
-            run_async(write_registry(settings.kafka, settings.topics.name("sessions"), changed, report))
+            run_async(_write_by_kafkas_clock(settings, changed, report))
     done = {
         agent: "removed" if value is None else "updated" if agent in registry else "added"
         for agent, value in changed.items()

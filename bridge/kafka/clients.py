@@ -145,6 +145,16 @@ class Clients:
                 self._shared.producer = await self._start_plain()
             return self._shared.producer
 
+    @asynccontextmanager
+    async def trial_producer(self) -> AsyncIterator[AIOKafkaProducer]:
+        """A transactional producer of its own that writes nothing; its open transaction is aborted at the end. Raises
+        as ``start_producer`` does in ``exactly_once``."""
+        producer = await self._start_transactional("check")
+        try:
+            yield producer
+        finally:
+            await _stop(producer)
+
     async def _start_transactional(self, partition: int | str) -> AIOKafkaProducer:
         transactional_id = f"{self.group_id}-{partition}"
         try:

@@ -42,6 +42,7 @@ __all__ = [
     "UnsupportedSaslMechanismError",
     "describe",
     "is_refusal",
+    "stack_of",
 ]
 
 
@@ -134,4 +135,9 @@ class UnreadableRecordsError(KafkaError):  # type: ignore[misc]
 
 
 EXPECTED_ERRORS = (KafkaError, OSError, TimeoutError)
-"""The errors of an outage of Kafka. For any other, the log should have the stack."""
+"""The errors of an outage of Kafka."""
+
+
+def stack_of(error: Exception) -> Exception | None:
+    """The ``exc_info`` of an error's line in the log: none for an outage."""
+    return None if isinstance(error, EXPECTED_ERRORS) else error

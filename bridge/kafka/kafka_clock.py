@@ -1,5 +1,7 @@
 """Kafka's clock. No request asks for it, but the coordinator says when it saw a transaction begin (KIP-664)."""
 
+import asyncio
+import contextlib
 import time
 from typing import NamedTuple
 
@@ -10,6 +12,7 @@ from aiokafka.errors import IncompatibleBrokerVersion, KafkaError, ProducerFence
 from bridge.clock import Clock, difference
 from bridge.kafka import internals
 from bridge.kafka.clients import Clients
+from bridge.kafka.errors import KafkaUnavailableError
 from bridge.kafka.lifecycle import with_deadline
 from bridge.kafka.protocol import transaction
 from bridge.telemetry.metrics import METRICS
@@ -18,6 +21,8 @@ log = structlog.get_logger()
 
 _DEADLINE = 5.0
 _ATTEMPTS = 3
+_TRIED_FOR = 15.0
+_TRY_EVERY = 60.0
 
 
 class Reading(NamedTuple):
@@ -35,16 +40,35 @@ async def try_transaction(clients: Clients) -> Reading | None:
     Another process that starts at the same time may fence ours, which is then tried again.
     """
     for _ in range(_ATTEMPTS):
-        producer = await clients.start_producer("check")
-        try:
-            return await with_deadline(_read(producer, clients.group_id), _DEADLINE)
-        except ProducerFenced:
-            continue
-        except (KafkaError, TimeoutError, OSError):
-            return None
-        finally:
-            await clients.close(producer)  # which aborts the transaction
+        async with clients.trial_producer() as producer:
+            try:
+                return await with_deadline(_read(producer, clients.group_id), _DEADLINE)
+            except ProducerFenced:
+                continue
+            except (KafkaError, TimeoutError, OSError):
+                return None
     return None
+
+
+async def read_clock(clients: Clients) -> Reading | None:
+    """What ``try_transaction`` shows, where nothing else depends on it: None also without transactions, or the right to
+    them. Raises ``KafkaUnavailableError``.
+    """
+    try:
+        return await with_deadline(try_transaction(clients), _TRIED_FOR)
+    except KafkaUnavailableError:
+        raise
+    except (KafkaError, TimeoutError, OSError):
+        return None
+
+
+async def follow_by_trials(clock: Clock, clients: Clients) -> None:
+    """Lets the clock follow Kafka's until cancelled, where no transaction of the bridge's own shows it."""
+    while True:
+        await asyncio.sleep(_TRY_EVERY)
+        with contextlib.suppress(KafkaUnavailableError):
+            if (reading := await read_clock(clients)) is not None:
+                follow(clock, reading)
 
 
 async def _read(producer: AIOKafkaProducer, group_id: str) -> Reading | None:

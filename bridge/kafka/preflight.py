@@ -9,8 +9,8 @@ import structlog
 
 from bridge.clock import Clock
 from bridge.kafka.clients import Clients
-from bridge.kafka.errors import EXPECTED_ERRORS, NoTransactionsError, describe
-from bridge.kafka.kafka_clock import follow, try_transaction
+from bridge.kafka.errors import NoTransactionsError, describe, stack_of
+from bridge.kafka.kafka_clock import follow, read_clock, try_transaction
 from bridge.kafka.schema_registry import OutputFrames, SchemaRegistryError
 from bridge.kafka.topics import TOPICS, ensure_topics
 from bridge.settings import TopicsSettings
@@ -59,8 +59,7 @@ class Preflight:
                     if isinstance(error, SchemaRegistryError):
                         log.warning("schema_registry.awaited", error=error)
                     else:
-                        stack = None if isinstance(error, EXPECTED_ERRORS) else error
-                        log.warning("kafka.awaited", error=error, exc_info=stack)
+                        log.warning("kafka.awaited", error=error, exc_info=stack_of(error))
                 if not isinstance(error, SchemaRegistryError):
                     METRICS.kafka_errors.labels("start").inc()
                 self.waiting_for = text
@@ -81,9 +80,8 @@ class Preflight:
         if not self._clients.exactly_once:
             note = "at_least_once: one process only; after a crash an agent's last step may appear again"
             log.warning("delivery.limited", note=note)
-            return
         try:
-            reading = await try_transaction(self._clients)
+            reading = await (try_transaction if self._clients.exactly_once else read_clock)(self._clients)
         except NoTransactionsError as error:
             raise UnsuitableKafkaError(
                 "the broker has no transactions, which kafka.delivery exactly_once needs: set it to at_least_once"

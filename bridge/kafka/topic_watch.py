@@ -9,7 +9,7 @@ import structlog
 from aiokafka.admin import AIOKafkaAdminClient
 
 from bridge.kafka.clients import Clients, open_admin
-from bridge.kafka.errors import EXPECTED_ERRORS
+from bridge.kafka.errors import stack_of
 from bridge.kafka.lifecycle import with_deadline
 from bridge.kafka.topic_ids import SeenTopic, seen_topics
 from bridge.kafka.topics import TOPICS, read_limits, too_many, unusable, wanted_partitions
@@ -73,8 +73,7 @@ class TopicWatch:
                 except Exception as error:
                     METRICS.kafka_errors.labels("topics").inc()
                     if failures.is_new(error):
-                        stack = None if isinstance(error, EXPECTED_ERRORS) else error
-                        log.warning("topics.look_failed", error=error, exc_info=stack)
+                        log.warning("topics.look_failed", error=error, exc_info=stack_of(error))
                 await asyncio.sleep(_LOOK_EVERY)
         finally:
             await self._close()

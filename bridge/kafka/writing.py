@@ -1,5 +1,6 @@
 """Writes single records outside of any transaction: the registry's, and those of the commands."""
 
+import time
 from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -21,9 +22,9 @@ class Writer:
     async def send(
         self, topic: str, partition: int, key: bytes, value: bytes | None, *, at: float | None = None
     ) -> Awaitable[RecordMetadata]:
-        """Starts to write a record with the timestamp ``at`` (seconds since 1970; None: now); await the result for its
-        offset. Both raise ``KafkaError``."""
-        timestamp_ms = None if at is None else int(at * 1000)
+        """Starts to write a record with the timestamp ``at`` (seconds since 1970; None: now, by this machine's clock);
+        await the result for its offset. Both raise ``KafkaError``."""
+        timestamp_ms = int((time.time() if at is None else at) * 1000)
         acknowledged: Awaitable[RecordMetadata] = await self._producer.send(topic, value, key, partition, timestamp_ms)
         return acknowledged
 
@@ -31,7 +32,9 @@ class Writer:
         self, topic: str, partition: int, key: bytes, value: bytes | None, headers: Iterable[tuple[str, bytes]] = ()
     ) -> RecordId:
         """Writes a record and waits until all replicas have it. Raises ``KafkaError``, ``TimeoutError``."""
-        sent = await with_deadline(self._producer.send_and_wait(topic, value, key, partition, headers=list(headers)))
+        now_ms = int(time.time() * 1000)
+        sending = self._producer.send_and_wait(topic, value, key, partition, now_ms, headers=list(headers))
+        sent = await with_deadline(sending)
         return RecordId(topic, partition, sent.offset)
 
 

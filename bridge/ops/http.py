@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator, Iterator
 import uvicorn
 from starlette.types import ASGIApp
 
+from bridge.settings import OpsSettings
+
 
 def listen(host: str, port: int) -> socket.socket:
     """Binds a listening socket; ``::`` is every address of the machine, IPv4 ones included. Raises ``OSError`` if the
@@ -17,6 +19,11 @@ def listen(host: str, port: int) -> socket.socket:
     if host == "::" and socket.has_dualstack_ipv6():
         return socket.create_server((host, port), family=socket.AF_INET6, dualstack_ipv6=True)
     return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+
+
+def cannot_listen(ops: OpsSettings, error: OSError) -> str:
+    """What is wrong if ``listen`` fails, and what to do."""
+    return f"cannot listen on ops.listen {ops.listen}: {error.strerror}. Set another address"
 
 
 def free_port() -> int:

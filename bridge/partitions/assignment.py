@@ -8,7 +8,7 @@ import structlog
 
 from bridge.agents.injection import KafkaRecord
 from bridge.agents.step import KnownOutcome
-from bridge.kafka.errors import EXPECTED_ERRORS, describe
+from bridge.kafka.errors import describe, stack_of
 from bridge.kafka.group import ConsumerGroupMember
 from bridge.kafka.partitioner import partition_for
 from bridge.partitions.owner import PartitionOwner, Shared
@@ -69,8 +69,9 @@ class Assignment:
                     self._confirmed_at = self.confirmed_at
                     METRICS.kafka_errors.labels("group").inc()
                     if failures.is_new(error):
-                        stack = None if isinstance(error, EXPECTED_ERRORS) else error
-                        log.warning("group.left", group=self._shared.clients.group_id, error=error, exc_info=stack)
+                        log.warning(
+                            "group.left", group=self._shared.clients.group_id, error=error, exc_info=stack_of(error)
+                        )
                     await self._end_all()
                     if member is not None:
                         await member.stop()

@@ -176,14 +176,8 @@ class _Moved:
 def canary(topic: str, encoder: Encoder, at: float) -> Outgoing:
     """A small record about no agent: a topic that refuses it, refuses every record."""
     time = rfc3339(at)
-    common: dict[str, Any] = {
-        "agent_id": "canary",
-        "stream_id": "0" * 32,
-        "sequence": 1,
-        "topic_sequence": 1,
-        "observed_at": time,
-    }
-    common |= {"asm_session_sid": None}
+    common: dict[str, Any] = {"agent_id": "canary", "stream_id": "0" * 32, "asm_session_sid": None, "observed_at": time}
+    common |= {"sequence": 1, "topic_sequence": 1}
     records: dict[str, Callable[[], Published]] = {
         "agent-status": lambda: AgentProfileChanged(**common),
         "queued-calls": lambda: QueuedCallChanged(**common, change="left", list="hqm", call_sid="0"),

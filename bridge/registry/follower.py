@@ -8,7 +8,7 @@ import structlog
 from asm_bridge_schemas.commands import SessionEntry
 from bridge.clock import Clock
 from bridge.kafka.clients import Clients
-from bridge.kafka.errors import EXPECTED_ERRORS, describe
+from bridge.kafka.errors import describe, stack_of
 from bridge.kafka.reading import open_reader
 from bridge.kafka.stable_offsets import StableOffsets
 from bridge.kafka.topic_watch import TopicWatch
@@ -82,8 +82,7 @@ class RegistryFollower:
                 self.problem = describe(error, "read")
                 self.stable.clear()
                 if failures.is_new(error):
-                    stack = None if isinstance(error, EXPECTED_ERRORS) else error
-                    log.warning("registry.read_failed", error=error, exc_info=stack)
+                    log.warning("registry.read_failed", error=error, exc_info=stack_of(error))
                 await asyncio.sleep(1)
 
     def _topic_id(self) -> str | None:

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from bridge.kafka.clients import Clients
+from bridge.kafka.kafka_clock import read_clock
+from bridge.settings import KafkaSettings, Settings
 from bridge.testing.brokers import BrokerUnavailableError
 from bridge.testing.brokers.embedded import EmbeddedBroker, embedded_broker
 
@@ -87,3 +90,11 @@ async def test_says_what_the_broker_said(monkeypatch: pytest.MonkeyPatch, tmp_pa
         async with embedded_broker():
             pass
     assert time.monotonic() - begin < 5
+
+
+async def test_it_shows_no_clock_and_nothing_waits_for_it() -> None:
+    """Without transactions Kafka's clock is not known, which a start and a command learn at once."""
+    async with embedded_broker() as address:
+        settings = Settings(kafka=KafkaSettings(bootstrap_servers=address, delivery="at_least_once"))
+        async with asyncio.timeout(10):
+            assert await read_clock(Clients.of(settings.kafka, settings.topics)) is None
