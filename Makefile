@@ -84,7 +84,7 @@ $(FLINK)/lib/.ready: $(FLINK)/pom.xml
 	@touch $@
 
 examples/typescript/node_modules/.ready: examples/typescript/package-lock.json
-	@cd examples/typescript && npm ci --silent
+	@cd examples/typescript && npm ci --loglevel=error --no-audit --no-fund
 	@touch $@
 
 generators: $(READY) ## types from schemas/json in TypeScript, Go, Java, Python, compiled; tables of Kafka Connect
