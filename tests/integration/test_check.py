@@ -33,6 +33,7 @@ from bridge.testing.brokers.embedded import embedded_broker
 from bridge.testing.brokers.secured import ADMIN, BRIDGE, SecuredBroker
 from bridge.testing.simulator import Options, Simulator, serve
 from bridge.testing.simulator.files import sessions_toml, write_tokens
+from tests.support.patience import patient
 
 NOWHERE = AsmSettings(base_url="http://127.0.0.1:1")
 NO_KAFKA = KafkaSettings(bootstrap_servers="127.0.0.1:1")
@@ -221,7 +222,7 @@ async def test_what_never_answers_ends_the_check_all_the_same() -> None:
     async with server(None) as port:
         kafka = KafkaSettings(bootstrap_servers=f"127.0.0.1:{port}")
         findings = await examine(settings(kafka=kafka, asm=AsmSettings(base_url=f"http://127.0.0.1:{port}")))
-    assert time.monotonic() - begin < 15
+    assert time.monotonic() - begin < patient(15)
     assert "no answer within 5 s" in told(findings, "kafka")
     assert "no answer within 6 s" in told(findings, "service")
 
@@ -311,7 +312,7 @@ async def test_a_group_that_is_full(kafka: dict[str, Any]) -> None:
 
 async def until(wanted: Settings, check: str, text: str) -> str:
     """Repeats the check until the group is stable and the text is found."""
-    async with asyncio.timeout(40):
+    async with asyncio.timeout(patient(40)):
         while text not in (found := told(await examine(wanted), check)):
             await asyncio.sleep(0.2)
     return found

@@ -30,6 +30,7 @@ from bridge.testing.simulator import Options, Simulator, serve
 from bridge.testing.simulator.files import sessions_toml, write_tokens
 from tests.support.logins import ADMIN, BRIDGE, KINDS, LoginsBroker
 from tests.support.oauth import OAuthServer
+from tests.support.patience import patient
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +78,7 @@ async def until(bridge: Bridge, text: str | None, seconds: float = 40) -> str | 
     """Waits for a reason with this text (None: until it is ready). Returns the reason."""
     reason: str | None = ""
     try:
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(patient(seconds)):
             while (reason := bridge.readiness.reason()) is not None if text is None else text not in (reason or ""):
                 await asyncio.sleep(0.05)
                 reason = bridge.readiness.reason()
@@ -110,7 +111,7 @@ async def test_each_kind_of_login_runs(broker_with_logins: LoginsBroker, topics_
             for kind, found in zip(given, findings, strict=True):
                 assert set(problems(found)) <= {"service", "secrets"}, kind
             granted = oauth.granted
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(patient(20)):
                 while oauth.granted < granted + 2:  # with each token come new sessions
                     await asyncio.sleep(0.1)
             for kind, bridge in bridges.items():
@@ -209,7 +210,7 @@ async def test_the_rights_of_the_docs_suffice(
 
 async def outcomes(admin: dict[str, Any], topic: str, count: int) -> None:
     """Waits for so many outcomes, all of them delivered."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(patient(20)):
         while True:
             found = [json.loads(one.value) async for one in read_to_end(admin, [(topic, 0), (topic, 1)])]
             assert {one["outcome"] for one in found} <= {"delivered"}

@@ -21,6 +21,7 @@ from tests.support.chaos.checker import assert_kept
 from tests.support.chaos.facts import Produced
 from tests.support.chaos.faults import Trial, new_tokens
 from tests.support.chaos.harness import PARTITIONS, TOKENS, Lab, lab, until
+from tests.support.patience import patient
 
 pytestmark = [pytest.mark.kafka, pytest.mark.transactions]
 
@@ -132,13 +133,13 @@ async def test_a_refused_token_stops_its_agent_alone(trial: Trial) -> None:
     await the_lab.sim.post("faults", status_401={"agents": [sick]})
     await asyncio.sleep(1.25 * sum(QUICK_TRIES) + 1)
     refused = (await requests(the_lab))[sick]
-    assert await all_asked(the_lab, others, 10) < 3
+    assert await all_asked(the_lab, others, 10) < patient(3)
     assert (await requests(the_lab))[sick] == refused
     await the_lab.sim.post("faults")
     await asyncio.sleep(1)
     assert (await requests(the_lab))[sick] == refused
     await new_tokens(trial, [sick])
-    assert await all_asked(the_lab, [sick], 10) < 4
+    assert await all_asked(the_lab, [sick], 10) < patient(4)
 
 
 async def test_all_tokens_refused_stop_all(trial: Trial) -> None:
@@ -154,7 +155,7 @@ async def test_all_tokens_refused_stop_all(trial: Trial) -> None:
     assert sum((await requests(the_lab)).values()) - sum(after.values()) <= 3
     await the_lab.sim.post("faults")
     await new_tokens(trial, trial.agents)
-    assert await all_asked(the_lab, trial.agents, 10) < 5
+    assert await all_asked(the_lab, trial.agents, 10) < patient(5)
 
 
 async def test_events_by_librdkafkas_own_partitioner_are_moved(trial: Trial) -> None:

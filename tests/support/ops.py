@@ -26,6 +26,7 @@ from bridge.testing.brokers import Broker
 from bridge.testing.simulator import Options, Simulator
 from bridge.testing.simulator import serve as simulate
 from bridge.testing.simulator.files import sessions_toml, write_tokens
+from tests.support.patience import patient
 
 TOKEN_REFERENCE = "file:the-tokens#somebody"
 PARTITIONS = 8
@@ -113,7 +114,7 @@ async def running(broker: Broker, prefix: str, directory: Path, agents: int) -> 
         bridge = Bridge(settings)
         task = asyncio.create_task(bridge.run(stop))
         try:
-            async with asyncio.timeout(40):
+            async with asyncio.timeout(patient(40)):
                 while bridge.readiness.reason() is not None:
                     assert not task.done(), task.result()
                     await asyncio.sleep(0.05)

@@ -23,6 +23,7 @@ from bridge.ops.http import free_port
 from bridge.testing.brokers.process import ends_with_us
 from tests.support import SOURCES
 from tests.support.chaos.facts import OUTPUT, Facts, Message, Produced, Record, read_topics
+from tests.support.patience import patient
 
 DEADLINE = 30.0
 PARTITIONS = 8
@@ -31,7 +32,7 @@ TOKENS = "sim-tokens.json"
 
 async def until(condition: Callable[[], Awaitable[Any]], what: str, deadline: float = DEADLINE) -> Any:
     """Waits until ``condition`` returns a true value, and returns it. Raises ``TimeoutError`` with ``what``."""
-    end = time.monotonic() + deadline
+    end = time.monotonic() + patient(deadline)
     while not (found := await condition()):
         if time.monotonic() > end:
             raise TimeoutError(f"{what}: not within {deadline:.0f} s")
