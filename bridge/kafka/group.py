@@ -56,6 +56,7 @@ class ConsumerGroupMember(ConsumerRebalanceListener):  # type: ignore[misc]
         """When the last heartbeat was sent that Kafka has answered (monotonic)."""
         self.problem: str | None = None
         """Why the inbox cannot be read, or the group not be joined."""
+        self._over: str | None = None
         self._heartbeat = asyncio.Condition()
         self.is_member = False
         self.stable = StableOffsets()
@@ -87,6 +88,8 @@ class ConsumerGroupMember(ConsumerRebalanceListener):  # type: ignore[misc]
                 if failures.is_new(error):
                     log.warning("inbox.read_failed", error=error)
                 await asyncio.sleep(1)
+            if self._over is not None:
+                raise KafkaUnavailableError(self._over)
             if (unseen := self._unseen()) is not None and time.monotonic() - self._seen_at > _UNSEEN:
                 raise KafkaUnavailableError(unseen)
             silent = time.monotonic() - max(self._started_at, self.confirmed_at)
@@ -109,6 +112,10 @@ class ConsumerGroupMember(ConsumerRebalanceListener):  # type: ignore[misc]
     async def stop(self) -> None:
         self.stable.clear()
         await stop_quietly(self._consumer.stop())
+
+    def give_way(self, why: str) -> None:
+        """Ends this membership within a second, as an error does, so that another one begins."""
+        self._over = why
 
     def refresh_metadata(self) -> None:
         """Lets the consumer look now which partitions the inbox has, and join again if they have changed."""

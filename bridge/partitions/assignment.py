@@ -89,9 +89,13 @@ class Assignment:
             await self.member.stop()
 
     def refresh_topics(self) -> None:
-        """Lets the group look now which partitions the inbox has."""
-        if self.member is not None:
+        """The inbox has changed: lets the group look now which partitions it has. A membership that owns nothing gives
+        way to a new one: aiokafka does not always join again when a topic that was missing is back.
+        """
+        if self.member is not None and self._owners:
             self.member.refresh_metadata()
+        elif self.member is not None:
+            self.member.give_way("the inbox has changed")
 
     # -- for the registry
 

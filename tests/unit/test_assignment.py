@@ -47,6 +47,7 @@ class FakeMember:
     def __init__(self, clients: object, revoke: Any, assign: Any, deliver: Callable[[int, list[object]], None]) -> None:
         self.revoke, self.assign, self.deliver = revoke, assign, deliver
         self.confirmed_at = 1.0
+        self.calls: list[str] = []
         self.end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def start(self) -> None:
@@ -54,6 +55,12 @@ class FakeMember:
 
     async def run(self) -> None:
         await self.end
+
+    def refresh_metadata(self) -> None:
+        self.calls.append("refresh_metadata")
+
+    def give_way(self, _: str) -> None:
+        self.calls.append("give_way")
 
     async def stop(self) -> None:
         if not self.end.done():
@@ -157,3 +164,12 @@ async def test_whatever_ends_a_membership_another_one_begins(monkeypatch: pytest
             assert not task.done()
     (line,) = logged
     assert (line["event"], line["exc_info"]) == ("group.left", line["error"])
+
+
+async def test_a_changed_inbox_is_looked_at_by_those_that_own_something(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An inbox that has changed is looked at anew; a member without partitions gives way to one that sees them all."""
+    async with running(monkeypatch) as (assignment, member, _):
+        assignment.refresh_topics()
+        member.assign({0}, False)
+        assignment.refresh_topics()
+        assert member.calls == ["give_way", "refresh_metadata"]

@@ -94,6 +94,15 @@ async def test_the_reason_why_the_inbox_cannot_be_read_is_kept_while_it_holds(mo
     running.cancel()
 
 
+async def test_a_membership_gives_way() -> None:
+    """A member that is told to give way ends with the reason."""
+    member = member_of(FakeConsumer())
+    running = asyncio.create_task(member.run())
+    member.give_way("the inbox has changed")
+    with pytest.raises(KafkaError, match=r"^the inbox has changed$"):
+        await asyncio.wait_for(running, 5)
+
+
 async def test_no_record_ends_a_membership() -> None:
     """Where aiokafka fails to decode what it has fetched, with an error that is not one of Kafka's, that is the
     member's problem, and it reads on.
