@@ -1,14 +1,20 @@
 """Topics that are deleted and recreated, or get more partitions, while the bridge runs or while it does not."""
 
+import asyncio
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
+from aiokafka.admin.records_to_delete import RecordsToDelete
+from aiokafka.structs import TopicPartition
 
-from bridge.testing.brokers import Broker
+from bridge.kafka.partitioner import partition_for
+from bridge.testing.brokers import Broker, maven
+from bridge.testing.brokers.maven import MavenBroker
 from tests.support.chaos.checker import assert_kept
-from tests.support.chaos.harness import PARTITIONS, Lab, lab, until
+from tests.support.chaos.harness import PARTITIONS, Lab, event_of, lab, until
 from tests.support.chaos.topics import delete, recreate
 
 pytestmark = [pytest.mark.kafka, pytest.mark.transactions]
@@ -151,3 +157,104 @@ async def test_events_in_added_partitions_are_moved(broker: Broker, topics_prefi
         assert code == 0
         await the_lab.sim.settle(agents, rounds=1)
         assert_kept(await the_lab.facts())
+
+
+async def test_events_of_an_inbox_that_lost_its_disk_are_delivered(
+    broker: Broker, topics_prefix: str, tmp_path: Path
+) -> None:
+    """The inbox's id is the same, and its log begins again: its end tells that it is another one, while a bridge runs
+    and when the next one starts.
+    """
+    if not isinstance(broker, MavenBroker):
+        pytest.skip("takes the files of the maven broker away")
+    async with lab(broker.bootstrap_servers, topics_prefix, tmp_path, *FEW) as the_lab:
+        bridge = await the_lab.bridge()
+        agents = await the_lab.register_all()
+        for number in range(9):
+            await the_lab.inject(agents[number % 3], f"10{number}")
+        await the_lab.completed()
+        for name, markers in (("bridge", [f"30{number}" for number in range(6)]), ("second", ["400", "401"])):
+            if name == "second":
+                assert await bridge.stop() == 0
+            await asyncio.to_thread(_lose, broker, f"{topics_prefix}inject-")
+            await the_lab.reconnect()
+            for number, marker in enumerate(markers):
+                await the_lab.inject(agents[number % 3], marker)
+            if name == "second":
+                await the_lab.bridge(name)
+            await all_sent(the_lab, markers)
+            assert (tmp_path / f"{name}.log").read_text().count('"inbox.is_another_log"') >= 1
+
+
+def _lose(broker: MavenBroker, topic: str) -> None:
+    """Ends the broker, takes away the logs whose names begin in this way, and starts it again."""
+    broker.kill()
+    for folder in (broker.home / "data").glob(f"{topic}[0-9]*"):
+        shutil.rmtree(folder)
+    broker.restart()
+
+
+async def test_entries_that_were_deleted_unread_are_said(broker: Broker, topics_prefix: str, tmp_path: Path) -> None:
+    """What an administrator, or retention, deletes from the inbox before it was read is counted and logged with its
+    offsets, and the events behind it are delivered.
+    """
+    async with lab(broker.bootstrap_servers, topics_prefix, tmp_path, *FEW) as the_lab:
+        bridge = await the_lab.bridge()
+        agent = (await the_lab.register_all())[0]
+        await the_lab.inject(agent, "100")
+        await the_lab.completed()
+        assert await bridge.stop() == 0
+        for number in range(4):
+            await the_lab.inject(agent, f"20{number}")
+        inbox = TopicPartition(f"{topics_prefix}inject", partition_for(agent, PARTITIONS))
+        admin = AIOKafkaAdminClient(bootstrap_servers=the_lab.bootstrap_servers)
+        await admin.start()
+        await admin.delete_records({inbox: RecordsToDelete(before_offset=4)})
+        await admin.close()
+        the_lab.produced = [produced for produced in the_lab.produced if produced.offset >= 4]
+        await the_lab.bridge("second")
+        await the_lab.completed()
+        await all_sent(the_lab, ["203"])
+        lines = [json.loads(line) for line in (tmp_path / "second.log").read_text().splitlines() if "deleted_" in line]
+        assert [(line["event"], line["first"], line["end"]) for line in lines] == [("inbox.deleted_unread", 1, 4)]
+        assert "asm_bridge_inbox_deleted_total 3.0" in (await the_lab.ask("second", "metrics"))[1]
+
+
+class AutoCreatingBroker(MavenBroker):
+    """A broker that creates a topic, with one partition, when somebody asks for it."""
+
+    name = "auto-creating"
+
+    def properties(self, listener: str) -> dict[str, str]:
+        return super().properties(listener) | {"auto.create.topics.enable": "true", "num.partitions": "1"}
+
+
+async def test_a_deleted_topic_does_not_come_back_by_itself(topics_prefix: str, tmp_path: Path) -> None:
+    """On a broker that creates topics automatically the bridge does not bring a deleted one back with one partition;
+    one that another program brings back is named by readiness and `check`, and work goes on once it is right.
+    """
+    if why := maven.why_not():
+        pytest.skip(f"a broker that creates topics needs the maven one: {why}")
+    broker = AutoCreatingBroker()
+    await asyncio.to_thread(broker.start)
+    try:
+        async with lab(broker.bootstrap_servers, topics_prefix, tmp_path, *FEW) as the_lab:
+            await the_lab.bridge()
+            agents = await the_lab.register_all()
+            await the_lab.sim.settle(agents, rounds=1)
+            await delete(the_lab, "inject")
+            await not_ready(the_lab, f"{topics_prefix}inject does not exist")
+            await asyncio.sleep(15)
+            await not_ready(the_lab, f"{topics_prefix}inject does not exist")
+            await the_lab.reconnect()
+            await the_lab.produce("inject", event_of("1"), agents[0].encode(), partition=0)
+            has_one = "has 1 partitions, and must have 8: delete it and run `asm-bridge topics create`"
+            await not_ready(the_lab, f"{topics_prefix}inject {has_one}")
+            code, out, _ = await the_lab.command("check")
+            assert (code, f"{topics_prefix}inject has 1 partitions" in out) == (1, True)
+            await recreate(the_lab, "inject", PARTITIONS)
+            await the_lab.inject(agents[0], "772")
+            await the_lab.completed()
+            await the_lab.ready()
+    finally:
+        await asyncio.to_thread(broker.stop)

@@ -79,7 +79,9 @@ async def test_no_bytes_end_a_process_or_a_command(broker: Broker, topics_prefix
         assert "Traceback" not in log + (tmp_path / "bridge.log").read_text()
         assert 'kafka_errors_total{operation="header_name"}' in (await the_lab.ask("second", "metrics"))[1]
         for arguments in (
+            ["check"],
             ["sessions", "list", "--json"],
+            ["sessions", "export"],
             ["dead-letters", "list", "--json"],
             ["dead-letters", "resend", "--all", "--dry-run"],
             ["tail", "--until-end"],
