@@ -37,7 +37,7 @@ def application() -> Application:
         commit_interval=1.0,
         auto_offset_reset="earliest",
         consumer_extra_config={"isolation.level": "read_committed"},
-        # A killed process leaves its transaction open for so long, and readers wait for its end: librdkafka has a minute.
+        # A killed process leaves its transaction open for so long, and readers wait for its end (default: a minute).
         producer_extra_config={"transaction.timeout.ms": 10_000},
         state_dir=os.environ.get("STATE_DIR", "state"),
     )
