@@ -29,9 +29,9 @@ class Broker:
         self.asked.append(type(struct).decode(BytesIO(struct.encode())))
         if not isinstance(struct, _Struct):
             return SimpleNamespace(API_VERSION=struct.API_VERSION, topics=[])
-        topics = []
+        topics: list[Any] = []
         for topic_id, partitions, _ in self.asked[-1].topics:
-            answers = []
+            answers: list[Any] = []
             for number, *_ in partitions:
                 code, records = self.found.get((topic_id, number), (0, b""))
                 answers.append((number, code, 9, 8, 0, [(5, 3, {})], -1, records, {}))

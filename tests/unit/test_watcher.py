@@ -118,7 +118,7 @@ def test_who_opens_a_partition_tells_for_how_long_its_agents_were_not_observed(a
 def test_a_key_that_is_too_large_is_a_dead_letter_without_it() -> None:
     """A record whose key is too large is a dead letter without the key, and the next record is read as usual."""
     partition, letters = RememberingJournal(), list[DeadLetter]()
-    partition.dead_letter, partition.advance = letters.append, lambda **_: None  # type: ignore[attr-defined]
+    partition.dead_letter, partition.advance = letters.append, lambda **_: None  # type: ignore[method-assign, assignment]
     registry = Registry(lambda _: None, lambda bad: None)
     policy = Policy(1.0, InjectionSettings(), Backoff(), clock)
     agents = PartitionAgents(partition, PARTITIONS, registry, lambda *_: None, policy)  # type: ignore[arg-type]
@@ -214,7 +214,7 @@ def test_times_to_live_do_not_run_while_a_transaction_holds_events_back() -> Non
 def test_an_event_that_was_held_back_and_moved_lives_as_long() -> None:
     """Its new home counts from the end of the transaction, too, and still says when the event arrived."""
     clock, journal, moved = FakeClock(), RememberingJournal(), list[Outgoing]()
-    journal.partition, journal.add, journal.advance = 1, moved.append, lambda **_: None  # type: ignore[attr-defined]
+    journal.partition, journal.add, journal.advance = 1, moved.append, lambda **_: None  # type: ignore[attr-defined, method-assign]
     arrived = clock.now().wall
     stable = held_back_by(clock, 400)
     policy = Policy(1.0, InjectionSettings(), Backoff(), clock)

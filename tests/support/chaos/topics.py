@@ -122,7 +122,7 @@ async def configure(the_lab: Lab, topic: str, **configs: int | str) -> None:
         confluent.ConfigEntry(name, str(value), incremental_operation=confluent.AlterConfigOpType.SET)  # type: ignore[attr-defined]
         for name, value in configs.items()
     ]
-    resource = confluent.ConfigResource(
+    resource = confluent.ConfigResource(  # type: ignore[attr-defined]
         confluent.ConfigResource.Type.TOPIC,  # type: ignore[attr-defined]
         the_lab.prefix + topic,
         incremental_configs=entries,
