@@ -14,7 +14,7 @@ from bridge.kafka.partitioner import partition_for
 from bridge.testing.brokers import Broker, maven
 from bridge.testing.brokers.maven import MavenBroker
 from tests.support.chaos.checker import assert_kept
-from tests.support.chaos.harness import PARTITIONS, Lab, event_of, lab, until
+from tests.support.chaos.harness import PARTITIONS, Lab, lab, until
 from tests.support.chaos.topics import delete, recreate
 
 pytestmark = [pytest.mark.kafka, pytest.mark.transactions]
@@ -244,10 +244,9 @@ async def test_a_deleted_topic_does_not_come_back_by_itself(topics_prefix: str, 
             await the_lab.sim.settle(agents, rounds=1)
             await delete(the_lab, "inject")
             await not_ready(the_lab, f"{topics_prefix}inject does not exist")
-            await asyncio.sleep(15)
+            await asyncio.sleep(5)  # metadata are asked for each 2 s meanwhile
             await not_ready(the_lab, f"{topics_prefix}inject does not exist")
-            await the_lab.reconnect()
-            await the_lab.produce("inject", event_of("1"), agents[0].encode(), partition=0)
+            await recreate(the_lab, "inject", 1, exists=False)
             has_one = "has 1 partitions, and must have 8: delete it and run `asm-bridge topics create`"
             await not_ready(the_lab, f"{topics_prefix}inject {has_one}")
             code, out, _ = await the_lab.command("check")
