@@ -133,16 +133,18 @@ KILLS: dict[str, Fault] = {"process_killed": process_killed}
 
 async def broker_killed(trial: Trial, rng: Random) -> None:
     broker = rng.choice(trial.brokers)
-    await asyncio.to_thread(broker.kill)
-    await asyncio.sleep(rng.uniform(0, 2 if trial.quick else 8))
-    await asyncio.to_thread(broker.restart)
+    async with trial.administration:
+        await asyncio.to_thread(broker.kill)
+        await asyncio.sleep(rng.uniform(0, 2 if trial.quick else 8))
+        await asyncio.to_thread(broker.restart)
 
 
 async def broker_paused(trial: Trial, rng: Random) -> None:
     broker = rng.choice(trial.brokers)
-    await asyncio.to_thread(broker.pause)
-    await asyncio.sleep(rng.uniform(1, 4 if trial.quick else 10))
-    await asyncio.to_thread(broker.resume)
+    async with trial.administration:
+        await asyncio.to_thread(broker.pause)
+        await asyncio.sleep(rng.uniform(1, 4 if trial.quick else 10))
+        await asyncio.to_thread(broker.resume)
 
 
 KAFKA: dict[str, Fault] = {"broker_killed": broker_killed, "broker_paused": broker_paused}

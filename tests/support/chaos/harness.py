@@ -10,7 +10,7 @@ import time
 from asyncio.subprocess import PIPE
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -376,7 +376,8 @@ class Lab:
             child.kill()
         await self._http.aclose()
         for producer in (*self._former, self._producer):
-            await asyncio.wait_for(producer.stop(), DEADLINE)
+            with suppress(TimeoutError):  # the broker may be gone, and another error says why
+                await asyncio.wait_for(producer.stop(), DEADLINE)
 
 
 @asynccontextmanager
