@@ -38,7 +38,7 @@ class Trial:
     survived: Counter[str] = field(default_factory=Counter)
     broken: list[str] = field(default_factory=list)
     administration: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """Held by a fault that needs the topics as they are, or makes them others."""
+    """Held by a fault that needs the topics as they are, makes them others, or takes a broker away."""
 
     @property
     def agents(self) -> list[str]:
