@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from aiokafka import AIOKafkaConsumer
 from aiokafka.structs import TopicPartition
 
+import bridge.kafka.internals  # noqa: F401 - aiokafka does not read header names that are not UTF-8
 from asm_bridge_schemas.frame import unframed
 
 STREAMED = ("agent-status", "queued-calls", "agent-messages", "conversations", "inject-outcomes")
