@@ -76,7 +76,7 @@ class Encoder:
             headers += trace.headers
         topic, at = records.TOPICS[cls], _milliseconds(record.observed_at)
         message = Outgoing(topic, record.agent_id.encode(), self._value(topic, record), headers, at)
-        return message if self._limits.fits(message) else self.fitted(message)
+        return self.fitted(message)
 
     def state(self, agent_id: str, state: AgentState | None, at: float, inbox: str | None = None) -> Outgoing:
         """``at``: the Kafka timestamp, in seconds since 1970; ``inbox``: the id, if known, of the inbox that its
@@ -90,7 +90,7 @@ class Encoder:
         if inbox is not None:
             headers.append((names.INBOX, inbox.encode()))
         message = Outgoing("agent-state", agent_id.encode(), self._value("agent-state", state), headers, timestamp)
-        return message if self._limits.fits(message) else self.fitted(message)
+        return self.fitted(message)
 
     def heartbeat(self, heartbeat: PartitionHeartbeat) -> Outgoing:
         key, until = str(heartbeat.partition), heartbeat.observed_until
@@ -108,7 +108,7 @@ class Encoder:
         key = letter.key if len(letter.key or b"") <= MAX_ID_BYTES else None
         value = b"" if key is None and letter.value is None else letter.value
         message = Outgoing("dead-letters", key, value, [*headers, *reason], partition=partition)
-        return message if self._limits.fits(message) else self.fitted(message)
+        return self.fitted(message)
 
     def unwritable(self, message: Outgoing, text: str, at: float) -> Outgoing:
         """The dead letter of a record of ours that Kafka refuses. The record stands nowhere, so there is no origin."""

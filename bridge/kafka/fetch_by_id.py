@@ -6,22 +6,10 @@ import asyncio
 from types import SimpleNamespace
 from typing import Any
 
-from aiokafka.protocol.api import RequestStruct, Response
 from aiokafka.protocol.fetch import FetchRequest
-from aiokafka.protocol.types import (
-    CompactArray,
-    CompactBytes,
-    CompactString,
-    Int8,
-    Int16,
-    Int32,
-    Int64,
-    Schema,
-    TaggedFields,
-)
 from aiokafka.structs import TopicPartition
 
-from bridge.kafka.protocol import Uuid
+from bridge.kafka.protocol import FETCH_13
 
 _ANOTHER_TOPIC = (100, 103)
 """UNKNOWN_TOPIC_ID, INCONSISTENT_TOPIC_ID."""
@@ -54,7 +42,7 @@ class FetchById:
         if None in asked.values():
             return await self._client.send(node, request, **options)
         response = await self._client.send(node, _FetchRequest(request, asked), **options)
-        return response if response.API_VERSION < _Response.API_VERSION else await self._named(response, asked)
+        return response if response.API_VERSION < FETCH_13.API_VERSION else await self._named(response, asked)
 
     async def _named(self, response: Any, asked: dict[TopicPartition, Any]) -> Any:
         """The response as aiokafka knows it, with names, without what was read from a topic that is now unwanted."""
@@ -76,85 +64,6 @@ class FetchById:
         return SimpleNamespace(API_VERSION=11, topics=topics)
 
 
-# -- what aiokafka lacks of the protocol: version 13 of the fetches
-
-
-_TAGS = ("tags", TaggedFields)
-
-
-class _Response(Response):  # type: ignore[misc]
-    API_KEY = 1
-    API_VERSION = 13
-    SCHEMA = Schema(
-        ("throttle_time_ms", Int32),
-        ("error_code", Int16),
-        ("session_id", Int32),
-        (
-            "topics",
-            CompactArray(
-                ("topic_id", Uuid),
-                (
-                    "partitions",
-                    CompactArray(
-                        ("partition", Int32),
-                        ("error_code", Int16),
-                        ("highwater_offset", Int64),
-                        ("last_stable_offset", Int64),
-                        ("log_start_offset", Int64),
-                        (
-                            "aborted_transactions",
-                            CompactArray(("producer_id", Int64), ("first_offset", Int64), _TAGS),
-                        ),
-                        ("preferred_read_replica", Int32),
-                        ("message_set", CompactBytes),
-                        _TAGS,
-                    ),
-                ),
-                _TAGS,
-            ),
-        ),
-        _TAGS,
-    )
-
-
-class _Struct(RequestStruct):  # type: ignore[misc]
-    API_KEY = 1
-    API_VERSION = 13
-    FLEXIBLE_VERSION = True
-    RESPONSE_TYPE = _Response
-    SCHEMA = Schema(
-        ("replica_id", Int32),
-        ("max_wait_time", Int32),
-        ("min_bytes", Int32),
-        ("max_bytes", Int32),
-        ("isolation_level", Int8),
-        ("session_id", Int32),
-        ("session_epoch", Int32),
-        (
-            "topics",
-            CompactArray(
-                ("topic_id", Uuid),
-                (
-                    "partitions",
-                    CompactArray(
-                        ("partition", Int32),
-                        ("current_leader_epoch", Int32),
-                        ("fetch_offset", Int64),
-                        ("last_fetched_epoch", Int32),
-                        ("log_start_offset", Int64),
-                        ("max_bytes", Int32),
-                        _TAGS,
-                    ),
-                ),
-                _TAGS,
-            ),
-        ),
-        ("forgotten_topics_data", CompactArray(("topic_id", Uuid), ("partitions", CompactArray(Int32)), _TAGS)),
-        ("rack_id", CompactString("utf-8")),
-        _TAGS,
-    )
-
-
 class _FetchRequest(FetchRequest):  # type: ignore[misc]
     """aiokafka's request, with the ids of its partitions for a broker that takes them."""
 
@@ -164,10 +73,10 @@ class _FetchRequest(FetchRequest):  # type: ignore[misc]
 
     def prepare(self, versions: dict[int, tuple[int, int]]) -> Any:
         _, newest = versions.get(self.API_KEY, (0, 0))
-        return self.build(_Struct) if newest >= _Struct.API_VERSION else super().prepare(versions)
+        return self.build(FETCH_13) if newest >= FETCH_13.API_VERSION else super().prepare(versions)
 
     def build(self, request_struct_class: Any) -> Any:
-        if request_struct_class is not _Struct:
+        if request_struct_class is not FETCH_13:
             return super().build(request_struct_class)
         by_id: dict[bytes, list[tuple[Any, ...]]] = {}
         for topic, partitions in self._topics:
@@ -176,4 +85,4 @@ class _FetchRequest(FetchRequest):  # type: ignore[misc]
                 by_id.setdefault(topic_id, []).append((number, -1, offset, -1, -1, max_bytes, {}))
         topics: list[Any] = [(topic_id, partitions, {}) for topic_id, partitions in by_id.items()]
         limits = (self._max_wait_ms, self._min_bytes, self._max_bytes, self._isolation_level)
-        return _Struct(-1, *limits, 0, -1, topics, [], self._rack_id, {})
+        return FETCH_13(-1, *limits, 0, -1, topics, [], self._rack_id, {})

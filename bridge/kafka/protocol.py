@@ -10,7 +10,9 @@ from aiokafka.protocol.types import (
     Array,
     Boolean,
     CompactArray,
+    CompactBytes,
     CompactString,
+    Int8,
     Int16,
     Int32,
     Int64,
@@ -135,3 +137,30 @@ _TRANSACTIONS_0 = _struct(
     [("throttle_time_ms", Int32), ("transactions", CompactArray(*_TRANSACTION)), _TAGS],
     flexible=True,
 )
+_FETCHED = (
+    ("partition", Int32), ("error_code", Int16), ("highwater_offset", Int64), ("last_stable_offset", Int64),
+    ("log_start_offset", Int64),
+    ("aborted_transactions", CompactArray(("producer_id", Int64), ("first_offset", Int64), _TAGS)),
+    ("preferred_read_replica", Int32), ("message_set", CompactBytes), _TAGS,
+)  # fmt: skip
+_TO_FETCH = (
+    ("partition", Int32), ("current_leader_epoch", Int32), ("fetch_offset", Int64), ("last_fetched_epoch", Int32),
+    ("log_start_offset", Int64), ("max_bytes", Int32), _TAGS,
+)  # fmt: skip
+FETCH_13 = _struct(
+    1,
+    13,
+    [
+        ("replica_id", Int32), ("max_wait_time", Int32), ("min_bytes", Int32), ("max_bytes", Int32),
+        ("isolation_level", Int8), ("session_id", Int32), ("session_epoch", Int32),
+        ("topics", CompactArray(("topic_id", Uuid), ("partitions", CompactArray(*_TO_FETCH)), _TAGS)),
+        ("forgotten_topics_data", CompactArray(("topic_id", Uuid), ("partitions", CompactArray(Int32)), _TAGS)),
+        ("rack_id", _COMPACT_TEXT), _TAGS,
+    ],
+    [
+        ("throttle_time_ms", Int32), ("error_code", Int16), ("session_id", Int32),
+        ("topics", CompactArray(("topic_id", Uuid), ("partitions", CompactArray(*_FETCHED)), _TAGS)), _TAGS,
+    ],
+    flexible=True,
+)  # fmt: skip
+"""The layout of fetches by topic id (KIP-516); ``RESPONSE_TYPE`` is that of their answers."""

@@ -10,7 +10,8 @@ from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.structs import TopicPartition
 
 from bridge.kafka import fetch_by_id
-from bridge.kafka.fetch_by_id import FetchById, _Response, _Struct
+from bridge.kafka.fetch_by_id import FetchById
+from bridge.kafka.protocol import FETCH_13
 
 FORMER, NEW = bytes(range(16)), bytes(range(16, 32))
 INBOX = [TopicPartition("asm.inject", number) for number in range(3)]
@@ -27,7 +28,7 @@ class Broker:
     async def send(self, node: int, request: Any) -> Any:
         struct = request.prepare({1: (4, self.newest)})
         self.asked.append(type(struct).decode(BytesIO(struct.encode())))
-        if not isinstance(struct, _Struct):
+        if not isinstance(struct, FETCH_13):
             return SimpleNamespace(API_VERSION=struct.API_VERSION, topics=[])
         topics: list[Any] = []
         for topic_id, partitions, _ in self.asked[-1].topics:
@@ -36,7 +37,7 @@ class Broker:
                 code, records = self.found.get((topic_id, number), (0, b""))
                 answers.append((number, code, 9, 8, 0, [(5, 3, {})], -1, records, {}))
             topics.append((topic_id, answers, {}))
-        return _Response.decode(BytesIO(_Response(0, 0, 0, topics, {}).encode()))
+        return FETCH_13.RESPONSE_TYPE.decode(BytesIO(FETCH_13.RESPONSE_TYPE(0, 0, 0, topics, {}).encode()))
 
 
 def fetch(*positions: tuple[int, int]) -> FetchRequest:
