@@ -31,8 +31,7 @@ _INJECTION = {
 
 def document() -> Part:
     """The document, as JSON. Its schemas are those of ``definitions``, without what JSON Schema draft 7 lacks."""
-    records = {name: _exact(name, schema) for name, schema in record_definitions().items()}
-    definitions = {**records, **canonical_event(), **session_entry()}
+    definitions = {**record_definitions(), **canonical_event(), **session_entry()}
     messages = {
         cls.__name__: _message(cls.__name__, ce_type(cls), topic, definitions[cls.__name__])
         for cls, topic in TOPIC_OF.items()
@@ -63,27 +62,6 @@ def document() -> Part:
             "schemas": {name: _rewritten(schema) for name, schema in _needed(messages, definitions).items()},
         },
     }
-
-
-_LOWEST = {
-    **dict.fromkeys(("sequence", "topic_sequence", "version"), 1),
-    **dict.fromkeys(("partition", "agents", "in_session", "lost", "attempts"), 0),
-    **dict.fromkeys(("previous_duration_ms", "waited_ms"), 0),
-}
-_OF_A_STREAM = ("stream_id", "sequence", "topic_sequence")
-_MAY_BE_WITHOUT = ("InjectionCompleted", "AgentState")
-
-
-def _exact(name: str, schema: Part) -> Part:
-    """A record's schema with what holds for every record that was ever written, but is not in the schemas of version
-    1.0.0: those can be narrowed with a new major version only (``compatibility``)."""
-    for field, one in schema.get("properties", {}).items():
-        if field in _OF_A_STREAM and name not in _MAY_BE_WITHOUT:
-            one |= {"description": one["description"].partition(" Null ")[0], **one.pop("anyOf")[0]}
-        for kind in one.get("anyOf", [one]):
-            if kind.get("type") == "integer" and field in _LOWEST:
-                kind["minimum"] = 0 if (name, field) == ("AgentState", "sequence") else _LOWEST[field]
-    return schema
 
 
 def _needed(messages: Part, definitions: dict[str, Part]) -> dict[str, Part]:

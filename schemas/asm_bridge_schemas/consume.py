@@ -2,7 +2,8 @@
 
     >>> from asm_bridge_schemas.consume import Sequences, decode
     >>> value = b'{"type":"AgentProfileChanged","agent_id":"agent-7","stream_id":"s1","sequence":1,'
-    >>> value += b'"asm_session_sid":null,"observed_at":"2026-11-23T09:30:00.000250Z","skills":["english"]}'
+    >>> value += b'"topic_sequence":1,"asm_session_sid":null,"observed_at":"2026-11-23T09:30:00.000250Z",'
+    >>> value += b'"skills":["english"]}'
     >>> headers = [("ce_type", b"com.tcn.asm.agent_profile_changed.v1"), ("content-type", b"application/json")]
     >>> record = decode(value, headers)
     >>> record.skills

@@ -7,7 +7,7 @@ which they came), so a reader that joins late begins with those and goes on with
     >>> from asm_bridge_schemas.records import AgentState, QueuedCallChanged
     >>> state = AgentState(agent_id="agent-7", stream_id="s1", sequence=16)
     >>> entered = QueuedCallChanged(
-    ...     agent_id="agent-7", stream_id="s1", sequence=17, asm_session_sid="7",
+    ...     agent_id="agent-7", stream_id="s1", sequence=17, topic_sequence=5, asm_session_sid="7",
     ...     observed_at="2026-11-23T09:30:00.000250Z", change="entered", list="agent_queue", call_sid="42")
     >>> [call.call_sid for call in fold(state, entered).calls]
     ['42']

@@ -50,6 +50,8 @@ def values_of(enum: Any) -> tuple[Any, ...]:
     return get_args(get_args(enum)[0])
 
 
+Count = Annotated[int, Meta(extra_json_schema={"minimum": 0})]
+Ordinal = Annotated[int, Meta(extra_json_schema={"minimum": 1})]
 Sid = Annotated[
     str,
     Meta(
@@ -240,28 +242,13 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 AgentId = Annotated[
     str, about("The agent: the key of its registry entry, chosen by the operator.", "agent-7", pii=True)
 ]
-StreamId = Annotated[
-    str | None,
-    about(
-        "The stream: a new one each time that the agent begins to be watched. Null in an outcome for an agent that is "
-        "not watched.",
-        "0a1b2c3d4e5f60718293a4b5c6d7e8f9",
-    ),
-]
-Sequence = Annotated[
-    int | None,
-    about(
-        "The record's number in its stream, over all topics: 1, 2, 3, ... without gaps. Null where stream_id is.", 17
-    ),
-]
-TopicSequence = Annotated[
-    int | None,
-    about(
-        "The record's number in its stream among those of its topic: 1, 2, 3, ... without gaps. Null where stream_id "
-        "is.",
-        5,
-    ),
-]
+_STREAM = "The stream: a new one each time that the agent begins to be watched."
+_NUMBER = "The record's number in its stream, over all topics: 1, 2, 3, ... without gaps."
+_TOPIC_NUMBER = "The record's number in its stream among those of its topic: 1, 2, 3, ... without gaps."
+_STREAM_EXAMPLE = "0a1b2c3d4e5f60718293a4b5c6d7e8f9"
+StreamId = Annotated[str, about(_STREAM, _STREAM_EXAMPLE)]
+Sequence = Annotated[Ordinal, about(_NUMBER, 17)]
+TopicSequence = Annotated[Ordinal, about(_TOPIC_NUMBER, 5)]
 SessionSid = Annotated[
     Sid | None, about("The vendor's login (ASM session) that it is about; null for none.", "1000000000000000001")
 ]
@@ -279,14 +266,24 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="typ
     """What every record has but `AgentState` and `PartitionHeartbeat`."""
 
     agent_id: AgentId
-    stream_id: StreamId
-    sequence: Sequence
-    topic_sequence: TopicSequence = None
+    stream_id: Annotated[
+        str | None, about(f"{_STREAM} Null in an outcome for an agent that is not watched.", _STREAM_EXAMPLE)
+    ]
+    sequence: Annotated[Ordinal | None, about(f"{_NUMBER} Null where stream_id is.", 17)]
+    topic_sequence: Annotated[Ordinal | None, about(f"{_TOPIC_NUMBER} Null where stream_id is.", 5)]
     asm_session_sid: SessionSid
     observed_at: ObservedAt
 
 
-class AgentWatchStarted(Record, frozen=True, kw_only=True, tag=True):
+class StreamRecord(Record, frozen=True, kw_only=True):
+    """A record that is always of a stream: each but an outcome."""
+
+    stream_id: StreamId
+    sequence: Sequence
+    topic_sequence: TopicSequence
+
+
+class AgentWatchStarted(StreamRecord, frozen=True, kw_only=True, tag=True):
     """The bridge began to watch the agent: the first record of a stream."""
 
     labels: Labels = {}
@@ -294,7 +291,7 @@ class AgentWatchStarted(Record, frozen=True, kw_only=True, tag=True):
     reason: Annotated[str, _reasons("WatchStartReason", "registered: an entry for it was registered.", "registered")]
 
 
-class AgentWatchEnded(Record, frozen=True, kw_only=True, tag=True):
+class AgentWatchEnded(StreamRecord, frozen=True, kw_only=True, tag=True):
     """The agent was removed from the registry: the last record of a stream."""
 
     labels: Labels = {}
@@ -302,7 +299,7 @@ class AgentWatchEnded(Record, frozen=True, kw_only=True, tag=True):
     reason: Annotated[str, _reasons("WatchEndReason", "unregistered: its entry was removed.", "unregistered")]
 
 
-class AgentProfileChanged(Record, frozen=True, kw_only=True, tag=True):
+class AgentProfileChanged(StreamRecord, frozen=True, kw_only=True, tag=True):
     """The agent's registry entry was edited: these are its labels and skills from now on."""
 
     labels: Labels = {}
@@ -312,21 +309,21 @@ class AgentProfileChanged(Record, frozen=True, kw_only=True, tag=True):
 VoiceSid = Annotated[Sid | None, about("The voice session of the login; null if there is none.", "4000000000000000007")]
 
 
-class AgentSessionStarted(Record, frozen=True, kw_only=True, tag=True):
+class AgentSessionStarted(StreamRecord, frozen=True, kw_only=True, tag=True):
     """A login was seen (also when the same sid comes back); statuses chain from here."""
 
     voice_session_sid: VoiceSid
     reason: Annotated[str | None, about("Always null: only an end has a reason.", None)] = None
 
 
-class AgentSessionEnded(Record, frozen=True, kw_only=True, tag=True):
+class AgentSessionEnded(StreamRecord, frozen=True, kw_only=True, tag=True):
     """The login is over; its calls and its alert left just before."""
 
     voice_session_sid: VoiceSid
     reason: SessionEndReason
 
 
-class AgentObservationLost(Record, frozen=True, kw_only=True, tag=True):
+class AgentObservationLost(StreamRecord, frozen=True, kw_only=True, tag=True):
     """The agent was not observed for longer than three intervals, and than 5 s.
 
     From `since` until the next `AgentObservationResumed` nobody knows its status, calls and alert: what was published
@@ -336,7 +333,7 @@ class AgentObservationLost(Record, frozen=True, kw_only=True, tag=True):
     since: Annotated[Time, about("When the agent was last observed. Clock: bridge.", "2026-11-23T09:29:48.120000Z")]
 
 
-class AgentObservationResumed(Record, frozen=True, kw_only=True, tag=True):
+class AgentObservationResumed(StreamRecord, frozen=True, kw_only=True, tag=True):
     """The agent is observed again. `reason` and `since` are those of the loss.
 
     `status_desc` holds from `observed_at` on: for time in state, go on there. Whatever has changed since the loss
@@ -353,11 +350,11 @@ class AgentObservationResumed(Record, frozen=True, kw_only=True, tag=True):
 class AgentStatusChanged(Status, frozen=True, kw_only=True, tag_field="type", tag=True):
     """The vendor's status of the agent differs from the one last published, in any of its fields."""
 
-    # A Struct has one base with fields: these are Record's.
+    # A Struct has one base with fields: these are StreamRecord's.
     agent_id: AgentId
     stream_id: StreamId
     sequence: Sequence
-    topic_sequence: TopicSequence = None
+    topic_sequence: TopicSequence
     asm_session_sid: SessionSid
     observed_at: ObservedAt
     changed: Annotated[
@@ -388,7 +385,7 @@ class AgentStatusChanged(Status, frozen=True, kw_only=True, tag_field="type", ta
         ),
     ] = None
     previous_duration_ms: Annotated[
-        int | None,
+        Count | None,
         about(
             "How long the previous status_desc lasted, in milliseconds, as the bridge saw it: from its status_since to "
             "this one's. Null for the first of a session, where status_desc is the same, and where the agent was not "
@@ -418,7 +415,7 @@ CallSkills = Annotated[
 _IN_VIEW = "Null for a call that left."
 
 
-class QueuedCallChanged(Record, frozen=True, kw_only=True, tag=True):
+class QueuedCallChanged(StreamRecord, frozen=True, kw_only=True, tag=True):
     """A call entered, changed in, or left one of the lists that this agent sees; (list, call_sid) identify it.
 
     The call's fields are the vendor's. Of one that left, `start_date`, `call_type` and `skills` are those last seen;
@@ -450,7 +447,7 @@ class QueuedCallChanged(Record, frozen=True, kw_only=True, tag=True):
         about(f"The vendor's `QueuedNotificationType`. {_IN_VIEW}", "QueuedNotificationType_GENERAL_INITIAL"),
     ] = None
     waited_ms: Annotated[
-        int | None,
+        Count | None,
         about(
             "For a call that left: from start_date (clock: vendor) to observed_at (clock: bridge), in milliseconds; 0 "
             "where that is negative. Null for the other changes, and if start_date is.",
@@ -459,7 +456,7 @@ class QueuedCallChanged(Record, frozen=True, kw_only=True, tag=True):
     ] = None
 
 
-class AgentMessageReceived(Record, frozen=True, kw_only=True, tag=True):
+class AgentMessageReceived(StreamRecord, frozen=True, kw_only=True, tag=True):
     """A message for the agent; (message_timestamp, message) identify it."""
 
     message: Annotated[str, about("The text, as the vendor has it.", "Meeting at ten", pii=True)]
@@ -470,7 +467,7 @@ AlertId = Annotated[str, about("The vendor's id of the alert.", "a-1")]
 _SHOWN = "Null for a kind of alert without it, and once it is cleared."
 
 
-class _Alert(Record, frozen=True, kw_only=True):
+class _Alert(StreamRecord, frozen=True, kw_only=True):
     kind: AlertKind
     alert_id: AlertId
     expire_duration: Annotated[
@@ -499,7 +496,7 @@ class AgentAlertCleared(_Alert, frozen=True, kw_only=True, tag=True):
     """The vendor's alert is no longer shown; only `kind` and `alert_id` are filled."""
 
 
-class ConversationEventDelivered(Record, frozen=True, kw_only=True, tag=True):
+class ConversationEventDelivered(StreamRecord, frozen=True, kw_only=True, tag=True):
     """The service took an injected event; its `InjectionCompleted` follows, with the same `injection_id`."""
 
     kind: EventKind
@@ -514,7 +511,7 @@ class ConversationEventDelivered(Record, frozen=True, kw_only=True, tag=True):
     delivered_at: Annotated[Time, about("When the service answered. Clock: bridge.", "2026-11-23T09:30:00.000250Z")]
 
 
-class ConversationChanged(Record, frozen=True, kw_only=True, tag=True):
+class ConversationChanged(StreamRecord, frozen=True, kw_only=True, tag=True):
     """A conversation entered, changed in, or left the agent's list of conversations; conversation_sid identifies it."""
 
     change: Change
@@ -551,7 +548,7 @@ class InjectionCompleted(Record, frozen=True, kw_only=True, tag=True):
     http_status: Annotated[
         int | None, about("The HTTP status code of the last answer to it; null if none came.", 200)
     ] = None
-    attempts: Annotated[int, about("How many requests carried it; 0 if none did.", 1)] = 0
+    attempts: Annotated[Count, about("How many requests carried it; 0 if none did.", 1)] = 0
     possibly_repeated: Annotated[
         bool, about("Whether the service may have taken it once more than is said here.", False)
     ] = False
@@ -567,7 +564,7 @@ class PartitionHeartbeat(msgspec.Struct, frozen=True, kw_only=True, gc=False, ta
     There is one in each partition, about that partition, every 10 s (setting `records.heartbeat_interval`), whether it
     has agents or not. Without one for three intervals, no bridge owns the partition, or its owner cannot write."""
 
-    partition: Annotated[int, about("The number of the partition, as in the key.", 3)]
+    partition: Annotated[Count, about("The number of the partition, as in the key.", 3)]
     observed_until: Annotated[
         Time,
         about(
@@ -576,9 +573,9 @@ class PartitionHeartbeat(msgspec.Struct, frozen=True, kw_only=True, gc=False, ta
             "2026-11-23T09:30:00.000250Z",
         ),
     ]
-    agents: Annotated[int, about("How many agents are watched in this partition.", 125)]
-    in_session: Annotated[int, about("How many of them have a session.", 98)]
-    lost: Annotated[int, about("How many of them are not observed.", 0)]
+    agents: Annotated[Count, about("How many agents are watched in this partition.", 125)]
+    in_session: Annotated[Count, about("How many of them have a session.", 98)]
+    lost: Annotated[Count, about("How many of them are not observed.", 0)]
     instance: Annotated[str, about("The bridge's process that owns the partition.", "bridge-1:4711")]
 
 
@@ -643,14 +640,17 @@ class AgentState(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field=
     these records; and when nothing but the bridge's books has changed. A tombstone follows when the agent is no longer
     watched. Fields are only added, with a default."""
 
-    version: Annotated[int, about("The version of this record's form.", 2)] = 2
+    version: Annotated[Ordinal, about("The version of this record's form.", 2)] = 2
     agent_id: AgentId
     stream_id: Annotated[
-        StreamId,
-        about("The stream. Null for an agent that is not watched: then the bridge's books are all that it holds."),
+        str | None,
+        about(
+            "The stream. Null for an agent that is not watched: then the bridge's books are all that it holds.",
+            _STREAM_EXAMPLE,
+        ),
     ] = None
     sequence: Annotated[
-        int,
+        Count,
         about(
             "The number of the stream's last record: the picture holds after it, and sequence + 1 comes next. 0 "
             "without a stream.",
