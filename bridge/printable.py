@@ -3,7 +3,7 @@
 import re
 
 _OBEYED = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
-"""What a terminal obeys or reorders, and JSON does not escape."""
+"""Characters that a terminal obeys or reorders, and that JSON does not escape."""
 
 
 def printable(text: str) -> str:

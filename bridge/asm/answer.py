@@ -1,7 +1,7 @@
 """Reads a response: as the service's answer, as its refusal, or as a foreign answer. Pure.
 
-The service is gRPC behind a JSON gateway. In front of it stand proxies, firewalls and load balancers, which answer in
-its name; their answers say nothing about the agent.
+The service is gRPC behind a JSON gateway. Proxies, firewalls and load balancers in front of it may answer in its place;
+such answers say nothing about the agent.
 """
 
 import email.utils
@@ -91,7 +91,7 @@ def _read_answer(message: MessageType, response: Response, token: str) -> Answer
         except protojson.ProtoJSONError as error:
             problem = f"is not a {message.__name__}: {error}"
         else:
-            if read == _EMPTY[message] and not _is_of(message, body):  # all is the default: was there anything?
+            if read == _EMPTY[message] and not _is_of(message, body):  # all fields have their defaults: was there any?
                 return _foreign(response, token)
             return Answer(status, read, body)
     if not _is_of(message, body):

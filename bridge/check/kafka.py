@@ -144,7 +144,7 @@ async def topics(settings: Settings) -> list[Finding]:
 
 
 def _limits(results: list[TopicResult]) -> list[Finding]:
-    """A warning for each thing that works less well than with topics of our own making, with the topics it is about."""
+    """A warning for each setting that works less well than the bridge's own, with its topics."""
     names: defaultdict[str, list[str]] = defaultdict(list)
     for result in results:
         for note in result.notes:
@@ -213,14 +213,14 @@ async def transactions(settings: Settings, clients: Clients) -> list[Finding]:
 
 
 def _clock(reading: Reading | None) -> Finding:
-    """This machine's clock against Kafka's."""
+    """Compares this machine's clock with Kafka's."""
     if reading is None:
-        return skipped("kafka_clock", "it takes a transaction to see it, in Kafka 3.0 or newer")
+        return skipped("kafka_clock", "only a transaction shows it, in Kafka 3.0 or newer")
     clock = Clock()
     clock.follow(*reading)
     if not clock.differs:
         return ok("kafka_clock", f"{difference(clock.ahead)}, to the second")
-    return warning("kafka_clock", difference(clock.ahead), "set it with NTP; `run` goes by Kafka's clock meanwhile")
+    return warning("kafka_clock", difference(clock.ahead), "set it with NTP; meanwhile `run` uses Kafka's clock")
 
 
 async def group(settings: Settings) -> list[Finding]:

@@ -1,4 +1,4 @@
-"""The Schema Registry: whether it answers, and has or would take the output topics' schemas. Registers nothing."""
+"""The Schema Registry: whether it answers, and has or would accept the output topics' schemas. Registers nothing."""
 
 import asyncio
 

@@ -65,7 +65,7 @@ def _answered(asm: AsmSettings, status: int, body: bytes) -> Finding:
 
 
 def clock(date: str | None, sent: float, arrived: float) -> Finding:
-    """This machine's clock against the answer's Date, which is in whole seconds (RFC 9110, 6.6.1)."""
+    """Compares this machine's clock with the answer's Date, which is in whole seconds (RFC 9110, 6.6.1)."""
     try:
         theirs = email.utils.parsedate_to_datetime(date or "").timestamp() + 0.5
     except (ValueError, OverflowError):

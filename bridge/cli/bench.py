@@ -49,7 +49,7 @@ def bench(
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
-    """Measure what the bridge costs: CPU per poll, rates, memory, latencies, beside the pollers of bench/peers.
+    """Measure what the bridge costs: CPU per poll, rates, memory, latencies, compared with the pollers of bench/peers.
 
     Runs against Kafka and a simulated service, both on this machine; the client has one core for itself.
     """

@@ -67,8 +67,8 @@ def resend(
 ) -> None:
     """Send the originals of dead letters to their agents again, in their original order.
 
-    An event that has been delivered since is a duplicate. Exits with 1 if a dead letter that you named could not be
-    sent or, with --wait, if the outcome of one is neither delivered nor duplicate.
+    An event that has been delivered in the meantime is reported as a duplicate. Exits with 1 if a dead letter that you
+    named could not be sent or, with --wait, if the outcome of one is neither delivered nor duplicate.
     """
     if all_ == bool(origins or agent or code or since):
         raise UsageError("name the origins, or give --agent, --code or --since, or only --all")

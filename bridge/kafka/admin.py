@@ -36,7 +36,7 @@ async def connection_error(connection: Mapping[str, Any], host: str, port: int) 
         arguments = login_arguments(connection)
         del arguments["bootstrap_servers"]
         made = await create_conn(host, port, **arguments)
-    except Exception as error:  # noqa: BLE001 - aiokafka raises ValueError and AssertionError, too, at a strange server
+    except Exception as error:  # noqa: BLE001 - if it is not Kafka, aiokafka raises ValueError and AssertionError, too
         return error
     made.close()
     return None

@@ -47,7 +47,8 @@ __all__ = [
 
 
 class InvalidRecordError(BrokerResponseError):  # type: ignore[misc]
-    """The broker, or a rule of its own (of schemas, say), refuses a record (KIP-467). aiokafka lacks the code."""
+    """The broker, or a rule that it has (for example about schemas), refuses a record (KIP-467). aiokafka lacks the
+    code."""
 
     errno = 87
     message = "INVALID_RECORD"
@@ -93,7 +94,7 @@ def describe(error: BaseException, verb: str = "write") -> str:
 
 
 def is_refusal(error: BaseException | None) -> bool:
-    """Whether trying again soon is of no use: somebody must change something first."""
+    """Whether a retry is useless until something has been changed."""
     return isinstance(error, (*_REFUSALS, RefusedRecordsError))
 
 
@@ -116,8 +117,8 @@ class NoTransactionsError(KafkaError):  # type: ignore[misc]
 
 
 class RefusedRecordsError(_PlainError):
-    """Kafka refuses a batch for the sake of a record in it. ``topic``: its full name; ``messages``: those of which one
-    is refused, or, with ``every``, any would be."""
+    """Kafka refuses a batch because of a record in it. ``topic``: its full name; ``messages``: the batch, of which one
+    message is refused, or, with ``every``, any message would be."""
 
     def __init__(
         self, topic: str = "", why: str = "", messages: Sequence[Outgoing] = (), *, every: bool = False

@@ -1,7 +1,7 @@
-"""The Schema Registry, which gives the schemas of the output topics the ids in their values' frames.
+"""The Schema Registry, which assigns the ids in the frames of values to the schemas of the output topics.
 
-Confluent's API, which Apicurio has at ``/apis/ccompat/v7``. An id never changes: once all are known, the bridge needs
-the registry no longer.
+It uses Confluent's API, which Apicurio also offers, at ``/apis/ccompat/v7``. An id never changes: once all are known,
+the bridge no longer needs the registry.
 """
 
 import socket
@@ -99,8 +99,8 @@ class OutputFrames:
     async def register(self) -> None:
         """Finds the ids that are not known yet. Raises ``SchemaRegistryError``; ids found until then are kept.
 
-        A schema is registered only where the registry does not have it, so that the right to read is enough for a
-        bridge whose schemas somebody else registers (``asm-bridge schemas export --registry``).
+        A schema is registered only if the registry does not have it, so that the right to read is enough for a bridge
+        whose schemas are registered in another way (``asm-bridge schemas export --registry``).
         """
         async with SchemaRegistryClient(self._settings) as registry:
             for topic, schema in registered_texts().items():
@@ -131,7 +131,7 @@ _ADVICE = {
     404: _WHERE,
     405: _WHERE,
     409: f"the schema is not compatible with the subject's last version: {INCOMPATIBLE}",
-    422: "the registry does not take this schema: check that it supports JSON Schema",
+    422: "the registry does not accept this schema: check that it supports JSON Schema",
 }
 
 

@@ -42,7 +42,7 @@ _OUTPUTS = [topic.name for topic in TOPICS if topic.output and topic.partitioned
 _OVERDUE = 2.0
 """Seconds after which a commit in progress stops the polling."""
 _REFUSALS = 20
-"""Of one transaction, one for each topic or remedy: if it is refused more often, the partition is given up."""
+"""The number of refusals of one transaction, one for each topic or remedy, beyond which the partition is given up."""
 
 States = dict[str, AgentState | None]
 """By agent_id; None is a tombstone."""
@@ -336,7 +336,7 @@ class Journal:
         await self._producer.restart()
         with contextlib.suppress(*EXPECTED_ERRORS):
             await read_limits(self._clients)
-        # A restart fences whoever has become the owner meanwhile. The first wait is for times that must not be old.
+        # A restart fences an owner that has taken over meanwhile. The first wait is for times that must not be old.
         await self._group.next_heartbeat(self._producer.started_at)
         letters = None if self._has_agents else 0
         takes, now = self._producer.takes, lambda: self._clock.now().wall

@@ -1,4 +1,4 @@
-"""The life of one owned partition: recover, watch its agents, commit, hand over; after a failure, all over again."""
+"""The life of one owned partition: recover, watch its agents, commit, hand over; after a failure, start again."""
 
 import asyncio
 import contextlib
@@ -119,7 +119,7 @@ class PartitionOwner:
         while True:
             began, delay = time.monotonic(), 0.0
             try:
-                if refused:  # a topic takes less than it did, or more again
+                if refused:  # a topic accepts less than before, or more again
                     with contextlib.suppress(*EXPECTED_ERRORS):
                         await read_limits(self._shared.clients)
                 await self._own()

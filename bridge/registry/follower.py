@@ -23,7 +23,8 @@ from bridge.telemetry.metrics import METRICS
 log = structlog.get_logger()
 
 _QUIET = 30.0
-"""Seconds without another entry after which a recreated registry counts as whole: somebody writes it again."""
+"""Seconds without another entry after which a recreated registry counts as whole, since its entries are being written
+again."""
 
 
 class RegistryFollower:
@@ -54,8 +55,8 @@ class RegistryFollower:
 
     async def run(self) -> None:
         """Reads until cancelled, and waits out an outage of Kafka. A registry that was deleted and recreated is read
-        from its beginning. What it lacks is unwatched once it has entries, and got no other for a while: an empty one
-        is an accident, and not the wish to watch nobody."""
+        from its beginning. Agents that it lacks are unwatched once it has entries and has received no more for a while:
+        an empty registry is an accident, not a request to watch no agents."""
         read = written = -1
         read_at, settled, stale = 0.0, False, set[bytes]()
         failures = RepeatFilter()
@@ -82,7 +83,7 @@ class RegistryFollower:
                         reader.watch(self.stable)
                         for message in found:
                             if message.offset > read:
-                                read = message.offset  # first: a record that fails must not fail for ever
+                                read = message.offset  # first, so that a record that fails does not fail forever
                                 read_at = time.monotonic()
                                 stale.discard(message.key or b"")
                                 self._registry.read(message)
