@@ -6,8 +6,8 @@ Everybody ignores fields and records that they do not know. Then a change may br
 - ``replays``: consumers made from today's, which read records that were written before;
 - ``producers``: those made from the released schemas, which send to the bridge.
 
-What breaks anybody needs a new major version. ``python -m asm_bridge_schemas.compatibility RELEASED TODAY`` compares
-two directories of schemas, prints what breaks, and fails if anything does.
+A change that breaks any of them needs a new major version. ``python -m asm_bridge_schemas.compatibility RELEASED
+TODAY`` compares two directories of schemas, prints what breaks, and fails if anything does.
 """
 
 import json
