@@ -5,7 +5,6 @@ import socket
 import ssl
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from bridge.check.finding import Finding, ok, problem, skipped, warning
 from bridge.clock import Clock, difference
@@ -67,21 +66,13 @@ def _wants_more(kafka: KafkaSettings) -> str:
 async def _try_all(kafka: KafkaSettings, servers: list[tuple[str, int]], setting: str) -> list[Finding]:
     """The errors of the servers that fail."""
     arguments = kafka.client_arguments()
-    errors = await asyncio.gather(*(_try(arguments, *server) for server in servers))
+    errors = await asyncio.gather(*(connection_error(arguments, *server, _CONNECT) for server in servers))
     return [
         problem("kafka", f"{show_host_port(*server)}: {found}", advice)
         for server, error in zip(servers, errors, strict=True)
         if error is not None
         for found, advice in [_explained(kafka, error, setting)]
     ]
-
-
-async def _try(arguments: Mapping[str, Any], host: str, port: int) -> Exception | None:
-    try:
-        async with asyncio.timeout(_CONNECT):
-            return await connection_error(arguments, host, port)
-    except TimeoutError as error:
-        return error
 
 
 def _explained(kafka: KafkaSettings, error: Exception, setting: str) -> tuple[str, str]:

@@ -23,26 +23,16 @@ from aiokafka.errors import (
 
 from bridge.kafka.outgoing import Outgoing
 
-__all__ = [
-    "EXPECTED_ERRORS",
+__all__ = [  # aiokafka's that are imported from here
     "AuthenticationFailedError",
     "ClusterAuthorizationFailedError",
     "GroupAuthorizationFailedError",
-    "HeldBackError",
     "InvalidTimestampError",
     "KafkaError",
-    "KafkaUnavailableError",
-    "LoginError",
-    "NoTransactionsError",
-    "RefusedRecordsError",
     "SaslAuthenticationFailed",
     "TopicAuthorizationFailedError",
     "TransactionalIdAuthorizationFailed",
-    "UnreadableRecordsError",
     "UnsupportedSaslMechanismError",
-    "describe",
-    "is_refusal",
-    "stack_of",
 ]
 
 
@@ -66,14 +56,12 @@ REFUSED_RECORDS = (
 )
 """Kafka's answers to a batch because of a record in it."""
 
-
 _NOT_AUTHORISED = (
     (TopicAuthorizationFailedError, "{verb}"),
     (GroupAuthorizationFailedError, "use the group"),
     (TransactionalIdAuthorizationFailed, "use the transactional id"),
     (ClusterAuthorizationFailedError, "write to this cluster without a transaction"),
 )
-
 
 _REFUSALS = (AuthenticationFailedError, *(kind for kind, _ in _NOT_AUTHORISED))
 

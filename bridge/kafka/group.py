@@ -68,9 +68,7 @@ class ConsumerGroupMember(ConsumerRebalanceListener):  # type: ignore[misc]
     async def start(self) -> None:
         await started(self._consumer, self._servers)
         internals.on_heartbeat(self._consumer, self._confirm)
-        client = FetchById(internals.client_of_fetches(self._consumer))
-        internals.fetch_with(self._consumer, client)
-        self._ids = client.ids
+        self._ids = internals.fetch_with(self._consumer, FetchById).ids
         self._consumer.subscribe([self._topic], listener=self)
 
     async def run(self) -> None:

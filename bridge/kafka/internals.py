@@ -13,7 +13,7 @@ import sys
 import time
 import zlib
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import aiokafka.client
 import structlog
@@ -37,6 +37,7 @@ from bridge.telemetry.metrics import METRICS
 
 log = structlog.get_logger()
 
+C = TypeVar("C")
 _compiled_records = sys.modules[DefaultRecordBatchBuilder.__module__]
 _FETCH_ALLOWANCE = 20.0
 
@@ -171,14 +172,10 @@ def refresh_metadata(consumer: AIOKafkaConsumer) -> None:
     consumer._client.force_metadata_update()
 
 
-def client_of_fetches(consumer: AIOKafkaConsumer) -> Any:
-    """The client with which a consumer fetches."""
-    return consumer._fetcher._client
-
-
-def fetch_with(consumer: AIOKafkaConsumer, client: Any) -> None:
-    """Lets a consumer fetch with this client."""
-    consumer._fetcher._client = client
+def fetch_with(consumer: AIOKafkaConsumer, wrapped: Callable[[Any], C]) -> C:
+    """Lets a consumer fetch with its client ``wrapped`` in another one, and returns that."""
+    consumer._fetcher._client = client = wrapped(consumer._fetcher._client)
+    return client
 
 
 async def high_watermarks(

@@ -67,7 +67,10 @@ class Login(AbstractTokenProvider):  # type: ignore[misc]
         async with self._renewing:
             if self._token is None or time.monotonic() >= self._token.renew_at:
                 try:
-                    self._token = await self._new_token()
+                    if self._kafka.sasl_mechanism == "AWS_MSK_IAM":
+                        self._token = await _aws_token(self._kafka.bootstrap_servers)
+                    else:
+                        self._token = await self._client_credentials()
                 except LoginError:
                     if self._token is None or time.monotonic() >= self._token.ends_at:
                         raise
@@ -76,11 +79,6 @@ class Login(AbstractTokenProvider):  # type: ignore[misc]
     def refused(self) -> None:
         """A broker has refused the token: the next connection asks for another one."""
         self._token = None
-
-    async def _new_token(self) -> Token:
-        if self._kafka.sasl_mechanism == "AWS_MSK_IAM":
-            return await _aws_token(self._kafka.bootstrap_servers)
-        return await self._client_credentials()
 
     async def _client_credentials(self) -> Token:
         """A token by the OAuth grant of client credentials (RFC 6749, 4.4)."""

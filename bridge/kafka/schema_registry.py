@@ -7,8 +7,8 @@ the bridge no longer needs the registry.
 import socket
 import ssl
 from collections.abc import Mapping
-from types import TracebackType
-from typing import Any, Self
+from contextlib import aclosing
+from typing import Any
 
 import httpx
 
@@ -30,18 +30,13 @@ class SchemaRegistryError(Exception):
 
 
 class SchemaRegistryClient:
-    """Use it as an async context manager. Every method raises ``SchemaRegistryError``, and may be repeated."""
+    """Every method raises ``SchemaRegistryError``, and may be repeated."""
 
     def __init__(self, settings: SchemaRegistrySettings) -> None:
         self._url = settings.url
         self._http = httpx.AsyncClient(**settings.client_arguments())
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def aclose(self) -> None:
         await self._http.aclose()
 
     async def subjects(self) -> None:
@@ -102,7 +97,7 @@ class OutputFrames:
         A schema is registered only if the registry does not have it, so that the right to read is enough for a bridge
         whose schemas are registered in another way (``asm-bridge schemas export --registry``).
         """
-        async with SchemaRegistryClient(self._settings) as registry:
+        async with aclosing(SchemaRegistryClient(self._settings)) as registry:
             for topic, schema in registered_texts().items():
                 if topic not in self.frames:
                     subject = subject_of(self._topics.name(topic))

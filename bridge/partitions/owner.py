@@ -71,7 +71,7 @@ class Shared:
     registry: Registry
     reschedule: Callable[[Agent, PartitionAgents], None]
     policy: Policy
-    topics: TopicWatch | None = None
+    topics: TopicWatch
 
 
 class PartitionOwner:
@@ -141,8 +141,7 @@ class PartitionOwner:
     async def _own(self) -> None:
         """Creates a new journal and new agents: what a late answer appends to the former ones is never written."""
         shared = self._shared
-        if shared.topics is not None:
-            await shared.topics.look()
+        await shared.topics.look()
         has_agents = self.partition < shared.partitions
         journal = self._journal = Journal(
             self.partition,
@@ -151,10 +150,10 @@ class PartitionOwner:
             self._group,
             shared.policy.clock,
             self.held,
-            inbox=self._id("inject"),
+            inbox=shared.topics.id("inject"),
             has_agents=has_agents,
         )
-        self._states_topic = self._id("agent-state")
+        self._states_topic = shared.topics.id("agent-state")
         clean = await journal.recover()
         repeated_below = 0 if clean else await self._group.end_offset(self.partition)
         agents = PartitionAgents(journal, shared.partitions, shared.registry, shared.reschedule, shared.policy)
@@ -192,14 +191,12 @@ class PartitionOwner:
 
     def _compare_topics(self, journal: Journal) -> None:
         """Raises ``PartitionLost`` if the inbox is another one than the one that the journal remembers."""
-        if journal.inbox != (inbox := self._id("inject")):
+        topics = self._shared.topics
+        if journal.inbox != (inbox := topics.id("inject")):
             raise PartitionLost(f"the inbox was deleted and recreated: its id is {inbox}, and was {journal.inbox}")
-        if self._states_topic != (states_topic := self._id("agent-state")):
+        if self._states_topic != (states_topic := topics.id("agent-state")):
             self._states_topic = states_topic
             journal.rewrite_states()
-
-    def _id(self, topic: str) -> str | None:
-        return None if self._shared.topics is None else self._shared.topics.id(topic)
 
     async def _hand_over(self, journal: Journal, agents: PartitionAgents, suspended: asyncio.Future[bool]) -> None:
         """Quiesces, and continues if ``resume`` is called; otherwise this task is cancelled."""

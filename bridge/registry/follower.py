@@ -37,7 +37,7 @@ class RegistryFollower:
         kafka: KafkaSettings,
         sessions_file: Mapping[str, SessionEntry] | None,
         clock: Clock,
-        topics: TopicWatch | None = None,
+        topics: TopicWatch,
     ) -> None:
         self.whole = asyncio.Event()
         self.stable = StableOffsets()
@@ -62,12 +62,11 @@ class RegistryFollower:
         failures = RepeatFilter()
         while True:
             try:
-                if self._topics is not None:
-                    await self._topics.look()
-                topic_id = self._topic_id()
+                await self._topics.look()
+                topic_id = self._topics.id("sessions")
                 async with open_reader(self._clients.connection, [(self._topic, 0)]) as reader:
-                    while topic_id in (None, self._topic_id()):
-                        topic_id = self._registry.topic_id = self._topic_id()
+                    while topic_id in (None, self._topics.id("sessions")):
+                        topic_id = self._registry.topic_id = self._topics.id("sessions")
                         if reader.at_end and read >= written and not settled:
                             written = max(written, await self._register(stale))
                             if read >= written and not (stale and time.monotonic() - read_at < _QUIET):
@@ -97,9 +96,6 @@ class RegistryFollower:
                 if failures.is_new(error):
                     log.warning("registry.read_failed", error=error, exc_info=stack_of(error))
                 await asyncio.sleep(1)
-
-    def _topic_id(self) -> str | None:
-        return None if self._topics is None else self._topics.id("sessions")
 
     def _advice(self, stale: set[bytes]) -> str:
         return (
