@@ -54,7 +54,7 @@ its older releases)."""
 _REFUSAL_FIELDS = frozenset({"code", "message", "details", "error"})
 _REFUSED = frozenset({400, 404, 409, 412, 422})
 _CERTAIN = frozenset({405, 501})
-"""Of the other failures: the service says that it did not process the request."""
+"""Of the other failures, those with which the service says that it did not process the request."""
 _EXCERPT = 200
 _READ_FOR_EXCERPT = 64 * 1024
 _BEARER = re.compile(r"(?i)\bbearer\s+\S+")
@@ -144,7 +144,7 @@ def _foreign(response: Response, token: str, wait: float | None = None) -> Forei
 
 
 def excerpt(body: bytes, token: str = "") -> str:
-    """The first words of a page, without markup, control characters and tokens."""
+    """The first words of a body, without markup, control characters and tokens."""
     text = body[:_READ_FOR_EXCERPT].decode(errors="replace")
     if token:
         text = text.replace(token, "***")

@@ -78,7 +78,7 @@ def clock(date: str | None, sent: float, arrived: float) -> Finding:
 
 
 def explained(failure: Failure) -> tuple[str, str]:
-    """What is wrong and what to do, if no answer came."""
+    """Explains why no answer came: what is wrong and what to do."""
     error = failure.error
     if not isinstance(error, ConnectError):
         return failure.text, "check asm.base_url, and whether it requires https or a proxy (asm.proxy)"

@@ -37,7 +37,7 @@ _DECODERS: dict[bytes, msgspec.json.Decoder[AgentState] | msgspec.msgpack.Decode
 }
 
 _unreserved = re.compile(r"[A-Za-z0-9._~-]*").fullmatch
-"""What ``quote`` leaves as it is (RFC 3986, section 2.3): most ids, and this is a fifth of its time."""
+"""Whether ``quote`` would not change the text (RFC 3986, section 2.3), as most ids: this takes a fifth of its time."""
 _LONGEST_TEXT = 10_000
 """Characters of a dead letter's error, which may quote the input."""
 _SHORTENED = frozenset(records.TOPICS.values()) - {"heartbeats"}

@@ -67,7 +67,8 @@ _REFUSALS = (AuthenticationFailedError, *(kind for kind, _ in _NOT_AUTHORISED))
 
 
 def describe(error: BaseException, verb: str = "write") -> str:
-    """What went wrong while writing (or what ``verb`` says), and with which of Kafka's objects, in a few words."""
+    """Says in a few words what went wrong while writing (or doing what ``verb`` says), and with which of Kafka's
+    objects."""
     verb = getattr(error, "verb", verb)
     objects = error.args[0] if error.args and isinstance(error.args[0], set) else error.args[:1]
     for kind, refused in _NOT_AUTHORISED:

@@ -51,8 +51,8 @@ async def try_transaction(clients: Clients) -> Reading | None:
 
 
 async def read_clock(clients: Clients) -> Reading | None:
-    """What ``try_transaction`` shows, where nothing else depends on it: None also without transactions, or the right to
-    them. Raises ``KafkaUnavailableError``.
+    """Kafka's clock by ``try_transaction``, where nothing else depends on it: None also without transactions, or the
+    right to use them. Raises ``KafkaUnavailableError``.
     """
     try:
         return await with_deadline(try_transaction(clients), _TRIED_FOR)

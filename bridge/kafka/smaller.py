@@ -38,7 +38,7 @@ def smaller_states(plain: Mapping[str, Any]) -> Iterator[Any]:
 
 
 def smaller_dead_letters(message: Outgoing) -> Iterator[Outgoing]:
-    """With a key, which a compacted topic demands; without the value; without the original's headers."""
+    """A dead letter with a key, which a compacted topic requires; without the value; without the original's headers."""
     if message.key is None:
         yield message._replace(key=b"")
     value = b"" if message.key is None else None

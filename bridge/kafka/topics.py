@@ -49,7 +49,7 @@ TOPICS = tuple(
     )
     for name, known in documented.TOPICS.items()
 )
-"""In the order of ``asm_bridge_schemas.topics``, which says what holds for each."""
+"""All topics, in the order of ``asm_bridge_schemas.topics``, which describes them."""
 
 _CHECKED = ("cleanup.policy", "max.message.bytes", "message.timestamp.type")
 _LESS_SUITABLE = {
@@ -59,7 +59,7 @@ _LESS_SUITABLE = {
 }
 """Settings whose value may differ from ours, with the consequence."""
 _REFUSALS = ("InvalidConfigurationError", "PolicyViolationError", "InvalidRequestError")
-"""Of a topic's settings, by the broker or by an administrator's policy."""
+"""How the broker, or an administrator's policy, refuses a topic's settings."""
 
 TopicOutcome = Literal["created", "exists", "missing", "differs", "failed"]
 

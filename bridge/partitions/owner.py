@@ -99,7 +99,7 @@ class PartitionOwner:
         self._states_topic: str | None = None
         """The id of the topic that has the states, as of the last look."""
         self.held = held
-        """What became of events that were sent, and could not be written yet (see ``Journal``)."""
+        """The outcomes of sent events that could not be written yet (see ``Journal``)."""
         self._lost: str | None = None
         """Why the partition was lost, until it can commit again."""
         self._next_heartbeat = 0.0

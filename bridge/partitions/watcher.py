@@ -194,7 +194,7 @@ class PartitionAgents:
         return sum(injection.size for agent in self._waiting for injection in agent.pending.injections) < _PENDING_BYTES
 
     def _readable_at(self, message: KafkaRecord, releases: Sequence[Release]) -> float:
-        """Until when an open transaction held the record back (seconds since 1970); 0 if none did."""
+        """The time until which an open transaction held the record back (seconds since 1970); 0 if none did."""
         now, at = self._policy.clock.now(), readable_at(releases, message.offset)
         return 0.0 if at is None else now.wall - (now.monotonic - at)
 

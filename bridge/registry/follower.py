@@ -44,7 +44,7 @@ class RegistryFollower:
         self.problem: str | None = None
         """Why the registry cannot be read; None while it can."""
         self.emptied: str | None = None
-        """What to do about a registry that was recreated and has no entries yet; None if it has some."""
+        """The advice about a registry that was recreated and has no entries yet; None if it has some."""
         self._registry = registry
         self._clients = clients
         self._kafka = kafka

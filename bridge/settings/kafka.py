@@ -78,8 +78,8 @@ class KafkaSettings(Section):
         return self.oauth_client_id or self.sasl_username
 
     def client_arguments(self) -> dict[str, Any]:
-        """How every client of Kafka is made (``bridge.kafka.clients``); ``login``: these settings, if it logs in or
-        uses TLS."""
+        """The arguments of every Kafka client (see ``bridge.kafka.clients``); ``login``: these settings, if it logs in
+        or uses TLS."""
         arguments: dict[str, Any] = {
             "bootstrap_servers": self.bootstrap_servers.split(","),
             "security_protocol": self.security_protocol,
@@ -170,7 +170,7 @@ _CREDENTIALS: dict[str, tuple[str, ...]] = {
     "OAUTHBEARER": _OAUTH[:3],
     "AWS_MSK_IAM": (),
 }
-"""What each SASL mechanism requires."""
+"""The settings that each SASL mechanism requires."""
 
 
 def _signature(path: Path | None) -> tuple[int, ...]:

@@ -19,14 +19,14 @@ from asm_bridge_schemas.topics import TOPICS, Topic
 Part = dict[str, Any]
 
 VERSION = "1.0.0"
-"""Of the published contract: a new major version where a reader would break."""
+"""The version of the published contract: a change that would break a reader needs a new major version."""
 
 _INJECTION = {
     "InjectionCompleted": "$message.payload#/injection_id",
     "ConversationEventDelivered": "$message.payload#/injection_id",
     "CanonicalEvent": "$message.header#/ce_id",
 }
-"""Where a message has the id of an event."""
+"""The location of an event's id in each message."""
 
 
 def document() -> Part:

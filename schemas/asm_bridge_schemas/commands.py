@@ -28,7 +28,7 @@ DEAD_LETTER_CODES = {
     UNWRITABLE: "a record of the bridge that Kafka refuses: a shorter one replaces it, or it is missing; or an event "
     "that cannot be moved to its agent's partition",
 }
-"""What the header ``asm_error_code`` of a dead letter may say, and what it means."""
+"""The values of the header ``asm_error_code`` of a dead letter, with their meanings."""
 
 _PATTERN = r"^(env:[A-Za-z_][A-Za-z0-9_]*|file:[^./\\#\x00-\x1f\x7f][^/\\#\x00-\x1f\x7f]*(#[^\x00-\x1f\x7f]+)?)$"
 _REFERENCE = re.compile(_PATTERN[1:-1])

@@ -1,4 +1,4 @@
-"""What the bridge publishes: one Struct per record type, and where each goes.
+"""The published records: one Struct per record type, and the topic of each.
 
 Identifiers (``*_sid``) are strings of digits, because they exceed 2^53. Counts and the vendor's integer times are
 numbers. Times are RFC 3339 text in UTC; a time that cannot be read is null, with its text in ``..._raw``. Enums are the
@@ -276,7 +276,7 @@ ObservedAt = Annotated[
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="type"):
-    """What every record has but `AgentState` and `PartitionHeartbeat`."""
+    """The fields of every record except `AgentState` and `PartitionHeartbeat`."""
 
     agent_id: AgentId
     stream_id: StreamId
@@ -622,10 +622,10 @@ class Books(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=T
     status_interrupted: bool = False
     """Whether the agent was lost while it had its status: then the status's duration is not known."""
     call_digests: list[str] = []
-    """One for each call in view, in order: it differs if a field of the call does."""
+    """A digest for each call in view, in order: it differs if a field of the call does."""
     message_cursor: int = 0
     message_digests: list[str] = []
-    """Those of the messages already published whose timestamp is the cursor."""
+    """The digests of the messages already published whose timestamp is the cursor."""
     topic_sequences: dict[str, int] = {}
     conversations: dict[str, str] = {}
     """The conversations in view: conversation_sid -> a digest of each field, in the order of `OmniConversation`'s."""

@@ -48,7 +48,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Client:
-    """``settings`` and ``workers`` belong to the bridge; ``command`` to a peer, with placeholders for a place's fields."""
+    """``settings`` and ``workers`` are the bridge's; ``command`` to a peer, with placeholders for a place's fields."""
 
     name: str
     settings: Mapping[str, str] | None = None
