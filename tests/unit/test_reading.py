@@ -54,8 +54,9 @@ async def test_the_end_is_behind_open_transactions(monkeypatch: pytest.MonkeyPat
     connection: Any = {"bootstrap_servers": "kafka:9092"}
     async with open_reader(connection, [PARTITION]) as reader:
         await reader.fetch()
-        assert not reader.at_end
+        ended = [reader.at_end]
         consumer.stable = 9
         await reader.fetch()
-        assert reader.at_end
+        ended.append(reader.at_end)
+    assert ended == [False, True]
     assert consumer._isolation_level == READ_COMMITTED
