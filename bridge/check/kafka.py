@@ -25,7 +25,7 @@ from bridge.kafka.errors import (
 from bridge.kafka.internals import brokers
 from bridge.kafka.kafka_clock import Reading, read_clock, try_transaction
 from bridge.kafka.lifecycle import refusal
-from bridge.kafka.topics import TOPICS, TopicResult, ensure_topics
+from bridge.kafka.topics import TOPICS, TopicResult, ensure_topics, not_reported
 from bridge.settings import KafkaSettings, Settings
 from bridge.settings.types import host_port, show_host_port
 
@@ -126,8 +126,8 @@ async def topics(settings: Settings) -> list[Finding]:
     faults = [_missing(settings, missing)] if missing else []
     faults += [_fault(result.name, text) for result in seen if result.name not in missing for text in result.problems]
     faults += _limits(seen)
-    unchecked = sorted({key for result in results for key in result.unchecked})
-    untold = f"; not checked, because the broker does not report: {', '.join(unchecked)}" if unchecked else ""
+    unchecked = [key for result in results for key in result.unchecked]
+    untold = f"; {not_reported(unchecked)}" if unchecked else ""
     fits = [ok("topics", f"all {len(results)} exist and have the right settings{untold}")]
     if hidden and not faults:
         fits = [skipped("topics", "some are not visible to this client, see rights")]

@@ -286,6 +286,11 @@ def _result(
     return TopicResult(name, outcome, counts[name], tuple(problems), tuple(notes), unchecked, actual)
 
 
+def not_reported(settings: Iterable[str]) -> str:
+    """What to say of the ``unchecked`` settings of topics."""
+    return f"not checked, because the broker does not report: {', '.join(sorted(set(settings)))}"
+
+
 def judge(actual: Mapping[str, str], expected: Mapping[str, str]) -> tuple[list[str], list[str]]:
     """The problems and notes of a topic's configs, compared with those that we would create it with. Configs that are
     not reported are ignored.
