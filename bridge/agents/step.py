@@ -60,7 +60,7 @@ class Step:
 
     @property
     def at(self) -> str:
-        """``now`` as records have it. Most steps have no record, and never need it."""
+        """``now`` as text, for the records. Most steps have no record, and never need it."""
         if self._at is None:
             self._at = rfc3339(self.now)
         return self._at

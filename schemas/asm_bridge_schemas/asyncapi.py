@@ -19,14 +19,14 @@ from asm_bridge_schemas.topics import TOPICS, Topic
 Part = dict[str, Any]
 
 VERSION = "1.0.0"
-"""Of the published contract: a new major version where a reader would break."""
+"""The version of the published contract: a change that would break a reader needs a new major version."""
 
 _INJECTION = {
     "InjectionCompleted": "$message.payload#/injection_id",
     "ConversationEventDelivered": "$message.payload#/injection_id",
     "CanonicalEvent": "$message.header#/ce_id",
 }
-"""Where a message has the id of an event."""
+"""The location of an event's id in each message."""
 
 
 def document() -> Part:
@@ -88,7 +88,7 @@ def _channel(name: str, topic: Topic, messages: list[str]) -> Part:
 
 
 def _operation(name: str, topic: Topic) -> tuple[str, Part]:
-    """The bridge's: it sends what others read, and receives what they write."""
+    """An operation of the bridge: it sends what others read, and receives what they write."""
     operation: Part = {
         "action": "receive" if topic.taken else "send",
         "channel": {"$ref": f"#/channels/{name}"},
@@ -145,8 +145,8 @@ def _headers(*, traced: bool = False, state: bool = False) -> Part:
     properties: Part = {
         "ce_specversion": _header("The version of CloudEvents.", "1.0", const="1.0"),
         "ce_id": _header(
-            "Unique with ce_source: stream_id:sequence; of an AgentState state:stream_id:sequence, which comes again "
-            "if only the bridge's books have changed; of a heartbeat partition:observed_until; of an outcome without a "
+            "Unique with ce_source: stream_id:sequence; of an AgentState state:stream_id:sequence, which repeats if "
+            "only the bridge's books have changed; of a heartbeat partition:observed_until; of an outcome without a "
             "stream asm.inject/partition/offset.",
             "0a1b2c3d4e5f60718293a4b5c6d7e8f9:17",
         ),
@@ -177,7 +177,7 @@ def _headers(*, traced: bool = False, state: bool = False) -> Part:
     required = ["ce_specversion", "ce_id", "ce_type", "ce_source", "ce_subject", "ce_dataschema", "content-type"]
     if state:
         properties["asm_inbox"] = _header(
-            "The bridge's own: which asm.inject its offsets are of.", "d41ALo2TSQu3r5m7yBvJ0Q"
+            "For the bridge only: the asm.inject to which its offsets belong.", "d41ALo2TSQu3r5m7yBvJ0Q"
         )
     return {"type": "object", "properties": properties | (_trace("from") if traced else {}), "required": required}
 
@@ -198,7 +198,7 @@ def _taken(topic: str, name: str) -> Part:
             "that were delivered, it is a `duplicate`. Without it the event has no identity.",
             "demo-1",
         ),
-        "ce_source": _header("With ce_id, what makes the event unique; at most 1 KiB.", "/routing"),
+        "ce_source": _header("Makes the event unique, together with ce_id; at most 1 KiB.", "/routing"),
         "expires_at": _header(
             "Not sent after this time, at most an hour after it arrived. Without it: after 5 minutes (setting "
             "injection.ttl). Clock: broker.",
@@ -228,18 +228,18 @@ def _dead_letter() -> Part:
     properties = {
         "asm_error_code": _header(f"Why it is a dead letter. {codes} A later release may add some.", "unknown_agent"),
         "asm_error": _header(
-            "The same as a text, with what to do; at most 10,000 characters.",
+            "The reason as a text, with what to do; at most 10,000 characters.",
             "no agent 'agent-99' is registered in the sessions topic",
         ),
         "asm_origin": _header(
-            "Where the original first stood: topic/partition/offset. Absent if that is nowhere: an unwritable record.",
+            "The original's first position: topic/partition/offset. Absent for an unwritable record, which has none.",
             "asm.inject/3/17",
         ),
     }
     return {
         "name": "DeadLetter",
         "title": "DeadLetter",
-        "summary": "The original value as it was, with its headers, up to 64 KiB of them.",
+        "summary": "The original value, unchanged, with up to 64 KiB of its headers.",
         "contentType": "application/octet-stream",
         "headers": {"type": "object", "properties": properties, "required": ["asm_error_code", "asm_error"]},
         "payload": {
@@ -253,8 +253,8 @@ def _tombstone() -> Part:
     return {
         "name": "Tombstone",
         "title": "Tombstone",
-        "summary": "A record with a key, a null value and no headers: there is nothing of this key any more.",
-        "payload": {"type": "null", "description": "Kafka's null, not JSON's: a value of no bytes at all."},
+        "summary": "A record with a key, a null value and no headers: the key no longer has a value.",
+        "payload": {"type": "null", "description": "Kafka's null, not JSON's: there is no value at all."},
         "bindings": _binding("agent-state"),
     }
 

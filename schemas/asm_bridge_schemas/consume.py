@@ -34,11 +34,11 @@ _DECODERS: dict[tuple[str, str | None], Any] = {
     for content_type, decoder in ((_JSON, msgspec.json.Decoder), (_MSGPACK, msgspec.msgpack.Decoder))
     for name, of_type in [(None, _ANY), *((ce_type(cls), cls) for cls in TOPICS)]
 }
-"""By content-type and ce_type. A record without ce_type is told by the ``type`` in its value."""
+"""By content-type and ce_type. A record without ce_type is recognized by the ``type`` in its value."""
 
 
 class Unknown(NamedTuple):
-    """A record that this release cannot read, and why: count it, and go on."""
+    """A record that this release cannot read, and why: count it, and continue."""
 
     ce_type: str | None
     reason: str

@@ -22,7 +22,7 @@ def test_steps_are_gathered_no_longer_than_the_commit_interval(delivery: str) ->
     first steps came, so that the producer they share writes for all in one request."""
     unused: Any = None
     clients = Clients({}, "group", str, exactly_once=delivery == "exactly_once")
-    shared = Shared(1, 0.5, 10.0, "host:1", clients, unused, unused, unused, unused)
+    shared = Shared(1, 0.5, 10.0, "host:1", clients, *[unused] * 5)
     now = time.monotonic()
     ends = [now + linger(shared, now - waited, now) for waited in (0.0, 0.2, 0.4)]
     assert all(now - 0.1 <= end <= now + 0.6 for end in ends)
@@ -101,3 +101,35 @@ async def test_a_refused_record_makes_the_limits_known(monkeypatch: pytest.Monke
         await asyncio.sleep(0)
     owner.cancel()
     assert read == ["clients"] * 3
+
+
+async def test_what_a_lost_journal_could_not_write_the_next_one_knows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An event that was sent is not sent again after its partition was lost: the next journal is given its outcome."""
+    held = list[object]()
+
+    class LostJournal:
+        problem = None
+        unwritten = {7: "delivered"}
+
+        def __init__(self, *given: object, **_: object) -> None:
+            held.append(given[-1])
+
+        async def recover(self) -> bool:
+            raise PartitionLost("asm.inject-outcomes refuses every record")
+
+        async def close(self) -> None:
+            pass
+
+    monkeypatch.setattr(module, "Journal", LostJournal)
+    monkeypatch.setattr(module, "_OUTAGE", Backoff(0.0, 0.001))
+    group: Any = FakeGroup()
+    unused: Any = None
+    shared: Any = SimpleNamespace(
+        partitions=8, topics=None, clients=unused, encoder=unused, policy=SimpleNamespace(clock=unused)
+    )
+    owner = asyncio.ensure_future(PartitionOwner(3, group, shared).run())
+    while group.heartbeats < 4:
+        assert not owner.done()
+        await asyncio.sleep(0)
+    owner.cancel()
+    assert held == [{}, *[LostJournal.unwritten] * 3]
