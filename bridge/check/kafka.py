@@ -5,7 +5,6 @@ import socket
 import ssl
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from bridge.check.finding import Finding, ok, problem, skipped, warning
 from bridge.clock import Clock, difference
@@ -67,21 +66,13 @@ def _wants_more(kafka: KafkaSettings) -> str:
 async def _try_all(kafka: KafkaSettings, servers: list[tuple[str, int]], setting: str) -> list[Finding]:
     """The errors of the servers that fail."""
     arguments = kafka.client_arguments()
-    errors = await asyncio.gather(*(_try(arguments, *server) for server in servers))
+    errors = await asyncio.gather(*(connection_error(arguments, *server, _CONNECT) for server in servers))
     return [
         problem("kafka", f"{show_host_port(*server)}: {found}", advice)
         for server, error in zip(servers, errors, strict=True)
         if error is not None
         for found, advice in [_explained(kafka, error, setting)]
     ]
-
-
-async def _try(arguments: Mapping[str, Any], host: str, port: int) -> Exception | None:
-    try:
-        async with asyncio.timeout(_CONNECT):
-            return await connection_error(arguments, host, port)
-    except TimeoutError as error:
-        return error
 
 
 def _explained(kafka: KafkaSettings, error: Exception, setting: str) -> tuple[str, str]:
@@ -144,7 +135,7 @@ async def topics(settings: Settings) -> list[Finding]:
 
 
 def _limits(results: list[TopicResult]) -> list[Finding]:
-    """A warning for each thing that works less well than with topics of our own making, with the topics it is about."""
+    """A warning for each setting that works less well than the bridge's own, with its topics."""
     names: defaultdict[str, list[str]] = defaultdict(list)
     for result in results:
         for note in result.notes:
@@ -213,14 +204,14 @@ async def transactions(settings: Settings, clients: Clients) -> list[Finding]:
 
 
 def _clock(reading: Reading | None) -> Finding:
-    """This machine's clock against Kafka's."""
+    """Compares this machine's clock with Kafka's."""
     if reading is None:
-        return skipped("kafka_clock", "it takes a transaction to see it, in Kafka 3.0 or newer")
+        return skipped("kafka_clock", "only a transaction shows it, in Kafka 3.0 or newer")
     clock = Clock()
     clock.follow(*reading)
     if not clock.differs:
         return ok("kafka_clock", f"{difference(clock.ahead)}, to the second")
-    return warning("kafka_clock", difference(clock.ahead), "set it with NTP; `run` goes by Kafka's clock meanwhile")
+    return warning("kafka_clock", difference(clock.ahead), "set it with NTP; meanwhile `run` uses Kafka's clock")
 
 
 async def group(settings: Settings) -> list[Finding]:

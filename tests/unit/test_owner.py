@@ -24,7 +24,7 @@ def test_steps_are_gathered_no_longer_than_the_commit_interval(delivery: str) ->
     first steps came, so that the producer they share writes for all in one request."""
     unused: Any = None
     clients = Clients({}, "group", str, exactly_once=delivery == "exactly_once")
-    shared = Shared(1, 0.5, 10.0, "host:1", clients, unused, unused, unused, unused)
+    shared = Shared(1, 0.5, 10.0, "host:1", clients, *[unused] * 5)
     now = time.monotonic()
     ends = [now + linger(shared, now - waited, now) for waited in (0.0, 0.2, 0.4)]
     assert all(now - 0.1 <= end <= now + 0.6 for end in ends)

@@ -1,6 +1,6 @@
 """The simulator on a socket: HTTP/1.1 by uvicorn's protocol class and a raw ASGI application, without its server loop.
 
-That loop would take the signals of the process, and tell neither the port nor the moment when it listens.
+That loop would handle the signals of the process, and would report neither the port nor when it listens.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ _CALL_PATHS = frozenset(gateway.BASE + call for call in gateway.CALLS)
 
 
 class _Protocol(HttpToolsProtocol):
-    """Hands the transport to the application, which can thus cut it, and counts connections."""
+    """Hands the transport to the application, which can then cut it, and counts connections."""
 
     simulator: Simulator
 
