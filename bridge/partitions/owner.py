@@ -1,4 +1,4 @@
-"""The life of one owned partition: recover, watch its agents, commit, hand over; after a failure, all over again."""
+"""The life of one owned partition: recover, watch its agents, commit, hand over; after a failure, start again."""
 
 import asyncio
 import contextlib
@@ -71,7 +71,7 @@ class Shared:
     registry: Registry
     reschedule: Callable[[Agent, PartitionAgents], None]
     policy: Policy
-    topics: TopicWatch | None = None
+    topics: TopicWatch
 
 
 class PartitionOwner:
@@ -99,7 +99,7 @@ class PartitionOwner:
         self._states_topic: str | None = None
         """The id of the topic that has the states, as of the last look."""
         self.held = held
-        """What became of events that were sent, and could not be written yet (see ``Journal``)."""
+        """The outcomes of sent events that could not be written yet (see ``Journal``)."""
         self._lost: str | None = None
         """Why the partition was lost, until it can commit again."""
         self._next_heartbeat = 0.0
@@ -119,7 +119,7 @@ class PartitionOwner:
         while True:
             began, delay = time.monotonic(), 0.0
             try:
-                if refused:  # a topic takes less than it did, or more again
+                if refused:  # a topic accepts less than before, or more again
                     with contextlib.suppress(*EXPECTED_ERRORS):
                         await read_limits(self._shared.clients)
                 await self._own()
@@ -141,8 +141,7 @@ class PartitionOwner:
     async def _own(self) -> None:
         """Creates a new journal and new agents: what a late answer appends to the former ones is never written."""
         shared = self._shared
-        if shared.topics is not None:
-            await shared.topics.look()
+        await shared.topics.look()
         has_agents = self.partition < shared.partitions
         journal = self._journal = Journal(
             self.partition,
@@ -151,10 +150,10 @@ class PartitionOwner:
             self._group,
             shared.policy.clock,
             self.held,
-            inbox=self._id("inject"),
+            inbox=shared.topics.id("inject"),
             has_agents=has_agents,
         )
-        self._states_topic = self._id("agent-state")
+        self._states_topic = shared.topics.id("agent-state")
         clean = await journal.recover()
         repeated_below = 0 if clean else await self._group.end_offset(self.partition)
         agents = PartitionAgents(journal, shared.partitions, shared.registry, shared.reschedule, shared.policy)
@@ -192,14 +191,12 @@ class PartitionOwner:
 
     def _compare_topics(self, journal: Journal) -> None:
         """Raises ``PartitionLost`` if the inbox is another one than the one that the journal remembers."""
-        if journal.inbox != (inbox := self._id("inject")):
+        topics = self._shared.topics
+        if journal.inbox != (inbox := topics.id("inject")):
             raise PartitionLost(f"the inbox was deleted and recreated: its id is {inbox}, and was {journal.inbox}")
-        if self._states_topic != (states_topic := self._id("agent-state")):
+        if self._states_topic != (states_topic := topics.id("agent-state")):
             self._states_topic = states_topic
             journal.rewrite_states()
-
-    def _id(self, topic: str) -> str | None:
-        return None if self._shared.topics is None else self._shared.topics.id(topic)
 
     async def _hand_over(self, journal: Journal, agents: PartitionAgents, suspended: asyncio.Future[bool]) -> None:
         """Quiesces, and continues if ``resume`` is called; otherwise this task is cancelled."""
