@@ -76,7 +76,7 @@ class Trial:
         """Whether the process ended with 1 because a topic was ``TINY`` since it was started, and said so."""
         child = self.lab.bridges[name]
         said = child.said(1)
-        refused = '"run.failed"' in said and f"max.message.bytes is {TINY}, and must be at least" in said
+        refused = '"run.failed"' in said and f"max.message.bytes is {TINY}" in said
         return code == 1 and refused and child.started < self.tiny_until
 
     def note(self, text: str) -> None:
