@@ -1,7 +1,6 @@
 """Kafka: the connection, topics, rights, transactions, the group. Writes nothing and does not join the group."""
 
 import asyncio
-import socket
 import ssl
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -24,12 +23,11 @@ from bridge.kafka.errors import (
 )
 from bridge.kafka.internals import brokers
 from bridge.kafka.kafka_clock import Reading, read_clock, try_transaction
-from bridge.kafka.lifecycle import refusal
+from bridge.kafka.lifecycle import CONNECT_DEADLINE, network_fault, refusal
 from bridge.kafka.topics import TOPICS, TopicResult, ensure_topics, not_reported
 from bridge.settings import KafkaSettings, Settings
 from bridge.settings.types import host_port, show_host_port
 
-_CONNECT = 5.0
 _READ = frozenset({"agent-state", "sessions", "inject"})
 _UNKNOWN_AUTHORITY = frozenset({2, 18, 19, 20, 21})
 """OpenSSL's X509_V_ERR_... of a chain that does not end with a trusted authority."""
@@ -66,7 +64,7 @@ def _wants_more(kafka: KafkaSettings) -> str:
 async def _try_all(kafka: KafkaSettings, servers: list[tuple[str, int]], setting: str) -> list[Finding]:
     """The errors of the servers that fail."""
     arguments = kafka.client_arguments()
-    errors = await asyncio.gather(*(connection_error(arguments, *server, _CONNECT) for server in servers))
+    errors = await asyncio.gather(*(connection_error(arguments, *server, CONNECT_DEADLINE) for server in servers))
     return [
         problem("kafka", f"{show_host_port(*server)}: {found}", advice)
         for server, error in zip(servers, errors, strict=True)
@@ -76,11 +74,10 @@ async def _try_all(kafka: KafkaSettings, servers: list[tuple[str, int]], setting
 
 
 def _explained(kafka: KafkaSettings, error: Exception, setting: str) -> tuple[str, str]:
-    protocol = f"that kafka.security_protocol={kafka.security_protocol} is right for this port"
-    if isinstance(error, socket.gaierror):
-        return "the name cannot be resolved (DNS)", f"check {setting}, and the resolver of this machine"
-    if isinstance(error, ConnectionRefusedError) or "Connect call failed" in str(error):
-        return "connection refused", f"check host and port in {setting}, and that the broker is running"
+    in_force = f"kafka.security_protocol={kafka.security_protocol}"
+    if (fault := network_fault(error, setting, in_force)) is not None:
+        return fault
+    protocol = f"that {in_force} is right for this port"
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not accepted: {error.verify_message}", _certificate(error.verify_code)
     if isinstance(error, ssl.SSLError):
@@ -98,8 +95,6 @@ def _explained(kafka: KafkaSettings, error: Exception, setting: str) -> tuple[st
         return f"it refuses the login of {kafka.sasl_username}", "check kafka.sasl_username and kafka.sasl_password"
     if isinstance(error, UnsupportedSaslMechanismError):
         return f"it does not support SASL {kafka.mechanism}", "set kafka.sasl_mechanism to one that it supports"
-    if isinstance(error, TimeoutError):
-        return f"no answer within {_CONNECT:g} s", f"check the firewall, {setting}, and {protocol}"
     reason = str(error) or type(error).__name__
     if kafka.uses_ssl and kafka.ssl_certfile is None:
         protocol += ", whether it requires a client certificate (kafka.ssl_certfile)"

@@ -11,9 +11,8 @@ from aiokafka.conn import OAuthAuthenticator
 from aiokafka.protocol.admin import SaslAuthenticateRequest
 
 from bridge.kafka.internals import allowance
+from bridge.kafka.lifecycle import CONNECT_DEADLINE
 
-_CONNECT_WITHIN = 5.0
-"""Seconds for each step of making a connection: the network's, and those of a login."""
 _RENEW_AT = 0.8
 """The share of a session's lifetime after which its connection is replaced, between two requests."""
 
@@ -40,7 +39,7 @@ class KafkaConnection(conn.AIOKafkaConnection):  # type: ignore[misc]
     _renewal: asyncio.TimerHandle | None = None
 
     async def connect(self) -> Any:
-        usual, self._request_timeout = self._request_timeout, min(self._request_timeout, _CONNECT_WITHIN)
+        usual, self._request_timeout = self._request_timeout, min(self._request_timeout, CONNECT_DEADLINE)
         login = self._sasl_oauth_token_provider
         try:
             if login is not None:

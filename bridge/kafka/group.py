@@ -14,7 +14,7 @@ from bridge.kafka import internals
 from bridge.kafka.clients import Clients, servers_of
 from bridge.kafka.errors import KafkaUnavailableError, describe
 from bridge.kafka.fetch_by_id import FetchById
-from bridge.kafka.lifecycle import started, stop_quietly, why_unavailable, with_deadline
+from bridge.kafka.lifecycle import network_fault, started, stop_quietly, why_unavailable, with_deadline
 from bridge.kafka.reading import fetch_records
 from bridge.kafka.stable_offsets import Release, StableOffsets
 from bridge.telemetry.logs import RepeatFilter
@@ -111,9 +111,13 @@ class ConsumerGroupMember(ConsumerRebalanceListener):  # type: ignore[misc]
         return f"{self._topic} does not exist, or this client is not authorised to describe it"
 
     def _refused(self) -> str | None:
-        """Why the login prevents a connection, or None; the consumer itself waits silently."""
+        """Why the login prevents a connection, or None; the consumer itself waits silently. If one of several brokers
+        is down, it goes on with the others.
+        """
         login = internals.login(self._consumer)
-        return why_unavailable(self._servers, self._consumer) if login is not None and login.failure else None
+        if login is None or login.failure is None or network_fault(login.failure) is not None:
+            return None
+        return why_unavailable(self._servers, self._consumer)
 
     async def stop(self) -> None:
         self.stable.clear()

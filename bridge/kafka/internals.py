@@ -299,11 +299,8 @@ class _Records:
         self._position = 0
         self.partition = ""
 
-    def has_next(self) -> bool:
-        return bool(self._records.has_next())
-
-    def size_in_bytes(self) -> int:
-        return int(self._records.size_in_bytes())
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._records, name)
 
     def next_batch(self) -> Any:
         batch, begin = self._records.next_batch(), self._position

@@ -42,8 +42,8 @@ class Token(NamedTuple):
 
 
 class Login(AbstractTokenProvider):  # type: ignore[misc]
-    """The login of all clients with the same settings, which share a token. aiokafka hands it to every connection,
-    which then uses the current ``arguments`` (see ``connection``)."""
+    """The login of all clients with the same settings, which share a token; without any login it remembers ``failure``.
+    aiokafka hands it to every connection, which then uses the current ``arguments`` (see ``connection``)."""
 
     def __init__(self, kafka: KafkaSettings) -> None:
         self._kafka = kafka

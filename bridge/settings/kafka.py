@@ -78,13 +78,12 @@ class KafkaSettings(Section):
         return self.oauth_client_id or self.sasl_username
 
     def client_arguments(self) -> dict[str, Any]:
-        """The arguments of every Kafka client (see ``bridge.kafka.clients``); ``login``: these settings, if it logs in
-        or uses TLS."""
-        arguments: dict[str, Any] = {
+        """The arguments of every Kafka client (see ``bridge.kafka.clients``); ``login``: these settings."""
+        return {
             "bootstrap_servers": self.bootstrap_servers.split(","),
             "security_protocol": self.security_protocol,
+            "login": self,
         }
-        return arguments | ({"login": self} if self.uses_ssl or self.uses_sasl else {})
 
     def login_arguments(self) -> dict[str, Any]:
         """aiokafka's arguments for TLS and the login, with the current contents of the files. Raises ``OSError``

@@ -23,6 +23,8 @@ from asm_bridge_schemas.commands import SessionEntry
 from asm_bridge_schemas.records import TOPICS
 from bridge.cli import COMMANDS, main
 from bridge.cli.dead_letters import _attempt, _object, _row
+from bridge.cli.errors import CliError
+from bridge.cli.event_loop import run_async
 from bridge.cli.output import print_json
 from bridge.kafka.encoding import read_dead_letter
 from bridge.kafka.show import _SUMMARIES, as_json, as_line
@@ -232,10 +234,38 @@ def test_the_help_has_a_section_for_each_kind_of_option(capsys: pytest.CaptureFi
 
 
 def test_kafka_out_of_reach(capsys: pytest.CaptureFixture[str]) -> None:
-    """An unreachable Kafka is reported with its address and what to check, without a traceback; the exit code is 1."""
+    """An unreachable Kafka is reported with its address, the cause and what to check; the exit code is 1."""
     assert code("topics", "create", "--kafka.bootstrap_servers", "127.0.0.1:1") == 1
     err = capsys.readouterr().err
-    assert err.startswith("asm-bridge: Kafka cannot be reached at 127.0.0.1:1: check kafka.bootstrap_servers")
+    assert err == (
+        "asm-bridge: Kafka cannot be reached at 127.0.0.1:1 (connection refused): "
+        "check host and port in kafka.bootstrap_servers, and that the broker is running\n"
+    )
+
+
+@pytest.mark.parametrize("error", [TimeoutError("no answer from Kafka within 30 s"), TimeoutError()])
+def test_a_kafka_that_stops_answering(error: TimeoutError) -> None:
+    """A command during which Kafka stops answering says what it waited for, and what to do."""
+
+    async def fails() -> None:
+        raise error
+
+    with pytest.raises(CliError) as caught:
+        run_async(fails())
+    text = f"Kafka failed before the command was done ({str(error) or 'no answer in time'}): try again"
+    assert caught.value.message == text
+
+
+def test_a_kafka_that_hangs(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A broker that accepts connections and answers nothing is reported as such; the exit code is 1."""
+    monkeypatch.setattr("bridge.kafka.connection.CONNECT_DEADLINE", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        servers = f"127.0.0.1:{silent.getsockname()[1]}"
+        assert code("topics", "create", "--kafka.bootstrap_servers", servers) == 1
+    err = capsys.readouterr().err
+    assert err.startswith(
+        f"asm-bridge: Kafka cannot be reached at {servers} (no answer within 5 s): check the firewall"
+    )
     assert len(err.splitlines()) == 1
 
 

@@ -1,6 +1,8 @@
 """When a member of the consumer group gives way to a new one."""
 
 import asyncio
+import socket
+import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -123,13 +125,26 @@ async def test_a_refused_login_is_the_problem_while_the_consumer_waits() -> None
     running.cancel()
 
 
+@pytest.mark.parametrize("failure", [ConnectionRefusedError(), TimeoutError(), socket.gaierror()])
+async def test_a_broker_that_is_down_is_no_problem_while_others_answer(failure: Exception) -> None:
+    """If one of several brokers is down, the process stays ready, because the consumer reads from the others."""
+    consumer = FakeConsumer()
+    consumer._client._sasl_oauth_token_provider = SimpleNamespace(failure=failure)
+    member = member_of(consumer)
+    running = asyncio.create_task(member.run())
+    await asyncio.sleep(0.1)
+    assert (member.problem, running.done()) == (None, False)
+    running.cancel()
+
+
 async def test_an_inbox_that_is_not_seen_any_more_is_a_problem_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the right to describe the inbox, or once it is deleted, the group assigns nothing, which must not look
     like standing by; aiokafka looks again in minutes only, so that a new member is made.
     """
-    monkeypatch.setattr("bridge.kafka.group._UNSEEN", 0.2)
+    quick = SimpleNamespace(monotonic=lambda: 20 * time.monotonic())
+    monkeypatch.setattr("bridge.kafka.group.time", quick)
     consumer = FakeConsumer()
-    member = member_of(consumer)
+    member = member_of(consumer, session_timeout=1000)
     member.is_member = True
     running = asyncio.create_task(member.run())
     await asyncio.sleep(0.3)
