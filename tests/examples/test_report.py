@@ -34,8 +34,15 @@ print(json.dumps(to_parquet.append(Path(sys.argv[1]))))
 
 
 def record(kind: str, sequence: int, seen: float, agent_id: str = "agent-7", **fields: Any) -> dict[str, Any]:
-    names = {"type": kind, "agent_id": agent_id, "stream_id": f"stream of {agent_id}", "reason": "registered"}
-    return {**names, "sequence": sequence, "topic_sequence": sequence, "observed_at": text(seen), **fields}
+    names = {"type": kind, "agent_id": agent_id, "stream_id": f"stream of {agent_id}", "asm_session_sid": None}
+    return {
+        **names,
+        "reason": "registered",
+        "sequence": sequence,
+        "topic_sequence": sequence,
+        "observed_at": text(seen),
+        **fields,
+    }
 
 
 def text(seconds: float) -> str:
