@@ -27,8 +27,11 @@ async def with_deadline(call: Awaitable[T], deadline: float = CALL_DEADLINE) -> 
     """Returns the result of a call to Kafka. Raises ``TimeoutError``; aiokafka would wait as long as the broker is
     down.
     """
-    async with asyncio.timeout(deadline):
-        return await call
+    try:
+        async with asyncio.timeout(deadline):
+            return await call
+    except TimeoutError as error:
+        raise TimeoutError(str(error) or f"no answer from Kafka within {deadline:g} s") from error
 
 
 async def stop_quietly(call: Coroutine[Any, Any, Any], deadline: float = STOP_DEADLINE) -> None:
