@@ -79,7 +79,7 @@ class ConsumerGroupMember(ConsumerRebalanceListener):  # type: ignore[misc]
         while True:
             try:
                 found = await fetch_records(self._consumer, 1000)
-                self.stable.look(self._consumer, self._consumer.assignment())  # before its owner asks for the releases
+                self.stable.look(self._consumer)  # before its owner asks for the releases
                 for partition, messages in found.items():
                     self._deliver(partition.partition, messages)
                 self.problem = self._unseen() or self._refused()
