@@ -1,8 +1,8 @@
 """``run --workers N``: a supervisor that restarts any worker that dies or is unhealthy.
 
 A worker stops when its standard input ends: the supervisor closes it to let the worker drain, and the kernel does so if
-the supervisor is killed. So a worker is stopped exactly once, and outlives its supervisor only to drain. It has a
-session of its own, where a terminal's Ctrl-C does not reach it.
+the supervisor is killed. So a worker is stopped exactly once, and outlives its supervisor only to drain. It has its own
+session, where a terminal's Ctrl-C does not reach it.
 """
 
 import asyncio

@@ -37,8 +37,8 @@ async def with_deadline(call: Awaitable[T], deadline: float = CALL_DEADLINE) -> 
 async def stop_quietly(call: Coroutine[Any, Any, Any], deadline: float = STOP_DEADLINE) -> None:
     """Stops a client within the deadline, whatever it raises.
 
-    In a task of its own: in an outage aiokafka's ``stop()`` lets the cancellation of its own parts out, which would
-    look as if the caller had been cancelled.
+    It runs in a separate task, because in an outage aiokafka's ``stop()`` raises the cancellation of its own parts, as
+    if the caller had been cancelled.
     """
     stopping = asyncio.ensure_future(call)
     await asyncio.wait([stopping], timeout=deadline)

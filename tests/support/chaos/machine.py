@@ -21,6 +21,7 @@ _DISK = 2**30
 """Bytes of the broker's disk: more than a run of some minutes takes. A tmpfs uses no memory for what is free."""
 _ANSWERED = 60.0
 """Seconds that a change of rights may take: a broker may be away when it begins."""
+_A_TRY = 5.0
 _LEAST: tuple[Right, ...] = (
     *(("TOPIC", "{prefix}", operation) for operation in ("READ", "WRITE", "CREATE", "DESCRIBE_CONFIGS")),
     ("GROUP", "{prefix}bridge", "READ"),
@@ -85,14 +86,17 @@ class HarshBroker(SecuredBroker):
 
     def fill(self) -> None:
         """Leaves no room on the disk."""
-        self._resize(shutil.disk_usage(self.home / "data").used)
+        assert self.has_small_disk, "this user may not mount a tmpfs: leave out the lane disk"
+        while not self._resize(shutil.disk_usage(self.home / "data").used):
+            """More has been written in between."""
 
     def free(self) -> None:
-        self._resize(_DISK)
+        assert self._resize(_DISK)
 
-    def _resize(self, size: int) -> None:
-        assert self.has_small_disk, "this user may not mount a tmpfs: leave out the lane disk"
-        subprocess.run(["mount", "-o", f"remount,size={size}", str(self.home / "data")], check=True)
+    def _resize(self, size: int) -> bool:
+        """Sets the size of the disk. Returns False if more than that is used."""
+        mount = ["mount", "-o", f"remount,size={size}", str(self.home / "data")]
+        return subprocess.run(mount, capture_output=True, check=False).returncode == 0
 
     @property
     def runs(self) -> bool:
@@ -101,14 +105,26 @@ class HarshBroker(SecuredBroker):
     def deny(self, kind: str, name: str, operation: str) -> None:
         """Takes an operation on what begins with the name from the bridges."""
         rule = self._rule("AclBinding", kind, name, operation)
-        _until_answered(lambda client: client.create_acls([rule], request_timeout=_ANSWERED), self._admin())
+        self._until_answered(lambda client: client.create_acls([rule], request_timeout=_A_TRY))
 
     def allow(self, kind: str, name: str, operation: str) -> None:
         rule = self._rule("AclBindingFilter", kind, name, operation)
-        _until_answered(lambda client: client.delete_acls([rule], request_timeout=_ANSWERED), self._admin())
+        self._until_answered(lambda client: client.delete_acls([rule], request_timeout=_A_TRY))
 
-    def _admin(self) -> Any:
-        return admin.AdminClient(self.confluent_arguments() | {"log_level": 0})  # a broker may be away
+    def _until_answered(self, call: Callable[[Any], dict[Any, Any]]) -> None:
+        """Calls until the broker, which may be away, has answered; a second time changes nothing more."""
+        deadline = time.monotonic() + _ANSWERED
+        while True:
+            client = admin.AdminClient(self.confluent_arguments() | {"log_level": 0})
+            try:
+                for future in call(client).values():
+                    future.result()
+            except KafkaException:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.5)
+            else:
+                return
 
     def _rule(self, cls: str, kind: str, name: str, operation: str) -> Any:
         return getattr(admin, cls)(
@@ -120,21 +136,6 @@ class HarshBroker(SecuredBroker):
             admin.AclOperation[operation],  # type: ignore[attr-defined]
             admin.AclPermissionType.DENY,  # type: ignore[attr-defined]
         )
-
-
-def _until_answered(call: Callable[[Any], dict[Any, Any]], client: Any) -> None:
-    """Calls until the broker, which may be away, has answered; to do it twice does nothing more."""
-    deadline = time.monotonic() + _ANSWERED
-    while True:
-        try:
-            for future in call(client).values():
-                future.result(_ANSWERED)
-        except KafkaException:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.5)
-        else:
-            return
 
 
 def _harsh(trial: Trial) -> HarshBroker:
