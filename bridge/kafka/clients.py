@@ -146,10 +146,10 @@ class Clients:
             return self._shared.producer
 
     @asynccontextmanager
-    async def trial_producer(self) -> AsyncIterator[AIOKafkaProducer]:
-        """A transactional producer of its own that writes nothing; its open transaction is aborted at the end. Raises
-        as ``start_producer`` does in ``exactly_once``."""
-        producer = await self._start_transactional("check")
+    async def trial_producer(self, purpose: int | str = "check") -> AsyncIterator[AIOKafkaProducer]:
+        """A transactional producer of its own that writes nothing; its open transaction is aborted at the end.
+        ``purpose``: another producer for it is fenced. Raises as ``start_producer`` does in ``exactly_once``."""
+        producer = await self._start_transactional(purpose)
         try:
             yield producer
         finally:
