@@ -64,6 +64,8 @@ class FakeKafka:
         self.logs: dict[str, list[Record]] = {}
         self.requests = 0
         self.refuses = refuses
+        self.slow: str | None = None
+        """A topic whose answers come later than others."""
         self._capacity = capacity
         self._aborts = False
 
@@ -74,7 +76,8 @@ class FakeKafka:
         assert partition == 3
         loop = asyncio.get_running_loop()
         ack: asyncio.Future[None] = loop.create_future()
-        loop.call_later(0, loop.call_soon, self._answer, ack, [Record(topic, **record) for record in batch.records])
+        records = [Record(topic, **record) for record in batch.records]
+        loop.call_later(0.01 if topic == self.slow else 0, self._answer, ack, records)
         return ack
 
     def _answer(self, ack: asyncio.Future[None], records: list[Record]) -> None:
@@ -97,7 +100,7 @@ class FakeClients(SimpleNamespace):
     """``transactions``: whether the broker has them, for trials."""
 
     def __init__(self, kafka: FakeKafka, *, transactions: bool) -> None:
-        super().__init__(connection={}, topic=str, exactly_once=False, limits=Limits())
+        super().__init__(connection={}, topic=str, exactly_once=False, limits=Limits(), closed=0)
         self._kafka = kafka
         self._transactions = transactions
 
@@ -114,7 +117,7 @@ class FakeClients(SimpleNamespace):
         return 0, ""
 
     async def close(self, _: object) -> None:
-        pass
+        self.closed += 1
 
 
 async def journal_of(clients: Any, monkeypatch: pytest.MonkeyPatch) -> Journal:
@@ -177,6 +180,26 @@ async def test_each_record_is_written_once_and_in_its_order(poisoned: list[bool]
     assert (journal.accepting, journal.problem) == (True, None)
 
 
+async def test_a_refusal_leaves_nothing_under_way() -> None:
+    """What other partitions of the batch take later than one refuses it is known to be written, and the producer, which
+    has nothing of ours left, stays open for the others."""
+    client: Any = FakeKafka(poison)
+    client.slow = "conversations"
+    clients: Any = FakeClients(client, transactions=False)
+    producer = await PartitionProducer.start(clients, 3)
+    bad = Outgoing("agent-messages", b"a", b"a poisonous text", [])
+    good = Outgoing("conversations", b"a", b"{}", [])
+    for _ in range(2):
+        with pytest.raises(RefusedRecordsError):
+            await producer.send([bad, good])
+        assert len(client.logs["conversations"]) == 1
+    await producer.close()
+    assert clients.closed == 0
+    await producer.send([good])
+    await producer.close()
+    assert clients.closed == 1
+
+
 async def test_neither_is_a_record_written_twice_by_the_next_commit(monkeypatch: pytest.MonkeyPatch) -> None:
     """What was written is forgotten with its commit, and a later record is not taken for it."""
     kafka = FakeKafka(poison)
@@ -189,6 +212,8 @@ async def test_neither_is_a_record_written_twice_by_the_next_commit(monkeypatch:
         step = Step(step.state, EPOCH)
     assert [one.sequence for one in read(kafka.logs["agent-messages"])] == [1, 2, 3, 4]
     assert len(kafka.logs["agent-state"]) == 3
+    assert journal._producer is not None
+    assert getattr(journal._producer, "_written", None) == {}
 
 
 async def test_a_topic_that_takes_nothing_is_written_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
