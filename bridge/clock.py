@@ -13,10 +13,10 @@ class Instant(NamedTuple):
 
 
 class Clock:
-    """The system's clocks, of which the wall clock follows Kafka's, once that is known. Tests pass in another one.
+    """The system's clocks; the wall clock follows Kafka's clock, once that is known. Tests pass in another one.
 
-    All times that are published or compared with timestamps are Kafka's, whatever this machine's clock says: events
-    do not expire because it is wrong, and Kafka refuses no record from the future.
+    All times that are published or compared with timestamps are Kafka's, whatever this machine's clock says: events do
+    not expire because it is wrong, and Kafka refuses no record from the future.
 
     The wall clock never goes back by less than a minute: it stands still instead, so that what is observed later has no
     earlier time. A larger step is an administrator's, and is followed.
@@ -40,7 +40,8 @@ class Clock:
         return tuple.__new__(Instant, (monotonic, wall))  # as Instant(...), in half the time
 
     def go_on_from(self, wall: float) -> None:
-        """Another process has published times up to ``wall`` (seconds since 1970): no later time may be earlier."""
+        """Continues from ``wall`` (seconds since 1970), up to which another process has published times: time must not
+        go back."""
         self._latest = max(self._latest, wall)
 
     def follow(self, kafka: float, since: float) -> None:
@@ -57,7 +58,7 @@ class Clock:
             self._began = kafka + doubt - monotonic
 
     def comparison_due(self) -> bool:
-        """Whether Kafka's clock should be looked at now; then not again for some seconds."""
+        """Whether Kafka's clock should be read now; if so, not again for some seconds."""
         now = time.monotonic()
         due = now - self._compared_at > _COMPARE_EVERY
         if due:
@@ -66,19 +67,19 @@ class Clock:
 
     @property
     def differs(self) -> bool:
-        """Whether this machine's clock is wrong by more than anybody should leave it."""
+        """Whether this machine's clock is wrong by more than is tolerable."""
         return differs(self.ahead)
 
 
 _LARGEST_DIFFERENCE = 5.0
-"""Seconds by which clocks may differ before it is said."""
+"""Seconds by which clocks may differ without a warning."""
 _TOLERATED = 1.0
 _COMPARE_EVERY = 10.0
 _LARGEST_HOLD = 60.0
 
 
 def differs(ahead: float) -> bool:
-    """Whether a clock that is ``ahead`` seconds ahead is wrong by more than anybody should leave it."""
+    """Whether a clock that is ``ahead`` seconds ahead is wrong by more than is tolerable."""
     return abs(ahead) > _LARGEST_DIFFERENCE
 
 

@@ -16,20 +16,20 @@ CE_TIME = "ce_time"
 
 ERROR_CODE = "asm_error_code"
 ERROR = "asm_error"
-"""Of a dead letter: why it is one, as a code and as a text."""
+"""Headers of a dead letter: why it is one, as a code and as a text."""
 ORIGIN = "asm_origin"
-"""Of a dead letter, and of an event that was moved to its agent's partition: the ``RecordId`` of the original."""
+"""A header of a dead letter, and of an event moved to its agent's partition: the ``RecordId`` of the original."""
 RECEIVED_AT = "asm_received_at"
-"""Of an event that was moved to its agent's partition: when it first arrived, in RFC 3339."""
+"""A header of an event that was moved to its agent's partition: when it first arrived, in RFC 3339."""
 READABLE_AT = "asm_readable_at"
-"""Of an event that was moved, and that an open transaction had held back: until when, in RFC 3339."""
+"""A header of a moved event that an open transaction had held back: until when, in RFC 3339."""
 INBOX = "asm_inbox"
-"""Of an agent's state: the id of the inbox (KIP-516) that its offsets are of."""
+"""A header of an agent's state: the id of the inbox (KIP-516) to which its offsets belong."""
 
 MOVED = frozenset({ORIGIN, RECEIVED_AT, READABLE_AT})
-"""What the bridge adds to an event that it moves."""
+"""The headers that the bridge adds to an event that it moves."""
 OWN = MOVED | {ERROR_CODE, ERROR}
-"""What the bridge adds to a record's own headers, and takes away before it adds them again."""
+"""The headers that the bridge adds to a record's own, and removes before it adds them again."""
 
 
 def texts(headers: Iterable[tuple[str, bytes | None]]) -> dict[str, str]:

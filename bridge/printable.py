@@ -3,13 +3,11 @@
 import re
 
 _OBEYED = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
-"""What a terminal obeys or reorders, and JSON does not escape."""
+"""Characters that a terminal obeys or reorders, and that JSON does not escape."""
 
 
 def printable(text: str) -> str:
-    """The text without control characters: records in Kafka come from other programs, and a terminal obeys some of
-    them.
-    """
+    """The text with control characters escaped: other programs' records may have some that a terminal obeys."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 

@@ -207,7 +207,7 @@ class Agent:
     # -- results
 
     def answered(self, request: PollRequest, answer: Answer, at: Instant) -> Step | None:
-        """Handles a 2xx answer. Mostly it equals the last one, and nothing needs to be decoded."""
+        """Handles a 2xx answer. It mostly equals the previous one, and need not be decoded."""
         if request.call == LIST_CONVERSATIONS:
             return self._listed(request, answer, at)
         stale = self._stale(request)
@@ -379,7 +379,7 @@ class Agent:
         return self.entry is None or request.stream_id != self.state.stream_id or request.sid != self.sid
 
     def _succeeded(self, step: Step, request: PollRequest, status_desc: str | None, at: Instant) -> None:
-        """The agent was answered; ``status_desc`` is its status now, None without a session."""
+        """The service answered; ``status_desc`` is the agent's status now, None without a session."""
         self.health.record_success(request.token, at)
         self.health.resume(step, status_desc)
 

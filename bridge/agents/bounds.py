@@ -5,11 +5,11 @@ from collections.abc import Iterable, Sequence
 from bridge import headers as names
 
 MAX_BYTES = 512 * 1024
-"""Of a value, as it came and as JSON."""
+"""The limit of a value, as received and as JSON."""
 MAX_ID_BYTES = 1024
-"""Of a key, a ce_id or a ce_source: they go into headers and states, up to twelve times as long when escaped."""
+"""The limit of a key, a ce_id or a ce_source: in headers and states they are up to twelve times as long, escaped."""
 MAX_HEADER_BYTES = 64 * 1024
-"""Of all headers together, names and values."""
+"""The limit of all headers together, names and values."""
 
 Headers = Sequence[tuple[str, bytes | None]]
 _IDS = frozenset({names.CE_ID, names.CE_SOURCE})

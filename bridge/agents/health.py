@@ -69,7 +69,7 @@ class Health:
         return self._refused_token is not None and token != self._refused_token
 
     def forget_token(self) -> None:
-        """The registry names another token, which has not been refused."""
+        """Forgets a refusal, because the registry names another token."""
         self._refused_token, self.not_before = None, 0.0
 
     def record_success(self, token: str, at: Instant) -> None:
@@ -88,7 +88,7 @@ class Health:
         return self._backoff.delay(failures)
 
     def resume(self, step: Step, status_desc: str | None) -> None:
-        """The agent was answered: if it was lost, it is observed again, with this status (None without a session)."""
+        """The service answered: an agent that was lost is observed again, with this status (None without a session)."""
         if (lost := step.state.lost) is not None:
             group = None if status_desc is None else status_group(status_desc)
             step.emit(

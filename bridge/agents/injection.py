@@ -74,7 +74,7 @@ class Injection:
 
 
 def read_injection(message: KafkaRecord, ttl: float, possibly_processed: bool, readable_at: float = 0.0) -> Injection:
-    """The injection in a record that has a key. One that is not an event comes back with its ``fault``.
+    """The injection in a record that has a key. One that is not an event has a ``fault``.
 
     ``readable_at``: if a transaction held the record back, its end in seconds since 1970.
 
@@ -137,12 +137,12 @@ def _bytes(text: str | None) -> bytes | None:
 
 
 def _id(text: str | None) -> str | None:
-    """An id or a source, None for one that is too large for a record."""
+    """An id or a source; None if it is too large for a record."""
     return None if text is None or len(text.encode()) > 4 * MAX_ID_BYTES else text
 
 
 def _first_arrival(message: KafkaRecord, headers: dict[str, str]) -> tuple[RecordId, float, float]:
-    """Where and when the record arrived before it was moved, if it was, and since when it could be read there."""
+    """The position and time of the record's first arrival, before it was moved, and since when it could be read."""
     if names.ORIGIN in headers and names.RECEIVED_AT in headers:
         with contextlib.suppress(ValueError):
             origin, received_at = RecordId.parse(headers[names.ORIGIN]), seconds(headers[names.RECEIVED_AT])

@@ -25,9 +25,9 @@ _TRIES_BLOCKED = 3
 class InjectionQueue:
     """The injections of one agent that are not finished, in order.
 
-    ``one_at_a_time``: how many of the first are sent one by one, because a request with several of them
-    failed. ``_suspect``: an event whose request was blocked just now; ``cleared`` shows whether it is why.
-    ``_throttled_together``: how many were in a request that was throttled just now.
+    ``one_at_a_time``: how many of the first are sent one by one, because a request with several of them failed.
+    ``_suspect``: an event whose request has just been blocked; ``cleared`` shows whether the event is the cause.
+    ``_throttled_together``: how many were in a request that has just been throttled.
     """
 
     __slots__ = ("_settings", "_suspect", "_throttled_together", "injections", "one_at_a_time")
@@ -41,7 +41,7 @@ class InjectionQueue:
 
     @property
     def doubts(self) -> bool:
-        """Whether a request without events that gets through says something about those that failed before it."""
+        """Whether the success of a request without events would explain why earlier requests failed."""
         return self._suspect is not None or self._throttled_together > 0
 
     def forget_doubts(self) -> None:

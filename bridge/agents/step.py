@@ -60,7 +60,7 @@ class Step:
 
     @property
     def at(self) -> str:
-        """``now`` as records have it. Most steps have no record, and never need it."""
+        """``now`` as text, for the records. Most steps have no record, and never need it."""
         if self._at is None:
             self._at = rfc3339(self.now)
         return self._at
@@ -76,22 +76,21 @@ class Step:
     def emit(self, record: type[Published], trace: Trace | None = None, **fields: Any) -> None:
         """Adds a record to the agent's stream, or to none if the agent is not watched."""
         state = self.state
-        sequence = topic_sequence = None
+        place: dict[str, Any] = dict.fromkeys(("stream_id", "sequence", "topic_sequence"))
         if trace is not None:
             self.traces[len(self.records)] = trace
         if state.stream_id is not None:
             sequence, numbers, topic = state.sequence + 1, state.bridge.topic_sequences, TOPICS[record]
             topic_sequence = numbers.get(topic, 0) + 1
+            place = {"stream_id": state.stream_id, "sequence": sequence, "topic_sequence": topic_sequence}
             books = msgspec.structs.replace(state.bridge, topic_sequences={**numbers, topic: topic_sequence})
             self.set(sequence=sequence, observed_at=self.at, bridge=books)
         self.records.append(
             record(
                 agent_id=state.agent_id,
-                stream_id=state.stream_id,
-                sequence=sequence,
-                topic_sequence=topic_sequence,
                 asm_session_sid=fields.pop("asm_session_sid", state.asm_session_sid),
                 observed_at=self.at,
+                **place,
                 **fields,
             )
         )

@@ -1,7 +1,7 @@
 """Reads a response: as the service's answer, as its refusal, or as a foreign answer. Pure.
 
-The service is gRPC behind a JSON gateway. In front of it stand proxies, firewalls and load balancers, which answer in
-its name; their answers say nothing about the agent.
+The service is gRPC behind a JSON gateway. Proxies, firewalls and load balancers in front of it may answer in its place;
+such answers say nothing about the agent.
 """
 
 import email.utils
@@ -54,7 +54,7 @@ its older releases)."""
 _REFUSAL_FIELDS = frozenset({"code", "message", "details", "error"})
 _REFUSED = frozenset({400, 404, 409, 412, 422})
 _CERTAIN = frozenset({405, 501})
-"""Of the other failures: the service says that it did not process the request."""
+"""Of the other failures, those with which the service says that it did not process the request."""
 _EXCERPT = 200
 _READ_FOR_EXCERPT = 64 * 1024
 _BEARER = re.compile(r"(?i)\bbearer\s+\S+")
@@ -91,7 +91,7 @@ def _read_answer(message: MessageType, response: Response, token: str) -> Answer
         except protojson.ProtoJSONError as error:
             problem = f"is not a {message.__name__}: {error}"
         else:
-            if read == _EMPTY[message] and not _is_of(message, body):  # all is the default: was there anything?
+            if read == _EMPTY[message] and not _is_of(message, body):  # all fields have their defaults: was there any?
                 return _foreign(response, token)
             return Answer(status, read, body)
     if not _is_of(message, body):
@@ -144,7 +144,7 @@ def _foreign(response: Response, token: str, wait: float | None = None) -> Forei
 
 
 def excerpt(body: bytes, token: str = "") -> str:
-    """The first words of a page, without markup, control characters and tokens."""
+    """The first words of a body, without markup, control characters and tokens."""
     text = body[:_READ_FOR_EXCERPT].decode(errors="replace")
     if token:
         text = text.replace(token, "***")

@@ -1,6 +1,4 @@
-"""When the service is down, throttles or refuses every agent, one agent probes it, and then the fleet follows in a
-ramp.
-"""
+"""When the service is down, or throttles or refuses every agent, one agent probes it; the others follow in a ramp."""
 
 import structlog
 
@@ -82,7 +80,7 @@ class CircuitBreaker:
         the first counts.
         """
         unauthorized = isinstance(error, Unauthorized)
-        if unauthorized != self._unauthorized:  # the host is there and refuses, or does so no longer
+        if unauthorized != self._unauthorized:  # the host answers, but refuses; or it no longer does
             self.record_success(now)
             self._unauthorized = unauthorized
         was_open, probing = self.is_open, self._probing

@@ -73,7 +73,7 @@ class AsmClient:
         answer: Answer | AsmError
         try:
             answer = self._read(request, response)
-        except Exception as error:  # a fault of ours with this answer must not leave its agent waiting for ever
+        except Exception as error:  # a bug of ours must not leave the agent waiting forever
             log.exception("answer.unreadable", error=error)
             answer = Malformed(type(error).__name__, possibly_processed=True)
         on_answer(answer)

@@ -19,7 +19,7 @@ class Tokens:
         self._default = default
         self._files: dict[str, _TokenFile] = {}
         self._known: dict[str, tuple[str, _TokenFile, int]] = {}
-        """By reference: its token, as the file had it at that reading."""
+        """By reference: its token, the file, and the number of the reading that had it."""
 
     @property
     def reloads(self) -> int:

@@ -50,7 +50,7 @@ async def registry(settings: Settings, watched: Registry) -> list[Finding]:
     topic = settings.topics.name("sessions")
     try:
         connection = settings.kafka.client_arguments()
-        await partitions_of(connection, topic)  # a consumer of a missing topic could make the broker create it
+        await partitions_of(connection, topic)  # which says what to do if it does not exist
         async for message in read_to_end(connection, [(topic, 0)]):
             watched.read(message)
     except (KafkaUnavailableError, TopicAuthorizationFailedError):

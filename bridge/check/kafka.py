@@ -1,11 +1,9 @@
 """Kafka: the connection, topics, rights, transactions, the group. Writes nothing and does not join the group."""
 
 import asyncio
-import socket
 import ssl
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from bridge.check.finding import Finding, ok, problem, skipped, warning
 from bridge.clock import Clock, difference
@@ -25,12 +23,11 @@ from bridge.kafka.errors import (
 )
 from bridge.kafka.internals import brokers
 from bridge.kafka.kafka_clock import Reading, read_clock, try_transaction
-from bridge.kafka.lifecycle import refusal
-from bridge.kafka.topics import TOPICS, TopicResult, ensure_topics
+from bridge.kafka.lifecycle import CONNECT_DEADLINE, network_fault, refusal
+from bridge.kafka.topics import TOPICS, TopicResult, ensure_topics, not_reported
 from bridge.settings import KafkaSettings, Settings
 from bridge.settings.types import host_port, show_host_port
 
-_CONNECT = 5.0
 _READ = frozenset({"agent-state", "sessions", "inject"})
 _UNKNOWN_AUTHORITY = frozenset({2, 18, 19, 20, 21})
 """OpenSSL's X509_V_ERR_... of a chain that does not end with a trusted authority."""
@@ -67,7 +64,7 @@ def _wants_more(kafka: KafkaSettings) -> str:
 async def _try_all(kafka: KafkaSettings, servers: list[tuple[str, int]], setting: str) -> list[Finding]:
     """The errors of the servers that fail."""
     arguments = kafka.client_arguments()
-    errors = await asyncio.gather(*(_try(arguments, *server) for server in servers))
+    errors = await asyncio.gather(*(connection_error(arguments, *server, CONNECT_DEADLINE) for server in servers))
     return [
         problem("kafka", f"{show_host_port(*server)}: {found}", advice)
         for server, error in zip(servers, errors, strict=True)
@@ -76,20 +73,11 @@ async def _try_all(kafka: KafkaSettings, servers: list[tuple[str, int]], setting
     ]
 
 
-async def _try(arguments: Mapping[str, Any], host: str, port: int) -> Exception | None:
-    try:
-        async with asyncio.timeout(_CONNECT):
-            return await connection_error(arguments, host, port)
-    except TimeoutError as error:
-        return error
-
-
 def _explained(kafka: KafkaSettings, error: Exception, setting: str) -> tuple[str, str]:
-    protocol = f"that kafka.security_protocol={kafka.security_protocol} is right for this port"
-    if isinstance(error, socket.gaierror):
-        return "the name cannot be resolved (DNS)", f"check {setting}, and the resolver of this machine"
-    if isinstance(error, ConnectionRefusedError) or "Connect call failed" in str(error):
-        return "connection refused", f"check host and port in {setting}, and that the broker is running"
+    in_force = f"kafka.security_protocol={kafka.security_protocol}"
+    if (fault := network_fault(error, setting, in_force)) is not None:
+        return fault
+    protocol = f"that {in_force} is right for this port"
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not accepted: {error.verify_message}", _certificate(error.verify_code)
     if isinstance(error, ssl.SSLError):
@@ -107,8 +95,6 @@ def _explained(kafka: KafkaSettings, error: Exception, setting: str) -> tuple[st
         return f"it refuses the login of {kafka.sasl_username}", "check kafka.sasl_username and kafka.sasl_password"
     if isinstance(error, UnsupportedSaslMechanismError):
         return f"it does not support SASL {kafka.mechanism}", "set kafka.sasl_mechanism to one that it supports"
-    if isinstance(error, TimeoutError):
-        return f"no answer within {_CONNECT:g} s", f"check the firewall, {setting}, and {protocol}"
     reason = str(error) or type(error).__name__
     if kafka.uses_ssl and kafka.ssl_certfile is None:
         protocol += ", whether it requires a client certificate (kafka.ssl_certfile)"
@@ -135,8 +121,8 @@ async def topics(settings: Settings) -> list[Finding]:
     faults = [_missing(settings, missing)] if missing else []
     faults += [_fault(result.name, text) for result in seen if result.name not in missing for text in result.problems]
     faults += _limits(seen)
-    unchecked = sorted({key for result in results for key in result.unchecked})
-    untold = f"; not checked, because the broker does not report: {', '.join(unchecked)}" if unchecked else ""
+    unchecked = [key for result in results for key in result.unchecked]
+    untold = f"; {not_reported(unchecked)}" if unchecked else ""
     fits = [ok("topics", f"all {len(results)} exist and have the right settings{untold}")]
     if hidden and not faults:
         fits = [skipped("topics", "some are not visible to this client, see rights")]
@@ -144,7 +130,7 @@ async def topics(settings: Settings) -> list[Finding]:
 
 
 def _limits(results: list[TopicResult]) -> list[Finding]:
-    """A warning for each thing that works less well than with topics of our own making, with the topics it is about."""
+    """A warning for each setting that works less well than the bridge's own, with its topics."""
     names: defaultdict[str, list[str]] = defaultdict(list)
     for result in results:
         for note in result.notes:
@@ -213,14 +199,14 @@ async def transactions(settings: Settings, clients: Clients) -> list[Finding]:
 
 
 def _clock(reading: Reading | None) -> Finding:
-    """This machine's clock against Kafka's."""
+    """Compares this machine's clock with Kafka's."""
     if reading is None:
-        return skipped("kafka_clock", "it takes a transaction to see it, in Kafka 3.0 or newer")
+        return skipped("kafka_clock", "only a transaction shows it, in Kafka 3.0 or newer")
     clock = Clock()
     clock.follow(*reading)
     if not clock.differs:
         return ok("kafka_clock", f"{difference(clock.ahead)}, to the second")
-    return warning("kafka_clock", difference(clock.ahead), "set it with NTP; `run` goes by Kafka's clock meanwhile")
+    return warning("kafka_clock", difference(clock.ahead), "set it with NTP; meanwhile `run` uses Kafka's clock")
 
 
 async def group(settings: Settings) -> list[Finding]:

@@ -1,6 +1,7 @@
-"""The Schema Registry: whether it answers, and has or would take the output topics' schemas. Registers nothing."""
+"""The Schema Registry: whether it answers, and has or would accept the output topics' schemas. Registers nothing."""
 
 import asyncio
+from contextlib import aclosing
 
 from bridge.check.finding import Finding, ok, problem
 from bridge.kafka.schema_registry import (
@@ -18,7 +19,7 @@ async def subjects(settings: Settings) -> list[Finding]:
     if settings.schema_registry.url is None:
         return []
     try:
-        async with SchemaRegistryClient(settings.schema_registry) as registry:
+        async with aclosing(SchemaRegistryClient(settings.schema_registry)) as registry:
             await registry.subjects()
             results = await asyncio.gather(
                 *(

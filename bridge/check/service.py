@@ -65,7 +65,7 @@ def _answered(asm: AsmSettings, status: int, body: bytes) -> Finding:
 
 
 def clock(date: str | None, sent: float, arrived: float) -> Finding:
-    """This machine's clock against the answer's Date, which is in whole seconds (RFC 9110, 6.6.1)."""
+    """Compares this machine's clock with the answer's Date, which is in whole seconds (RFC 9110, 6.6.1)."""
     try:
         theirs = email.utils.parsedate_to_datetime(date or "").timestamp() + 0.5
     except (ValueError, OverflowError):
@@ -78,7 +78,7 @@ def clock(date: str | None, sent: float, arrived: float) -> Finding:
 
 
 def explained(failure: Failure) -> tuple[str, str]:
-    """What is wrong and what to do, if no answer came."""
+    """Explains why no answer came: what is wrong and what to do."""
     error = failure.error
     if not isinstance(error, ConnectError):
         return failure.text, "check asm.base_url, and whether it requires https or a proxy (asm.proxy)"

@@ -1,4 +1,4 @@
-"""``asm-bridge``: one module a command, imported when the command is called."""
+"""``asm-bridge``: one module per command, imported when the command is called."""
 
 import contextlib
 import errno
@@ -15,7 +15,7 @@ from bridge.cli.stdout import discard_output, prepare_output
 
 COMMANDS = {
     "run": "Run the bridge until a signal stops it.",
-    "demo": "Show everything at work: a broker, simulated agents and the bridge.",
+    "demo": "Run a broker, simulated agents and the bridge, and show the flow between them.",
     "simulate": "Stand in for the vendor's service: an HTTP server with simulated agents.",
     "check": "Try everything that run needs, and say what is wrong and how to fix it.",
     "topics": "Create the bridge's topics.",
@@ -23,7 +23,7 @@ COMMANDS = {
     "inject": "Send one event to an agent's session and wait for its outcome.",
     "tail": "Print records as they arrive, decoded, one line each.",
     "dead-letters": "List the events that could not be handled, and send them again.",
-    "status": "Take one look at a running bridge.",
+    "status": "Show the state of a running bridge.",
     "config": "Show the settings in force and where each came from.",
     "schemas": "Export the records' schemas.",
     "bench": "Measure what the bridge costs: CPU per poll, rates, memory, latencies.",
@@ -79,10 +79,10 @@ def _run(arguments: list[str]) -> int:
     try:
         result = _group()(arguments, prog_name="asm-bridge", standalone_mode=False)
         sys.stdout.flush()
-    except BrokenPipeError:  # the reader had enough, as `head` has
+    except BrokenPipeError:  # the reader has closed it, as `head` does
         discard_output()
         return 1
-    except OSError as error:  # a full disk behind `>`, for one
+    except OSError as error:  # for example a full disk behind `>`
         discard_output()
         what = "the output cannot be written" if error.errno in _OUTPUT else error.filename
         return _report(": ".join(map(str, filter(None, (what, error.strerror or error)))), 1)
@@ -99,6 +99,6 @@ def _run(arguments: list[str]) -> int:
 
 
 def _report(text: str, code: int) -> int:
-    with contextlib.suppress(OSError):  # nothing is left to say it with
+    with contextlib.suppress(OSError):  # standard error cannot be written either
         typer.echo(f"asm-bridge: {text}", err=True)
     return code

@@ -49,12 +49,12 @@ def bench(
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
-    """Measure what the bridge costs: CPU per poll, rates, memory, latencies, beside the pollers of bench/peers.
+    """Measure what the bridge costs: CPU per poll, rates, memory, latencies, compared with the pollers of bench/peers.
 
     Runs against Kafka and a simulated service, both on this machine; the client has one core for itself.
     """
     sizes = numbers(sessions) if sessions else ([200] if quick else list(SIZES))
-    plan = scenarios(_kinds(only, KINDS, ON_REQUEST), sizes, seconds or (3.0 if quick else 15.0), quick, interval)
+    plan = scenarios(_kinds(only), sizes, seconds or (3.0 if quick else 15.0), quick, interval)
     try:
         report = runner.run(broker, plan, lambda line: typer.echo(line, err=True))
     except (BrokerUnavailableError, KafkaUnavailableError) as error:
@@ -75,9 +75,9 @@ def numbers(text: str) -> list[int]:
     return sizes
 
 
-def _kinds(text: str | None, default: tuple[str, ...], on_request: tuple[str, ...]) -> list[str]:
-    known = default + on_request
-    kinds = text.split(",") if text else list(default)
+def _kinds(text: str | None) -> list[str]:
+    known = KINDS + ON_REQUEST
+    kinds = text.split(",") if text else list(KINDS)
     if unknown := [kind for kind in kinds if kind not in known]:
         raise UsageError(f"--only: unknown: {', '.join(unknown)}; choose from {', '.join(known)}")
     return kinds

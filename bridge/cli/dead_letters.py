@@ -67,8 +67,8 @@ def resend(
 ) -> None:
     """Send the originals of dead letters to their agents again, in their original order.
 
-    An event that has been delivered since is a duplicate. Exits with 1 if a dead letter that you named could not be
-    sent or, with --wait, if the outcome of one is neither delivered nor duplicate.
+    An event that has been delivered in the meantime is reported as a duplicate. Exits with 1 if a dead letter that you
+    named could not be sent or, with --wait, if the outcome of one is neither delivered nor duplicate.
     """
     if all_ == bool(origins or agent or code or since):
         raise UsageError("name the origins, or give --agent, --code or --since, or only --all")
@@ -89,7 +89,7 @@ def resend(
 
 
 def _judge(found: "list[_Resent]", named: bool, timeout: float | None) -> None:
-    """Exits with 1 unless everything that was asked for has been done."""
+    """Exits with 1 unless everything requested was done."""
     sent = [one for one in found if one.entry is not None]
     silent = [one.origin for one in sent if timeout is not None and one.outcome is None]
     if silent:
@@ -129,7 +129,8 @@ class _Resent:
 
 
 def _prepared(letters: Iterable[DeadLetter], origins: list[str], now: float) -> list[_Resent]:
-    """The chosen ones in their original order, one for each origin. Raises ``CliError`` if a named one is missing."""
+    """The chosen dead letters in their original order, one for each origin. Raises ``CliError`` if a named one is
+    missing."""
     newest = {str(letter.origin): letter for letter in letters}
     names = {entry: origin for origin, letter in newest.items() for entry in (origin, letter.origin.entry)}
     if unknown := [origin for origin in origins if origin not in names]:
@@ -169,7 +170,7 @@ async def _send(
 
 
 def _line(one: _Resent) -> None:
-    """One line: to standard error, if it cannot be sent."""
+    """Prints one line, to standard error if it cannot be sent."""
     whose = f"{one.origin} of {one.key or 'no agent'}"
     if one.resend is None:
         text = f"{whose}: cannot be sent again: {one.problem}"
@@ -186,7 +187,8 @@ def _line(one: _Resent) -> None:
 async def _read(
     settings: Settings, agent: str | None, code: str | None, since: str | None, *, timed: bool = False
 ) -> tuple[list[DeadLetter], float]:
-    """Those that match, by time; and the time by Kafka's clock, which is read for ``since`` or if ``timed``."""
+    """The dead letters that match, in the order of time; and the time by Kafka's clock, if ``since`` or ``timed``
+    require it."""
     age = None if since is None else seconds("--since", since)
     now = await kafka_now(settings) if timed or age is not None else 0.0
     after = 0.0 if age is None else now - age

@@ -28,11 +28,11 @@ def demo(
     keep: Annotated[
         bool,
         typer.Option(
-            "--keep", help="Print only where broker and service are, and keep them running for programs of yours."
+            "--keep", help="Print only the addresses of broker and service; keep them running for your own programs."
         ),
     ] = False,
 ) -> None:
-    """Show everything at work: a broker, simulated agents and the bridge, and the records that flow. Ctrl-C stops it.
+    """Run a broker, simulated agents and the bridge, and show the flow between them. Ctrl-C stops it.
 
     Exits with 0 only if records flowed both ways: from the agents to Kafka, and from Kafka to an agent. With --keep,
     nothing is shown and nothing is injected, and it exits with 0.

@@ -80,7 +80,7 @@ def inject(
 
 
 def details(outcome: dict[str, Any]) -> str:
-    """The details of an outcome that are of interest to people."""
+    """The details of an outcome, for people."""
     facts = {
         "reason": outcome.get("reason"),
         "HTTP": outcome.get("http_status"),
@@ -148,7 +148,7 @@ class Inbox:
         self._reader = reader
 
     async def put(self, agent_id: str, value: bytes, headers: Iterable[tuple[str, bytes]]) -> str:
-        """Produce to the agent's partition; returns the entry, ``partition/offset``, once all replicas have it."""
+        """Produces to the agent's partition. Returns the entry, ``partition/offset``, once all replicas have it."""
         partition = partition_for(agent_id, self._partitions)
         return (await self._writer.put(self._topic, partition, agent_id.encode(), value, headers)).entry
 
@@ -165,7 +165,7 @@ class Inbox:
 
 
 def _is_outcome(value: Any) -> bool:
-    """Whether a record is one, and not another program's."""
+    """Whether a record is an outcome, and not another program's record."""
     return isinstance(value, dict) and all(isinstance(value.get(name), str) for name in ("entry", "outcome"))
 
 

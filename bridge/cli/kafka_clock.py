@@ -1,4 +1,4 @@
-"""The time by Kafka's clock, for the commands that compare or set times: this machine's may be wrong."""
+"""The time by Kafka's clock, for commands that compare or set times: this machine's clock may be wrong."""
 
 import typer
 

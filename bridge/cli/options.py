@@ -15,11 +15,11 @@ from bridge.settings.types import duration
 
 _PANEL = "Settings"
 _MARK = "setting__"
-"""What the names of these options' parameters begin with; a dot in the key is ``__``."""
+"""The prefix of these options' parameter names; a dot in the key is ``__``."""
 
 
 def new_app(description: str | None = None) -> typer.Typer:
-    """For a command's module, as ``app``; with a ``description`` it is a group even if it has one command only."""
+    """The ``app`` of a command's module; with a ``description`` it is a group, even with a single command."""
     app = typer.Typer(help=description, add_completion=False, rich_markup_mode=None)
     if description is not None:
         app.callback()(lambda: None)
@@ -85,7 +85,7 @@ def seconds(option: str, text: str) -> float:
 
 
 def _with_underscores(argument: str) -> str:
-    """``--kafka.group-id=x`` as ``--kafka.group_id=x``: both are taken, one is shown."""
+    """``--kafka.group-id=x`` as ``--kafka.group_id=x``: both are accepted, one is shown."""
     name, equals, value = argument.partition("=")
     key = name.removeprefix("--").replace("-", "_")
     return f"--{key}{equals}{value}" if name.startswith("--") and key in KEYS else argument
@@ -93,7 +93,7 @@ def _with_underscores(argument: str) -> str:
 
 @cache
 def _options() -> tuple[Any, ...]:
-    """The options, as Typer makes them of a function that has them all as parameters."""
+    """The options, as Typer derives them from a function with all of them as parameters."""
 
     def settings() -> None:
         pass

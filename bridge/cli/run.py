@@ -29,7 +29,7 @@ def run(
     ] = 1,
     worker: Annotated[int | None, typer.Option(min=0, hidden=True, help="Set by the supervisor.")] = None,
 ) -> None:
-    """Run the bridge until a signal stops it. SIGINT or SIGTERM drains and exits with 0, a second one ends it at once.
+    """Run the bridge until a signal stops it. SIGINT or SIGTERM drains and exits with 0; a second one ends it at once.
 
     With --workers, a process that dies, hangs or fails its /healthz is restarted; asm.rate_limit applies to each.
     """

@@ -75,7 +75,7 @@ def add(
     queued_calls: Annotated[bool, typer.Option(help="Ask for queued calls.")] = True,
     messages: Annotated[bool, typer.Option(help="Ask for messages.")] = True,
     keep_alive: Annotated[
-        bool, typer.Option("--keep-alive", help="Keep the session alive by polling, even after the agent has left!")
+        bool, typer.Option("--keep-alive", help="Keep the session alive by polling, even after the agent has left.")
     ] = False,
     conversations: Annotated[
         bool, typer.Option("--conversations", help="Ask for the agent's conversations, too (listconversations).")
@@ -129,7 +129,7 @@ def import_(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would change.")] = False,
     json: Json = False,
 ) -> None:
-    """Add and update the entries of a file. Only what differs is written, and nothing if an entry is wrong."""
+    """Add and update the entries of a file. Only changes are written, and nothing if an entry is wrong."""
     try:
         entries = read_sessions(sys.stdin.read(), "standard input") if file == "-" else read_sessions_file(Path(file))
     except SessionsFileError as error:

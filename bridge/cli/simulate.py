@@ -1,4 +1,4 @@
-"""`asm-bridge simulate`: a stand-in for the vendor's service, to try the bridge against."""
+"""``asm-bridge simulate``: a simulator of the vendor's service, to try the bridge with."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -106,7 +106,7 @@ def simulate(
     ] = None,
     fault_duration: Annotated[float | None, _measure("SECONDS", "The faults are over after this many seconds.")] = None,
     older_errors: Annotated[
-        bool, typer.Option("--older-errors", help='Refusals also have "error", as those of older gateways.')
+        bool, typer.Option("--older-errors", help='Add "error" to refusals, as older gateways do.')
     ] = False,
     retry_after: Annotated[int, _measure("SECONDS", "Retry-After of a 429 or 503, in seconds.")] = 1,
     slow_ms: Annotated[float, _measure("MS", "How long a slow response takes, in milliseconds.")] = 1000,

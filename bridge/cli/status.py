@@ -27,7 +27,7 @@ def status(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="As JSON, the same as /api/status.")] = False,
 ) -> None:
-    """Take one look at a running bridge. Exits with 1 if it is not ready or cannot be reached."""
+    """Show the state of a running bridge. Exits with 1 if it is not ready or cannot be reached."""
     ops = settings_of(ctx).ops
     address = (url or ops.local_url).rstrip("/")
     found = _fetch(address, ops.authorization())

@@ -44,14 +44,12 @@ def tail(
             metavar="TOPIC", help="With or without the prefix (default: all output topics except agent-state)."
         ),
     ] = None,
-    from_beginning: Annotated[
-        bool, typer.Option("--from-beginning", help="Print the records that are there already, too.")
-    ] = False,
+    from_beginning: Annotated[bool, typer.Option("--from-beginning", help="Also print the existing records.")] = False,
     until_end: Annotated[
         bool,
         typer.Option(
             "--until-end",
-            help="Print the records that are there when the command starts, from the beginning, and stop.",
+            help="Print the records that exist when the command starts, and stop.",
         ),
     ] = False,
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Stop after N records.")] = None,

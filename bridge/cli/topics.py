@@ -7,7 +7,7 @@ import typer
 from bridge.cli.event_loop import run_async
 from bridge.cli.options import SettingsCommand, new_app, settings_of
 from bridge.cli.output import print_json, print_table
-from bridge.kafka.topics import TopicResult, ensure_topics
+from bridge.kafka.topics import TopicResult, ensure_topics, not_reported
 
 app = new_app("Create the bridge's topics.")
 
@@ -43,5 +43,4 @@ def _row(result: TopicResult) -> tuple[str, ...]:
 
 
 def _notes(result: TopicResult) -> list[str]:
-    unchecked = f"not checked, because the broker does not report: {', '.join(result.unchecked)}"
-    return [*result.notes, *([unchecked] if result.unchecked else [])]
+    return [*result.notes, *([not_reported(result.unchecked)] if result.unchecked else [])]

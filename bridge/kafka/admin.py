@@ -27,16 +27,17 @@ _UNAUTHORIZED = (29, 30)
 _RETRY = 0.2
 
 
-async def connection_error(connection: Mapping[str, Any], host: str, port: int) -> Exception | None:
-    """Why a connection to this one server fails (network, TLS, login), or None.
+async def connection_error(connection: Mapping[str, Any], host: str, port: int, within: float) -> Exception | None:
+    """Why a connection to this one server fails (network, TLS, login) or takes longer than ``within`` seconds, or None.
 
     A client that starts from several servers does not say which of them failed, and why.
     """
     try:
         arguments = login_arguments(connection)
         del arguments["bootstrap_servers"]
-        made = await create_conn(host, port, **arguments)
-    except Exception as error:  # noqa: BLE001 - aiokafka raises ValueError and AssertionError, too, at a strange server
+        async with asyncio.timeout(within):
+            made = await create_conn(host, port, **arguments)
+    except Exception as error:  # noqa: BLE001 - if it is not Kafka, aiokafka raises ValueError and AssertionError, too
         return error
     made.close()
     return None

@@ -104,8 +104,8 @@ class _SharedProducer:
 
 @dataclass(frozen=True, slots=True)
 class Clients:
-    """How to reach Kafka. ``connection``: the arguments of every aiokafka client; ``topic``: the full name
-    of a topic; ``limits``: what the topics take, once that has been read.
+    """How to reach Kafka. ``connection``: the arguments of every aiokafka client; ``topic``: the full name of a topic;
+    ``limits``: the sizes that the topics accept, once they have been read.
     """
 
     connection: dict[str, Any]
@@ -135,8 +135,8 @@ class Clients:
         """Starts the producer of a partition, to be given back to ``close``.
 
         In ``exactly_once`` it is the partition's own: its transactional id fences a former owner. Raises
-        ``NoTransactionsError`` where the broker has none. In ``at_least_once`` all partitions have the same one, which
-        writes in one request what they write at a time; it does without idempotence if need be.
+        ``NoTransactionsError`` where the broker has none. In ``at_least_once`` all partitions share one, which writes
+        in one request what they write at the same time; it is idempotent if the broker supports that.
         """
         if self.exactly_once:
             return await self._start_transactional(partition)
@@ -187,7 +187,8 @@ class Clients:
         """Stops a producer.
 
         The one that all partitions share is stopped for all of them: those that still write fail, and open again. If it
-        were kept for the others, what one partition gave up could still be written after that partition was read again.
+        were kept for the others, records that one partition has given up could still be written after that partition
+        was read again.
         """
         if self.exactly_once:
             await _stop(producer)

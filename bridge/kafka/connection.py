@@ -1,5 +1,5 @@
-"""Every connection to Kafka. It adds to aiokafka's: a new login before the session ends (KIP-368), rotated passwords
-and certificates, a broker's refusal of a token, and the reason for which no connection was made.
+"""Every connection to Kafka. It extends aiokafka's: it logs in again before the session ends (KIP-368), uses rotated
+passwords and certificates, notices a broker's refusal of a token, and keeps the reason why no connection was made.
 """
 
 import asyncio
@@ -11,15 +11,14 @@ from aiokafka.conn import OAuthAuthenticator
 from aiokafka.protocol.admin import SaslAuthenticateRequest
 
 from bridge.kafka.internals import allowance
+from bridge.kafka.lifecycle import CONNECT_DEADLINE
 
-_CONNECT_WITHIN = 5.0
-"""Seconds for each step of making a connection: the network's, and those of a login."""
 _RENEW_AT = 0.8
-"""Of a session's life, after which its connection is closed between two requests, and another one logs in."""
+"""The share of a session's lifetime after which its connection is replaced, between two requests."""
 
 
 class _TokenAuthenticator:
-    """Like aiokafka's, which takes a broker's refusal for consent (RFC 7628, 3.2.3)."""
+    """Like aiokafka's, which mistakes a broker's refusal for consent (RFC 7628, 3.2.3)."""
 
     def __init__(self, login: Any) -> None:
         self._login = login
@@ -34,13 +33,13 @@ class _TokenAuthenticator:
 
 
 class KafkaConnection(conn.AIOKafkaConnection):  # type: ignore[misc]
-    """A connection with the login as it is now, which is renewed before its session ends."""
+    """A connection that uses the current login, and is renewed before its session ends."""
 
     _request_timeout: float
     _renewal: asyncio.TimerHandle | None = None
 
     async def connect(self) -> Any:
-        usual, self._request_timeout = self._request_timeout, min(self._request_timeout, _CONNECT_WITHIN)
+        usual, self._request_timeout = self._request_timeout, min(self._request_timeout, CONNECT_DEADLINE)
         login = self._sasl_oauth_token_provider
         try:
             if login is not None:
@@ -87,7 +86,7 @@ class KafkaConnection(conn.AIOKafkaConnection):  # type: ignore[misc]
             self._renewal = self._loop.call_later(lifetime * _RENEW_AT, self._renew)
 
     def _renew(self, *_: object) -> None:
-        """Close between two requests: the next one opens another connection."""
+        """Closes between two requests: the next one opens another connection."""
         if self._requests:
             self._requests[-1][2].add_done_callback(self._renew)
         else:
@@ -95,7 +94,7 @@ class KafkaConnection(conn.AIOKafkaConnection):  # type: ignore[misc]
 
 
 def _keep_alive(connected: socket.socket) -> None:
-    """Let the kernel test a silent connection, and give up one whose other end acknowledges nothing."""
+    """Lets the kernel test an idle connection, and give it up if the other end acknowledges nothing."""
     connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3), ("TCP_USER_TIMEOUT", 10_000)):
         if hasattr(socket, name):  # not on every system

@@ -37,7 +37,7 @@ _DECODERS: dict[bytes, msgspec.json.Decoder[AgentState] | msgspec.msgpack.Decode
 }
 
 _unreserved = re.compile(r"[A-Za-z0-9._~-]*").fullmatch
-"""What ``quote`` leaves as it is (RFC 3986, section 2.3): most ids, and this is a fifth of its time."""
+"""Whether ``quote`` would not change the text (RFC 3986, section 2.3), as most ids: this takes a fifth of its time."""
 _LONGEST_TEXT = 10_000
 """Characters of a dead letter's error, which may quote the input."""
 _SHORTENED = frozenset(records.TOPICS.values()) - {"heartbeats"}
@@ -48,7 +48,7 @@ class Encoder:
 
     ``framed(topic, value)``: a value as it is written where a Schema Registry is used.
 
-    ``limits``: what the topics take. A record that is larger is shortened: its texts and lists, a state's memory of
+    ``limits``: the sizes that the topics accept. A larger record is shortened: its texts and lists, a state's memory of
     delivered events, a dead letter's value.
     """
 
@@ -104,21 +104,21 @@ class Encoder:
             (names.ERROR, letter.text[:_LONGEST_TEXT].encode()),
             (names.ORIGIN, str(letter.origin).encode()),
         ]
-        # aiokafka refuses a record with neither key nor value, and with it every transaction that has it.
+        # aiokafka refuses a record with neither key nor value, and so every transaction with it.
         key = letter.key if len(letter.key or b"") <= MAX_ID_BYTES else None
         value = b"" if key is None and letter.value is None else letter.value
         message = Outgoing("dead-letters", key, value, [*headers, *reason], partition=partition)
         return self.fitted(message)
 
     def unwritable(self, message: Outgoing, text: str, at: float) -> Outgoing:
-        """The dead letter of a record of ours that Kafka refuses. The record stands nowhere, so there is no origin."""
+        """The dead letter of a record of ours that Kafka refuses. The record is in no topic, so it has no origin."""
         reason = [(names.ERROR_CODE, UNWRITABLE.encode()), (names.ERROR, text.encode())]
         value = None if message.value is None else unframed(message.value)
         letter = Outgoing("dead-letters", message.key, value, [*message.headers, *reason], int(at * 1000))
         return self.fitted(letter)
 
     def fitted(self, message: Outgoing) -> Outgoing:
-        """The message, or the fullest of its smaller forms that its topic takes, as far as that is known."""
+        """The message, or the fullest of its smaller forms that its topic accepts, as far as that is known."""
         return message if self._limits.fits(message) else self._limits.choose(message, self.smaller(message))
 
     def smaller(self, message: Outgoing) -> Iterator[Outgoing]:

@@ -23,31 +23,22 @@ from aiokafka.errors import (
 
 from bridge.kafka.outgoing import Outgoing
 
-__all__ = [
-    "EXPECTED_ERRORS",
+__all__ = [  # aiokafka's that are imported from here
     "AuthenticationFailedError",
     "ClusterAuthorizationFailedError",
     "GroupAuthorizationFailedError",
-    "HeldBackError",
     "InvalidTimestampError",
     "KafkaError",
-    "KafkaUnavailableError",
-    "LoginError",
-    "NoTransactionsError",
-    "RefusedRecordsError",
     "SaslAuthenticationFailed",
     "TopicAuthorizationFailedError",
     "TransactionalIdAuthorizationFailed",
-    "UnreadableRecordsError",
     "UnsupportedSaslMechanismError",
-    "describe",
-    "is_refusal",
-    "stack_of",
 ]
 
 
 class InvalidRecordError(BrokerResponseError):  # type: ignore[misc]
-    """The broker, or a rule of its own (of schemas, say), refuses a record (KIP-467). aiokafka lacks the code."""
+    """The broker, or a rule that it has (for example about schemas), refuses a record (KIP-467). aiokafka lacks the
+    code."""
 
     errno = 87
     message = "INVALID_RECORD"
@@ -65,7 +56,6 @@ REFUSED_RECORDS = (
 )
 """Kafka's answers to a batch because of a record in it."""
 
-
 _NOT_AUTHORISED = (
     (TopicAuthorizationFailedError, "{verb}"),
     (GroupAuthorizationFailedError, "use the group"),
@@ -73,12 +63,12 @@ _NOT_AUTHORISED = (
     (ClusterAuthorizationFailedError, "write to this cluster without a transaction"),
 )
 
-
 _REFUSALS = (AuthenticationFailedError, *(kind for kind, _ in _NOT_AUTHORISED))
 
 
 def describe(error: BaseException, verb: str = "write") -> str:
-    """What went wrong while writing (or what ``verb`` says), and with which of Kafka's objects, in a few words."""
+    """Says in a few words what went wrong while writing (or doing what ``verb`` says), and with which of Kafka's
+    objects."""
     verb = getattr(error, "verb", verb)
     objects = error.args[0] if error.args and isinstance(error.args[0], set) else error.args[:1]
     for kind, refused in _NOT_AUTHORISED:
@@ -93,7 +83,7 @@ def describe(error: BaseException, verb: str = "write") -> str:
 
 
 def is_refusal(error: BaseException | None) -> bool:
-    """Whether trying again soon is of no use: somebody must change something first."""
+    """Whether a retry is useless until something has been changed."""
     return isinstance(error, (*_REFUSALS, RefusedRecordsError))
 
 
@@ -116,8 +106,8 @@ class NoTransactionsError(KafkaError):  # type: ignore[misc]
 
 
 class RefusedRecordsError(_PlainError):
-    """Kafka refuses a batch for the sake of a record in it. ``topic``: its full name; ``messages``: those of which one
-    is refused, or, with ``every``, any would be."""
+    """Kafka refuses a batch because of a record in it. ``topic``: its full name; ``messages``: the batch, of which one
+    message is refused, or, with ``every``, any message would be."""
 
     def __init__(
         self, topic: str = "", why: str = "", messages: Sequence[Outgoing] = (), *, every: bool = False

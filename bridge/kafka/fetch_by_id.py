@@ -1,5 +1,5 @@
-"""Fetches topics by their ids (KIP-516), so that no record of a topic that was recreated comes as one of the former:
-the broker itself refuses an id that it does not know any more.
+"""Fetches topics by their ids (KIP-516), so that no record of a recreated topic is mistaken for one of the former
+topic: the broker refuses an id that it no longer knows.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ _ANOTHER_TOPIC = (100, 103)
 _MISSING = 3
 """UNKNOWN_TOPIC_OR_PARTITION, upon which aiokafka looks for the topic."""
 _PAUSE = 0.25
-"""Seconds until the next fetch of a topic that is gone: the broker refuses it without waiting."""
+"""Seconds until the next fetch of a missing topic, which the broker refuses without waiting."""
 
 
 class FetchById:
@@ -45,7 +45,7 @@ class FetchById:
         return response if response.API_VERSION < FETCH_13.API_VERSION else await self._named(response, asked)
 
     async def _named(self, response: Any, asked: dict[TopicPartition, Any]) -> Any:
-        """The response as aiokafka knows it, with names, without what was read from a topic that is now unwanted."""
+        """The response in aiokafka's form, with names, and without records of topics that are no longer wanted."""
         names = {(topic_id, partition.partition): partition for partition, topic_id in asked.items()}
         topics: list[tuple[str, list[Any]]] = []
         gone = False
@@ -65,7 +65,7 @@ class FetchById:
 
 
 class _FetchRequest(FetchRequest):  # type: ignore[misc]
-    """aiokafka's request, with the ids of its partitions for a broker that takes them."""
+    """aiokafka's request, with the ids of its partitions for a broker that accepts them."""
 
     def __init__(self, request: FetchRequest, ids: dict[TopicPartition, Any]) -> None:
         self.__dict__.update(request.__dict__)

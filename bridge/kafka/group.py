@@ -14,7 +14,7 @@ from bridge.kafka import internals
 from bridge.kafka.clients import Clients, servers_of
 from bridge.kafka.errors import KafkaUnavailableError, describe
 from bridge.kafka.fetch_by_id import FetchById
-from bridge.kafka.lifecycle import started, stop_quietly, why_unavailable, with_deadline
+from bridge.kafka.lifecycle import network_fault, started, stop_quietly, why_unavailable, with_deadline
 from bridge.kafka.reading import fetch_records
 from bridge.kafka.stable_offsets import Release, StableOffsets
 from bridge.telemetry.logs import RepeatFilter
@@ -23,9 +23,9 @@ from bridge.telemetry.metrics import METRICS
 log = structlog.get_logger()
 
 _UNSEEN = 5.0
-"""Seconds without any partition of the inbox after which a member gives way to a new one, which looks at once."""
+"""Seconds without any partition of the inbox after which a new member, which looks at once, replaces this one."""
 _UNCONFIRMED = 3
-"""Session time-outs without an answered heartbeat after which a member gives way to a new one, with new clients."""
+"""Session time-outs without an answered heartbeat after which a new member, with new clients, replaces this one."""
 
 
 class ConsumerGroupMember(ConsumerRebalanceListener):  # type: ignore[misc]
@@ -58,7 +58,7 @@ class ConsumerGroupMember(ConsumerRebalanceListener):  # type: ignore[misc]
         self._servers = servers_of(clients.connection)
         self._started_at = self._seen_at = time.monotonic()
         self.confirmed_at = float("-inf")
-        """When the last heartbeat was sent that Kafka has answered (monotonic)."""
+        """When the last heartbeat that Kafka has answered was sent (monotonic seconds)."""
         self.problem: str | None = None
         """Why the inbox cannot be read, or the group not be joined."""
         self._heartbeat = asyncio.Condition()
@@ -68,9 +68,7 @@ class ConsumerGroupMember(ConsumerRebalanceListener):  # type: ignore[misc]
     async def start(self) -> None:
         await started(self._consumer, self._servers)
         internals.on_heartbeat(self._consumer, self._confirm)
-        client = FetchById(internals.client_of_fetches(self._consumer))
-        internals.fetch_with(self._consumer, client)
-        self._ids = client.ids
+        self._ids = internals.fetch_with(self._consumer, FetchById).ids
         self._consumer.subscribe([self._topic], listener=self)
 
     async def run(self) -> None:
@@ -106,16 +104,20 @@ class ConsumerGroupMember(ConsumerRebalanceListener):  # type: ignore[misc]
                 raise KafkaUnavailableError(f"no heartbeat was answered for {silent:.0f} s: {why}")
 
     def _unseen(self) -> str | None:
-        """What is wrong if the consumer knows of no partition of the inbox: it would look again in minutes only."""
+        """What is wrong if the consumer knows of no partition of the inbox; it would look again only after minutes."""
         if not self.is_member or self._consumer.partitions_for_topic(self._topic):
             self._seen_at = time.monotonic()
             return None
         return f"{self._topic} does not exist, or this client is not authorised to describe it"
 
     def _refused(self) -> str | None:
-        """Why no connection can be made now, if that is the login: the consumer itself waits in silence."""
+        """Why the login prevents a connection, or None; the consumer itself waits silently. If one of several brokers
+        is down, it goes on with the others.
+        """
         login = internals.login(self._consumer)
-        return why_unavailable(self._servers, self._consumer) if login is not None and login.failure else None
+        if login is None or login.failure is None or network_fault(login.failure) is not None:
+            return None
+        return why_unavailable(self._servers, self._consumer)
 
     async def stop(self) -> None:
         self.stable.clear()
@@ -172,8 +174,8 @@ class ConsumerGroupMember(ConsumerRebalanceListener):  # type: ignore[misc]
         return time.monotonic() - self.confirmed_at < self._session_timeout
 
     async def next_heartbeat(self, since: float | None = None) -> None:
-        """Waits for a heartbeat that is sent and answered from now on, or ``since`` then (monotonic), because an owner
-        that was fenced may have lost its partitions.
+        """Waits for a heartbeat that is sent after now, or after ``since`` (monotonic seconds), and answered, because
+        an owner that was fenced may have lost its partitions.
         """
         since = time.monotonic() if since is None else since
         async with self._heartbeat:
@@ -192,7 +194,7 @@ class ConsumerGroupMember(ConsumerRebalanceListener):  # type: ignore[misc]
             self._consumer.seek(partition, 0)  # a fetch that has begun already is thrown away
         generation = internals.generation(self._consumer)
         if self._generation < 0 and not assigned:
-            self.rejoin()  # the former assignment of a static member may be of a time without an inbox
+            self.rejoin()  # a static member's former assignment may date from a time without an inbox
         kept, self._generation = generation == self._generation + 1, generation
         self.is_member = True
         self._assign({partition.partition for partition in assigned}, kept)

@@ -13,7 +13,7 @@ import sys
 import time
 import zlib
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import aiokafka.client
 import structlog
@@ -38,6 +38,7 @@ from bridge.telemetry.metrics import METRICS
 
 log = structlog.get_logger()
 
+C = TypeVar("C")
 _compiled_records = sys.modules[DefaultRecordBatchBuilder.__module__]
 _FETCH_ALLOWANCE = 20.0
 
@@ -71,7 +72,8 @@ def is_in_transaction(producer: AIOKafkaProducer) -> bool:
 
 
 def on_transaction_error(producer: AIOKafkaProducer, first: Callable[[BaseException], None]) -> None:
-    """Call ``first`` with the error that fails a transaction: the calls often raise only a consequence of it."""
+    """Calls ``first`` with the error that fails a transaction: the producer's methods often raise only a consequence of
+    it."""
     transactions = producer._txn_manager
     if transactions is None:
         return
@@ -89,7 +91,7 @@ def on_transaction_error(producer: AIOKafkaProducer, first: Callable[[BaseExcept
 
 
 def add_to_transaction(producer: AIOKafkaProducer, partition: TopicPartition) -> None:
-    """Make a partition part of the transaction without writing to it: the commit fails unless that is allowed."""
+    """Makes a partition part of the transaction without writing to it: the commit fails unless that is allowed."""
     producer._txn_manager.maybe_add_partition_to_txn(partition)
 
 
@@ -111,7 +113,7 @@ async def ask_coordinator(producer: AIOKafkaProducer, request: Any) -> Any:
 
 
 def awaited_topics(producer: AIOKafkaProducer) -> set[str]:
-    """The topics that Kafka has not let into the transaction yet."""
+    """The topics that Kafka has not yet added to the transaction."""
     transactions = producer._txn_manager
     return set() if transactions is None else {partition.topic for partition in transactions.partitions_to_add()}
 
@@ -125,7 +127,7 @@ async def abandon(producer: AIOKafkaProducer) -> None:
 
 def _retrieved(make: Callable[..., asyncio.Future[Any]]) -> Callable[..., asyncio.Future[Any]]:
     """``make`` with the exception of each future marked as retrieved. When a producer fails, aiokafka fails all of its
-    futures and tasks, of which somebody awaits one; asyncio would log every other one with its stack."""
+    futures and tasks, of which only one is awaited; asyncio would log each of the others with its stack."""
 
     def retrieve(done: "asyncio.Future[Any]") -> None:
         if not done.cancelled():
@@ -187,21 +189,17 @@ def refresh_metadata(consumer: AIOKafkaConsumer) -> None:
     consumer._client.force_metadata_update()
 
 
-def client_of_fetches(consumer: AIOKafkaConsumer) -> Any:
-    """The client with which a consumer fetches."""
-    return consumer._fetcher._client
-
-
-def fetch_with(consumer: AIOKafkaConsumer, client: Any) -> None:
-    """Let a consumer fetch with this client."""
-    consumer._fetcher._client = client
+def fetch_with(consumer: AIOKafkaConsumer, wrapped: Callable[[Any], C]) -> C:
+    """Lets a consumer fetch with its client ``wrapped`` in another one, and returns that."""
+    consumer._fetcher._client = client = wrapped(consumer._fetcher._client)
+    return client
 
 
 async def high_watermarks(
     consumer: AIOKafkaConsumer, partitions: Iterable[TopicPartition], timeout_ms: int
 ) -> dict[TopicPartition, int]:
-    """The ends of partitions; ``end_offsets`` of a consumer that reads what is committed ends at the first transaction
-    that is open. Raises ``KafkaError``."""
+    """The ends of partitions; the ``end_offsets`` of a consumer that reads committed records stop at the first open
+    transaction. Raises ``KafkaError``."""
     asking = copy.copy(consumer._fetcher)  # its tasks go on with the original
     asking._isolation_level = READ_UNCOMMITTED
     ends: dict[TopicPartition, int] = await asking.end_offsets(list(partitions), timeout_ms)
@@ -252,8 +250,8 @@ def on_heartbeat(consumer: AIOKafkaConsumer, confirm: Callable[[float], Awaitabl
 
 
 def allowance(request: Any) -> float:
-    """The seconds that an answer may take beyond the usual time-out: until the other members of a group have joined,
-    or while records come over a slow network."""
+    """The seconds that an answer may take beyond the usual time-out: until the other members of a group have joined, or
+    while records arrive over a slow network."""
     if isinstance(request, JoinGroupRequest):
         return float(request._rebalance_timeout / 1000)
     return _FETCH_ALLOWANCE if isinstance(request, FetchRequest) else 0.0

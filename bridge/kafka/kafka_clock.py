@@ -34,8 +34,8 @@ class Reading(NamedTuple):
 
 
 async def try_transaction(clients: Clients) -> Reading | None:
-    """Begins a transaction and ends it with nothing in it, to see that this is allowed. Returns what it shows of
-    Kafka's clock, or None where that is not possible. Raises as ``Clients.start_producer`` does.
+    """Begins a transaction and ends it with nothing in it, to see whether this is allowed. Returns Kafka's time as the
+    transaction shows it, or None if it shows none. Raises as ``Clients.start_producer`` does.
 
     Another process that starts at the same time may fence ours, which is then tried again.
     """
@@ -51,8 +51,8 @@ async def try_transaction(clients: Clients) -> Reading | None:
 
 
 async def read_clock(clients: Clients) -> Reading | None:
-    """What ``try_transaction`` shows, where nothing else depends on it: None also without transactions, or the right to
-    them. Raises ``KafkaUnavailableError``.
+    """Kafka's clock by ``try_transaction``, where nothing else depends on it: None also without transactions, or the
+    right to use them. Raises ``KafkaUnavailableError``.
     """
     try:
         return await with_deadline(try_transaction(clients), _TRIED_FOR)
@@ -92,7 +92,7 @@ async def reading_of(producer: AIOKafkaProducer, since: float) -> Reading | None
 
 
 def follow(clock: Clock, reading: Reading) -> None:
-    """Lets the clock follow Kafka's, and says where this machine's differs."""
+    """Lets the clock follow Kafka's, and logs if this machine's clock differs."""
     differed = clock.differs
     clock.follow(reading.time, reading.since)
     METRICS.kafka_clock_ahead.set(clock.ahead)

@@ -1,6 +1,7 @@
 """The life of an aiokafka client: started, called and stopped within deadlines, which aiokafka itself lacks."""
 
 import asyncio
+import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Coroutine
 from contextlib import asynccontextmanager
@@ -14,6 +15,8 @@ from bridge.kafka.errors import KafkaUnavailableError, LoginError
 T = TypeVar("T")
 C = TypeVar("C")
 
+CONNECT_DEADLINE = 5.0
+"""Seconds for each step of making a connection: the network's, and those of a login."""
 START_DEADLINE = 10.0
 CALL_DEADLINE = 30.0
 STOP_DEADLINE = 5.0
@@ -85,11 +88,31 @@ def why_unavailable(servers: str, client: Any, error: Exception | None = None) -
             f"the TLS connection to Kafka at {servers} failed ({cause.reason or cause}): check "
             "kafka.security_protocol, kafka.ssl_cafile, and the client's certificate"
         )
+    if (fault := network_fault(cause)) is not None:
+        found, advice = fault
+        return f"Kafka cannot be reached at {servers} ({found}): {advice}"
     return (
         f"Kafka cannot be reached at {servers}: check kafka.bootstrap_servers and kafka.security_protocol, "
         "that the broker runs, that its advertised listeners can be reached from here, and whether it requires a "
         "client certificate (kafka.ssl_certfile)"
     )
+
+
+def network_fault(
+    error: Exception | None, setting: str = "kafka.bootstrap_servers", protocol: str = "kafka.security_protocol"
+) -> tuple[str, str] | None:
+    """Why the network makes no connection to a broker, and what to check; None where the error is another one.
+
+    ``setting`` has the broker's address; ``protocol``: the setting of the protocol, with its value if that is known.
+    """
+    if isinstance(error, socket.gaierror):
+        return "the name cannot be resolved (DNS)", f"check {setting}, and the resolver of this machine"
+    if isinstance(error, ConnectionRefusedError) or "Connect call failed" in str(error):
+        return "connection refused", f"check host and port in {setting}, and that the broker is running"
+    if isinstance(error, TimeoutError):
+        advice = f"check the firewall, whether the broker hangs, {setting}, and that {protocol} is right for this port"
+        return f"no answer within {CONNECT_DEADLINE:g} s", advice
+    return None
 
 
 def refusal(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""What the output topics take: a record that is larger is shortened by the rule of its kind."""
+"""The sizes that the output topics accept; a larger record is shortened according to its kind."""
 
 from collections.abc import Iterator, Mapping
 
@@ -12,16 +12,16 @@ from bridge.telemetry.metrics import METRICS
 log = structlog.get_logger()
 
 _DEFAULT = 1_048_588
-"""Kafka's ``max.message.bytes`` of a topic that has none of its own."""
+"""Kafka's default of ``max.message.bytes``."""
 _MARGIN = 128 * 1024
-"""More than the key, the headers and the batch around a value ever take."""
+"""More bytes than the key, the headers and the batch around a value ever need."""
 
 
 class Limits:
     """``max.message.bytes`` of the topics, by their names without prefix, as read; Kafka's default for the others. No
     batch may be larger than ``segment.bytes`` either.
 
-    The limit is one of a batch as it is sent, so that ``compression`` counts, unless the broker changes it.
+    The limit applies to a batch as it is sent, so it depends on ``compression``, unless the broker changes that.
     """
 
     def __init__(self, compression: str | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Logs connections in to Kafka: with the present contents of the settings' files, or with OAuth tokens."""
+"""Logs connections in to Kafka, with the current contents of the settings' files, or with OAuth tokens."""
 
 import asyncio
 import base64
@@ -21,7 +21,7 @@ from bridge.settings.types import ssl_context
 _ANSWER_WITHIN = 5.0
 """Seconds for a request to the token URL."""
 _RENEW_AT = 0.8
-"""Of a token's life, after which a new one is asked for; until it ends, the old one will do."""
+"""The share of a token's lifetime after which a new one is requested; until it expires, the old one can be used."""
 _UNKNOWN_LIFE = 300.0
 """Seconds for which a token without a lifetime is used."""
 _SHOWN = 200
@@ -42,8 +42,8 @@ class Token(NamedTuple):
 
 
 class Login(AbstractTokenProvider):  # type: ignore[misc]
-    """The login of all clients with the same settings, which share a token. aiokafka hands it to every connection,
-    which brings itself up to date by ``arguments`` (see ``internals``)."""
+    """The login of all clients with the same settings, which share a token; without any login it remembers ``failure``.
+    aiokafka hands it to every connection, which then uses the current ``arguments`` (see ``connection``)."""
 
     def __init__(self, kafka: KafkaSettings) -> None:
         self._kafka = kafka
@@ -53,8 +53,8 @@ class Login(AbstractTokenProvider):  # type: ignore[misc]
         self._renewing = asyncio.Lock()
 
     def arguments(self) -> dict[str, Any]:
-        """aiokafka's arguments of a login, secrets and certificates as their files hold them now. Raises
-        ``LoginError`` where a certificate cannot be loaded."""
+        """aiokafka's arguments for the login, with the current contents of the files of secrets and certificates.
+        Raises ``LoginError`` where a certificate cannot be loaded."""
         try:
             arguments = self._kafka.login_arguments()
         except (ssl.SSLError, OSError, ValueError) as error:
@@ -67,7 +67,10 @@ class Login(AbstractTokenProvider):  # type: ignore[misc]
         async with self._renewing:
             if self._token is None or time.monotonic() >= self._token.renew_at:
                 try:
-                    self._token = await self._new_token()
+                    if self._kafka.sasl_mechanism == "AWS_MSK_IAM":
+                        self._token = await _aws_token(self._kafka.bootstrap_servers)
+                    else:
+                        self._token = await self._client_credentials()
                 except LoginError:
                     if self._token is None or time.monotonic() >= self._token.ends_at:
                         raise
@@ -76,11 +79,6 @@ class Login(AbstractTokenProvider):  # type: ignore[misc]
     def refused(self) -> None:
         """A broker has refused the token: the next connection asks for another one."""
         self._token = None
-
-    async def _new_token(self) -> Token:
-        if self._kafka.sasl_mechanism == "AWS_MSK_IAM":
-            return await _aws_token(self._kafka.bootstrap_servers)
-        return await self._client_credentials()
 
     async def _client_credentials(self) -> Token:
         """A token by the OAuth grant of client credentials (RFC 6749, 4.4)."""
@@ -136,7 +134,7 @@ def _region(servers: str) -> str | None:
 
 
 def _reason(answer: Mapping[str, Any]) -> str:
-    """The error of the answer, as RFC 6749 (5.2) has it."""
+    """The error in the answer, as defined in RFC 6749 (5.2)."""
     given = [answer.get(name) for name in ("error", "error_description")]
     text = ", ".join(one for one in given if isinstance(one, str) and one.isprintable())
     return f" ({text[:_SHOWN]})" if text else ""

@@ -64,8 +64,8 @@ class PartitionProducer:
             return None
 
     def add_topics(self, topics: Iterable[str]) -> None:
-        """Let the transaction fail at its commit unless it may write to our partition of these, which stay as they
-        are."""
+        """Lets the transaction fail at its commit unless it may write to our partition of these topics, to which
+        nothing is written."""
         for topic in topics:
             internals.add_to_transaction(self._producer, TopicPartition(self._clients.topic(topic), self._partition))
 
@@ -118,7 +118,7 @@ class PartitionProducer:
                 raise RefusedRecordsError(sent.topic, type(error).__name__, sent.there) from error
 
     async def takes(self, messages: Sequence[Outgoing], at: float) -> bool:
-        """Whether Kafka takes these messages together. ``at``: the present time (seconds since 1970)."""
+        """Whether Kafka accepts these messages together. ``at``: the present time (seconds since 1970)."""
         try:
             await self.try_out(messages, at)
         except RefusedRecordsError:
@@ -140,8 +140,8 @@ class PartitionProducer:
                 await self._producer.abort_transaction()
 
     async def restart(self) -> None:
-        """Goes on after a refusal: Kafka takes no batch after one that it refused, as the numbers of its records would
-        be missing. Fences whoever has become the owner in between."""
+        """Continues after a refusal: Kafka accepts no batch after one that it refused, because the numbers of its
+        records would be missing. Fences an owner that has taken over in between."""
         await self.close()
         self._use(await self._clients.start_producer(self._partition))
 
@@ -171,7 +171,7 @@ class PartitionProducer:
             raise KafkaError(f"the transaction has failed: {error}") from error
 
     def _batches(self, messages: list[Outgoing], limit: int) -> Iterator[tuple[BatchBuilder, list[Outgoing]]]:
-        """Batches with their messages. ``limit``: of a batch, where the topic takes less than the producer gathers."""
+        """Batches with their messages. ``limit``: of a batch, if the topic accepts less than the producer collects."""
         batch, small, begin = self._producer.create_batch(), limit < MAX_BATCH_BYTES, 0
         for number, m in enumerate(messages):
             full = small and batch.record_count() and batch.size() + len(m.value or b"") > limit

@@ -4,8 +4,8 @@ from aiokafka.partitioner import murmur2
 
 
 def key_hash(key: bytes | str) -> int:
-    """murmur2 of a key (text: its UTF-8 bytes), without the sign. It takes some microseconds: keep it where it is asked
-    for often."""
+    """murmur2 of a key (text: its UTF-8 bytes), without the sign. It takes some microseconds: keep the result if you
+    need it often."""
     return int(murmur2(key.encode() if isinstance(key, str) else key) & 0x7FFFFFFF)
 
 

@@ -53,20 +53,19 @@ class Preflight:
                 await check()
             except UnsuitableKafkaError:
                 raise
+            except SchemaRegistryError as error:
+                if self.waiting_for != str(error):
+                    log.warning("schema_registry.awaited", error=error)
+                self.waiting_for = str(error)
             except Exception as error:
-                text = str(error) if isinstance(error, SchemaRegistryError) else describe(error)
-                if text != self.waiting_for:
-                    if isinstance(error, SchemaRegistryError):
-                        log.warning("schema_registry.awaited", error=error)
-                    else:
-                        log.warning("kafka.awaited", error=error, exc_info=stack_of(error))
-                if not isinstance(error, SchemaRegistryError):
-                    METRICS.kafka_errors.labels("start").inc()
+                METRICS.kafka_errors.labels("start").inc()
+                if self.waiting_for != (text := describe(error)):
+                    log.warning("kafka.awaited", error=error, exc_info=stack_of(error))
                 self.waiting_for = text
-                await asyncio.sleep(_RETRY_EVERY)
             else:
                 self.waiting_for = None
                 return
+            await asyncio.sleep(_RETRY_EVERY)
 
     async def _check(self) -> None:
         results = await ensure_topics(self._clients.connection, self._topics, create=self._topics.create)

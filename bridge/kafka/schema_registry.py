@@ -1,14 +1,14 @@
-"""The Schema Registry, which gives the schemas of the output topics the ids in their values' frames.
+"""The Schema Registry, which assigns the ids in the frames of values to the schemas of the output topics.
 
-Confluent's API, which Apicurio has at ``/apis/ccompat/v7``. An id never changes: once all are known, the bridge needs
-the registry no longer.
+It uses Confluent's API, which Apicurio also offers, at ``/apis/ccompat/v7``. An id never changes: once all are known,
+the bridge no longer needs the registry.
 """
 
 import socket
 import ssl
 from collections.abc import Mapping
-from types import TracebackType
-from typing import Any, Self
+from contextlib import aclosing
+from typing import Any
 
 import httpx
 
@@ -30,18 +30,13 @@ class SchemaRegistryError(Exception):
 
 
 class SchemaRegistryClient:
-    """Use it as an async context manager. Every method raises ``SchemaRegistryError``, and may be repeated."""
+    """Every method raises ``SchemaRegistryError``, and may be repeated."""
 
     def __init__(self, settings: SchemaRegistrySettings) -> None:
         self._url = settings.url
         self._http = httpx.AsyncClient(**settings.client_arguments())
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def aclose(self) -> None:
         await self._http.aclose()
 
     async def subjects(self) -> None:
@@ -99,10 +94,10 @@ class OutputFrames:
     async def register(self) -> None:
         """Finds the ids that are not known yet. Raises ``SchemaRegistryError``; ids found until then are kept.
 
-        A schema is registered only where the registry does not have it, so that the right to read is enough for a
-        bridge whose schemas somebody else registers (``asm-bridge schemas export --registry``).
+        A schema is registered only if the registry does not have it, so that the right to read is enough for a bridge
+        whose schemas are registered in another way (``asm-bridge schemas export --registry``).
         """
-        async with SchemaRegistryClient(self._settings) as registry:
+        async with aclosing(SchemaRegistryClient(self._settings)) as registry:
             for topic, schema in registered_texts().items():
                 if topic not in self.frames:
                     subject = subject_of(self._topics.name(topic))
@@ -131,7 +126,7 @@ _ADVICE = {
     404: _WHERE,
     405: _WHERE,
     409: f"the schema is not compatible with the subject's last version: {INCOMPATIBLE}",
-    422: "the registry does not take this schema: check that it supports JSON Schema",
+    422: "the registry does not accept this schema: check that it supports JSON Schema",
 }
 
 

@@ -1,4 +1,4 @@
-"""The smaller forms of a message, the fullest first, for a topic that does not take the message as it is: pure."""
+"""The smaller forms of a message, the fullest first, for a topic that does not accept the message itself: pure."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -24,8 +24,8 @@ def smaller_records(plain: Mapping[str, Any]) -> Iterator[Any]:
 
 
 def smaller_states(plain: Mapping[str, Any]) -> Iterator[Any]:
-    """A decoded state with ever fewer of the ids of delivered events, then with short texts, then without what the
-    next owner finds out again: calls and conversations in view, at last labels and all texts."""
+    """A decoded state with ever fewer of the ids of delivered events, then with short texts, then without what the next
+    owner can find out again: calls and conversations in view, at last labels and all texts."""
     books = plain["bridge"]
     ids = books.get("delivered", [])
     for left in (len(ids) // 2, len(ids) // 8, 0):
@@ -38,7 +38,7 @@ def smaller_states(plain: Mapping[str, Any]) -> Iterator[Any]:
 
 
 def smaller_dead_letters(message: Outgoing) -> Iterator[Outgoing]:
-    """With a key, which a compacted topic demands; without the value; without the original's headers."""
+    """A dead letter with a key, which a compacted topic requires; without the value; without the original's headers."""
     if message.key is None:
         yield message._replace(key=b"")
     value = b"" if message.key is None else None

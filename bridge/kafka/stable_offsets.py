@@ -15,7 +15,8 @@ from bridge.telemetry.metrics import METRICS
 log = structlog.get_logger()
 
 PATIENCE = 30.0
-"""Seconds for which a last stable offset may stay behind before it is a fault: the bridge's own take one at most."""
+"""Seconds for which a last stable offset may stay behind before it is a fault: the bridge's own transactions take one
+second at most."""
 _LOOK_EVERY = 1.0
 _REMEMBERED = 16
 """Releases of a partition that are remembered: its records may be read later."""
@@ -43,7 +44,7 @@ def readable_at(releases: Iterable[Release], offset: int) -> float | None:
 
 
 class StableOffsets:
-    """The open transactions that hold back a consumer's partitions now, and the last that did for a second or more."""
+    """The open transactions that hold back a consumer's partitions, and the last ones that did for a second or more."""
 
     def __init__(self) -> None:
         self._behind: dict[TopicPartition, Stuck] = {}
@@ -89,7 +90,7 @@ class StableOffsets:
         return self._releases.get(partition, ())
 
     def reasons(self) -> list[str]:
-        """The partitions that have been held back for too long: where, and since when."""
+        """Describes the partitions that have been held back for too long: where, and since when."""
         return [self._reason(partition, time.monotonic()) for partition in sorted(self._reported)]
 
     def clear(self) -> None:

@@ -1,5 +1,5 @@
-"""Reads what a broker knows of topics: their ids (KIP-516), by which a topic that was deleted and created again is told
-from the former one, and their numbers of partitions.
+"""Reads what a broker knows about topics: their ids (KIP-516), which distinguish a recreated topic from the former one,
+and their numbers of partitions.
 """
 
 from collections.abc import Iterable, Mapping

@@ -1,4 +1,4 @@
-"""Watches the topics while the bridge works: one that is deleted, recreated, or has another number of partitions."""
+"""Watches whether topics are deleted, recreated, or get another number of partitions while the bridge runs."""
 
 import asyncio
 import time
@@ -22,7 +22,7 @@ log = structlog.get_logger()
 _LOOK_EVERY = 2.0
 _DEADLINE = 10.0
 _LIMITS_EVERY = 60.0
-"""Seconds between two looks at what the topics take, while records are too large for it."""
+"""Seconds between two looks at the topics' limits, while records are too large for them."""
 
 
 class TopicWatch:
@@ -42,7 +42,7 @@ class TopicWatch:
         self._opened = AsyncExitStack()
         self._lock = asyncio.Lock()
         self._looked_at = float("-inf")
-        """When the last look began that succeeded (monotonic seconds)."""
+        """When the last successful look began (monotonic seconds)."""
 
     def id(self, topic: str) -> str | None:
         """Returns the id of a topic (without prefix), or the last one of a topic that does not exist now; None if the
@@ -79,8 +79,7 @@ class TopicWatch:
             await self._close()
 
     async def look(self) -> None:
-        """Brings ids and problems up to date; several that ask at one time share a look. Raises ``KafkaError``,
-        ``TimeoutError``."""
+        """Updates ids and problems; concurrent callers share one look. Raises ``KafkaError``, ``TimeoutError``."""
         asked = time.monotonic()
         async with self._lock:
             if self._looked_at > asked:

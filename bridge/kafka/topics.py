@@ -31,8 +31,8 @@ class Topic:
 
 
 _COMPACTED_OFTEN = {
-    # Taking a partition over reads the states whole, and compaction leaves the open segment alone: keep that one small.
-    # No less, because managed services refuse it.
+    # Taking a partition over reads all states, and compaction does not touch the open segment: keep that one small,
+    # but not below what managed services accept.
     "segment.bytes": str(50 * 1024 * 1024),
     "segment.ms": str(10 * 60 * 1000),
     "min.cleanable.dirty.ratio": "0.1",
@@ -49,17 +49,17 @@ TOPICS = tuple(
     )
     for name, known in documented.TOPICS.items()
 )
-"""In the order of ``asm_bridge_schemas.topics``, which says what holds for each."""
+"""All topics, in the order of ``asm_bridge_schemas.topics``, which describes them."""
 
 _CHECKED = ("cleanup.policy", "max.message.bytes", "message.timestamp.type")
 _LESS_SUITABLE = {
     "max.message.bytes": "larger records, of agents with thousands of calls for one, will be refused",
-    "message.timestamp.type": "times to live count from the clocks of those who write the events",
+    "message.timestamp.type": "times to live count from the clocks of the events' writers",
     "segment.ms": "taking a partition over reads more than necessary",
 }
 """Settings whose value may differ from ours, with the consequence."""
 _REFUSALS = ("InvalidConfigurationError", "PolicyViolationError", "InvalidRequestError")
-"""Of a topic's settings, by the broker or by an administrator's policy."""
+"""How the broker, or an administrator's policy, refuses a topic's settings."""
 
 TopicOutcome = Literal["created", "exists", "missing", "differs", "failed"]
 
@@ -155,7 +155,8 @@ async def partitions_of(connection: Mapping[str, Any], topic: str) -> int:
 async def _ensure(
     admin: AIOKafkaAdminClient, settings: TopicsSettings, create: bool, used_partitions: Callable[[int], Awaitable[int]]
 ) -> list[TopicResult]:
-    """``used_partitions(count)``: of so many partitions of the heartbeats' topic, how many were written to."""
+    """``used_partitions(count)``: to how many of the ``count`` partitions of the heartbeats' topic something was
+    written."""
     counts = await _counts(admin)
     made = {}
     if create:
@@ -175,8 +176,8 @@ def wanted_partitions(settings: TopicsSettings) -> dict[str, int]:
 
 
 async def _used_partitions(connection: Mapping[str, Any], topic: str, count: int) -> int:
-    """How many partitions the heartbeats of a bridge were written to: over as many it has spread the agents. Zero where
-    some in between have none: it did not run for long enough to tell."""
+    """The number of partitions to which a bridge has written heartbeats, and so over which it has spread the agents.
+    Zero if some in between have none: then it did not run for long enough."""
     partitions = [TopicPartition(topic, number) for number in range(count)]
     consumer = new_reader(connection)
     async with connected(consumer, servers_of(connection)):
@@ -187,7 +188,7 @@ async def _used_partitions(connection: Mapping[str, Any], topic: str, count: int
 
 
 async def _counts(admin: AIOKafkaAdminClient) -> dict[str, int]:
-    # Asked for all: to ask for one by name would create it on brokers that create topics automatically.
+    # Requests all topics: a request for one by name would create it on brokers that create topics automatically.
     topics = await with_deadline(admin.describe_topics())
     return {topic["topic"]: len(topic["partitions"]) for topic in topics if topic["error_code"] == 0}
 
@@ -266,7 +267,7 @@ def _result(
     made: TopicResult | None,
     used: int,
 ) -> TopicResult:
-    """The result for a topic. One that was ``made`` just now is judged as it will be at the next start. ``used``: as of
+    """The result for a topic. One that was just ``made`` is checked as at the next start. ``used``: see
     ``_wrong_count``."""
     name, wanted = settings.name(topic.name), _partitions(topic, settings)
     if made is not None and not made.usable:
@@ -283,6 +284,11 @@ def _result(
     unchecked = tuple(key for key in _CHECKED if key in expected and key not in actual)
     notes = [*(made.notes if made else ()), *notes]
     return TopicResult(name, outcome, counts[name], tuple(problems), tuple(notes), unchecked, actual)
+
+
+def not_reported(settings: Iterable[str]) -> str:
+    """What to say of the ``unchecked`` settings of topics."""
+    return f"not checked, because the broker does not report: {', '.join(sorted(set(settings)))}"
 
 
 def judge(actual: Mapping[str, str], expected: Mapping[str, str]) -> tuple[list[str], list[str]]:
@@ -312,14 +318,14 @@ def _partitions(topic: Topic, settings: TopicsSettings) -> int:
 
 
 def unusable(actual: int, wanted: int) -> str:
-    """What to say of a topic that lacks partitions, or has several and must have one, under a bridge that works."""
+    """The text about a topic that lacks partitions, or has several and must have one, while the bridge runs."""
     if actual == 0:
         return "does not exist: run `asm-bridge topics create`"
     return f"has {actual} partitions, and must have {wanted}: delete it and run `asm-bridge topics create`"
 
 
 def too_many(actual: int, wanted: int) -> str:
-    """What to say of a topic that got more partitions than topics.partitions."""
+    """The text about a topic that has more partitions than topics.partitions."""
     return (
         f"has {actual} partitions, of which {wanted} are used; events in the others are moved to the partitions of "
         f"their agents: leave topics.partitions at {wanted}, because another number would split the agents' streams"

@@ -14,8 +14,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from bridge.settings import OpsSettings
 
 PROBES = frozenset({"/healthz", "/readyz"})
-"""For orchestrators and load balancers, which have no token and send any name: the answers contain nothing about
-agents."""
+"""The paths for orchestrators and load balancers, which have no token and send any name. The answers contain nothing
+about agents."""
 _HEADERS = {
     "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
@@ -27,12 +27,12 @@ _HEADERS = {
 }
 _CHALLENGES = ('Basic realm="asm-bridge: any user name, and ops.token as the password"', "Bearer")
 _NOT_PUBLIC = (".localhost", ".local", ".internal", ".svc", ".cluster.local")
-"""Domains in which no stranger can register a name."""
+"""Domains in which an attacker cannot register a name."""
 
 
 class Guard:
-    """Adds ``_HEADERS`` to every response: the page loads nothing from other origins and cannot be framed. Without
-    the token, if one is set, it answers 401, and under a strange name 421.
+    """Adds ``_HEADERS`` to every response: the page loads nothing from other origins and cannot be framed. Without the
+    token, if one is set, it answers 401, and under a foreign name 421.
     """
 
     def __init__(self, app: ASGIApp, ops: OpsSettings) -> None:
@@ -58,7 +58,7 @@ class Guard:
         if self._token is not None:
             given = _token(headers.get("authorization", ""))
             if given is not None and hmac.compare_digest(given, self._token):
-                return None  # no page of a stranger knows it
+                return None  # a foreign web page does not know it
             answer = PlainTextResponse("the token of ops.token is required\n", 401)
             for challenge in _CHALLENGES:  # each in a header of its own, or Chromium sees the first one only
                 answer.headers.append("WWW-Authenticate", challenge)
@@ -91,8 +91,8 @@ def _host_name(host: str) -> str:
 
 
 def _is_ours(name: str) -> bool:
-    """Whether no DNS server of a stranger can make a browser take us for this host (DNS rebinding): an address, or a
-    name outside the public domains. No name at all comes from programs, not from browsers.
+    """Whether an attacker's DNS server cannot make a browser use this name for us (DNS rebinding): it is an address, or
+    a name outside the public domains. A request without a name comes from a program, not from a browser.
     """
     if ("." not in name and ":" not in name) or name.endswith(_NOT_PUBLIC):
         return True

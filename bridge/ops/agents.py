@@ -8,7 +8,7 @@ from msgspec import Meta
 from bridge.ops.snapshot import Snapshot, Watched
 
 Condition = Literal["in_session", "no_session", "lost", "unknown", "sick"]
-"""An agent's condition; ``sick`` is any that is lost, or was not asked with success the last time."""
+"""An agent's condition; an agent is ``sick`` if it is lost, or if its last poll failed."""
 
 ADVICE = {
     "unauthorized": "replace the token; a new one is used within a second",

@@ -40,7 +40,8 @@ class ProcessHealth(msgspec.Struct, frozen=True):
 
 
 def observed(records: Iterable[Observation]) -> list[OpsEvent]:
-    """Agents lost and resumed: one event for each reason, not one for each agent, as a whole fleet is lost at once."""
+    """Agents lost and resumed: one event for each reason, not one for each agent, because a whole fleet is lost at
+    once."""
     groups: dict[tuple[bool, str], list[str]] = {}
     for record in records:
         groups.setdefault((isinstance(record, AgentObservationLost), record.reason), []).append(record.agent_id)

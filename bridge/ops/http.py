@@ -22,7 +22,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def cannot_listen(ops: OpsSettings, error: OSError) -> str:
-    """What is wrong if ``listen`` fails, and what to do."""
+    """The text about a ``listen`` that failed: what is wrong, and what to do."""
     return f"cannot listen on ops.listen {ops.listen}: {error.strerror}. Set another address"
 
 

@@ -165,7 +165,7 @@ def notices(snapshot: Snapshot, agents: AgentCounts, inbox: InboxCounts, polls: 
         text = f"an injection has waited for {inbox.oldest_seconds:.0f} s"
         found.append(Notice(text, "its agent has no session or is sick; it expires after injection.ttl"))
     if differs(snapshot.clock_ahead):
-        advice = "set it with NTP; the bridge goes by Kafka's, so no event expires because of it"
+        advice = "set it with NTP; the bridge uses Kafka's clock, so no event expires because of it"
         found.append(Notice(difference(snapshot.clock_ahead), advice))
     if snapshot.refused:
         text = f"{snapshot.refused} registry entries cannot be read"

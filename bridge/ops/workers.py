@@ -1,5 +1,5 @@
-"""The ops endpoint of ``run --workers``: alive if all workers are, ready if all are, with the metrics of all. Every
-request is passed on to the workers' own endpoints.
+"""The ops endpoint of ``run --workers``: alive if all workers are, ready if all are, with the metrics of all. It passes
+every request on to the workers' own endpoints.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -18,9 +18,9 @@ from bridge.ops.access import Guard
 from bridge.settings import OpsSettings
 
 STARTING = "starting"
-"""The text for a worker that has not answered yet since its start."""
+"""The text about a worker that has not yet answered since its start."""
 Answers = Mapping[int, tuple[int, str]]
-"""By worker: the status and the text of its own endpoint; 0 and the reason if it does not answer."""
+"""The status and the text of each worker's own endpoint; 0 and the reason if it does not answer."""
 
 
 def application(

@@ -32,7 +32,7 @@ class Assignment:
         self._owners: dict[int, PartitionOwner] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._held: dict[int, Mapping[int, KnownOutcome]] = {}
-        """By partition: what its last owner here could not write. A new membership does not forget it."""
+        """The outcomes, by partition, that its last owner here could not write. They are kept across memberships."""
         self._draining = False
         self.problem: str | None = None
         """Why the last membership ended, until a heartbeat of the next one is answered."""
@@ -45,7 +45,7 @@ class Assignment:
 
     @property
     def confirmed_at(self) -> float:
-        """When Kafka last confirmed a membership of this process (monotonic)."""
+        """When Kafka last confirmed a membership of this process (monotonic seconds)."""
         return max(self._confirmed_at, self.member.confirmed_at if self.member else self._confirmed_at)
 
     def is_current(self) -> bool:
@@ -122,7 +122,7 @@ class Assignment:
             await asyncio.wait(suspending, timeout=self._shared.clients.session_timeout * _REVOKE_SHARE)
 
     def _assign(self, partitions: set[int], kept: bool) -> None:
-        if self._draining:  # a rebalance that was under way: these owners would never be ended
+        if self._draining:  # from a rebalance that was in progress: these owners would never be ended
             return
         for number, owner in list(self._owners.items()):
             if number not in partitions or not (kept and owner.resume()):

@@ -42,10 +42,10 @@ _OUTPUTS = [topic.name for topic in TOPICS if topic.output and topic.partitioned
 _OVERDUE = 2.0
 """Seconds after which a commit in progress stops the polling."""
 _REFUSALS = 20
-"""Of one transaction, one for each topic or remedy: if it is refused more often, the partition is given up."""
+"""The number of refusals of one transaction, one for each topic or remedy, beyond which the partition is given up."""
 
 States = dict[str, AgentState | None]
-"""By agent_id; None is a tombstone."""
+"""States by agent_id; None is a tombstone."""
 
 
 Heartbeat = Callable[[str], PartitionHeartbeat]
@@ -65,7 +65,7 @@ class Batch:
     traced: list[Step] = field(default_factory=list)
     size: int = 0
     outcomes: dict[int, KnownOutcome] = field(default_factory=dict)
-    """By offset, for the entries that were sent."""
+    """The outcomes of the entries that were sent, by offset."""
     oldest_at: float | None = None
     """When its first step was appended (monotonic seconds)."""
 
@@ -355,7 +355,7 @@ class Journal:
             )
 
     async def _remedy(self, error: RefusedRecordsError) -> Instead:
-        """What to write instead of the refused records. No event leaves meanwhile."""
+        """Returns what to write instead of the refused records. Meanwhile, no event is sent."""
         assert self._producer is not None
         self.problem, self._commit_began = str(error), float("-inf")
         if (reading := await self._producer.read_clock()) is not None:
@@ -363,7 +363,7 @@ class Journal:
         await self._producer.restart()
         with contextlib.suppress(*EXPECTED_ERRORS):
             await read_limits(self._clients)
-        # A restart fences whoever has become the owner meanwhile. The first wait is for times that must not be old.
+        # A restart fences an owner that has taken over meanwhile. The first wait is for times that must not be old.
         await self._group.next_heartbeat(self._producer.started_at)
         letters = None if self._has_agents else 0
         instead = await Refusal(error, self._encoder, self._producer, lambda: self._clock.now().wall, letters).remedy()

@@ -1,4 +1,4 @@
-"""The life of one owned partition: recover, watch its agents, commit, hand over; after a failure, all over again."""
+"""The life of one owned partition: recover, watch its agents, commit, hand over; after a failure, start again."""
 
 import asyncio
 import contextlib
@@ -72,7 +72,7 @@ class Shared:
     registry: Registry
     reschedule: Callable[[Agent, PartitionAgents], None]
     policy: Policy
-    topics: TopicWatch | None = None
+    topics: TopicWatch
 
 
 class PartitionOwner:
@@ -100,7 +100,7 @@ class PartitionOwner:
         self._remembered: Remembered | None = None
         """What the last journal committed, if that is known."""
         self.held = held
-        """What became of events that were sent, and could not be written yet (see ``Journal``)."""
+        """The outcomes of sent events that could not be written yet (see ``Journal``)."""
         self._lost: str | None = None
         """Why the partition was lost, until it can commit again."""
         self._next_heartbeat = 0.0
@@ -120,7 +120,7 @@ class PartitionOwner:
         while True:
             began, delay = time.monotonic(), 0.0
             try:
-                if refused:  # a topic takes less than it did, or more again
+                if refused:  # a topic accepts less than before, or more again
                     with contextlib.suppress(*EXPECTED_ERRORS):
                         await read_limits(self._shared.clients)
                 await self._own()
@@ -142,8 +142,7 @@ class PartitionOwner:
     async def _own(self) -> None:
         """Creates a new journal and new agents: what a late answer appends to the former ones is never written."""
         shared = self._shared
-        if shared.topics is not None:
-            await shared.topics.look()
+        await shared.topics.look()
         has_agents = self.partition < shared.partitions
         journal = self._journal = Journal(
             self.partition,
@@ -152,15 +151,14 @@ class PartitionOwner:
             self._group,
             shared.policy.clock,
             self.held,
-            inbox=self._id("inject"),
-            states_topic=self._id("agent-state"),
+            inbox=shared.topics.id("inject"),
+            states_topic=shared.topics.id("agent-state"),
             former=self._remembered,
             has_agents=has_agents,
         )
         clean = await journal.recover()
-        if shared.topics is not None:
-            await shared.topics.look()
-        if journal.states_topic != (states_topic := self._id("agent-state")):
+        await shared.topics.look()
+        if journal.states_topic != (states_topic := shared.topics.id("agent-state")):
             raise PartitionLost(f"the topic of the states was recreated while it was read: its id is {states_topic}")
         repeated_below = 0 if clean else await self._group.end_offset(self.partition)
         agents = PartitionAgents(journal, shared.partitions, shared.registry, shared.reschedule, shared.policy)
@@ -198,13 +196,11 @@ class PartitionOwner:
 
     def _compare_topics(self, journal: Journal) -> None:
         """Raises ``PartitionLost`` if the inbox is another one than the one that the journal remembers."""
-        if journal.inbox != (inbox := self._id("inject")):
+        topics = self._shared.topics
+        if journal.inbox != (inbox := topics.id("inject")):
             raise PartitionLost(f"the inbox was deleted and recreated: its id is {inbox}, and was {journal.inbox}")
-        if journal.states_topic != (states_topic := self._id("agent-state")):
+        if journal.states_topic != (states_topic := topics.id("agent-state")):
             journal.rewrite_states(states_topic)
-
-    def _id(self, topic: str) -> str | None:
-        return None if self._shared.topics is None else self._shared.topics.id(topic)
 
     async def _hand_over(self, journal: Journal, agents: PartitionAgents, suspended: asyncio.Future[bool]) -> None:
         """Quiesces, and continues if ``resume`` is called; otherwise this task is cancelled."""

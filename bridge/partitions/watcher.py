@@ -194,17 +194,15 @@ class PartitionAgents:
         return sum(injection.size for agent in self._waiting for injection in agent.pending.injections) < _PENDING_BYTES
 
     def _readable_at(self, message: KafkaRecord, releases: Sequence[Release]) -> float:
-        """Until when an open transaction held the record back (seconds since 1970); 0 if none did."""
+        """The time until which an open transaction held the record back (seconds since 1970); 0 if none did."""
         now, at = self._policy.clock.now(), readable_at(releases, message.offset)
         return 0.0 if at is None else now.wall - (now.monotonic - at)
 
     def _take(self, message: KafkaRecord, readable_at: float) -> None:
-        no_agent = message.key is None or len(message.key) > MAX_ID_BYTES
-        home = None if message.key is None or no_agent else partition_for(message.key, self._partitions)
-        here = home == self._journal.partition or (
-            self._journal.partition < self._partitions and message.key is not None and not is_utf8(message.key)
-        )
-        if message.key is None or no_agent or not here:
+        key = message.key if len(message.key or b"") <= MAX_ID_BYTES else None
+        home = None if key is None else partition_for(key, self._partitions)
+        is_here, has_agents = home == self._journal.partition, self._journal.partition < self._partitions
+        if key is None or not (is_here or (has_agents and not is_utf8(key))):
             self._relocate(message, home, readable_at)
             return
         may_be_repeated = message.offset < self._repeated_below
@@ -281,15 +279,12 @@ class PartitionAgents:
 
     def _agent(self, agent_id: str) -> Agent:
         state = self._journal.states.get(agent_id) or AgentState(agent_id=agent_id)
-        agent = Agent(state, self._policy.injection, self._policy.backoff, self._observed_at())
-        self._agents[agent_id] = agent
-        return agent
-
-    def _observed_at(self) -> Instant:
-        """When the agents of the partition were last observed, by this process or by the former owner."""
+        # It was last observed when the partition was, by this process or by the former owner.
         at, until = self._policy.clock.now(), self._journal.observed_until
         silence = 0.0 if until is None else max(0.0, at.wall - until)
-        return Instant(at.monotonic - silence, at.wall - silence)
+        observed_at = Instant(at.monotonic - silence, at.wall - silence)
+        agent = self._agents[agent_id] = Agent(state, self._policy.injection, self._policy.backoff, observed_at)
+        return agent
 
     def _is_watched(self, agent_id: str) -> bool:
         state = self._journal.states.get(agent_id)

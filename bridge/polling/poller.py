@@ -116,7 +116,7 @@ class Poller:
             return
         self._ready.setdefault(scheduled, False)
         if self._rate.allowance >= 1:
-            self._poll_ready(scheduled, self._may_send(), at)  # before those whose turn has come: they are many
+            self._poll_ready(scheduled, self._may_send(), at)  # before the many whose turn has come
 
     # -- whose turn it is
 
@@ -193,7 +193,7 @@ class Poller:
         assert request is not None
         try:
             step = self._take(agent, request, answer)
-        except Exception as error:  # our own error in handling this answer must stop neither this agent nor another
+        except Exception as error:  # a bug of ours must stop neither this agent nor another
             log.exception("poll.failed", agent_id=agent.state.agent_id, error=error)
             fault = Malformed(type(error).__name__, possibly_processed=True)
             step = agent.failed(request, fault, self._clock.now())

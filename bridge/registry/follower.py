@@ -23,7 +23,8 @@ from bridge.telemetry.metrics import METRICS
 log = structlog.get_logger()
 
 _QUIET = 30.0
-"""Seconds without another entry after which a recreated registry counts as whole: somebody writes it again."""
+"""Seconds without another entry after which a recreated registry counts as whole, since its entries are being written
+again."""
 
 
 class RegistryFollower:
@@ -36,14 +37,14 @@ class RegistryFollower:
         kafka: KafkaSettings,
         sessions_file: Mapping[str, SessionEntry] | None,
         clock: Clock,
-        topics: TopicWatch | None = None,
+        topics: TopicWatch,
     ) -> None:
         self.whole = asyncio.Event()
         self.stable = StableOffsets()
         self.problem: str | None = None
         """Why the registry cannot be read; None while it can."""
         self.emptied: str | None = None
-        """What to do about a registry that was recreated and has no entries yet; None if it has some."""
+        """The advice about a registry that was recreated and has no entries yet; None if it has some."""
         self._registry = registry
         self._clients = clients
         self._kafka = kafka
@@ -54,19 +55,18 @@ class RegistryFollower:
 
     async def run(self) -> None:
         """Reads until cancelled, and waits out an outage of Kafka. A registry that was deleted and recreated is read
-        from its beginning. What it lacks is unwatched once it has entries, and got no other for a while: an empty one
-        is an accident, and not the wish to watch nobody."""
+        from its beginning. Agents that it lacks are unwatched once it has entries and has received no more for a while:
+        an empty registry is an accident, not a request to watch no agents."""
         read = written = -1
         read_at, settled, stale = 0.0, False, set[bytes]()
         failures = RepeatFilter()
         while True:
             try:
-                if self._topics is not None:
-                    await self._topics.look()
-                topic_id = self._topic_id()
+                await self._topics.look()
+                topic_id = self._topics.id("sessions")
                 async with open_reader(self._clients.connection, [(self._topic, 0)]) as reader:
-                    while topic_id in (None, self._topic_id()):
-                        topic_id = self._registry.topic_id = self._topic_id()
+                    while topic_id in (None, self._topics.id("sessions")):
+                        topic_id = self._registry.topic_id = self._topics.id("sessions")
                         if reader.at_end and read >= written and not settled:
                             written = max(written, await self._register(stale))
                             if read >= written and not (stale and time.monotonic() - read_at < _QUIET):
@@ -82,7 +82,7 @@ class RegistryFollower:
                         reader.watch(self.stable)
                         for message in found:
                             if message.offset > read:
-                                read = message.offset  # first: a record that fails must not fail for ever
+                                read = message.offset  # first, so that a record that fails does not fail forever
                                 read_at = time.monotonic()
                                 stale.discard(message.key or b"")
                                 self._registry.read(message)
@@ -96,9 +96,6 @@ class RegistryFollower:
                 if failures.is_new(error):
                     log.warning("registry.read_failed", error=error, exc_info=stack_of(error))
                 await asyncio.sleep(1)
-
-    def _topic_id(self) -> str | None:
-        return None if self._topics is None else self._topics.id("sessions")
 
     def _advice(self, stale: set[bytes]) -> str:
         return (

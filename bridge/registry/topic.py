@@ -13,7 +13,7 @@ from bridge.settings import KafkaSettings
 async def read_registry(kafka: KafkaSettings, topic: str) -> dict[str, bytes]:
     """agent_id -> value of every current entry, valid or not. Raises ``KafkaError``, ``TimeoutError``."""
     connection = kafka.client_arguments()
-    await partitions_of(connection, topic)  # a consumer of a missing topic could make the broker create it
+    await partitions_of(connection, topic)  # which says what to do if it does not exist
     entries: dict[str, bytes | None] = {}
     async for message in read_to_end(connection, [(topic, 0)]):
         entries[(message.key or b"").decode(errors="backslashreplace")] = message.value

@@ -78,17 +78,16 @@ class KafkaSettings(Section):
         return self.oauth_client_id or self.sasl_username
 
     def client_arguments(self) -> dict[str, Any]:
-        """How every client of Kafka is made (``bridge.kafka.clients``); ``login``: these settings, if it logs in or
-        uses TLS."""
-        arguments: dict[str, Any] = {
+        """The arguments of every Kafka client (see ``bridge.kafka.clients``); ``login``: these settings."""
+        return {
             "bootstrap_servers": self.bootstrap_servers.split(","),
             "security_protocol": self.security_protocol,
+            "login": self,
         }
-        return arguments | ({"login": self} if self.uses_ssl or self.uses_sasl else {})
 
     def login_arguments(self) -> dict[str, Any]:
-        """aiokafka's arguments for TLS and the login, by what the files hold now. Raises ``OSError`` (``ssl.SSLError``
-        is one) and ``ValueError`` where a certificate cannot be loaded."""
+        """aiokafka's arguments for TLS and the login, with the current contents of the files. Raises ``OSError``
+        (``ssl.SSLError`` is one) and ``ValueError`` where a certificate cannot be loaded."""
         arguments: dict[str, Any] = {}
         if self.uses_ssl:
             arguments["ssl_context"] = self._ssl_context()
@@ -100,7 +99,7 @@ class KafkaSettings(Section):
         return arguments
 
     def read_again(self, files: Mapping[str, Path]) -> None:
-        """Let secrets be read from these files whenever they are used, by the setting's name."""
+        """Lets secrets be read from these files whenever they are used. ``files``: by the name of the setting."""
         self._files.update({name: path for name, path in files.items() if name in type(self).model_fields})
 
     def oauth_credentials(self) -> tuple[str, str, str]:
@@ -112,8 +111,8 @@ class KafkaSettings(Section):
         )
 
     def _present(self, name: str) -> str | None:
-        """A setting's present value: a file of the secrets directory is read again, since it may have been rotated. One
-        that is missing or empty is just being written.
+        """A setting's current value: a file of the secrets directory is read again, since it may have been rotated. A
+        file that is missing or empty is just being written.
         """
         if name in self._files:
             with contextlib.suppress(OSError, UnicodeDecodeError):
@@ -170,7 +169,7 @@ _CREDENTIALS: dict[str, tuple[str, ...]] = {
     "OAUTHBEARER": _OAUTH[:3],
     "AWS_MSK_IAM": (),
 }
-"""What each SASL mechanism requires."""
+"""The settings that each SASL mechanism requires."""
 
 
 def _signature(path: Path | None) -> tuple[int, ...]:

@@ -22,8 +22,8 @@ _SERVICE_LINK = re.compile(
     r"ASM_BRIDGE_(PORT|SERVICE_).*|.*_SERVICE_(HOST|PORT|PORT_.*)|.*_PORT_\d+_(TCP|UDP|SCTP)(_.*)?"
 )
 _SERVICE_ADDRESS = re.compile(r"(tcp|udp|sctp)://.*")
-"""What orchestrators add to the environment for services whose names begin with asm-bridge: known by its name, or,
-as ``ASM_BRIDGE_OPS_PORT``, by its value."""
+"""Variables that orchestrators add to the environment for services whose names begin with asm-bridge. They are
+recognized by name or, like ``ASM_BRIDGE_OPS_PORT``, by value."""
 
 
 class SettingsError(Exception):
@@ -113,7 +113,7 @@ def _read_toml(reading: _ReadValues, config: Path | None) -> None:
 
 
 def _is_text(value: str) -> bool:
-    """Whether a value has no bytes of the environment that are not UTF-8, which Python keeps as half pairs."""
+    """Whether a value is UTF-8: Python keeps other bytes of the environment as half surrogate pairs."""
     return value.isascii() or not any("\ud800" <= character <= "\udfff" for character in value)
 
 
@@ -122,7 +122,7 @@ def _text_of(error: Exception) -> str:
 
 
 def _read_secrets(reading: _ReadValues, directory: SettingValue | None) -> None:
-    """Files named as pydantic-settings names nested secrets: ``asm_bridge_kafka__sasl_password``.
+    """Reads files that are named like pydantic-settings' nested secrets: ``asm_bridge_kafka__sasl_password``.
 
     All others are the sessions' token files, of which there may be thousands: they are not opened.
     """
@@ -213,7 +213,7 @@ def _line(reading: _ReadValues, key: str, text: str) -> str:
 
 
 def _text(error: ErrorDetails) -> str:
-    """What is wrong and what to do; the value only if it cannot be a secret."""
+    """The text about an error: what is wrong and what to do. It has the value only if that cannot be a secret."""
     kind, context = error["type"], error.get("ctx", {})
     if kind == "value_error":
         return str(context["error"])

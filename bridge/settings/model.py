@@ -96,7 +96,7 @@ class TopicsSettings(Section):
 
 class RecordsSettings(Section):
     encoding: Literal["json", "msgpack"] = setting("json", "Encoding of the values of records.")
-    source: Source | None = setting(None, "Prefix of ce_source, to tell organisations and regions apart: /acme/eu.")
+    source: Source | None = setting(None, "Prefix of ce_source, to distinguish organisations and regions: /acme/eu.")
     heartbeat_interval: Positive = setting(10.0, "Time between two heartbeats of a partition.")
     omit: Omitted | None = setting(None, "Fields with personal data that are never published, separated by commas.")
 
@@ -151,7 +151,7 @@ class OpsSettings(Section):
     listen: Listen = setting("127.0.0.1:8080", "HOST:PORT of the endpoint for health, metrics and the status page.")
 
     token: SecretStr | None = setting(
-        None, "Bearer token for all of the endpoint but /healthz and /readyz; a browser takes it as a password."
+        None, "Bearer token for all paths except /healthz and /readyz; a browser takes it as a password."
     )
     hosts: Text | None = setting(
         None, "Further host names of the endpoint, such as that of a proxy in front of it, separated by commas."

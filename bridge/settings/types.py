@@ -18,7 +18,7 @@ _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*(ms|s|m|h|d)?", re.IGNORECASE)
 FOR_EVER = -1.0
 _LONGEST = 1e10
-"""Seconds, some 300 years: in milliseconds they still fit into what Kafka takes."""
+"""Seconds, some 300 years: in milliseconds, Kafka still accepts it."""
 
 
 def duration(value: Any) -> float:
@@ -171,7 +171,7 @@ def expanded(path: Path) -> Path:
 
 
 def exists(path: Path, kind: Callable[[Path], bool]) -> bool:
-    """Whether there is a file or directory (``Path.is_file``, ``Path.is_dir``); any text may stand in a setting."""
+    """Whether there is a file or directory (``Path.is_file``, ``Path.is_dir``). The path may be any text."""
     try:
         return kind(path)
     except (OSError, ValueError):

@@ -22,7 +22,7 @@ _HARMLESS = (
     "Topic not found in cluster metadata",
     "is not available during auto-create initialization",
 )
-"""What aiokafka logs in the first seconds of a topic or group, before it recovers by itself."""
+"""Messages that aiokafka logs in the first seconds of a topic or group, before it recovers by itself."""
 
 CONVENTIONS = {
     "partition": "messaging.destination.partition.id",
@@ -32,7 +32,7 @@ CONVENTIONS = {
     "error": "error.message",
     "exception": "exception.stacktrace",
 }
-"""Our short names for what OpenTelemetry's semantic conventions have a name for."""
+"""Our short names for fields that OpenTelemetry's semantic conventions define."""
 _REPEATING = ("aiokafka", "opentelemetry")
 
 
@@ -52,7 +52,7 @@ class RepeatFilter:
 
 
 class Once:
-    """Whether something is said for the first time; what was said is forgotten after a thousand other things."""
+    """Whether something is logged for the first time; it is forgotten after a thousand other things."""
 
     def __init__(self, remembered: int = 1000) -> None:
         self._remembered = remembered

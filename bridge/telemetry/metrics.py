@@ -89,9 +89,9 @@ class Metrics:
             "conversation_lists", "Requests for a page of conversations by result", "result", _POLL_RESULTS
         )
         self.poll_seconds = timings("poll_seconds", "Time from request to answer")
-        self.lateness_seconds = timings("poll_lateness_seconds", "How long after its time a poll began")
+        self.lateness_seconds = timings("poll_lateness_seconds", "Time from when a poll was due to its start")
         self.skipped_ticks = counter(
-            "skipped_ticks", "Polls left out, by reason", "reason", ("late", "unanswered", "rate_limit", "partition")
+            "skipped_ticks", "Polls skipped, by reason", "reason", ("late", "unanswered", "rate_limit", "partition")
         )
         self.records = counter("records", "Records appended, by topic", "topic", _RECORD_TOPICS)
         self.changes = counter("changes", "Steps that added a record")
@@ -118,13 +118,11 @@ class Metrics:
         self.token_reloads = gauge("token_reloads", "Token files read so far")
         self.unreadable_fields = counter("unreadable_fields", "Fields of answers that could not be read", "field")
         self.registry_errors = counter("registry_errors", "Registry entries that could not be read")
-        self.ready = gauge("ready", "1 if this process does its work, as /readyz has it, else 0")
+        self.ready = gauge("ready", "1 if this process is ready, as in /readyz, else 0")
         self.service_down = gauge("service_down", "1 while the service does not answer at all, else 0")
         self.registered = gauge("registered_agents", "Agents in the registry, over all processes")
         self.step_seconds = histogram("step_seconds", "Time from an answer to the commit of its records")
-        self.kafka_errors = counter(
-            "kafka_errors", "Errors from Kafka, by what was done", "operation", _KAFKA_OPERATIONS
-        )
+        self.kafka_errors = counter("kafka_errors", "Errors from Kafka, by operation", "operation", _KAFKA_OPERATIONS)
         Info("asm_bridge_build", "Version of the bridge", registry=registry).info({"version": bridge.__version__})
         ProcessCollector(namespace="asm_bridge", registry=registry)
         self.observations: deque[Observation] = deque(maxlen=_KEPT_OBSERVATIONS)

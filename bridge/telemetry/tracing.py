@@ -62,7 +62,7 @@ def requested_exporters(environ: Mapping[str, str]) -> list[str]:
 
 @contextlib.contextmanager
 def traces(group_id: str) -> Iterator[None]:
-    """Traces within the block, if the environment asks for them. On exit the rest is exported, for at most 5 s."""
+    """Traces within the block, if the environment asks for it. On exit, exports the remaining spans for at most 5 s."""
     exporters = requested_exporters(os.environ)
     stop = _start(exporters, group_id) if exporters else None
     try:

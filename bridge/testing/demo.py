@@ -48,8 +48,8 @@ _DATE = len("2026-01-31T")
 class Demo:
     """Watches ``agents`` simulated agents over the embedded broker, or over the one at ``broker``.
 
-    On a terminal it shows a picture that is kept up to date; elsewhere it prints a line for what happens. With ``keep``
-    it prints where broker and service are, and leaves the rest to other programs.
+    On a terminal it shows a live view; elsewhere it prints a line for each event. With ``keep`` it only prints the
+    addresses of broker and service, for other programs.
     """
 
     def __init__(self, agents: int, broker: str | None, *, keep: bool = False) -> None:
@@ -115,7 +115,7 @@ class Demo:
         self._stats.state = "joining the consumer group (takes 5-10 s)"
         self._say(self._stats.state)
         deadline = time.monotonic() + _READY_WITHIN
-        while (reason := bridge.readiness.reason()) is not None and not stop.is_set():  # asks as readyz is asked
+        while (reason := bridge.readiness.reason()) is not None and not stop.is_set():  # the same question as /readyz
             if time.monotonic() > deadline:
                 raise StartError(f"the bridge was not ready within {_READY_WITHIN:.0f} s: {reason}")
             await asyncio.sleep(0.1)
@@ -132,7 +132,7 @@ class Demo:
 
     async def _look(self, endpoints: Endpoints) -> None:
         """Keeps the view up to date."""
-        # The screen is the terminal's second one: what stood there before is back when the demo ends.
+        # It uses the terminal's alternate screen: the previous contents return when the demo ends.
         with Live(console=self._console, screen=True, auto_refresh=False) as live, _Log(self._stats.lines.append):
             while True:
                 now = time.time()

@@ -16,7 +16,7 @@ _WINDOW = 5.0
 _KEPT = 100
 _WIDE = 110
 _FOLLOWED = 3
-"""Injections shown, beside those of the list of records."""
+"""Injections shown, in addition to those in the list of records."""
 
 
 @dataclass(slots=True)
@@ -100,7 +100,7 @@ class DemoStats:
         return (counts[what] - before[what]) / (now - then) if now > then else 0.0
 
     def missing(self, taken: int) -> list[str]:
-        """What a working demo should have seen but has not."""
+        """What a working demo should have seen, and this one has not."""
         wanted = {
             "statuses on Kafka": self.counts["agent-status"],
             "queued calls on Kafka": self.counts["queued-calls"],
@@ -111,7 +111,7 @@ class DemoStats:
         return [what for what, count in wanted.items() if not count]
 
     def _injection(self, value: dict[str, Any], now: float) -> Injection:
-        """The one that a record is about; one of somebody else's, if it is not ours."""
+        """The injection that a record is about; a new one, if it is another program's."""
         found = self.injections.get(value["injection_id"])
         if found is None:
             received = value.get("received_at") or value.get("delivered_at")
@@ -126,7 +126,7 @@ class DemoStats:
 
 
 def journey(one: Injection) -> str:
-    """An injection's way from topic to request to outcome, with the time since it was produced."""
+    """The path of an injection from topic to request to outcome, with the time since it was produced."""
     way = [f"{one.injection_id} for {one.agent_id}: topic"]
     if one.requested is not None:
         way.append(f"request {_after(one, one.requested)}")
@@ -140,7 +140,7 @@ def _after(one: Injection, at: float) -> str:
 
 
 def next_steps(endpoints: Endpoints) -> list[str]:
-    """Where to look next, a line each."""
+    """What to try next, one line each."""
     return [
         f"page       http://{endpoints.page}/",
         f"service    {endpoints.simulator}/sim/agents",
@@ -184,7 +184,7 @@ def _out(stats: DemoStats, endpoints: Endpoints) -> list[Text]:
 
 
 def _narrow(line: str, width: int) -> str:
-    """In a narrow terminal a line goes without the spaces that align its columns."""
+    """In a narrow terminal, lines omit the spaces that align their columns."""
     return line if width >= _WIDE else re.sub("  +", " ", line)
 
 

@@ -1,1 +1,1 @@
-"""The records, usable without the bridge: needs msgspec and the standard library only."""
+"""The records, usable without the bridge; they need only msgspec and the standard library."""

@@ -57,7 +57,7 @@ Int64Id = Annotated[str, Wire.INT64]
 """An identifier, in digits: beyond 2^53, and so never a float."""
 Int64Value = Annotated[str | None, Wire.INT64]
 Timestamp = Annotated[str | None, Wire.TIMESTAMP]
-"""The text as sent: RFC 3339, or whatever a mock puts there."""
+"""The text as sent: RFC 3339, or something else from a mock."""
 StringValue = str | None
 FieldMask = str | None
 
@@ -294,7 +294,7 @@ class ResumeEvent(Message, frozen=True, kw_only=True):
 
 
 class Event(Message, frozen=True, kw_only=True):
-    """What the agent's side reports to the service: an entry of a request's ``events``."""
+    """A report of the agent's side to the service: an entry of a request's ``events``."""
 
     state: Annotated[str, StatusState] = "STATUS_STATE_UNKNOWN"
     event_time: Int64 = 0

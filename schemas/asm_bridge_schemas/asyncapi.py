@@ -19,20 +19,19 @@ from asm_bridge_schemas.topics import TOPICS, Topic
 Part = dict[str, Any]
 
 VERSION = "1.0.0"
-"""Of the published contract: a new major version where a reader would break."""
+"""The version of the published contract: a change that would break a reader needs a new major version."""
 
 _INJECTION = {
     "InjectionCompleted": "$message.payload#/injection_id",
     "ConversationEventDelivered": "$message.payload#/injection_id",
     "CanonicalEvent": "$message.header#/ce_id",
 }
-"""Where a message has the id of an event."""
+"""The location of an event's id in each message."""
 
 
 def document() -> Part:
     """The document, as JSON. Its schemas are those of ``definitions``, without what JSON Schema draft 7 lacks."""
-    records = {name: _exact(name, schema) for name, schema in record_definitions().items()}
-    definitions = {**records, **canonical_event(), **session_entry()}
+    definitions = {**record_definitions(), **canonical_event(), **session_entry()}
     messages = {
         cls.__name__: _message(cls.__name__, ce_type(cls), topic, definitions[cls.__name__])
         for cls, topic in TOPIC_OF.items()
@@ -65,27 +64,6 @@ def document() -> Part:
     }
 
 
-_LOWEST = {
-    **dict.fromkeys(("sequence", "topic_sequence", "version"), 1),
-    **dict.fromkeys(("partition", "agents", "in_session", "lost", "attempts"), 0),
-    **dict.fromkeys(("previous_duration_ms", "waited_ms"), 0),
-}
-_OF_A_STREAM = ("stream_id", "sequence", "topic_sequence")
-_MAY_BE_WITHOUT = ("InjectionCompleted", "AgentState")
-
-
-def _exact(name: str, schema: Part) -> Part:
-    """A record's schema with what holds for every record that was ever written, but is not in the schemas of version
-    1.0.0: those can be narrowed with a new major version only (``compatibility``)."""
-    for field, one in schema.get("properties", {}).items():
-        if field in _OF_A_STREAM and name not in _MAY_BE_WITHOUT:
-            one |= {"description": one["description"].partition(" Null ")[0], **one.pop("anyOf")[0]}
-        for kind in one.get("anyOf", [one]):
-            if kind.get("type") == "integer" and field in _LOWEST:
-                kind["minimum"] = 0 if (name, field) == ("AgentState", "sequence") else _LOWEST[field]
-    return schema
-
-
 def _needed(messages: Part, definitions: dict[str, Part]) -> dict[str, Part]:
     """The definitions of the messages' payloads, and those that these refer to."""
     payloads = {name: definitions[name] for name in messages if name in definitions}
@@ -110,7 +88,7 @@ def _channel(name: str, topic: Topic, messages: list[str]) -> Part:
 
 
 def _operation(name: str, topic: Topic) -> tuple[str, Part]:
-    """The bridge's: it sends what others read, and receives what they write."""
+    """An operation of the bridge: it sends what others read, and receives what they write."""
     operation: Part = {
         "action": "receive" if topic.taken else "send",
         "channel": {"$ref": f"#/channels/{name}"},
@@ -167,8 +145,8 @@ def _headers(*, traced: bool = False, state: bool = False) -> Part:
     properties: Part = {
         "ce_specversion": _header("The version of CloudEvents.", "1.0", const="1.0"),
         "ce_id": _header(
-            "Unique with ce_source: stream_id:sequence; of an AgentState state:stream_id:sequence, which comes again "
-            "if only the bridge's books have changed; of a heartbeat partition:observed_until; of an outcome without a "
+            "Unique with ce_source: stream_id:sequence; of an AgentState state:stream_id:sequence, which repeats if "
+            "only the bridge's books have changed; of a heartbeat partition:observed_until; of an outcome without a "
             "stream asm.inject/partition/offset.",
             "0a1b2c3d4e5f60718293a4b5c6d7e8f9:17",
         ),
@@ -199,7 +177,7 @@ def _headers(*, traced: bool = False, state: bool = False) -> Part:
     required = ["ce_specversion", "ce_id", "ce_type", "ce_source", "ce_subject", "ce_dataschema", "content-type"]
     if state:
         properties["asm_inbox"] = _header(
-            "The bridge's own: which asm.inject its offsets are of.", "d41ALo2TSQu3r5m7yBvJ0Q"
+            "For the bridge only: the asm.inject to which its offsets belong.", "d41ALo2TSQu3r5m7yBvJ0Q"
         )
     return {"type": "object", "properties": properties | (_trace("from") if traced else {}), "required": required}
 
@@ -220,7 +198,7 @@ def _taken(topic: str, name: str) -> Part:
             "that were delivered, it is a `duplicate`. Without it the event has no identity.",
             "demo-1",
         ),
-        "ce_source": _header("With ce_id, what makes the event unique; at most 1 KiB.", "/routing"),
+        "ce_source": _header("Makes the event unique, together with ce_id; at most 1 KiB.", "/routing"),
         "expires_at": _header(
             "Not sent after this time, at most an hour after it arrived. Without it: after 5 minutes (setting "
             "injection.ttl). Clock: broker.",
@@ -250,18 +228,18 @@ def _dead_letter() -> Part:
     properties = {
         "asm_error_code": _header(f"Why it is a dead letter. {codes} A later release may add some.", "unknown_agent"),
         "asm_error": _header(
-            "The same as a text, with what to do; at most 10,000 characters.",
+            "The reason as a text, with what to do; at most 10,000 characters.",
             "no agent 'agent-99' is registered in the sessions topic",
         ),
         "asm_origin": _header(
-            "Where the original first stood: topic/partition/offset. Absent if that is nowhere: an unwritable record.",
+            "The original's first position: topic/partition/offset. Absent for an unwritable record, which has none.",
             "asm.inject/3/17",
         ),
     }
     return {
         "name": "DeadLetter",
         "title": "DeadLetter",
-        "summary": "The original value as it was, with its headers, up to 64 KiB of them.",
+        "summary": "The original value, unchanged, with up to 64 KiB of its headers.",
         "contentType": "application/octet-stream",
         "headers": {"type": "object", "properties": properties, "required": ["asm_error_code", "asm_error"]},
         "payload": {
@@ -275,8 +253,8 @@ def _tombstone() -> Part:
     return {
         "name": "Tombstone",
         "title": "Tombstone",
-        "summary": "A record with a key, a null value and no headers: there is nothing of this key any more.",
-        "payload": {"type": "null", "description": "Kafka's null, not JSON's: a value of no bytes at all."},
+        "summary": "A record with a key, a null value and no headers: the key no longer has a value.",
+        "payload": {"type": "null", "description": "Kafka's null, not JSON's: there is no value at all."},
         "bindings": _binding("agent-state"),
     }
 

@@ -14,7 +14,7 @@ _REQUIRED = ("specversion", "id", "source", "type")
 
 
 class StructuredEvent(NamedTuple):
-    """What a record in structured mode holds. ``id`` and ``source`` are known even if there is a ``problem``.
+    """The contents of a record in structured mode. ``id`` and ``source`` are known even if there is a ``problem``.
 
     ``data`` is decoded JSON, or bytes of the type that ``content_type`` names.
     """

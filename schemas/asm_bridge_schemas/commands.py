@@ -1,4 +1,4 @@
-"""What the bridge takes: entries of the registry, and events to be sent to the service."""
+"""The bridge's input: entries of the registry, and events to be sent to the service."""
 
 import re
 from collections.abc import Mapping
@@ -21,14 +21,14 @@ DEAD_LETTER_CODES = {
     "too_large": "longer than 512 KiB, or with a key, an id or headers that are too long",
     "unknown_agent": "no such agent was registered, even after `injection.unknown_agent_grace` had passed",
     "backlog": "more than `injection.max_pending` events wait for the agent",
-    "refused": "the service, or a proxy before it, refuses the event",
-    "attempts_exhausted": "every one of `injection.max_attempts` failed",
-    "malformed_entry": "an entry of the registry that is not one, or has a wrong field",
-    "literal_token": "an entry of the registry with a token instead of a reference to one",
-    UNWRITABLE: "a record of the bridge that Kafka refuses: a shorter one stands in its place, or it is missing; or an "
-    "event that cannot be moved to its agent's partition",
+    "refused": "the service, or a proxy in front of it, refuses the event",
+    "attempts_exhausted": "all of the `injection.max_attempts` attempts failed",
+    "malformed_entry": "a registry entry that is not a JSON object, or has a wrong field",
+    "literal_token": "a registry entry with a token instead of a reference to one",
+    UNWRITABLE: "a record of the bridge that Kafka refuses: a shorter one replaces it, or it is missing; or an event "
+    "that cannot be moved to its agent's partition",
 }
-"""What the header ``asm_error_code`` of a dead letter may say, and what it means."""
+"""The values of the header ``asm_error_code`` of a dead letter, with their meanings."""
 
 _PATTERN = r"^(env:[A-Za-z_][A-Za-z0-9_]*|file:[^./\\#\x00-\x1f\x7f][^/\\#\x00-\x1f\x7f]*(#[^\x00-\x1f\x7f]+)?)$"
 _REFERENCE = re.compile(_PATTERN[1:-1])
@@ -71,7 +71,7 @@ class SessionEntry(msgspec.Struct, frozen=True, kw_only=True, gc=False, forbid_u
     ] = None
     skills: Annotated[
         list[str],
-        about("The agent's skills, in the vendor's words: the service shows the calls that ask for them.", ["english"]),
+        about("The agent's skills, by the vendor's names: the service shows the calls that ask for them.", ["english"]),
     ] = []
     agent_pbx_extensions: Annotated[list[str], about("The agent's own extensions, for the service.", ["1007"])] = []
     get_queued_calls: Annotated[bool, about("Whether to ask the service for calls.", True)] = True
@@ -87,7 +87,7 @@ class SessionEntry(msgspec.Struct, frozen=True, kw_only=True, gc=False, forbid_u
         Annotated[float, Meta(ge=0.05, le=3600)], about("Seconds between two requests for conversations.", 10.0)
     ] = 10.0
     labels: Annotated[
-        dict[str, str], about("Your own words about the agent, which its records repeat.", {"site": "manila"})
+        dict[str, str], about("Your own labels of the agent, which its records repeat.", {"site": "manila"})
     ] = {}
 
 
@@ -100,7 +100,7 @@ class InjectedEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 def read_session_entry(value: bytes) -> SessionEntry:
-    """The entry that stands in the registry. Raises ``CommandError`` (``literal_token``, ``malformed_entry``)."""
+    """The entry in the registry's record. Raises ``CommandError`` (``literal_token``, ``malformed_entry``)."""
     try:
         decoded = protojson.decode(value)
     except protojson.ProtoJSONError as error:
@@ -109,7 +109,7 @@ def read_session_entry(value: bytes) -> SessionEntry:
 
 
 def session_entry(value: Any) -> SessionEntry:
-    """The entry of decoded JSON or TOML; nulls stand for defaults. Raises as ``read_session_entry`` does."""
+    """The entry from decoded JSON or TOML; a null means the default. Raises as ``read_session_entry`` does."""
     if not isinstance(value, Mapping):
         raise CommandError(
             "malformed_entry", "a registry entry is a JSON object, {} at least; a tombstone ends watching"
@@ -130,9 +130,9 @@ def session_entry(value: Any) -> SessionEntry:
 
 def read_event(value: bytes | StructuredEvent | None, content_type: str | None) -> InjectedEvent:
     """The event in an inbox record, JSON unless ``content_type`` says MessagePack, or a CloudEvent in structured mode;
-    what stands for a time or a number in the sample of the vendor's page is left out.
+    the placeholders for times and numbers in the sample on the vendor's page are left out.
 
-    ``value`` may be what ``unwrap`` gave. Raises ``CommandError`` (``malformed_event``), whatever the bytes are.
+    ``value`` may be the result of ``unwrap``. Raises ``CommandError`` (``malformed_event``), whatever the bytes are.
     """
     wrapped = value if isinstance(value, StructuredEvent) else unwrap(value, content_type)
     try:
@@ -152,7 +152,7 @@ def read_event(value: bytes | StructuredEvent | None, content_type: str | None) 
 
 _ENTRY_FIELDS = frozenset(SessionEntry.__struct_fields__)
 _NONE: dict[str, Any] = {"skills": [], "agent_pbx_extensions": [], "labels": {}}
-"""Shared by the entries without them, which are most of many thousands."""
+"""Shared by all entries without them, which are most of many thousands."""
 
 
 def _check_token(token: Any) -> None:

@@ -6,8 +6,8 @@ Everybody ignores fields and records that they do not know. Then a change may br
 - ``replays``: consumers made from today's, which read records that were written before;
 - ``producers``: those made from the released schemas, which send to the bridge.
 
-What breaks anybody needs a new major version. ``python -m asm_bridge_schemas.compatibility RELEASED TODAY`` compares
-two directories of schemas, prints what breaks, and fails if anything does.
+A change that breaks any of them needs a new major version. ``python -m asm_bridge_schemas.compatibility RELEASED
+TODAY`` compares two directories of schemas, prints what breaks, and fails if anything does.
 """
 
 import json
@@ -41,7 +41,8 @@ class Break(NamedTuple):
 
 
 def breaks(released: Mapping[str, Schema], today: Mapping[str, Schema]) -> list[Break]:
-    """What the change from one set of schemas to the other breaks. By title; each schema stands alone.
+    """Returns what the change from one set of schemas to the other breaks. Both are by title; each schema is complete
+    in itself.
 
     Unions (a topic's, ``Published``) are compared by the names of their records, which have schemas of their own.
     """
@@ -62,7 +63,8 @@ def breaks(released: Mapping[str, Schema], today: Mapping[str, Schema]) -> list[
 
 
 def unreadable(reader: Schema, writer: Schema, where: str, *, records: bool = False) -> Iterator[tuple[str, str]]:
-    """What fits ``writer`` but not ``reader``: (where, what is wrong). Empty if the reader takes whatever is written.
+    """Returns what fits ``writer`` but not ``reader``: (where, what is wrong). It is empty if the reader accepts
+    everything written.
 
     ``records``: a field that the reader knows must still be written, whether it needs it or not.
     """
@@ -71,7 +73,7 @@ def unreadable(reader: Schema, writer: Schema, where: str, *, records: bool = Fa
 
 
 class _Comparison:
-    """Of two schemas, each with its own definitions."""
+    """Compares two schemas, each with its own definitions."""
 
     def __init__(self, reader: Schema, writer: Schema, records: bool) -> None:
         self._reader_root, self._writer_root, self._records = reader, writer, records
@@ -108,7 +110,7 @@ class _Comparison:
         return best or []
 
     def _plain(self, reader: Schema, writer: Schema) -> Iterator[_Problem]:
-        """Of schemas without alternatives."""
+        """The problems of schemas without alternatives."""
         missing = _types(writer) - _types(reader)
         if missing:
             yield "", f"may be {' or '.join(sorted(missing))}"

@@ -1,4 +1,4 @@
-"""The records' schemas for Kafka Connect: one table a topic, for sinks that write Parquet, Iceberg or to a database.
+"""The records' schemas for Kafka Connect: one table per topic, for sinks that write Parquet, Iceberg or to a database.
 
 They are the ``schema.content`` of Kafka's own JsonConverter (Kafka 4.2 or newer, KIP-1054), which reads the values as
 they are: neither a Schema Registry nor another encoding is needed. A topic's schema has the fields of all its records,
@@ -14,7 +14,8 @@ from asm_bridge_schemas.definitions import Schema, record_definitions, records_b
 
 _TYPES = {"string": "string", "boolean": "boolean", "integer": "int64", "number": "double"}
 _TIME = "io.debezium.time.ZonedTimestamp"
-"""What Kafka Connect lacks: a time in ISO 8601 text. Debezium's sink makes a timestamp of it, others leave it text."""
+"""A time in ISO 8601 text, for which Kafka Connect has no type. Debezium's sink makes a timestamp of it; others keep
+the text."""
 
 
 def connect_schemas() -> dict[str, Schema]:

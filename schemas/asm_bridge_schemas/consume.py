@@ -2,7 +2,8 @@
 
     >>> from asm_bridge_schemas.consume import Sequences, decode
     >>> value = b'{"type":"AgentProfileChanged","agent_id":"agent-7","stream_id":"s1","sequence":1,'
-    >>> value += b'"asm_session_sid":null,"observed_at":"2026-11-23T09:30:00.000250Z","skills":["english"]}'
+    >>> value += b'"topic_sequence":1,"asm_session_sid":null,"observed_at":"2026-11-23T09:30:00.000250Z",'
+    >>> value += b'"skills":["english"]}'
     >>> headers = [("ce_type", b"com.tcn.asm.agent_profile_changed.v1"), ("content-type", b"application/json")]
     >>> record = decode(value, headers)
     >>> record.skills
@@ -33,11 +34,11 @@ _DECODERS: dict[tuple[str, str | None], Any] = {
     for content_type, decoder in ((_JSON, msgspec.json.Decoder), (_MSGPACK, msgspec.msgpack.Decoder))
     for name, of_type in [(None, _ANY), *((ce_type(cls), cls) for cls in TOPICS)]
 }
-"""By content-type and ce_type. A record without ce_type is told by the ``type`` in its value."""
+"""By content-type and ce_type. A record without ce_type is recognized by the ``type`` in its value."""
 
 
 class Unknown(NamedTuple):
-    """A record that this release cannot read, and why: count it, and go on."""
+    """A record that this release cannot read, and why: count it, and continue."""
 
     ce_type: str | None
     reason: str

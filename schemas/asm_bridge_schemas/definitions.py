@@ -55,7 +55,7 @@ def record_definitions() -> dict[str, Schema]:
             # msgspec writes every field; what an older record may lack is marked.
             definition["required"] = [name for name, one in definition["properties"].items() if SINCE not in one]
             for field, schema in definition["properties"].items():
-                schema.pop("default", None)  # so that nobody takes it for one that may be left out
+                schema.pop("default", None)  # so that it does not look optional
                 definition["properties"][field] = _name_enums(schema, enums)
             if name in records:
                 definition["properties"]["type"] = {

@@ -1,4 +1,4 @@
-"""What the fields of the vendor's events mean, as far as their names say, with an example of each."""
+"""What the fields of the vendor's events mean, as far as their names tell, with an example of each."""
 
 from typing import Any, NamedTuple
 
@@ -25,7 +25,7 @@ def _timeout(name: str) -> EventField:
 
 EVENT_FIELDS = {
     "event_time": EventField(
-        "When it happened, in the vendor's undocumented unit: milliseconds since 1970, by all that is known. Clock: "
+        "When it happened, in the vendor's undocumented unit: milliseconds since 1970, as far as is known. Clock: "
         "the sender's.",
         1626791817289,
     ),
@@ -47,12 +47,12 @@ EVENT_FIELDS = {
     "last_state_changed_time": _time("When its state last changed"),
     "task_sid": _sid("The task"),
     "skills": EventField("The skills that it asks for, each true.", {"english": True}),
-    "items": EventField("The data that was collected, one entry a value."),
+    "items": EventField("The data that was collected, one entry per value."),
     "conversation_collected_data_sid": _sid("The entry"),
     "data_name": EventField("The name of the value.", "account"),
     "data_value": EventField("The value.", "4711", personal=True),
     "collection_time": _time("When it was collected"),
-    "user_id": EventField("The agent's user at the vendor's.", "user-7"),
+    "user_id": EventField("The agent's user name at the vendor.", "user-7"),
     "conversation_assignment_sid": _sid("The assignment"),
     "is_active": EventField("Whether the assignment holds.", True),
     "asm_session_sid": _sid("The agent's login (ASM session)"),

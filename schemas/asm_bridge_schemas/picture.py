@@ -1,13 +1,13 @@
 """The latest picture of each agent: events folded into ``AgentState``, from the beginning or from a published state.
 
 The picture has the form of the records of ``asm.agent-state`` (without the bridge's books, the calls in the order in
-which they came), so a reader that joins late begins with those and goes on with the events.
+which they came), so a reader that joins late begins with those and continues with the events.
 
     >>> from asm_bridge_schemas.picture import fold
     >>> from asm_bridge_schemas.records import AgentState, QueuedCallChanged
     >>> state = AgentState(agent_id="agent-7", stream_id="s1", sequence=16)
     >>> entered = QueuedCallChanged(
-    ...     agent_id="agent-7", stream_id="s1", sequence=17, asm_session_sid="7",
+    ...     agent_id="agent-7", stream_id="s1", sequence=17, topic_sequence=5, asm_session_sid="7",
     ...     observed_at="2026-11-23T09:30:00.000250Z", change="entered", list="agent_queue", call_sid="42")
     >>> [call.call_sid for call in fold(state, entered).calls]
     ['42']
@@ -88,12 +88,12 @@ class Pictures:
     """The picture of every agent, by agent_id in ``agents``, for a reader of all topics.
 
     ``apply`` takes records as Kafka hands them over: those that come ahead of records of another topic are held back
-    until these have come, and those that the picture has already are left out. With ``at_least_once``, the last step
-    of an agent may come again with another content after a crash of the bridge: it replaces the first one.
+    until these have come, and those that the picture has already are left out. With ``at_least_once``, the last step of
+    an agent may come again with another content after a crash of the bridge: it replaces the first one.
 
-    To join late: ``load`` what stands on asm.agent-state, up to the end of the topic, then ``apply`` the other topics'
-    records from any earlier time on. Loading the states that follow, too, heals the gaps that a topic's retention, or a
-    reader that did not use read_committed, has made.
+    To join late: ``load`` the states on asm.agent-state up to the end of the topic, then ``apply`` the other topics'
+    records from any earlier time on. If you also load the states that follow, this repairs gaps that are due to a
+    topic's retention, or to reading without read_committed.
     """
 
     def __init__(self) -> None:

@@ -62,7 +62,7 @@ _observer: Observer = str
 
 
 def report_unreadable_to(observer: Observer) -> None:
-    """From now on ``observer`` is called for each field of an answer that ``read`` could not read."""
+    """From now on, calls ``observer`` for each field of an answer that ``read`` cannot read."""
     global _observer  # noqa: PLW0603 - like a handler of the log: what reads answers need not know what counts
     _observer = observer
 

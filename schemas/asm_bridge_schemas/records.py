@@ -1,4 +1,4 @@
-"""What the bridge publishes: one Struct per record type, and where each goes.
+"""The published records: one Struct per record type, and the topic of each.
 
 Identifiers (``*_sid``) are strings of digits, because they exceed 2^53. Counts and the vendor's integer times are
 numbers. Times are RFC 3339 text in UTC; a time that cannot be read is null, with its text in ``..._raw``. Enums are the
@@ -35,12 +35,12 @@ def _vendors(title: str, names: type[IntEnum], description: str) -> Meta:
 
 
 def _reasons(title: str, description: str, *values: str) -> Meta:
-    """A list of ours, to which a minor version may add: a reader must get along with values that it does not know."""
+    """One of our own lists, which a minor version may extend: a reader must tolerate unknown values."""
     return _open(title, f"{description} A later release may add others.", list(values), values[0])
 
 
 def _open(title: str, description: str, known: list[str], example: str, **other: str) -> Meta:
-    """Text that is one of the known values, or another one: so that generated types read what a later release adds."""
+    """Text that is one of the known values, or another: so generated types can read values of a later release."""
     alternatives = [{"title": f"Known{title}", "type": "string", "enum": known}, {"type": "string", **other}]
     return Meta(title=title, description=description, examples=[example], extra_json_schema={"anyOf": alternatives})
 
@@ -50,6 +50,8 @@ def values_of(enum: Any) -> tuple[Any, ...]:
     return get_args(get_args(enum)[0])
 
 
+Count = Annotated[int, Meta(extra_json_schema={"minimum": 0})]
+Ordinal = Annotated[int, Meta(extra_json_schema={"minimum": 1})]
 Sid = Annotated[
     str,
     Meta(
@@ -112,8 +114,8 @@ Outcome = Annotated[
     Literal["delivered", "rejected", "undeliverable", "expired", "duplicate"],
     Meta(
         title="Outcome",
-        description="delivered: the service took it. rejected: the service, or a proxy before it, refuses it. "
-        "undeliverable: it could not be sent, see reason. expired: its time was over before it could be sent. "
+        description="delivered: the service accepted it. rejected: the service, or a proxy in front of it, refuses it. "
+        "undeliverable: it could not be sent, see reason. expired: its time ran out before it could be sent. "
         "duplicate: one with the same source and id was delivered before.",
         examples=["delivered"],
     ),
@@ -122,10 +124,10 @@ OutcomeReason = Annotated[
     str,
     _reasons(
         "OutcomeReason",
-        "refused: the service, or a proxy before it, refuses the event. attempts_exhausted: every attempt failed. "
+        "refused: the service, or a proxy in front of it, refuses the event. attempts_exhausted: every attempt failed. "
         "unknown_agent: no such agent is registered. backlog: too many events wait for this agent. too_large: the "
-        "event is larger than the bridge takes. malformed_event: it is not an event. unwritable: Kafka refuses it in "
-        "its agent's partition, where it was to be moved.",
+        "event is larger than the bridge accepts. malformed_event: it is not an event. unwritable: Kafka refuses it in "
+        "its agent's partition, to which it would have been moved.",
         "refused",
         "attempts_exhausted",
         "unknown_agent",
@@ -141,7 +143,7 @@ LossReason = Annotated[
         "LossReason",
         "Why an agent is not observed. unauthorized: the service refuses its token, or there is none. throttled: the "
         "service asks for fewer requests. unavailable: the service fails. unreachable: no answer comes. "
-        "foreign_answer: somebody else answers in the service's name. refused: the service refuses the request, "
+        "foreign_answer: something else answers in place of the service. refused: the service refuses the request, "
         "not the session. "
         "malformed: an answer cannot be read. session_shared: another agent uses the same session. bridge_down: no "
         "bridge was running. failed: anything else.",
@@ -211,7 +213,7 @@ class TransferMember(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     outbound_id: Annotated[str | None, about("The vendor's id of an outbound party; null for any other.", "o-1")] = None
 
 
-_VENDORS_UNIT = "the vendor's undocumented unit: milliseconds since 1970, by all that is known"
+_VENDORS_UNIT = "the vendor's undocumented unit: milliseconds since 1970, as far as is known"
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -234,34 +236,19 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     caller_was_suspended: Annotated[bool, about("The vendor's flag of this name.", False)] = False
     agent_peer_is_direct_to_agent: Annotated[bool, about("The vendor's flag of this name.", False)] = False
     agent_is_muted: Annotated[bool, about("Whether the agent is muted.", False)] = False
-    transfer_members: Annotated[list[TransferMember], about("The parties of a transfer that is going on.")] = []
+    transfer_members: Annotated[list[TransferMember], about("The parties of an ongoing transfer.")] = []
 
 
 AgentId = Annotated[
     str, about("The agent: the key of its registry entry, chosen by the operator.", "agent-7", pii=True)
 ]
-StreamId = Annotated[
-    str | None,
-    about(
-        "The stream: a new one each time that the agent begins to be watched. Null in an outcome for an agent that is "
-        "not watched.",
-        "0a1b2c3d4e5f60718293a4b5c6d7e8f9",
-    ),
-]
-Sequence = Annotated[
-    int | None,
-    about(
-        "The record's number in its stream, over all topics: 1, 2, 3, ... without gaps. Null where stream_id is.", 17
-    ),
-]
-TopicSequence = Annotated[
-    int | None,
-    about(
-        "The record's number in its stream among those of its topic: 1, 2, 3, ... without gaps. Null where stream_id "
-        "is.",
-        5,
-    ),
-]
+_STREAM = "The stream: a new one each time that the agent begins to be watched."
+_NUMBER = "The record's number in its stream, over all topics: 1, 2, 3, ... without gaps."
+_TOPIC_NUMBER = "The record's number in its stream among those of its topic: 1, 2, 3, ... without gaps."
+_STREAM_EXAMPLE = "0a1b2c3d4e5f60718293a4b5c6d7e8f9"
+StreamId = Annotated[str, about(_STREAM, _STREAM_EXAMPLE)]
+Sequence = Annotated[Ordinal, about(_NUMBER, 17)]
+TopicSequence = Annotated[Ordinal, about(_TOPIC_NUMBER, 5)]
 SessionSid = Annotated[
     Sid | None, about("The vendor's login (ASM session) that it is about; null for none.", "1000000000000000001")
 ]
@@ -276,17 +263,27 @@ ObservedAt = Annotated[
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="type"):
-    """What every record has but `AgentState` and `PartitionHeartbeat`."""
+    """The fields of every record except `AgentState` and `PartitionHeartbeat`."""
 
     agent_id: AgentId
-    stream_id: StreamId
-    sequence: Sequence
-    topic_sequence: TopicSequence = None
+    stream_id: Annotated[
+        str | None, about(f"{_STREAM} Null in an outcome for an agent that is not watched.", _STREAM_EXAMPLE)
+    ]
+    sequence: Annotated[Ordinal | None, about(f"{_NUMBER} Null where stream_id is.", 17)]
+    topic_sequence: Annotated[Ordinal | None, about(f"{_TOPIC_NUMBER} Null where stream_id is.", 5)]
     asm_session_sid: SessionSid
     observed_at: ObservedAt
 
 
-class AgentWatchStarted(Record, frozen=True, kw_only=True, tag=True):
+class StreamRecord(Record, frozen=True, kw_only=True):
+    """A record that is always of a stream: each but an outcome."""
+
+    stream_id: StreamId
+    sequence: Sequence
+    topic_sequence: TopicSequence
+
+
+class AgentWatchStarted(StreamRecord, frozen=True, kw_only=True, tag=True):
     """The bridge began to watch the agent: the first record of a stream."""
 
     labels: Labels = {}
@@ -294,7 +291,7 @@ class AgentWatchStarted(Record, frozen=True, kw_only=True, tag=True):
     reason: Annotated[str, _reasons("WatchStartReason", "registered: an entry for it was registered.", "registered")]
 
 
-class AgentWatchEnded(Record, frozen=True, kw_only=True, tag=True):
+class AgentWatchEnded(StreamRecord, frozen=True, kw_only=True, tag=True):
     """The agent was removed from the registry: the last record of a stream."""
 
     labels: Labels = {}
@@ -302,7 +299,7 @@ class AgentWatchEnded(Record, frozen=True, kw_only=True, tag=True):
     reason: Annotated[str, _reasons("WatchEndReason", "unregistered: its entry was removed.", "unregistered")]
 
 
-class AgentProfileChanged(Record, frozen=True, kw_only=True, tag=True):
+class AgentProfileChanged(StreamRecord, frozen=True, kw_only=True, tag=True):
     """The agent's registry entry was edited: these are its labels and skills from now on."""
 
     labels: Labels = {}
@@ -312,35 +309,35 @@ class AgentProfileChanged(Record, frozen=True, kw_only=True, tag=True):
 VoiceSid = Annotated[Sid | None, about("The voice session of the login; null if there is none.", "4000000000000000007")]
 
 
-class AgentSessionStarted(Record, frozen=True, kw_only=True, tag=True):
+class AgentSessionStarted(StreamRecord, frozen=True, kw_only=True, tag=True):
     """A login was seen (also when the same sid comes back); statuses chain from here."""
 
     voice_session_sid: VoiceSid
     reason: Annotated[str | None, about("Always null: only an end has a reason.", None)] = None
 
 
-class AgentSessionEnded(Record, frozen=True, kw_only=True, tag=True):
+class AgentSessionEnded(StreamRecord, frozen=True, kw_only=True, tag=True):
     """The login is over; its calls and its alert left just before."""
 
     voice_session_sid: VoiceSid
     reason: SessionEndReason
 
 
-class AgentObservationLost(Record, frozen=True, kw_only=True, tag=True):
-    """The agent was not observed for longer than three intervals, and than 5 s.
+class AgentObservationLost(StreamRecord, frozen=True, kw_only=True, tag=True):
+    """The agent was not observed for longer than three intervals and longer than 5 s.
 
-    From `since` until the next `AgentObservationResumed` nobody knows its status, calls and alert: what was published
-    last may not hold. For time in state, cut the last status at `since`."""
+    From `since` until the next `AgentObservationResumed` its status, calls and alert are not known: what was published
+    last may no longer be true. For time in state, end the last status at `since`."""
 
     reason: LossReason
     since: Annotated[Time, about("When the agent was last observed. Clock: bridge.", "2026-11-23T09:29:48.120000Z")]
 
 
-class AgentObservationResumed(Record, frozen=True, kw_only=True, tag=True):
+class AgentObservationResumed(StreamRecord, frozen=True, kw_only=True, tag=True):
     """The agent is observed again. `reason` and `since` are those of the loss.
 
-    `status_desc` holds from `observed_at` on: for time in state, go on there. Whatever has changed since the loss
-    follows as records of the same step."""
+    `status_desc` is valid from `observed_at` on: for time in state, continue there. All changes since the loss follow
+    as records of the same step."""
 
     reason: LossReason
     since: Annotated[
@@ -353,11 +350,11 @@ class AgentObservationResumed(Record, frozen=True, kw_only=True, tag=True):
 class AgentStatusChanged(Status, frozen=True, kw_only=True, tag_field="type", tag=True):
     """The vendor's status of the agent differs from the one last published, in any of its fields."""
 
-    # A Struct has one base with fields: these are Record's.
+    # A Struct has one base with fields: these are StreamRecord's.
     agent_id: AgentId
     stream_id: StreamId
     sequence: Sequence
-    topic_sequence: TopicSequence = None
+    topic_sequence: TopicSequence
     asm_session_sid: SessionSid
     observed_at: ObservedAt
     changed: Annotated[
@@ -388,10 +385,10 @@ class AgentStatusChanged(Status, frozen=True, kw_only=True, tag_field="type", ta
         ),
     ] = None
     previous_duration_ms: Annotated[
-        int | None,
+        Count | None,
         about(
             "How long the previous status_desc lasted, in milliseconds, as the bridge saw it: from its status_since to "
-            "this one's. Null for the first of a session, where status_desc is the same, and where the agent was not "
+            "this one's. Null for the first of a session, if status_desc is the same, and if the agent was not "
             "observed for a part of that time. Clock: bridge.",
             30000,
         ),
@@ -418,7 +415,7 @@ CallSkills = Annotated[
 _IN_VIEW = "Null for a call that left."
 
 
-class QueuedCallChanged(Record, frozen=True, kw_only=True, tag=True):
+class QueuedCallChanged(StreamRecord, frozen=True, kw_only=True, tag=True):
     """A call entered, changed in, or left one of the lists that this agent sees; (list, call_sid) identify it.
 
     The call's fields are the vendor's. Of one that left, `start_date`, `call_type` and `skills` are those last seen;
@@ -450,7 +447,7 @@ class QueuedCallChanged(Record, frozen=True, kw_only=True, tag=True):
         about(f"The vendor's `QueuedNotificationType`. {_IN_VIEW}", "QueuedNotificationType_GENERAL_INITIAL"),
     ] = None
     waited_ms: Annotated[
-        int | None,
+        Count | None,
         about(
             "For a call that left: from start_date (clock: vendor) to observed_at (clock: bridge), in milliseconds; 0 "
             "where that is negative. Null for the other changes, and if start_date is.",
@@ -459,7 +456,7 @@ class QueuedCallChanged(Record, frozen=True, kw_only=True, tag=True):
     ] = None
 
 
-class AgentMessageReceived(Record, frozen=True, kw_only=True, tag=True):
+class AgentMessageReceived(StreamRecord, frozen=True, kw_only=True, tag=True):
     """A message for the agent; (message_timestamp, message) identify it."""
 
     message: Annotated[str, about("The text, as the vendor has it.", "Meeting at ten", pii=True)]
@@ -470,11 +467,11 @@ AlertId = Annotated[str, about("The vendor's id of the alert.", "a-1")]
 _SHOWN = "Null for a kind of alert without it, and once it is cleared."
 
 
-class _Alert(Record, frozen=True, kw_only=True):
+class _Alert(StreamRecord, frozen=True, kw_only=True):
     kind: AlertKind
     alert_id: AlertId
     expire_duration: Annotated[
-        int | None, about(f"The seconds for which the vendor shows it, 0 for ever. {_SHOWN}", 30)
+        int | None, about(f"The seconds for which the vendor shows it; 0: forever. {_SHOWN}", 30)
     ] = None
     timestamp: Annotated[
         Time | None, about(f"When it was raised. {_SHOWN} Clock: vendor.", "2026-11-23T09:30:12.728Z")
@@ -499,8 +496,8 @@ class AgentAlertCleared(_Alert, frozen=True, kw_only=True, tag=True):
     """The vendor's alert is no longer shown; only `kind` and `alert_id` are filled."""
 
 
-class ConversationEventDelivered(Record, frozen=True, kw_only=True, tag=True):
-    """The service took an injected event; its `InjectionCompleted` follows, with the same `injection_id`."""
+class ConversationEventDelivered(StreamRecord, frozen=True, kw_only=True, tag=True):
+    """The service accepted an injected event; its `InjectionCompleted` follows, with the same `injection_id`."""
 
     kind: EventKind
     conversation_sid: Annotated[
@@ -514,7 +511,7 @@ class ConversationEventDelivered(Record, frozen=True, kw_only=True, tag=True):
     delivered_at: Annotated[Time, about("When the service answered. Clock: bridge.", "2026-11-23T09:30:00.000250Z")]
 
 
-class ConversationChanged(Record, frozen=True, kw_only=True, tag=True):
+class ConversationChanged(StreamRecord, frozen=True, kw_only=True, tag=True):
     """A conversation entered, changed in, or left the agent's list of conversations; conversation_sid identifies it."""
 
     change: Change
@@ -526,8 +523,8 @@ class ConversationChanged(Record, frozen=True, kw_only=True, tag=True):
     conversation: Annotated[
         dict[str, Any] | None,
         about(
-            "The vendor's `OmniConversation` in snake_case; of one that left as last seen. Null where the bridge does "
-            "not have that any more, and for one that is larger than 512 KiB.",
+            "The vendor's `OmniConversation` in snake_case; one that left is as last seen. Null if the bridge no "
+            "longer has it, and for one that is larger than 512 KiB.",
             {"conversation_sid": "5000000000000000042", "status": "CONVERSATION_STATUS_NEW"},
             pii=True,
         ),
@@ -535,7 +532,7 @@ class ConversationChanged(Record, frozen=True, kw_only=True, tag=True):
 
 
 class InjectionCompleted(Record, frozen=True, kw_only=True, tag=True):
-    """What became of one record of asm.inject that has a key: each has exactly one outcome, `entry` says which.
+    """The outcome of one record of asm.inject that has a key: each has exactly one; `entry` says which record it is.
 
     It has a dead letter, too, if it is `rejected` or `undeliverable`, and a `ConversationEventDelivered` just before if
     it is `delivered`: all in one transaction."""
@@ -551,9 +548,9 @@ class InjectionCompleted(Record, frozen=True, kw_only=True, tag=True):
     http_status: Annotated[
         int | None, about("The HTTP status code of the last answer to it; null if none came.", 200)
     ] = None
-    attempts: Annotated[int, about("How many requests carried it; 0 if none did.", 1)] = 0
+    attempts: Annotated[Count, about("How many requests carried it; 0 if none did.", 1)] = 0
     possibly_repeated: Annotated[
-        bool, about("Whether the service may have taken it once more than is said here.", False)
+        bool, about("Whether the service may have received it once more than is reported here.", False)
     ] = False
     received_at: Annotated[
         Time, about("When it first arrived on asm.inject. Clock: broker.", "2026-11-23T09:29:59.900000Z")
@@ -567,7 +564,7 @@ class PartitionHeartbeat(msgspec.Struct, frozen=True, kw_only=True, gc=False, ta
     There is one in each partition, about that partition, every 10 s (setting `records.heartbeat_interval`), whether it
     has agents or not. Without one for three intervals, no bridge owns the partition, or its owner cannot write."""
 
-    partition: Annotated[int, about("The number of the partition, as in the key.", 3)]
+    partition: Annotated[Count, about("The number of the partition, as in the key.", 3)]
     observed_until: Annotated[
         Time,
         about(
@@ -576,9 +573,9 @@ class PartitionHeartbeat(msgspec.Struct, frozen=True, kw_only=True, gc=False, ta
             "2026-11-23T09:30:00.000250Z",
         ),
     ]
-    agents: Annotated[int, about("How many agents are watched in this partition.", 125)]
-    in_session: Annotated[int, about("How many of them have a session.", 98)]
-    lost: Annotated[int, about("How many of them are not observed.", 0)]
+    agents: Annotated[Count, about("How many agents are watched in this partition.", 125)]
+    in_session: Annotated[Count, about("How many of them have a session.", 98)]
+    lost: Annotated[Count, about("How many of them are not observed.", 0)]
     instance: Annotated[str, about("The bridge's process that owns the partition.", "bridge-1:4711")]
 
 
@@ -609,7 +606,7 @@ class Loss(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Delivered(msgspec.Struct, frozen=True, kw_only=True, gc=False, array_like=True):
-    """One of the injections last delivered, by which a repeated one is known: `[source, injection_id]`."""
+    """One of the injections last delivered, to recognize a repeated one: `[source, injection_id]`."""
 
     source: str | None
     injection_id: str
@@ -620,12 +617,12 @@ class Books(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=T
 
     status_observed_at: str | None = None
     status_interrupted: bool = False
-    """Whether the agent was lost while it had its status: how long that lasts is not known then."""
+    """Whether the agent was lost while it had its status: then the status's duration is not known."""
     call_digests: list[str] = []
-    """One for each call in view, in order: it differs if a field of the call does."""
+    """A digest for each call in view, in order: it differs if a field of the call does."""
     message_cursor: int = 0
     message_digests: list[str] = []
-    """Those of the messages already published whose timestamp is the cursor."""
+    """The digests of the messages already published whose timestamp is the cursor."""
     topic_sequences: dict[str, int] = {}
     conversations: dict[str, str] = {}
     """The conversations in view: conversation_sid -> a digest of each field, in the order of `OmniConversation`'s."""
@@ -640,19 +637,22 @@ class AgentState(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field=
     """The latest picture of an agent, for a reader that joins late; compacted by agent_id.
 
     It is written in the transaction of the records that lead to it: one per agent and transaction, after the last of
-    these records; and when nothing but the bridge's books has changed. A tombstone follows when the agent is no longer
-    watched. Fields are only added, with a default."""
+    these records. It is also written when only the bridge's books have changed. A tombstone follows when the agent is
+    no longer watched. Fields are only added, with a default."""
 
-    version: Annotated[int, about("The version of this record's form.", 2)] = 2
+    version: Annotated[Ordinal, about("The version of this record's form.", 2)] = 2
     agent_id: AgentId
     stream_id: Annotated[
-        StreamId,
-        about("The stream. Null for an agent that is not watched: then the bridge's books are all that it holds."),
+        str | None,
+        about(
+            "The stream. Null for an agent that is not watched: then the state has only the bridge's books.",
+            _STREAM_EXAMPLE,
+        ),
     ] = None
     sequence: Annotated[
-        int,
+        Count,
         about(
-            "The number of the stream's last record: the picture holds after it, and sequence + 1 comes next. 0 "
+            "The number of the stream's last record: this is the picture after it, and sequence + 1 comes next. 0 "
             "without a stream.",
             17,
         ),

@@ -5,8 +5,8 @@ an open object incompatible, because old data may have anything there. So every 
 added later is not ``required`` (see ``SINCE``), and old records fit the new schema. A reader validates with the schema
 that a record was written with, as the deserializers do unless told otherwise.
 
-A topic with several records has one schema with all of them (``oneOf``, told apart by ``type``), and what they refer to
-is in its ``definitions``. The other way, a subject for each record and references to them, does not fit: the frame
+A topic with several records has one schema with all of them (``oneOf``, distinguished by ``type``), and what they refer
+to is in its ``definitions``. The alternative, a subject for each record and references to them, does not fit: the frame
 names the topic's schema in either case, every reader would need the right to read all those subjects and a request for
 each, a subject of a record would have to be registered before the topic's, and not every reader follows references
 (Flink and Kafka Connect read the one text that the id stands for). Confluent's deserializers and Apicurio's read both.

@@ -12,14 +12,14 @@ Reader = Callable[[Any], Any]
 """JSON value -> normalised value. Raises ``ProtoJSONError``. Never given None, but in a list or map."""
 
 TolerantReader = Callable[[Any, "list[ProtoJSONError]"], Any]
-"""The same for a form that no gateway should print. What could not be read inside goes into the list, its default into
-the value. Raises ``ProtoJSONError`` where nothing can be read."""
+"""The same for a form that no gateway should print. Errors of what cannot be read inside are added to the list, and its
+default is used. Raises ``ProtoJSONError`` where nothing can be read."""
 
 _CLOCK = r"(?:[01]\d|2[0-3]):[0-5]\d"
 _RFC3339 = re.compile(rf"(\d{{4}}-\d\d-\d\d)[Tt]({_CLOCK}:[0-5]\d)(\.\d{{1,9}})?(?:[Zz]|([+-]{_CLOCK}))", re.ASCII)
 _PLACEHOLDER = re.compile(r"(?:[0-9]+s|string)")
 _NUMBER_PLACEHOLDER = "string"
-"""What stands on the vendor's page for a time, and for a number; both are left out of what is sent."""
+"""The placeholders on the vendor's page for a time and a number; both are left out of what is sent."""
 _INTEGER = re.compile(r"-?[0-9]{1,32}")
 _POSITION = re.compile(r"\[\d*\]")
 _EXACT_FLOAT = 2.0**53
@@ -144,7 +144,7 @@ def _time(value: Any) -> str | None:
 
 
 def _tolerant(lenient: Reader, default: Any, usual: Reader) -> TolerantReader:
-    """Reads what is left of a value when its wrapper and its odd form are taken away."""
+    """Reads a value after its wrapper and its odd form have been removed."""
 
     def tolerant(value: Any, unreadable: list[ProtoJSONError]) -> Any:
         value = odd.unwrapped(value)
@@ -154,7 +154,7 @@ def _tolerant(lenient: Reader, default: Any, usual: Reader) -> TolerantReader:
 
 
 def _tolerant_time(value: Any, unreadable: list[ProtoJSONError]) -> str:
-    """One that cannot be read stays the text that was sent: it stands in the record's ``..._raw``."""
+    """A time that cannot be read stays the text that was sent, for the record's ``..._raw``."""
     text = odd.time(value)
     if type(text) is str:
         return text

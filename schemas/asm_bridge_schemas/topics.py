@@ -1,4 +1,4 @@
-"""What a reader in any language must know of each topic: its key, partitions, retention and timestamps.
+"""What a reader in any language must know about each topic: its key, partitions, retention and timestamps.
 
 The bridge's settings may change the numbers; these are its defaults. The records of a topic are in ``records.TOPICS``.
 """
@@ -32,7 +32,7 @@ class Topic(NamedTuple):
 
     @property
     def config(self) -> dict[str, int | str | list[str]]:
-        """Kafka's settings of the topic, as far as they matter to its readers and writers."""
+        """The topic's settings in Kafka, as far as they matter to its readers and writers."""
         kept = {"retention.ms": RETENTION_DAYS * 24 * 3600 * 1000} if self.cleanup == "delete" else {}
         stamped = {"message.timestamp.type": "LogAppendTime"} if self.by_broker else {}
         return {"cleanup.policy": [self.cleanup], **kept, "max.message.bytes": self.max_bytes, **stamped}
@@ -60,7 +60,7 @@ TOPICS = {
     "agent-messages": Topic("Messages and alerts for an agent."),
     "conversations": Topic("An agent's conversations, and the conversation events that were delivered for it."),
     "inject-outcomes": Topic(
-        "What became of each record of asm.inject that has a key of at most 1 KiB: one outcome each, in the agent's "
+        "The outcome of each record of asm.inject that has a key of at most 1 KiB: one each, in the agent's "
         "partition. Find yours by `injection_id`, the ce_id that you sent, and `source`; without a ce_id by `entry`, "
         "the record's partition/offset on asm.inject."
     ),
@@ -70,24 +70,24 @@ TOPICS = {
         timestamp="when the transaction was written, no earlier than observed_at. Clock: bridge",
         cleanup="compact",
         max_bytes=8 * _MIB,
-        tombstones="the agent is not watched any more, and nothing of it waits; its `AgentWatchEnded` came before",
+        tombstones="the agent is no longer watched, and no event for it is waiting; its `AgentWatchEnded` came before",
     ),
     "heartbeats": Topic(
         f"One per partition every {HEARTBEAT_SECONDS} s (setting `records.heartbeat_interval`): silence on the other "
-        "topics is then no outage. Without one for three intervals no bridge owns the partition, or its owner cannot "
-        "write.",
-        key="the number of the partition that it is about, and in which it stands, as ASCII digits: `3`",
+        "topics is then not an outage. If none comes for three intervals, no bridge owns the partition, or its owner "
+        "cannot write.",
+        key="the number of the partition that it is about, and in which it is, as ASCII digits: `3`",
         timestamp="observed_until, to the millisecond. Clock: bridge",
     ),
     "dead-letters": Topic(
-        "What could not be handled: the original key, value and headers, with the reason in three more headers. It has "
-        "no sequence and, but for the original's, no CloudEvents headers. Each event that is `rejected` or "
-        "`undeliverable` has one, in the transaction of its outcome, whose `reason` is the asm_error_code; one that is "
-        "`expired` or a `duplicate` has none. A record of asm.inject without a usable key has a dead letter, but no "
-        "outcome. A dead letter is in its agent's partition; without a usable key, in that of the original (or in 0, "
-        "if the bridge does not use that one). An `unwritable` record of the bridge's own, which a rule of Kafka's "
-        "refuses, is here whole, with all its headers; in its topic stands a shortened one with the same numbers, or "
-        "none, if not even that is taken: its number is then in the dead letter alone.",
+        "Records that could not be handled: the original key, value and headers, with the reason in three more "
+        "headers. They have no sequence and, except for the original's, no CloudEvents headers. Each event that is "
+        "`rejected` or `undeliverable` has one, in the transaction of its outcome, whose `reason` is the "
+        "asm_error_code; one that is `expired` or a `duplicate` has none. A record of asm.inject without a usable "
+        "key has a dead letter, but no outcome. A dead letter is in its agent's partition; without a usable key, in "
+        "that of the original (or in 0, if the bridge does not use that one). An `unwritable` record of the bridge's "
+        "own, which a rule of Kafka's refuses, is here whole, with all its headers; its topic has a shortened one "
+        "with the same numbers, or none, if even that is refused: its number is then only in the dead letter.",
         key="that of the original; none if it had none, or one longer than 1 KiB",
         timestamp="when it was written. Clock: the machine that the bridge runs on",
         tombstones="the original value was null, or longer than 512 KiB, or an entry of asm.sessions, which may hold a "
@@ -108,7 +108,7 @@ TOPICS = {
         cleanup="compact",
         partitions=1,
         taken="SessionEntry",
-        tombstones="the agent is not to be watched any more",
+        tombstones="the agent is no longer to be watched",
     ),
 }
 """Topic, without its prefix -> what holds for it."""

@@ -25,6 +25,15 @@ pytestmark = [pytest.mark.kafka, pytest.mark.transactions]
 FEW = ("--sessions", "3", "--change-rate", "0")
 
 
+async def completed_events(the_lab: Lab) -> list[str]:
+    """Watches all agents, which it returns, and gives them nine events, which get their outcomes."""
+    agents = await the_lab.register_all()
+    for number in range(9):
+        await the_lab.inject(agents[number % 3], f"10{number}")
+    await the_lab.completed()
+    return agents
+
+
 async def all_sent(the_lab: Lab, markers: list[str]) -> None:
     """Waits until the service has taken the event of each marker."""
 
@@ -53,10 +62,7 @@ async def test_events_of_an_inbox_made_anew_are_delivered(
     """
     async with lab(broker.bootstrap_servers, topics_prefix, tmp_path, *FEW) as the_lab:
         bridge = await the_lab.bridge()
-        agents = await the_lab.register_all()
-        for number in range(9):
-            await the_lab.inject(agents[number % 3], f"10{number}")
-        await the_lab.completed()
+        agents = await completed_events(the_lab)
         assert await bridge.stop() == 0
         await recreate(the_lab, "inject", PARTITIONS)
         markers = [f"20{number}" for number in range(events)]
@@ -73,10 +79,7 @@ async def test_work_goes_on_with_recreated_topics(broker: Broker, topics_prefix:
     """
     async with lab(broker.bootstrap_servers, topics_prefix, tmp_path, *FEW) as the_lab:
         await the_lab.bridge()
-        agents = await the_lab.register_all()
-        for number in range(9):
-            await the_lab.inject(agents[number % 3], f"10{number}")
-        await the_lab.completed()
+        agents = await completed_events(the_lab)
         for topic, partitions in (("sessions", 1), ("inject-outcomes", PARTITIONS), ("inject", PARTITIONS)):
             await delete(the_lab, topic)
             await not_ready(the_lab, f"{topics_prefix}{topic} does not exist")
@@ -245,10 +248,7 @@ async def test_events_of_an_inbox_that_lost_its_disk_are_delivered(
         pytest.skip("takes the files of the maven broker away")
     async with lab(broker.bootstrap_servers, topics_prefix, tmp_path, *FEW) as the_lab:
         bridge = await the_lab.bridge()
-        agents = await the_lab.register_all()
-        for number in range(9):
-            await the_lab.inject(agents[number % 3], f"10{number}")
-        await the_lab.completed()
+        agents = await completed_events(the_lab)
         for name, markers in (("bridge", [f"30{number}" for number in range(6)]), ("second", ["400", "401"])):
             if name == "second":
                 assert await bridge.stop() == 0

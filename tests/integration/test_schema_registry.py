@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Iterator
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +103,7 @@ async def test_the_registry_gives_our_verdicts(registry: Apicurio) -> None:
     definitions = record_definitions()
     today = registered_schemas(definitions)
     wrong = []
-    async with SchemaRegistryClient(SchemaRegistrySettings(url=registry.url)) as client:
+    async with aclosing(SchemaRegistryClient(SchemaRegistrySettings(url=registry.url))) as client:
         for topic, schema in today.items():
             await client.register(f"verdicts.{topic}-value", text(schema))
         for mutation in MUTATIONS:

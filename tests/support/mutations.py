@@ -68,7 +68,7 @@ def _nullable(definitions: Definitions) -> None:
 
 
 def _never_null(definitions: Definitions) -> None:
-    _fields(definitions)["previous_duration_ms"] = {"type": "integer"}
+    _fields(definitions)["previous_duration_ms"] = {"type": "integer", "minimum": 0}
 
 
 NOBODY: frozenset[str] = frozenset()

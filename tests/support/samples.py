@@ -11,6 +11,7 @@ FILLED: dict[str, Any] = {
     "agent_id": "agent-7",
     "stream_id": "s1",
     "sequence": 1,
+    "topic_sequence": 1,
     "asm_session_sid": "9007199254740993",
     "observed_at": "2024-05-01T12:00:00.123Z",
     "since": "2024-05-01T12:00:00Z",

@@ -10,6 +10,7 @@ from msgspec.structs import fields
 
 from asm_bridge_schemas import asm, records
 from asm_bridge_schemas.asyncapi import document
+from asm_bridge_schemas.definitions import record_definitions
 from asm_bridge_schemas.guide import GUIDE
 from asm_bridge_schemas.topics import HEARTBEAT_SECONDS, PARTITIONS, TOPICS
 from bridge.kafka import topics
@@ -87,6 +88,13 @@ def test_only_an_outcome_may_be_without_a_stream() -> None:
             assert ("null" in found) == (cls is records.InjectionCompleted)
             assert name == "stream_id" or 1 in [kind.get("minimum") for kind in kinds(field)]
             assert "null" not in found or "Null" in field["description"]
+
+
+def test_a_field_is_the_same_in_every_document() -> None:
+    """The AsyncAPI document narrows and widens nothing: its records are those of the JSON Schemas."""
+    for name, schema in record_definitions().items():
+        assert json.dumps(SCHEMAS.get(name, schema)).replace("#/components/schemas/", "#/$defs/") == json.dumps(schema)
+    assert {cls.__name__ for cls in records.TOPICS} <= SCHEMAS.keys()
 
 
 @pytest.mark.parametrize("name", [name for name, one in SCHEMAS.items() if "anyOf" in one or "enum" in one])

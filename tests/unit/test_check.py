@@ -1,6 +1,7 @@
 """The findings of ``asm-bridge check``, as far as they need neither Kafka nor a service."""
 
 import asyncio
+import time
 from email.utils import formatdate
 
 import pytest
@@ -14,6 +15,7 @@ from bridge.check import agents, failed, kafka, service
 from bridge.check.finding import Finding, ok, problem, skipped, warning
 from bridge.kafka.admin import READ, WRITE, Members, Rights
 from bridge.kafka.errors import KafkaUnavailableError
+from bridge.kafka.kafka_clock import Reading
 from bridge.kafka.topics import TOPICS
 from bridge.registry.registry import Registry
 from bridge.settings import AsmSettings, KafkaSettings, OpsSettings, Settings, TopicsSettings
@@ -33,6 +35,22 @@ def test_a_clock_that_is_wrong_is_told(now: int, skew: float, ahead: bool, took:
     found = service.clock(date, now, now + took)
     assert found.result == "warning"
     assert ("ahead of" if ahead else "behind") in found.found
+
+
+@pytest.mark.parametrize(
+    ("ahead", "result", "found"),
+    [
+        (600, "warning", "this machine's clock is 600 s ahead of Kafka's"),
+        (-600, "warning", "this machine's clock is 600 s behind Kafka's"),
+        (2, "ok", "this machine's clock agrees with Kafka's"),
+    ],
+)
+def test_a_clock_that_differs_from_kafkas_is_a_warning(ahead: float, result: str, found: str) -> None:
+    """A clock that differs from Kafka's by more than 5 s is reported with the direction and with what to do."""
+    finding = kafka._clock(Reading(time.time() - ahead, time.monotonic()))
+    assert finding.result == result
+    assert finding.found.startswith(found)
+    assert ("NTP" in finding.advice) is (result == "warning")
 
 
 @pytest.mark.parametrize("date", [None, "", "yesterday", "Wed, 21 Oct 2015 07:28:00 +99999999999999999"])

@@ -232,10 +232,25 @@ def test_the_help_has_a_section_for_each_kind_of_option(capsys: pytest.CaptureFi
 
 
 def test_kafka_out_of_reach(capsys: pytest.CaptureFixture[str]) -> None:
-    """An unreachable Kafka is reported with its address and what to check, without a traceback; the exit code is 1."""
+    """An unreachable Kafka is reported with its address, the cause and what to check; the exit code is 1."""
     assert code("topics", "create", "--kafka.bootstrap_servers", "127.0.0.1:1") == 1
     err = capsys.readouterr().err
-    assert err.startswith("asm-bridge: Kafka cannot be reached at 127.0.0.1:1: check kafka.bootstrap_servers")
+    assert err == (
+        "asm-bridge: Kafka cannot be reached at 127.0.0.1:1 (connection refused): "
+        "check host and port in kafka.bootstrap_servers, and that the broker is running\n"
+    )
+
+
+def test_a_kafka_that_hangs(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A broker that accepts connections and answers nothing is reported as such; the exit code is 1."""
+    monkeypatch.setattr("bridge.kafka.connection.CONNECT_DEADLINE", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        servers = f"127.0.0.1:{silent.getsockname()[1]}"
+        assert code("topics", "create", "--kafka.bootstrap_servers", servers) == 1
+    err = capsys.readouterr().err
+    assert err.startswith(
+        f"asm-bridge: Kafka cannot be reached at {servers} (no answer within 5 s): check the firewall"
+    )
     assert len(err.splitlines()) == 1
 
 

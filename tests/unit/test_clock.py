@@ -1,8 +1,11 @@
 """Timestamps as records have them."""
 
 import pytest
+from structlog.testing import capture_logs
 
 from bridge.clock import Clock, rfc3339, seconds
+from bridge.kafka.kafka_clock import Reading, follow
+from bridge.telemetry.metrics import METRICS
 
 
 @pytest.mark.parametrize("time", [-62135596800.0, -0.001, 0.0, 1_795_000_000.25, 253402300799.0])
@@ -77,3 +80,18 @@ def test_a_machine_that_slept_catches_up(monkeypatch: pytest.MonkeyPatch) -> Non
     assert machine.clock.comparison_due()
     machine.clock.follow(KAFKA + machine.at + 3600, machine.at)
     assert machine.clock.now().wall == pytest.approx(KAFKA + machine.at + 3600)
+
+
+def test_a_wrong_clock_is_measured_and_logged_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine whose clock is ten minutes ahead: the metric has the difference, the log has a line for it, and another
+    one when the clock is right again.
+    """
+    machine = Machine(monkeypatch, 600.0)
+    with capture_logs() as logged:
+        for _ in range(2):
+            follow(machine.clock, Reading(KAFKA + machine.at, machine.at))
+            assert METRICS.kafka_clock_ahead._value.get() == pytest.approx(600)
+        machine.ahead = 0.0
+        follow(machine.clock, Reading(KAFKA + machine.at, machine.at))
+    assert METRICS.kafka_clock_ahead._value.get() == pytest.approx(0)
+    assert [line["event"] for line in logged] == ["clock.differs", "clock.agrees"]

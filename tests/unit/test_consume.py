@@ -69,7 +69,7 @@ def test_what_cannot_be_read_is_reported_and_stops_nobody() -> None:
     assert isinstance(decode(b'{"type": "AgentYawned"}'), Unknown)
 
 
-def numbered(number: int | None, topic_number: int | None = None, stream: str | None = "s1") -> Published:
+def numbered(number: int, topic_number: int = 1, stream: str = "s1") -> Published:
     return records.AgentProfileChanged(
         agent_id="agent-7",
         stream_id=stream,
@@ -80,6 +80,12 @@ def numbered(number: int | None, topic_number: int | None = None, stream: str | 
     )
 
 
+def of_no_stream() -> Published:
+    outcome = sample(records.InjectionCompleted)
+    assert isinstance(outcome, records.InjectionCompleted)
+    return replace(outcome, stream_id=None, sequence=None, topic_sequence=None)
+
+
 def test_numbers_say_what_is_missing() -> None:
     """Numbers that come out of order are ahead, then late; those that never come are missing."""
     sequences = Sequences()
@@ -88,7 +94,7 @@ def test_numbers_say_what_is_missing() -> None:
     assert sequences.missing() == [Missing("agent-7", "s1", 6, 6)]
     assert sequences.see(numbered(3, stream="s2")) == "ahead"
     assert sequences.missing()[1:] == [Missing("agent-7", "s2", 1, 2)]
-    assert sequences.see(numbered(None, stream=None)) == "unnumbered"
+    assert sequences.see(of_no_stream()) == "unnumbered"
 
 
 def test_one_topic_has_its_own_numbers() -> None:

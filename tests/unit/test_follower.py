@@ -19,11 +19,16 @@ ENTRY = b'{"token": "env:T"}'
 
 
 class Topic:
-    """The registry's topic: its id, and its records."""
+    """The registry's topic: its id, and its records, of which the first ones are entries under ``keys``."""
 
-    def __init__(self) -> None:
-        self.id: str | None = "first"
+    def __init__(self, *keys: bytes) -> None:
+        self.recreate("first", *keys)
+
+    def recreate(self, topic_id: str, *keys: bytes) -> None:
+        self.id: str | None = topic_id
         self.records: list[Message] = []
+        for key in keys:
+            self.write(key)
 
     def write(self, key: bytes, value: bytes | None = ENTRY) -> None:
         self.records.append(Message(len(self.records), key=key, value=value))
@@ -74,7 +79,7 @@ async def until(holds: Any) -> None:
 
 async def test_no_entry_stops_the_registry(monkeypatch: pytest.MonkeyPatch) -> None:
     """An entry at which our own code fails is left out, with the stack in the log, and those after it are read."""
-    topic, read = Topic(), Registry.read
+    topic, read = Topic(b"a", b"poison", b"b"), Registry.read
 
     def fails(registry: Registry, message: Message) -> None:
         if message.key == b"poison":
@@ -82,8 +87,6 @@ async def test_no_entry_stops_the_registry(monkeypatch: pytest.MonkeyPatch) -> N
         read(registry, message)
 
     monkeypatch.setattr(Registry, "read", fails)
-    for key in (b"a", b"poison", b"b"):
-        topic.write(key)
     with capture_logs() as logged, followed(monkeypatch, topic) as (registry, follower, _):
         await until(follower.whole.is_set)
         assert set(registry.entries()) == {"a", "b"}
@@ -96,15 +99,11 @@ async def test_a_recreated_registry_is_read_from_its_beginning(monkeypatch: pyte
     """Agents that are added to it are watched, although its offsets are those of the former one, and what it lacks is
     unwatched.
     """
-    topic = Topic()
-    for key in (b"a", b"b", b"c"):
-        topic.write(key)
+    topic = Topic(b"a", b"b", b"c")
     with followed(monkeypatch, topic) as (registry, follower, changed):
         await until(follower.whole.is_set)
         changed.clear()
-        topic.id, topic.records = "second", []
-        topic.write(b"b")
-        topic.write(b"d")
+        topic.recreate("second", b"b", b"d")
         await until(lambda: set(registry.entries()) == {"b", "d"})
         assert changed >= {"a", "c", "d"}
 
@@ -113,12 +112,10 @@ async def test_agents_stay_watched_while_a_recreated_registry_is_empty(monkeypat
     """A registry that was deleted and recreated without entries does not end the watch of its agents; the reason says
     what to do. Once it has entries, and no other comes, the agents that it lacks are unwatched.
     """
-    topic = Topic()
-    for key in (b"a", b"b"):
-        topic.write(key)
+    topic = Topic(b"a", b"b")
     with followed(monkeypatch, topic) as (registry, follower, _):
         await until(follower.whole.is_set)
-        topic.id, topic.records = "second", []
+        topic.recreate("second")
         await until(lambda: follower.emptied)
         await asyncio.sleep(0.4)
         assert follower.emptied is not None
@@ -132,12 +129,10 @@ async def test_agents_stay_watched_while_a_recreated_registry_is_empty(monkeypat
 
 async def test_a_tombstone_in_a_recreated_registry_counts_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """An agent that is removed from the recreated registry is unwatched, whatever the former one said."""
-    topic = Topic()
-    for key in (b"a", b"b"):
-        topic.write(key)
+    topic = Topic(b"a", b"b")
     with followed(monkeypatch, topic) as (registry, follower, _):
         await until(follower.whole.is_set)
-        topic.id, topic.records = "second", []
+        topic.recreate("second")
         topic.write(b"a", None)
         await until(lambda: registry.get("a") is None)
         assert registry.get("b") is not None
@@ -152,7 +147,7 @@ async def test_an_invalid_entry_has_the_id_of_its_registry(monkeypatch: pytest.M
     with followed(monkeypatch, topic) as (registry, _, _):
         await until(registry.invalid_entries)
         assert [(one.offset, one.registry_id) for one in registry.invalid_entries()] == [(0, "first")]
-        topic.id, topic.records = "second", []
+        topic.recreate("second")
         topic.write(b"b", b"?")
         await until(lambda: [one.key for one in registry.invalid_entries()] == [b"b"])
         assert [(one.offset, one.registry_id) for one in registry.invalid_entries()] == [(0, "second")]

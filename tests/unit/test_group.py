@@ -1,6 +1,7 @@
 """When a member of the consumer group gives way to a new one."""
 
 import asyncio
+import socket
 from types import SimpleNamespace
 from typing import Any
 
@@ -120,6 +121,18 @@ async def test_a_refused_login_is_the_problem_while_the_consumer_waits() -> None
     await until(lambda: "refused the login (no such user)" in (member.problem or ""))
     login.failure = None
     await until(lambda: member.problem is None)
+    running.cancel()
+
+
+@pytest.mark.parametrize("failure", [ConnectionRefusedError(), TimeoutError(), socket.gaierror()])
+async def test_a_broker_that_is_down_is_no_problem_while_others_answer(failure: Exception) -> None:
+    """If one of several brokers is down, the process stays ready, because the consumer reads from the others."""
+    consumer = FakeConsumer()
+    consumer._client._sasl_oauth_token_provider = SimpleNamespace(failure=failure)
+    member = member_of(consumer)
+    running = asyncio.create_task(member.run())
+    await asyncio.sleep(0.1)
+    assert (member.problem, running.done()) == (None, False)
     running.cancel()
 
 

@@ -35,6 +35,8 @@ class FakeProducer:
         self.poison: Callable[[Outgoing], bool] = lambda _: False
         self.calls: list[str] = []
         self.states: list[AgentState] = []
+        self.foreign: list[bytes] = []
+        """The keys of records of another program among the states."""
         self.inbox: str | None = None
         self.sent: list[Outgoing] = []
         self.added: list[str] = []
@@ -91,6 +93,8 @@ def producer(monkeypatch: pytest.MonkeyPatch) -> FakeProducer:
         return fake
 
     async def states(*_: object) -> Any:
+        for key in fake.foreign:
+            yield SimpleNamespace(key=key, value=b'{"agent_id": "a", "stream_id": "stolen"}', headers=(), timestamp=0)
         for state in fake.states:
             sent = Encoder("json", "asm.inject").state(state.agent_id, state, 0, fake.inbox)
             yield SimpleNamespace(key=sent.key, value=sent.value, headers=sent.headers, timestamp=0)
@@ -445,3 +449,18 @@ async def test_entries_that_were_deleted_unread_are_counted(producer: FakeProduc
     assert METRICS.inbox_deleted._value.get() == before + 5
     (line,) = (line for line in logged if line["event"] == "inbox.deleted_unread")
     assert (line["first"], line["end"]) == (4, 9)
+
+
+@pytest.mark.parametrize("key", [b"\xff\xfe", b"", b"another"])
+async def test_no_record_among_the_states_ends_a_recovery(producer: FakeProducer, key: bytes) -> None:
+    """A record of another program, whatever its key, is skipped, counted and logged; the agents' states are read."""
+    producer.states, producer.foreign = [AgentState(agent_id="a", stream_id="s")], [key]
+    counter = METRICS.kafka_errors.labels("state")
+    before = counter._value.get()
+    with capture_logs() as logged:
+        journal = await recovered()
+    assert {agent_id: state.stream_id for agent_id, state in journal.states.items()} == {"a": "s"}
+    assert [line["agent_id"] for line in logged if line["event"] == "state.unreadable"] == [
+        key.decode(errors="backslashreplace")
+    ]
+    assert counter._value.get() == before + 1

@@ -2,10 +2,12 @@
 
 import asyncio
 import time
-from types import SimpleNamespace
+from collections.abc import AsyncIterator, Callable, Mapping
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import pytest
+import pytest_asyncio
 from structlog.testing import capture_logs
 
 from bridge.backoff import Backoff
@@ -22,7 +24,7 @@ def test_steps_are_gathered_no_longer_than_the_commit_interval(delivery: str) ->
     first steps came, so that the producer they share writes for all in one request."""
     unused: Any = None
     clients = Clients({}, "group", str, exactly_once=delivery == "exactly_once")
-    shared = Shared(1, 0.5, 10.0, "host:1", clients, unused, unused, unused, unused)
+    shared = Shared(1, 0.5, 10.0, "host:1", clients, *[unused] * 5)
     now = time.monotonic()
     ends = [now + linger(shared, now - waited, now) for waited in (0.0, 0.2, 0.4)]
     assert all(now - 0.1 <= end <= now + 0.6 for end in ends)
@@ -101,3 +103,131 @@ async def test_a_refused_record_makes_the_limits_known(monkeypatch: pytest.Monke
         await asyncio.sleep(0)
     owner.cancel()
     assert read == ["clients"] * 3
+
+
+class FakeJournal:
+    """A journal that has read the inbox up to offset 10, and commits nothing."""
+
+    problem: str | None = None
+    unwritten: Mapping[int, object] = MappingProxyType({7: "delivered"})
+    oldest_at = 0.0
+
+    def __init__(self, *given: Any, inbox: str | None, **_: object) -> None:
+        self.given, self.inbox = given[-1], inbox
+        self.held: Mapping[int, object] = {}
+        self.offsets = SimpleNamespace(position=10)
+        self.wake = asyncio.Event()
+        self.commits = self.rewritten = 0
+        self.lost = False
+
+    async def recover(self) -> bool:
+        return True
+
+    async def commit(self, **_: object) -> dict[str, object]:
+        self.commits += 1
+        if self.lost:
+            raise PartitionLost("asm.inject-outcomes refuses every record")
+        return {}
+
+    def rewrite_states(self) -> None:
+        self.rewritten += 1
+
+    async def close(self) -> None:
+        pass
+
+
+class FakeAgents:
+    """No agents: whatever they are asked, the answer is yes."""
+
+    def __init__(self, *_: object) -> None: ...
+
+    def __len__(self) -> int:
+        return 0
+
+    def __getattr__(self, _: str) -> Callable[..., bool]:
+        return lambda *_: True
+
+    async def events_answered(self) -> None: ...
+
+
+class Owned:
+    """The owner of a partition whose inbox ends at ``end``, its journals, and the ids of the topics."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.journals: list[FakeJournal] = []
+        self.ids, self.end = {"inject": "1", "agent-state": "1"}, 10
+        monkeypatch.setattr(module, "Journal", self._journal)
+        monkeypatch.setattr(module, "PartitionAgents", FakeAgents)
+        monkeypatch.setattr(module, "_SWEEP", 0.01)
+        group: Any = SimpleNamespace(
+            next_heartbeat=self._nothing, end_offset=self._end, read_from=lambda *_: None, releases=lambda _: ()
+        )
+        names = ("clients", "encoder", "registry", "reschedule", "policy")
+        parts = {name: SimpleNamespace(clock=None, exactly_once=True) for name in names}
+        topics = SimpleNamespace(look=self._nothing, id=self.ids.get)
+        given: Any = {"partitions": 8, "commit_interval": 0.0, "heartbeat_interval": 10.0, "instance": "host:1"}
+        self.owner = PartitionOwner(3, group, Shared(**given, **parts, topics=topics))
+
+    def _journal(self, *given: Any, **others: Any) -> FakeJournal:
+        self.journals.append(FakeJournal(*given, **others))
+        return self.journals[-1]
+
+    async def _nothing(self) -> None: ...
+
+    async def _end(self, _: int) -> int:
+        return self.end
+
+    async def two_commits(self, *, journals: int = 1) -> None:
+        """Waits until so many journals have been made, and the last of them has been committed twice more."""
+        async with asyncio.timeout(10):
+            while len(self.journals) < journals:
+                await asyncio.sleep(0.001)
+            journal, before = self.journals[-1], self.journals[-1].commits
+            while journal.commits < before + 2:
+                await asyncio.sleep(0.001)
+
+
+@pytest_asyncio.fixture
+async def owned(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Owned]:
+    """A partition that has an owner at work."""
+    owned = Owned(monkeypatch)
+    running = asyncio.ensure_future(owned.owner.run())
+    await owned.two_commits()
+    yield owned
+    running.cancel()
+    await asyncio.wait([running])
+
+
+async def test_what_a_lost_journal_could_not_write_the_next_one_knows(owned: Owned) -> None:
+    """An event that was sent is not sent again after its partition was lost: the next journal is given its outcome."""
+    owned.journals[0].lost = True
+    await owned.two_commits(journals=2)
+    assert [journal.given for journal in owned.journals] == [{}, FakeJournal.unwritten]
+
+
+async def test_a_recreated_inbox_is_read_by_another_journal(owned: Owned) -> None:
+    """The partition of an inbox that gets another id is recovered at once, and remembers that id from then on."""
+    owned.ids["inject"] = "2"
+    await owned.two_commits(journals=2)
+    assert [journal.inbox for journal in owned.journals] == ["1", "2"]
+
+
+async def test_an_inbox_that_begins_again_is_read_by_another_journal(owned: Owned) -> None:
+    """An inbox whose broker has lost its disk keeps its id: an offset that has been read comes again, and the end is
+    before what was read. One that comes again for another reason is no cause to recover.
+    """
+    record: Any = SimpleNamespace(offset=0)
+    owned.owner.deliver([record])
+    await owned.two_commits()
+    assert len(owned.journals) == 1
+    owned.end = 1
+    owned.owner.deliver([record])
+    await owned.two_commits(journals=2)
+
+
+async def test_recreated_states_are_written_again(owned: Owned) -> None:
+    """The topic of the states gets another id: it has lost them, and the journal writes each of them again, once."""
+    owned.ids["agent-state"] = "2"
+    await owned.two_commits()
+    await owned.two_commits()
+    assert [journal.rewritten for journal in owned.journals] == [1]

@@ -4,6 +4,7 @@ import asyncio
 import json
 import ssl
 from collections.abc import Callable
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,7 @@ def calls(handler: Handler, **more: Any) -> str:
     """What is said of an answer to a registration."""
 
     async def register() -> None:
-        async with SchemaRegistryClient(settings(handler, **more)) as client:
+        async with aclosing(SchemaRegistryClient(settings(handler, **more))) as client:
             await client.register("asm.conversations-value", "{}")
 
     with pytest.raises(SchemaRegistryError) as caught:

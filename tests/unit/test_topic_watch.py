@@ -8,13 +8,15 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from bridge.app import Bridge
 from bridge.kafka import topic_watch as module
 from bridge.kafka.clients import Clients
 from bridge.kafka.outgoing import Outgoing
 from bridge.kafka.topic_ids import SeenTopic
 from bridge.kafka.topic_watch import TopicWatch
 from bridge.kafka.topics import wanted_partitions
-from bridge.settings import TopicsSettings
+from bridge.partitions.assignment import Assignment
+from bridge.settings import TopicsSettings, load_settings
 
 SETTINGS = TopicsSettings(prefix="t.", partitions=8)
 
@@ -87,6 +89,15 @@ async def test_nothing_is_sent_while_a_topic_of_ours_cannot_take_what_becomes_of
         cluster.topics[f"t.{name}"] = before
         await cluster.watch.look()
         assert cluster.watch.writable
+
+
+def test_no_event_leaves_while_a_topic_of_ours_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bridge whose membership is confirmed polls and sends only while it can write to its topics."""
+    monkeypatch.setattr(Assignment, "is_current", lambda _: True)
+    bridge = Bridge(load_settings(None, {}))
+    assert bridge._may_send()
+    bridge._topics.writable = False
+    assert not bridge._may_send()
 
 
 async def test_added_partitions_are_a_limitation_only(monkeypatch: pytest.MonkeyPatch) -> None:

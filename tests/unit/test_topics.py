@@ -27,6 +27,8 @@ class Cluster:
 
     def __init__(self, refuses: Policy, defaults: dict[str, str] = KAFKAS_OWN) -> None:
         self.topics: dict[str, NewTopic] = {}
+        self.spread = 0
+        """Over how many partitions a bridge has spread the agents."""
         self._refuses = refuses
         self._defaults = defaults
 
@@ -52,7 +54,7 @@ class Cluster:
         return [SimpleNamespace(to_object=lambda: {"resources": found})]
 
     async def used(self, count: int) -> int:
-        return 0
+        return self.spread
 
     async def start(self) -> dict[str, TopicResult]:
         """What a start of the bridge makes of this cluster, by the topics' names without their prefix."""
@@ -96,6 +98,24 @@ async def test_what_the_second_start_refuses_the_first_one_refuses() -> None:
     problem = "max.message.bytes is 300000, and must be at least 900000: set it with kafka-configs.sh"
     assert first["inject"].problems == second["inject"].problems == (problem,)
     assert first["inject"].outcome == second["inject"].outcome == "differs"
+
+
+async def test_added_partitions_are_a_limitation_where_a_bridge_has_run() -> None:
+    """A bridge has spread the agents over topics.partitions: more of them are a limitation, with the advice to leave
+    that number as it is. Where none has run, or with another number, it is a problem, and the number to set is named.
+    """
+    cluster = Cluster(lambda *_: None)
+    await cluster.start()
+    cluster.topics["t.inject"].num_partitions = 3
+    cluster.spread = 2
+    inbox = (await cluster.start())["inject"]
+    assert (inbox.outcome, inbox.problems) == ("exists", ())
+    assert "leave topics.partitions at 2" in inbox.notes[0]
+    for spread in (0, 3):
+        cluster.spread = spread
+        inbox = (await cluster.start())["inject"]
+        assert (inbox.outcome, inbox.notes) == ("differs", ())
+        assert inbox.problems[0].startswith("has 3 partitions, not 2: set topics.partitions to 3")
 
 
 async def test_a_topic_that_is_refused_whatever_its_settings_says_why() -> None:

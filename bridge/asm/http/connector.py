@@ -71,7 +71,7 @@ class Connector:
         self.proxy = Proxy.parse(proxy) if proxy else None
         self._proxy_tls = tls(ca_file, ["http/1.1"]) if self.proxy and self.proxy.scheme == "https" else None
         self.forwards = not secure and self.proxy is not None and not self.proxy.is_socks
-        """Whether requests go to the proxy as they are, for it to send on; as proxies want it without TLS."""
+        """Whether the proxy gets the requests themselves and forwards them, as proxies do without TLS."""
         self._timeout = timeout
         self._addresses = Addresses(timeout)
 

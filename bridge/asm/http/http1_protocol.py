@@ -13,7 +13,7 @@ from bridge.asm.http.request import MAX_BODY, BodyBudget
 from bridge.asm.http.response import Response
 
 MAX_HEAD = 65536
-"""Bytes in a row that are none of a body's; exceeded by one read at most."""
+"""Consecutive bytes that do not belong to a body; exceeded by one read at most."""
 _LENGTHS = frozenset({b"content-length", b"transfer-encoding"})
 _RELEVANT_NAMES = frozenset({b"retry-after", b"date", b"content-encoding", b"keep-alive"})
 _TIMEOUT = re.compile(rb"(?:^|[\s,;])timeout=(\d{1,6})(?!\d)", re.IGNORECASE)

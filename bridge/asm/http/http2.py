@@ -13,19 +13,19 @@ from bridge.asm.http.request import BodyBudget, Exchange
 from bridge.asm.http.response import Response
 
 _LINGER = 1.0
-"""Seconds for the last frames to leave in, and for TLS to close."""
+"""Seconds for the last frames to be sent, and for TLS to close."""
 
 
 class Http2(asyncio.Protocol):
     """One connection, over TLS that has agreed on ``h2``.
 
-    Every exchange that was sent ends once, as answered or as failed. ``on_closed`` is called once, when it can take no
-    new requests ever again (those under way may still be answered); ``on_capacity`` when it can after it could not.
-    Neither they nor an exchange's ``on_response`` may raise; they may call back into the connection.
+    Every exchange that was sent ends once, as answered or as failed. ``on_closed`` is called once, when the connection
+    will never again take new requests (those in flight may still be answered); ``on_capacity`` when it can take
+    requests again. Neither they nor an exchange's ``on_response`` may raise; they may call back into the connection.
     """
 
     idle_timeout: float | None = None
-    """HTTP/2's service does not say after which time it closes an unused connection."""
+    """With HTTP/2 the service does not say after which time it closes an unused connection."""
 
     def __init__(
         self,
@@ -114,7 +114,7 @@ class Http2(asyncio.Protocol):
         self._settle(ended, lost=True)
 
     def eof_received(self) -> None:
-        self._protocol.close_gently()  # it is closed in a moment: nothing more must be sent
+        self._protocol.close_gently()  # the socket will be closed in a moment: nothing more may be sent
         self._close_gently()
 
     def pause_writing(self) -> None:

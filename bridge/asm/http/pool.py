@@ -15,14 +15,14 @@ from bridge.asm.http.response import OnResponse
 _IDLE = 45.0
 """Seconds after which an unused connection is closed: before the other side does it while a request is on its way."""
 _PRECISION = 20
-"""A time-out comes at most this part of it too late."""
+"""How many times within a time-out the requests are checked."""
 _PATIENCE = 5
-"""After this part of the time-out without a byte the service is sent a PING, and as much later it is dead."""
+"""A PING is sent after the time-out divided by this without a byte; after as long again, the connection is dead."""
 _RESENDS = 20
-"""How often one request is sent again that was certainly not processed; its deadline stays."""
+"""How often a request that was certainly not processed is sent again; its deadline stays the same."""
 _REPLACED_AT_ONCE = 8
 _REPLACE_AGAIN = 30.0
-"""Seconds until an old connection that could not be replaced is tried to be replaced again."""
+"""Seconds between two attempts to replace an old connection."""
 
 
 class Pool:
@@ -30,8 +30,8 @@ class Pool:
 
     Times in seconds: ``connect_timeout`` for the name, and again for a connection and its TLS; ``request_timeout`` from
     ``send`` to the whole response, the wait for a connection included; ``max_connection_age`` until a connection is
-    replaced by a new one, so that an address that has moved is followed. The service
-    chooses HTTP/1.1 or HTTP/2 (ALPN). Requests that it has certainly not processed are sent again in the same time.
+    replaced by a new one, so that a changed address takes effect. The service chooses HTTP/1.1 or HTTP/2 (ALPN).
+    Requests that it has certainly not processed are sent again within the same deadline.
     """
 
     def __init__(

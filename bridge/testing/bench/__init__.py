@@ -1,1 +1,1 @@
-"""``asm-bridge bench``: the cost and speed of the bridge, beside the pollers that you might run instead."""
+"""``asm-bridge bench``: the cost and speed of the bridge, compared with pollers that you might run instead."""

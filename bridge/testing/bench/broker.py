@@ -35,7 +35,7 @@ async def kafka(address: str | None, notes: list[str]) -> AsyncIterator[Kafka]:
         yield Kafka(address, f"{address} (given)", await _transactions(address))
         return
     try:
-        try:  # a child process is pinned with us, a container is not
+        try:  # a child process is pinned with this one, but a container is not
             broker, _ = await asyncio.to_thread(start_broker, "maven")
         except BrokerUnavailableError:
             broker, _ = await asyncio.to_thread(start_broker, None)
@@ -68,7 +68,7 @@ async def _probe(servers: str, transactional_id: str | None) -> None:
 
 
 async def create(servers: str, prefix: str) -> None:
-    """Creates the topics as the bridge does, for clients that create none."""
+    """Creates the topics as the bridge does, for clients that do not create any."""
     topics = TopicsSettings(prefix=prefix, partitions=PARTITIONS)
     await ensure_topics({"bootstrap_servers": servers}, topics, create=True)
 

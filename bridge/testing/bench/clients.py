@@ -1,4 +1,4 @@
-"""The clients: how each is started, the bridge's own settings included, and which of them this machine can run."""
+"""The clients: how each is started, with the bridge's settings, and which of them this machine can run."""
 
 import json
 import os
@@ -26,7 +26,7 @@ from bridge.testing.bench.scenarios import (
 from bridge.testing.cache import cache
 
 PEERS = Path(__file__).parents[3] / "bench" / "peers"
-"""In a source tree; no wheel has them."""
+"""Only in a source tree: wheels do not have them."""
 _BUILD_DEADLINE = 300.0
 _FASTEST = 0.05
 """Seconds: the shortest poll.interval there is."""
@@ -48,9 +48,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Client:
-    """``settings`` and ``workers`` are of the bridge; ``command`` is of a peer, with a place's fields to
-    be filled in.
-    """
+    """``settings`` and ``workers`` are the bridge's; ``command`` to a peer, with placeholders for a place's fields."""
 
     name: str
     settings: Mapping[str, str] | None = None
@@ -89,8 +87,8 @@ def arguments(client: Client, place: Place) -> list[str]:
 
 
 def environment(client: Client, place: Place) -> dict[str, str]:
-    """The environment without settings for another bridge, with the bridge's own, or the authorities that a peer in Go
-    trusts.
+    """The environment without settings for another bridge, but with those for this one, or the authorities that a peer
+    in Go trusts.
     """
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("ASM_BRIDGE_")}
     if client.settings is None:

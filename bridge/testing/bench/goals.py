@@ -1,4 +1,4 @@
-"""The bridge's goals, beside the measured figures."""
+"""The bridge's goals, and the measured figures."""
 
 import operator
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ _BOUNDS = {"below": operator.lt, "at most": operator.le, "at least": operator.ge
 
 @dataclass(frozen=True)
 class Goal:
-    """Missed whatever was ``measured`` if ``note`` says that the bridge failed; None: not measured."""
+    """Missed, whatever was ``measured``, if ``note`` says that the bridge failed; None: not measured."""
 
     name: str
     sessions: int

@@ -24,7 +24,7 @@ from bridge.testing.bench.processes import MeasurementError, Target, running, sa
 from bridge.testing.bench.scenarios import Scenario
 
 _SETTLE = 1.0
-"""Seconds that the last records of the measured time have to become readable."""
+"""Seconds within which the last records of the measured time must become readable."""
 _PUNCTUAL = 0.9
 """Share of its polls that a client must make."""
 

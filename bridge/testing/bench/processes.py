@@ -1,4 +1,4 @@
-"""The processes of a measurement: the target and the client, each on its cores, gone when the block ends."""
+"""The processes of a measurement: the target and the client, each on its cores, which end with the block."""
 
 import asyncio
 import contextlib

@@ -67,7 +67,7 @@ _COMPARED = {
 }
 """The figure whose ratio to the yardstick's comes first."""
 _OWN = {"scale": "the smaller", "workers": "one process"}
-"""Where the yardstick is the bridge itself."""
+"""The kinds of measurement whose yardstick is the bridge itself."""
 
 
 def yardstick(measurements: Sequence[Measurement]) -> str | None:

@@ -22,24 +22,24 @@ class Report:
     notes: list[str]
 
 
-def run(broker: str | None, plan: Sequence[Scenario], told: Callable[[str], None]) -> Report:
-    """Measure ``plan``; ``told`` gets a line for each step.
+def run(broker: str | None, plan: Sequence[Scenario], report: Callable[[str], None]) -> Report:
+    """Measures ``plan``; ``report`` gets a line for each step.
 
     Raises ``KafkaUnavailableError`` and ``BrokerUnavailableError`` if there is no Kafka to measure against.
     """
     cores, about = machine.deal(), machine.describe()
     with machine.pinned(cores.others):
-        measurements, notes, description = asyncio.run(_run(broker, plan, cores, told))
+        measurements, notes, description = asyncio.run(_run(broker, plan, cores, report))
     pinning = "client alone on one core" if cores.client else "not pinned: the client shares its core"
     return Report(about | {"broker": description, "pinning": pinning}, with_memory(measurements), notes)
 
 
 async def _run(
-    broker: str | None, plan: Sequence[Scenario], cores: machine.Cores, told: Callable[[str], None]
+    broker: str | None, plan: Sequence[Scenario], cores: machine.Cores, report: Callable[[str], None]
 ) -> tuple[list[Measurement], list[str], str]:
     notes: list[str] = []
     async with kafka(broker, notes) as found:
-        told(f"broker: {found.description}")
+        report(f"broker: {found.description}")
         plan = _carried(plan, cores, notes)
         wanted = {name for scenario in plan for name in scenario.clients}
         runnable = _runnable(found, wanted, notes)
@@ -47,8 +47,8 @@ async def _run(
         if secure is None:
             runnable = {name: client for name, client in runnable.items() if not client.tls}
         for note in notes:
-            told(note)
-        measurements = await _measure_all(Bench(found, cores, secure), plan, runnable, told)
+            report(note)
+        measurements = await _measure_all(Bench(found, cores, secure), plan, runnable, report)
         return measurements, notes, found.description
 
 
@@ -71,11 +71,11 @@ def _runnable(kafka: Kafka, wanted: set[str], notes: list[str]) -> dict[str, Cli
 
 
 async def _measure_all(
-    bench: Bench, plan: Sequence[Scenario], runnable: dict[str, Client], told: Callable[[str], None]
+    bench: Bench, plan: Sequence[Scenario], runnable: dict[str, Client], report: Callable[[str], None]
 ) -> list[Measurement]:
     steps = [(scenario, runnable[name]) for scenario in plan for name in scenario.clients if name in runnable]
     measurements = []
     for number, (scenario, client) in enumerate(steps, 1):
-        told(f"{number}/{len(steps)} {scenario.kind}: {scenario.sessions} sessions, {client.name}")
+        report(f"{number}/{len(steps)} {scenario.kind}: {scenario.sessions} sessions, {client.name}")
         measurements.append(await measure(bench, client, scenario))
     return measurements

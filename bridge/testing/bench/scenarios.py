@@ -78,7 +78,7 @@ def scenarios(
 
 
 def _loaded(size: int, sizes: Sequence[int], quick: bool) -> tuple[str, ...]:
-    """httpx breaks beyond some hundred sessions, and that is slow to see: it is shown once."""
+    """httpx fails beyond some hundred sessions, which takes long to measure: it is measured once."""
     if quick:
         return (EXACTLY_ONCE, AT_LEAST_ONCE, *PEERS)
     return (*BRIDGES, HTTP1_TLS, *PEERS, GO_HTTP2, *((HTTPX,) if size == min(sizes) else ()))

@@ -122,9 +122,7 @@ class Service:
         return self._queue[1]
 
     def _silences(self) -> Iterator[float]:
-        """Unfinished gaps that are longer than any finished one, so that a client that stalls does not look
-        punctual.
-        """
+        """Unfinished gaps that are longer than any finished one, so that a stalled client does not look punctual."""
         longest, now = max(self._gaps, default=0.0), self._clock()
         silences = ((now - agent.last) / 1e9 for agent in self._agents.values())
         return (silence for silence in silences if silence > longest)

@@ -12,7 +12,7 @@ class BrokerUnavailableError(RuntimeError):
 
 
 class BrokerNotOursError(RuntimeError):
-    """The broker is run by somebody else: it cannot be killed, paused or restarted from here."""
+    """The broker was not started here: it cannot be killed, paused or restarted."""
 
 
 class Broker(ABC):
@@ -26,8 +26,8 @@ class Broker(ABC):
 
     name: ClassVar[str]
     transactions: bool = True
-    """Idempotent and transactional producers, LogAppendTime, commit metadata: whatever real Kafka has and Tansu has
-    not."""
+    """Idempotent and transactional producers, LogAppendTime, commit metadata: features that real Kafka has and Tansu
+    lacks."""
     durable: bool = True
     bootstrap_servers: str
 

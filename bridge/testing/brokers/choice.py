@@ -12,9 +12,8 @@ NAMED: dict[str, type[Broker]] = {kind.name: kind for kind in (DockerBroker, Mav
 
 
 def start_broker(wanted: str | None) -> tuple[Broker, list[str]]:
-    """Starts ``wanted`` (``docker``, ``maven``, ``embedded`` or ``HOST:PORT``), or the best there is if that is None.
-
-    Returns it with the reasons why no better one was taken. Raises BrokerUnavailableError if none starts.
+    """Starts ``wanted`` (``docker``, ``maven``, ``embedded`` or ``HOST:PORT``), or the best that is available if that
+    is None. Returns it with the reasons why no better one was chosen. Raises BrokerUnavailableError if none starts.
     """
     reasons: list[str] = []
     for broker in candidates(wanted, reasons):

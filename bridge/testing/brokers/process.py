@@ -33,7 +33,7 @@ class ProcessBroker(Broker):
 
     @abstractmethod
     def ready(self, said: bytes) -> bool:
-        """Whether it serves requests; ``said`` is what it printed since it was started."""
+        """Whether the broker serves requests; ``said`` is its output since it was started."""
 
     def start(self) -> str:
         self.home = Path(tempfile.mkdtemp(prefix="asm-bridge-broker-"))
@@ -84,7 +84,7 @@ class ProcessBroker(Broker):
         self._wait(self._process, begin)
 
     def await_ready(self) -> None:
-        """Wait until it serves requests, if ``ready`` said so too early when it was started."""
+        """Waits until the broker serves requests, if ``ready`` was true too early when it was started."""
         assert self._process is not None, "it was not started"
         self._wait(self._process, self._begin)
 

@@ -5,7 +5,7 @@ from typing import Any
 from bridge.testing.brokers.maven import MavenBroker
 
 ADMIN, BRIDGE = ("admin", "admin-s3cret"), ("bridge", "bridge-s3cret")
-"""User name and password: one that may do all, and one that may do what it is granted."""
+"""User name and password of two users: one may do everything, the other only what it is granted."""
 
 
 Right = tuple[str, str, str]
@@ -45,7 +45,7 @@ class SecuredBroker(MavenBroker):
             "sasl.enabled.mechanisms": "PLAIN",
             "listener.name.sasl_plaintext.plain.sasl.jaas.config": f"{module} required {login} {users};",
             "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
-            # The controller's own connections, on a listener of loopback, bring no name.
+            # The controller's own connections, on a loopback listener, have no user name.
             "super.users": f"User:{ADMIN[0]};User:ANONYMOUS",
         }
 
@@ -59,7 +59,7 @@ class SecuredBroker(MavenBroker):
             future.result(10)
 
     def revoke(self, *rights: Right, user: str = BRIDGE[0]) -> None:
-        """Takes rights away that were granted."""
+        """Withdraws rights that were granted."""
         from confluent_kafka.admin import AclBindingFilter, AdminClient  # type: ignore[attr-defined]
 
         admin = AdminClient(self.confluent_arguments())

@@ -2,8 +2,8 @@
 
 
 def single_node(listener: str, advertised: str, controller: str) -> dict[str, str]:
-    """``controller`` is the ``host:port`` of its quorum. Replication is 1 throughout: with the default of 3 for the
-    topics of groups and transactions, those would hang on one broker."""
+    """``controller`` is the ``host:port`` of its quorum. Replication is 1 throughout: with the default of 3, the topics
+    of groups and transactions would never be created on one broker."""
     return {
         "process.roles": "broker,controller",
         "node.id": "1",
@@ -21,7 +21,7 @@ def single_node(listener: str, advertised: str, controller: str) -> dict[str, st
         "transaction.state.log.num.partitions": "4",
         "share.coordinator.state.topic.replication.factor": "1",
         "share.coordinator.state.topic.min.isr": "1",
-        # A killed broker is let in again only when its old registration has expired: 9 s by default.
+        # A killed broker can register again only when its old registration has expired: 9 s by default.
         "broker.session.timeout.ms": "3000",
         "broker.heartbeat.interval.ms": "500",
         "group.initial.rebalance.delay.ms": "0",

@@ -1,7 +1,7 @@
 """One agent with plausible days: statuses, logins, messages, alerts.
 
-Pure: time is passed in as virtual seconds since the simulator's start. A life depends on the seed and on that time
-alone, not on how often it is looked at.
+Pure: time is passed in as virtual seconds since the simulator's start. An agent's day depends only on the seed and on
+that time, not on how often it is read.
 """
 
 from math import inf
@@ -39,14 +39,14 @@ def born(index: int, seed: int, *, change_rate: float, epoch: float, logouts: bo
 
 
 def advance(agent: SimulatedAgent, now: float) -> None:
-    """Live on until ``now``; going back in time does nothing."""
+    """Advances to ``now``; going back in time does nothing."""
     while agent.next_due <= now:
         _live_one(agent, agent.next_due)
         _reschedule(agent)
 
 
 def login(agent: SimulatedAgent, now: float, desc: str = "IDLE") -> Session:
-    """Begin a new session; the one before is gone."""
+    """Begins a new session, which replaces the previous one."""
     _end(agent)
     agent.logins += 1
     number = agent.index * 100_000 + agent.logins
@@ -59,7 +59,7 @@ def login(agent: SimulatedAgent, now: float, desc: str = "IDLE") -> Session:
 
 
 def logout(agent: SimulatedAgent) -> None:
-    """End the session; the agent stays away until `login` or `resume`."""
+    """Ends the session; the agent stays away until `login` or `resume`."""
     if agent.session is not None:
         _end(agent)
         agent.ended, agent.session = agent.session, None
@@ -70,7 +70,7 @@ def logout(agent: SimulatedAgent) -> None:
 
 
 def resume(agent: SimulatedAgent, now: float) -> None:
-    """Bring the session that was ended last back under its sid; raises ValueError if there is none."""
+    """Resumes the session that was ended last, under its sid; raises ValueError if there is none."""
     if agent.ended is None:
         raise ValueError(f"{agent.agent_id} has no ended session to resume; log it in instead")
     agent.session, agent.ended = agent.ended, None
@@ -78,7 +78,8 @@ def resume(agent: SimulatedAgent, now: float) -> None:
 
 
 def change_status(agent: SimulatedAgent, now: float, desc: str, **fields: object) -> None:
-    """Enter a status (any text, also one the vendor does not know); life goes on from it. ``fields`` override its own.
+    """Enters a status (any text, even one that the vendor does not know), from which the day continues. ``fields``
+    override its own.
 
     Raises ValueError if the agent has no session.
     """
@@ -95,7 +96,7 @@ def change_status(agent: SimulatedAgent, now: float, desc: str, **fields: object
 
 
 def say(agent: SimulatedAgent, now: float, text: str, at: int | None = None) -> None:
-    """Leave a message; its timestamp (ms since 1970) is later than any before, unless ``at`` sets it."""
+    """Leaves a message; its timestamp (ms since 1970) is later than any before, unless ``at`` sets it."""
     last = agent.messages[-1][0] if agent.messages else 0
     stamp = max(last + 1, milliseconds(agent, now)) if at is None else at
     agent.messages = tuple(sorted((*agent.messages, (stamp, text)), key=lambda m: m[0]))[-MESSAGES_KEPT:]
@@ -103,7 +104,7 @@ def say(agent: SimulatedAgent, now: float, text: str, at: int | None = None) -> 
 
 
 def raise_alert(agent: SimulatedAgent, now: float, kind: str, expire: int, **fields: object) -> None:
-    """Show an alert in place of the one before, for ``expire`` seconds (0: until it is cleared).
+    """Shows an alert in place of the previous one, for ``expire`` seconds (0: until it is cleared).
 
     Raises ValueError if the agent has no session.
     """
@@ -117,7 +118,7 @@ def raise_alert(agent: SimulatedAgent, now: float, kind: str, expire: int, **fie
 
 
 def clear_alert(agent: SimulatedAgent) -> None:
-    """Show no alert any more."""
+    """Removes the alert."""
     _clear_alert(agent)
     agent.version += 1
     _reschedule(agent)

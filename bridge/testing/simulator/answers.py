@@ -1,4 +1,4 @@
-"""HTTP answers as a gRPC-JSON gateway gives them, and the faulty ones that a fault makes of them."""
+"""HTTP answers as from a gRPC-JSON gateway, and faulty ones."""
 
 from typing import Literal, NamedTuple
 
@@ -11,7 +11,7 @@ Cut = Literal["before", "during"]
 CODES = {
     400: 3, 401: 16, 403: 7, 404: 5, 405: 12, 409: 10, 412: 9, 422: 3, 429: 8, 499: 1, 500: 13, 501: 12, 503: 14, 504: 4
 }  # fmt: skip
-"""HTTP status -> the gRPC code that stands in the body."""
+"""HTTP status -> the gRPC code in the body."""
 
 MALFORMED = (
     b'{"voiceStatus":{"statusDesc":"READY","lastStatus',
@@ -34,12 +34,12 @@ class Answer(NamedTuple):
 
     @property
     def result(self) -> str:
-        """What the statistics count it as."""
+        """Its name in the statistics."""
         return "cut" if self.cut else str(self.status)
 
 
 class GatewayError(Exception):
-    """Raised while a call is handled: it is answered with this status and gRPC code."""
+    """Ends the handling of a call, which is answered with this status and gRPC code."""
 
     def __init__(self, status: int, message: str, code: int | None = None) -> None:
         super().__init__(message)

@@ -30,7 +30,7 @@ class Call:
     agent_id: str | None = None
 
     def shown_to(self, agent_id: str, skills: Collection[str]) -> bool:
-        """All its skills are among the caller's, and it waits for anyone or for this agent."""
+        """Whether all its skills are among the caller's, and it waits for any agent or for this one."""
         return self.agent_id in (None, agent_id) and all(skill in skills for skill in self.data["skills"])
 
 
@@ -48,12 +48,12 @@ class CallQueue:
     due: list[tuple[float, int, str]] = field(default_factory=list)
 
     def version(self, skills: Collection[str]) -> int:
-        """A number that grows with every change among the calls which callers with these skills may see."""
+        """A number that grows with every change of the calls that callers with these skills may see."""
         return self.versions[ANYONE] + sum(self.versions[skill] for skill in skills)
 
 
 def opened(seed: int, *, change_rate: float, epoch: float) -> CallQueue:
-    """A queue with one call a skill in it, at virtual time 0."""
+    """A queue with one call per skill, at virtual time 0."""
     queue = CallQueue(statuses.dice(seed, "calls"), change_rate, epoch)
     for skill in SKILLS:
         _arrive(queue, 0.0, skill)
@@ -62,7 +62,7 @@ def opened(seed: int, *, change_rate: float, epoch: float) -> CallQueue:
 
 
 def advance(queue: CallQueue, now: float) -> None:
-    """Let calls come, be queued again and go until ``now``."""
+    """Lets calls arrive, be queued again and leave until ``now``."""
     while True:
         leaving = queue.due[0][0] if queue.due else inf
         if min(queue.next_arrival, leaving) > now:
@@ -77,9 +77,9 @@ def advance(queue: CallQueue, now: float) -> None:
 
 def add(queue: CallQueue, now: float, *, skills: Collection[str] = (), hqm: bool = False, agent_id: str | None = None,
         **fields: object) -> int:  # fmt: skip
-    """Put a call in that stays until it is removed; returns its sid. ``fields`` override what would be made up.
+    """Adds a call that stays until it is removed, and returns its sid. ``fields`` override the generated values.
 
-    A call for one agent (``agent_id``) is ``agent_specific``; a sid already there is replaced.
+    A call for one agent (``agent_id``) is ``agent_specific``; an existing sid is replaced.
     """
     data = _made_up(queue, now, list(skills)) | {"agent_specific": agent_id is not None} | fields
     sid = int(data["call_sid"])
@@ -90,7 +90,7 @@ def add(queue: CallQueue, now: float, *, skills: Collection[str] = (), hqm: bool
 
 
 def remove(queue: CallQueue, sid: int) -> bool:
-    """Take a call out; False if it is not there."""
+    """Removes a call; False if there is none."""
     call = queue.calls.pop(sid, None)
     if call is not None:
         _touch(queue, call)

@@ -1,22 +1,18 @@
-"""The control endpoints under ``/sim/``, for tests and people: show what was shown and taken, and change the
+"""The control endpoints under ``/sim/``, for tests and people: they show what was sent and received, and change the
 simulation.
 
-GET  /sim/agents                     [{agent_id, token, asm_session_sid, voice_session_sid, status_desc, ...}]
-GET  /sim/agents/ID                  all that this agent was shown and asked
-GET  /sim/events[?since=N]           events taken, in order, from index N
-GET  /sim/refusals                   events in requests that the service refused
-GET  /sim/stats                      counts by call and result, connections, CPU seconds
-POST /sim/faults                     {"status_429": {"probability": 0.1, "retry_after": 2}, ...} replaces; {} clears
-                                     (names and measures: faults.py; `agents` and `duration` say for whom, how long)
-POST /sim/faults/NAME                {"probability": 0.1, ...}: sets one and leaves the others as they are
-POST /sim/freeze, /sim/thaw          lives stop, and go on
-POST /sim/queue                      {"add": {"skills": [...], "hqm": false, "agent_id": null, ...}} or {"remove": SID}
-POST /sim/agents/ID/login            a new session; /logout: none; /end, then /resume: the same one ends and is back
-POST /sim/agents/ID/status           {"status_desc": "PAUSED", ...own fields of VoiceStatus}
-POST /sim/agents/ID/message          {"text": "...", "timestamp": milliseconds or absent}
-POST /sim/agents/ID/alert            {"kind": "backoffice_message", "expire_duration": 30, ...}; {"clear": true}
-POST /sim/agents/ID/conversation  {"add": {...}}, {"change": SID, ...} (fields of OmniConversation) or {"remove": SID}
-POST /sim/agents/ID/token            {"token": "..."}: the old one is unknown from now on
+GET /sim/agents [{agent_id, token, asm_session_sid, voice_session_sid, status_desc, ...}] GET /sim/agents/ID all that
+this agent was shown and asked GET /sim/events[?since=N] events taken, in order, from index N GET /sim/refusals events
+in requests that the service refused GET /sim/stats counts by call and result, connections, CPU seconds POST /sim/faults
+{"status_429": {"probability": 0.1, "retry_after": 2}, ...} replaces; {} clears (names and measures: faults.py; `agents`
+and `duration` say for whom, how long) POST /sim/faults/NAME {"probability": 0.1, ...}: sets one and leaves the others
+as they are POST /sim/freeze, /sim/thaw lives stop, and go on POST /sim/queue {"add": {"skills": [...], "hqm": false,
+"agent_id": null, ...}} or {"remove": SID} POST /sim/agents/ID/login a new session; /logout: none; /end, then /resume:
+the same one ends and is back POST /sim/agents/ID/status {"status_desc": "PAUSED", ...own fields of VoiceStatus} POST
+/sim/agents/ID/message {"text": "...", "timestamp": milliseconds or absent} POST /sim/agents/ID/alert {"kind":
+"backoffice_message", "expire_duration": 30, ...}; {"clear": true} POST /sim/agents/ID/conversation {"add": {...}},
+{"change": SID, ...} (fields of OmniConversation) or {"remove": SID} POST /sim/agents/ID/token {"token": "..."}: the old
+one is unknown from now on
 """
 
 import time

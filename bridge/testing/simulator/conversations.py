@@ -1,7 +1,7 @@
-"""The conversations of one agent (mail, SMS, chat): they come, go to and fro between customer and agent, and close.
+"""The conversations of one agent (mail, SMS, chat): they begin, alternate between customer and agent, and close.
 
-Pure: time is passed in as virtual seconds since the simulator's start. They belong to the agent, not to one login. As a
-life does, they depend on the seed and on that time alone.
+Pure: time is passed in as virtual seconds since the simulator's start. They belong to the agent, not to one login. Like
+the agent's day, they depend only on the seed and on that time.
 """
 
 import heapq
@@ -31,7 +31,7 @@ _CUSTOMER, _AGENT = "CONVERSATION_STATUS_AWAITING_REPLY_FROM_CUSTOMER", "CONVERS
 
 @dataclass(slots=True)
 class Conversations:
-    """Those that are open now, by sid, the oldest first; ``epoch`` is virtual time 0 in seconds since 1970."""
+    """The open conversations by sid, the oldest first; ``epoch`` is virtual time 0 in seconds since 1970."""
 
     agent_id: str
     first_sid: int
@@ -56,7 +56,7 @@ def opened(index: int, agent_id: str, skill: str, seed: int, *, change_rate: flo
 
 
 def advance(conversations: Conversations, now: float) -> None:
-    """Let conversations come, have their turns and close until ``now``."""
+    """Lets conversations begin, have their turns and close until ``now``."""
     while True:
         turn = conversations.turns[0][0] if conversations.turns else inf
         if min(conversations.next_arrival, turn) > now:
@@ -70,7 +70,7 @@ def advance(conversations: Conversations, now: float) -> None:
 
 
 def add(conversations: Conversations, now: float, **fields: object) -> int:
-    """Put a conversation in that stays as it is; returns its sid. ``fields`` override what would be made up."""
+    """Adds a conversation that does not change, and returns its sid. ``fields`` override the generated values."""
     value = {**_made_up(conversations, now), **fields}
     sid = value["conversation_sid"] = int(value["conversation_sid"])
     conversations.open[sid] = value
@@ -78,7 +78,7 @@ def add(conversations: Conversations, now: float, **fields: object) -> int:
 
 
 def change(conversations: Conversations, sid: int, **fields: object) -> bool:
-    """Replace fields of a conversation; False if it is not there."""
+    """Replaces fields of a conversation; False if there is none."""
     if sid not in conversations.open:
         return False
     conversations.open[sid] = {**conversations.open[sid], **fields, "conversation_sid": sid}
@@ -88,7 +88,8 @@ def change(conversations: Conversations, sid: int, **fields: object) -> bool:
 def page(
     conversations: Conversations, after: int, statuses: Collection[str], channels: Collection[str]
 ) -> tuple[list[Value], int]:
-    """Those of the next page, with sids above ``after``, and after which to go on (0: there are no more).
+    """The conversations of the next page, with sids above ``after``, and the sid after which the list continues (0: at
+    its end).
 
     ``statuses`` and ``channels``: only these, if there are any.
     """

@@ -19,7 +19,7 @@ the service takes the request, and the answer is 502, 503, 504, 408 and 499 in t
 service. `event_...`: each time that a marked event (``middle.MARK``) is in the request. `gzip`: gzip and deflate in
 turn, unasked for. `odd`: the answer in JSON as no gateway should print it."""
 NAMES: tuple[FaultName, ...] = get_args(FaultName)
-"""In the order in which they are tried; the first that hits is used; `slow` joins any."""
+"""The faults, in the order in which they are tried; the first that hits is used; `slow` combines with any."""
 
 GETSTATUS_ONLY = frozenset({"ended"})
 _AT_MARKED = frozenset(name for name in NAMES if name.startswith("event_"))
@@ -32,7 +32,7 @@ class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     agents: list[str] | None = None
     """Only these agents; None: any."""
     count: int | None = None
-    """Not more often than this; None: without end."""
+    """At most this often; None: without limit."""
     calls: list[str] | None = None
     """Only these calls, as ``getstatus``; None: any (`ended`: getstatus only)."""
     only_events: bool = False
@@ -65,13 +65,13 @@ class Dice:
         self.replace(faults)
 
     def replace(self, faults: Faults) -> None:
-        """Put new settings in force; the counts and durations start again."""
+        """Applies new settings; the counts and durations start again."""
         self._since = dict.fromkeys(faults, self._clock())
         self.faults = {name: faults[name] for name in NAMES if name in faults}
         self.hits = dict.fromkeys(self.faults, 0)
 
     def put(self, name: FaultName, fault: Fault) -> None:
-        """Put one in force, and leave the others as they are; its count and duration start again."""
+        """Applies one fault, and leaves the others unchanged; its count and duration start again."""
         faults, self.hits[name], self._since[name] = {**self.faults, name: fault}, 0, self._clock()
         self.faults = {name: faults[name] for name in NAMES if name in faults}
 

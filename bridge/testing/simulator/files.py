@@ -11,7 +11,7 @@ TOKENS_FILE = "sim-tokens.json"
 def write_tokens(simulator: Simulator, directory: Path) -> Path:
     """Writes ``{agent_id: token}`` into the directory, to be the bridge's secrets directory; returns the file.
 
-    Makes the directory if need be. Raises OSError.
+    Creates the directory if necessary. Raises OSError.
     """
     directory.mkdir(parents=True, exist_ok=True)
     file = directory / TOKENS_FILE

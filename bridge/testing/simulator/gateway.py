@@ -1,7 +1,7 @@
 """The vendor's calls: one function each, from a request's body to its answer.
 
-Each raises GatewayError for what the service refuses and ProtoJSONError for what it cannot read. Events that are taken
-are remembered, and change nothing in the agent's life.
+Each raises GatewayError for what the service refuses and ProtoJSONError for what it cannot read. Events that are
+accepted are remembered, and do not change the agent's day.
 """
 
 import re
@@ -44,7 +44,7 @@ def read_poll(caller: Caller, body: bytes) -> Poll:
 
 
 def getstatus(world: World, caller: Caller, body: bytes, request: int) -> Answer:
-    """The current status; takes all of the request's events, or refuses the request and takes none."""
+    """The current status; accepts all of the request's events, or refuses the request and accepts none."""
     poll = read_poll(caller, body)
     agent, session = _in_session(world, caller, poll.asm_session_sid)
     if poll.events:
@@ -81,7 +81,7 @@ def getcurrentsession(world: World, caller: Caller, body: bytes, request: int) -
 
 
 def createsession(world: World, caller: Caller, body: bytes, request: int) -> Answer:
-    """A new login; a session that the agent had is gone."""
+    """Logs in: a new session replaces the agent's previous one."""
     protojson.read_strict(asm.CreateSessionReq, body or b"{}")
     agent = world.lived(caller)
     session = agents.login(agent, world.now())
@@ -98,7 +98,7 @@ def createsession(world: World, caller: Caller, body: bytes, request: int) -> An
 
 
 def endsession(world: World, caller: Caller, body: bytes, request: int) -> Answer:
-    """The agent logs out."""
+    """Logs the agent out."""
     given = protojson.read_strict(asm.EndSessionReq, body or b"{}")
     agent, _ = _in_session(world, caller, int(given.get("asm_session_sid", 0)))
     agents.logout(agent)
@@ -106,8 +106,8 @@ def endsession(world: World, caller: Caller, body: bytes, request: int) -> Answe
 
 
 def listconversations(world: World, caller: Caller, body: bytes, request: int) -> Answer:
-    """A page of the agent's conversations, the oldest first. A page token says after which sid to go on; the vendor's
-    descriptors have no field for it."""
+    """A page of the agent's conversations, the oldest first. A page token is the sid after which the list continues;
+    the vendor's descriptors have no field for it."""
     value = protojson.decode(body or b"{}")
     token = str(value.pop("page_token", None) or value.pop("pageToken", "")) if isinstance(value, dict) else ""
     given = protojson.read_strict(asm.ListConversationsReq, value)
@@ -194,9 +194,8 @@ def _ok(world: World, message: str, value: Value) -> Answer:
 
 
 def _refuse_events(events: tuple[Value, ...]) -> None:
-    """Refuses the whole request if an event's conversation asks for it.
-
-    It does by its reference_id, or its campaign's name: ``refuse`` (400), or ``refuse-409`` and the like.
+    """Refuses the whole request if an event's conversation asks for that, by its reference_id or its campaign's name:
+    ``refuse`` (400), or ``refuse-409`` and the like.
     """
     for number, event in enumerate(events):
         for kind in event.values():

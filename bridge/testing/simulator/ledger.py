@@ -1,4 +1,4 @@
-"""The record of what the service showed to each agent and took from it, to compare with the records in Kafka."""
+"""The record of what the service showed to each agent and accepted from it, to compare with the records in Kafka."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
@@ -51,7 +51,7 @@ class ConversationsShown(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TakenEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """An event that the service took; ``event`` in snake_case, with int64 as digits."""
+    """An event that the service accepted; ``event`` in snake_case, with int64 as digits."""
 
     index: int
     agent_id: str
@@ -148,7 +148,7 @@ class Ledger:
             self._keep(conduct, conduct.alerts, shown)
 
     def calls_shown(self, conduct: Conduct, now: float, queued: Value) -> None:
-        """Remembers the calls in view if they are others than before."""
+        """Remembers the calls in view if they differ from before."""
         calls = [
             (name.removesuffix("_calls"), str(call["call_sid"])) for name, found in queued.items() for call in found
         ]
@@ -188,7 +188,7 @@ class Ledger:
         conduct.truncated |= self._append(entries, entry)
 
     def _append(self, entries: list[T], entry: T) -> bool:
-        """True if older entries had to go; they go in batches, so that dropping stays cheap."""
+        """True if older entries were dropped, which happens in batches, so that it stays cheap."""
         entries.append(entry)
         if self.limit is None or len(entries) <= self.limit:
             return False

@@ -1,4 +1,4 @@
-"""Foreign answers in the service's name: those of gateways, proxies, firewalls and login pages between it and its
+"""Foreign answers in place of the service's: those of gateways, proxies, firewalls and login pages between it and its
 client.
 
 Each function gives an answer that is not the service's, or spoils one that is. ``number``: of several forms that a
@@ -17,7 +17,7 @@ import msgspec
 from bridge.testing.simulator.answers import Answer, Headers
 
 MARK = "marked"
-"""The reference_id of a conversation at whose event the faults ``event_...`` take offence."""
+"""The reference_id of a conversation whose events the faults ``event_...`` reject."""
 
 _REASONS = {
     200: "Sign in", 302: "Found", 307: "Temporary Redirect", 308: "Permanent Redirect", 400: "Bad Request",
@@ -41,7 +41,7 @@ def unauthorized_page() -> Answer:
 
 
 def redirect(number: int) -> Answer:
-    """A redirect to a login page, as a gateway sends to unknown clients."""
+    """A redirect to a login page, as gateways send it to unknown clients."""
     return page((302, 307, 308)[number % 3], [(b"location", b"https://login.invalid/?next=asm")])
 
 
@@ -89,7 +89,7 @@ ANSWERS: dict[str, Callable[[int], Answer]] = {
     "event_403": lambda _: page(403),
     "event_silence": lambda _: page(504),
 }
-"""By the fault's name: what stands between answers, and the service sees nothing."""
+"""By the fault's name: something in between answers, and the service sees nothing."""
 
 
 def throttled(status: int, retry_after: bytes, now: float) -> Answer:

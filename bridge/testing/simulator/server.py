@@ -1,10 +1,9 @@
 """The simulator on a socket: HTTP/1.1 by uvicorn's protocol class and a raw ASGI application, without its server loop.
 
-That loop would take the signals of the process, and tell neither the port nor the moment when it listens.
+That loop would handle the signals of the process, and would report neither the port nor when it listens.
 """
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -13,6 +12,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from bridge.settings.types import show_host_port
 from bridge.testing.simulator import answers, control, gateway
 from bridge.testing.simulator.answers import Answer
 from bridge.testing.simulator.service import Simulator
@@ -30,7 +30,7 @@ _CALL_PATHS = frozenset(gateway.BASE + call for call in gateway.CALLS)
 
 
 class _Protocol(HttpToolsProtocol):
-    """Hands the transport to the application, which can thus cut it, and counts connections."""
+    """Hands the transport to the application, which can then cut it, and counts connections."""
 
     simulator: Simulator
 
@@ -96,7 +96,7 @@ async def serve(
     )
     scheme = "https" if config.ssl else "http"
     try:
-        yield f"{scheme}://{_address(server.sockets[0])}"
+        yield f"{scheme}://{show_host_port(*server.sockets[0].getsockname()[:2])}"
     finally:
         server.close()
         await _close(state)
@@ -111,11 +111,6 @@ async def _close(state: ServerState) -> None:
         connection.transport.abort()
     if state.tasks:
         await asyncio.wait(list(state.tasks), timeout=PATIENCE)
-
-
-def _address(listener: socket.socket) -> str:
-    host, port = listener.getsockname()[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 async def _serve_call(simulator: Simulator, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:

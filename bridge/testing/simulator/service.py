@@ -40,7 +40,7 @@ class Simulator:
         self.connections_made = 0
 
     def begin(self, call: str, authorization: bytes, body: bytes) -> Visit:
-        """A request came; ``call`` is the last part of its path, and one of ``gateway.CALLS``."""
+        """Begins a request; ``call`` is the last part of its path, and one of ``gateway.CALLS``."""
         self.requests += 1
         self.by_call[call] += 1
         visit = Visit(call, self.requests, self.world.authorized(authorization), delay=self.world.options.latency)
@@ -82,7 +82,7 @@ class Simulator:
         return answers.error(status, message, code=code, retry_after=retry_after, older=older)
 
     def finish(self, visit: Visit, result: str) -> None:
-        """The request is over: answered with a status, ``cut``, or ``gone`` (the client left during the delay)."""
+        """Ends a request: it was answered with a status, ``cut``, or ``gone`` (the client left during the delay)."""
         self.results[result] += 1
         if visit.caller is not None:
             visit.caller.conduct.in_flight -= 1

@@ -1,4 +1,4 @@
-"""The statuses of a contact-centre agent and how one follows the other: the plan of a plausible day."""
+"""The statuses of a contact-centre agent, and which follows which: the plan of a plausible day."""
 
 from random import Random
 
@@ -61,12 +61,13 @@ _PRESENCE = {s: share * _LENGTH.get(s, _LENGTH_OTHERWISE) for s, share in _visit
 
 
 def dice(seed: int, what: object) -> Random:
-    """Chance for one thing of a simulator: the same for the same seed, and independent of every other thing's."""
+    """The random generator for one part of a simulator: the same for the same seed, and independent of those of other
+    parts."""
     return Random(f"{seed}/{what}")  # noqa: S311 - a simulation repeats itself on purpose
 
 
 def first(rng: Random) -> str:
-    """The status that an agent is found in, as a walk through the room would find it; never ``OUT``."""
+    """The status of an agent at a random moment; never ``OUT``."""
     return rng.choices(list(_PRESENCE), list(_PRESENCE.values()))[0]
 
 

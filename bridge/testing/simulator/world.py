@@ -21,16 +21,16 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
     agents: int = 10
     change_rate: float = 0.2
-    """Mean status changes per second and agent; 0 = nothing happens by itself."""
+    """Mean status changes per second and agent; 0: nothing happens by itself."""
     seed: int = 1
     emit_defaults: bool = False
     """Print fields at their default, as gateways with emit_unpopulated do."""
     ended: Literal["not_found", "failed_precondition"] = "not_found"
-    """What a session that has ended is answered: 404 (5) or 400 (9)."""
+    """The answer to a request for a session that has ended: 404 (5) or 400 (9)."""
     older_errors: bool = False
     """Refusals have ``"error"``, too, as older gateways print them."""
     logouts: bool = True
-    """Agents log out and in again now and then."""
+    """Whether agents log out and in again from time to time."""
     latency: float = 0.0
     """Seconds that every answer takes."""
     log_limit: int | None = None
@@ -89,22 +89,22 @@ class Caller:
 
 
 class LifeTime:
-    """Seconds that lives have been lived: those of the clock, without those frozen."""
+    """The seconds of the agents' days: those of the clock, without those in which it was frozen."""
 
     def __init__(self, start: float) -> None:
         self._start = start
         self.frozen_at: float | None = None
 
     def at(self, now: float) -> float:
-        """The lives' time when the clock says ``now``."""
+        """The time in the agents' days when the clock shows ``now``."""
         return (now if self.frozen_at is None else self.frozen_at) - self._start
 
     def freeze(self, now: float) -> None:
-        """Stop; again: no change."""
+        """Freezes the time; does nothing if it is frozen."""
         self.frozen_at = now if self.frozen_at is None else self.frozen_at
 
     def thaw(self, now: float) -> None:
-        """Go on where it stopped."""
+        """Continues where the time was frozen."""
         if self.frozen_at is not None:
             self._start += now - self.frozen_at
             self.frozen_at = None
@@ -126,20 +126,20 @@ class World:
         self._by_authorization = {_bearer(caller.token): caller for caller in self.callers.values()}
 
     def authorized(self, authorization: bytes) -> Caller | None:
-        """Whose request it is, by its Authorization header; None if the token is unknown."""
+        """The agent that sent the request, by its Authorization header; None if the token is unknown."""
         caller = self._by_authorization.get(authorization)
         if caller is None and authorization[:7].lower() == b"bearer ":
             return self._by_authorization.get(b"Bearer " + authorization[7:].strip())
         return caller
 
     def set_token(self, caller: Caller, token: str) -> None:
-        """Give an agent another token; the old one is unknown from now on."""
+        """Gives an agent another token; the old one becomes unknown."""
         self._by_authorization.pop(_bearer(caller.token), None)
         caller.token = token
         self._by_authorization[_bearer(token)] = caller
 
     def now(self) -> float:
-        """The lives' time, in seconds since the start."""
+        """The time in the agents' days, in seconds since the start."""
         return self.life_time.at(self.clock())
 
     def lived(self, caller: Caller) -> SimulatedAgent:
