@@ -117,7 +117,7 @@ class FakeJournal:
     def __init__(self, *given: Any, inbox: str | None, states_topic: str | None, former: object, **_: object) -> None:
         self.given, self.inbox = given[-1], inbox
         self.states_topic, self.former = states_topic, former
-        self.remembered = f"what the journal of {states_topic} committed"
+        self.remembered = object()
         self.held: Mapping[int, object] = {}
         self.offsets = SimpleNamespace(position=10)
         self.wake = asyncio.Event()
