@@ -185,7 +185,7 @@ async def logged(log: Path, event: str, times: int) -> None:
     async def said() -> bool:
         return log.read_text().count(f'"event": "{event}"') >= times
 
-    await until(said, f"{event} is logged {times} times")
+    await until(said, f"{event} is logged {times} times", 60)  # a commit is given up after 30 s
 
 
 async def test_streams_end_with_states_that_nobody_remembers(
