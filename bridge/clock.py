@@ -18,8 +18,8 @@ class Clock:
     All times that are published or compared with timestamps are Kafka's, whatever this machine's clock says: events do
     not expire because it is wrong, and Kafka refuses no record from the future.
 
-    The wall clock never goes back by less than a minute: it stands still instead, so that what is observed later has no
-    earlier time. A larger step is an administrator's, and is followed.
+    The wall clock never goes back by less than a minute: it stops instead, so that later observations have no earlier
+    time. A larger step is an administrator's, and is followed.
     """
 
     monotonic = staticmethod(time.monotonic)

@@ -37,12 +37,14 @@ def stop_on_signals(before_end: Callable[[], None] = lambda: None) -> asyncio.Ev
     Needs a running event loop, in the main thread.
     """
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    received: list[int] = []  # not stop.is_set(): something else, such as the end of a supervisor, may have set it
 
     def caught(number: int) -> None:
-        if stop.is_set():
+        if received:
             before_end()
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
+        received.append(number)
         stop.set()
 
     for number in (signal.SIGINT, signal.SIGTERM):

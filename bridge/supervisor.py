@@ -1,8 +1,8 @@
 """``run --workers N``: a supervisor that restarts any worker that dies or is unhealthy.
 
 A worker stops when its standard input ends: the supervisor closes it to let the worker drain, and the kernel does so if
-the supervisor is killed. So a worker is stopped exactly once, and outlives its supervisor only to drain. It has a
-session of its own, where a terminal's Ctrl-C does not reach it.
+the supervisor is killed. So a worker is stopped exactly once, and outlives its supervisor only to drain. It has its own
+session, where a terminal's Ctrl-C does not reach it.
 """
 
 import asyncio
@@ -98,17 +98,12 @@ class Supervisor:
         self._instance = instance
         self._stop_timeout = stop_timeout
 
-    @property
-    def alive(self) -> int:
-        """How many workers run."""
-        return sum(worker.process is not None for worker in self.workers)
-
     async def run(self, stop: asyncio.Event) -> int:
         """Runs until ``stop``, which is also set here when a worker cannot work at all. Returns the exit code."""
         async with asyncio.TaskGroup() as tasks:
             kept = [tasks.create_task(self._keep_running(worker, stop)) for worker in self.workers]
             await stop.wait()
-            log.info("run.draining", workers=self.alive)
+            log.info("run.draining", workers=sum(worker.process is not None for worker in self.workers))
         return max(task.result() for task in kept)
 
     def kill(self) -> None:

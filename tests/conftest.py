@@ -32,6 +32,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Of ``-n auto``: most tests on a broker wait, so one process more than there are processors; at most four, as
+    each that needs a broker starts its own."""
+    return min((os.cpu_count() or 1) + 1, 4)
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     """The broker starts here, outside any test's time limit, if a selected test needs it."""
     if session.config.option.collectonly or not any(map(needs_broker, session.items)):

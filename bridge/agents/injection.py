@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 import msgspec
@@ -61,7 +61,7 @@ class Injection:
     throttled: int = 0
     blocked: int = 0
     possibly_processed: bool = False
-    http_status: int | None = field(default=None)
+    http_status: int | None = None
     trace: Trace | None = None
 
     @property

@@ -19,7 +19,7 @@ class Transport(Protocol):
     def send(self, request: PreparedRequest, on_response: OnResponse) -> None:
         """Sends a request; ``on_response`` is called once, later, with the response or the failure. Raises nothing.
 
-        The request may be sent again, also while it is under way.
+        The request may be sent again, even while it is in flight.
         """
 
     async def aclose(self) -> None:

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from bridge.cli.errors import CliError, UsageError
-from bridge.cli.options import Command, new_app
+from bridge.cli.options import Command, Json, new_app
 from bridge.cli.output import print_json, print_table
 from bridge.kafka.errors import KafkaUnavailableError
 from bridge.testing.bench import runner
@@ -47,7 +47,7 @@ def bench(
     quick: Annotated[
         bool, typer.Option("--quick", help="200 sessions, 3 s each: about two and a half minutes.")
     ] = False,
-    json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    json: Json = False,
 ) -> None:
     """Measure what the bridge costs: CPU per poll, rates, memory, latencies, compared with the pollers of bench/peers.
 

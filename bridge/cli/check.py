@@ -8,7 +8,7 @@ import typer
 
 from bridge.check import Finding, examine, failed
 from bridge.cli.event_loop import run_async
-from bridge.cli.options import SettingsCommand, new_app, settings_of
+from bridge.cli.options import Json, SettingsCommand, new_app, settings_of
 from bridge.cli.output import print_json, print_table, progress
 from bridge.settings import Settings
 from bridge.telemetry.logs import setup_logging
@@ -25,7 +25,7 @@ def check(
     all_agents: Annotated[
         bool, typer.Option("--all-agents", help="Try every agent's token, 10 per second, instead of only 20 of them.")
     ] = False,
-    json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    json: Json = False,
 ) -> None:
     """Try everything that run needs, and say what is wrong and how to fix it; takes up to half a minute.
 

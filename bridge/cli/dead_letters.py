@@ -12,7 +12,7 @@ from bridge.cli.errors import CliError, UsageError
 from bridge.cli.event_loop import run_async
 from bridge.cli.inject import details, open_inbox
 from bridge.cli.kafka_clock import kafka_now
-from bridge.cli.options import SettingsCommand, new_app, seconds, settings_of
+from bridge.cli.options import Json, SettingsCommand, new_app, seconds, settings_of
 from bridge.cli.output import print_json, print_table
 from bridge.clock import rfc3339
 from bridge.kafka.resend import NotResendable, Resend, read
@@ -35,7 +35,7 @@ def list_(
     code: Code = None,
     since: Since = None,
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Only the newest N.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    json: Json = False,
 ) -> None:
     """List the dead letters, the oldest first."""
     found, _ = run_async(_read(settings_of(ctx), agent, code, since))
@@ -63,7 +63,7 @@ def resend(
     timeout: Annotated[
         str, typer.Option(metavar="DURATION", help="How long to wait for all of them together.")
     ] = "30s",
-    json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    json: Json = False,
 ) -> None:
     """Send the originals of dead letters to their agents again, in their original order.
 

@@ -20,5 +20,4 @@ def run_async(main: Coroutine[Any, Any, T]) -> T:
     except KafkaUnavailableError as error:
         raise CliError(str(error)) from None
     except (KafkaError, TimeoutError) as error:
-        reason = describe(error) if isinstance(error, KafkaError) else "no answer in time"
-        raise CliError(f"Kafka failed before the command was done ({reason}): try again") from None
+        raise CliError(f"Kafka failed before the command was done ({describe(error)}): try again") from None

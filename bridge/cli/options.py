@@ -13,6 +13,7 @@ from bridge.cli.errors import UsageError
 from bridge.settings import KEYS, Settings, SettingsError, load_settings, shown_default
 from bridge.settings.types import duration
 
+Json = Annotated[bool, typer.Option("--json", help="As JSON.")]
 _PANEL = "Settings"
 _MARK = "setting__"
 """The prefix of these options' parameter names; a dot in the key is ``__``."""

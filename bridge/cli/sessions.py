@@ -12,7 +12,7 @@ from asm_bridge_schemas.commands import CommandError, SessionEntry, session_entr
 from bridge.cli.errors import CliError, UsageError
 from bridge.cli.event_loop import run_async
 from bridge.cli.kafka_clock import kafka_now
-from bridge.cli.options import SettingsCommand, new_app, seconds, settings_of
+from bridge.cli.options import Json, SettingsCommand, new_app, seconds, settings_of
 from bridge.cli.output import print_json, print_table, progress
 from bridge.kafka.errors import InvalidTimestampError
 from bridge.registry.file import (
@@ -30,8 +30,6 @@ from bridge.settings import Settings
 from bridge.settings.types import show_duration
 
 app = new_app("Manage the registry of watched agents.")
-
-Json = Annotated[bool, typer.Option("--json", help="As JSON.")]
 
 
 @app.command("list", cls=SettingsCommand)

@@ -40,8 +40,8 @@ def _measure(metavar: str, what: str) -> typer.models.OptionInfo:
 @app.command(cls=Command)
 def simulate(
     listen: Annotated[
-        str, typer.Option(metavar="HOST:PORT", help="Address to listen on; port 0 takes any free port.")
-    ] = ("127.0.0.1:8090"),
+        str, typer.Option(metavar="HOST:PORT", help="Address to listen on; port 0 means any free port.")
+    ] = "127.0.0.1:8090",
     sessions: Annotated[int, typer.Option(min=1, metavar="N", help="Number of agents: agent-0, agent-1, ...")] = 10,
     change_rate: Annotated[
         float,

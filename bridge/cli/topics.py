@@ -1,11 +1,9 @@
 """``asm-bridge topics``."""
 
-from typing import Annotated
-
 import typer
 
 from bridge.cli.event_loop import run_async
-from bridge.cli.options import SettingsCommand, new_app, settings_of
+from bridge.cli.options import Json, SettingsCommand, new_app, settings_of
 from bridge.cli.output import print_json, print_table
 from bridge.kafka.topics import TopicResult, ensure_topics, not_reported
 
@@ -13,7 +11,7 @@ app = new_app("Create the bridge's topics.")
 
 
 @app.command(cls=SettingsCommand)
-def create(ctx: typer.Context, json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
+def create(ctx: typer.Context, json: Json = False) -> None:
     """Create missing topics with the right settings. Existing ones are checked, never altered.
 
     Exits with 1 if a topic does not fit or could not be created.

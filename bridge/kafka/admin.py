@@ -1,9 +1,9 @@
-"""Read-only requests that return more than aiokafka's clients do: a connection, rights, a group's members."""
+"""Read-only requests that return more than aiokafka's clients do: connections, topics' ids, rights, groups' members."""
 
 import asyncio
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.conn import create_conn
@@ -11,19 +11,20 @@ from aiokafka.errors import (
     GroupCoordinatorNotAvailableError,
     GroupLoadInProgressError,
     IncompatibleBrokerVersion,
+    KafkaError,
     NotCoordinatorForGroupError,
     for_code,
 )
 
 from bridge.kafka.clients import login_arguments
 from bridge.kafka.internals import send_request
-from bridge.kafka.protocol import group_with_rights, topics_with_rights
+from bridge.kafka.protocol import group_with_rights, topics_with_ids, topics_with_rights
 
 READ, WRITE = 1 << 3, 1 << 4
 """AclOperation's numbers as bits (KIP-430)."""
 _NOT_REPORTED = -(2**31)
-_UNAUTHORIZED = (29, 30)
-"""TOPIC_AUTHORIZATION_FAILED, GROUP_AUTHORIZATION_FAILED."""
+_UNAUTHORIZED, _MISSING, _NO_LEADER = (29, 30), 3, 5
+"""TOPIC_AUTHORIZATION_FAILED and GROUP_AUTHORIZATION_FAILED, UNKNOWN_TOPIC_OR_PARTITION, LEADER_NOT_AVAILABLE."""
 _RETRY = 0.2
 
 
@@ -41,6 +42,35 @@ async def connection_error(connection: Mapping[str, Any], host: str, port: int, 
         return error
     made.close()
     return None
+
+
+class SeenTopic(NamedTuple):
+    """A topic as a broker knows it. Its id (KIP-516) distinguishes it from a former topic of the same name;
+    ``partitions`` is 0 if the topic does not exist.
+    """
+
+    id: str
+    partitions: int
+
+
+async def seen_topics(admin: AIOKafkaAdminClient, names: Iterable[str]) -> Mapping[str, SeenTopic] | None:
+    """Topics by full name, without those that this client may not describe; None if the broker is too old to report
+    ids (before Kafka 2.8). Creates no topic. Raises ``KafkaError``.
+    """
+    try:
+        answer = await send_request(admin, topics_with_ids(names))
+    except (NotImplementedError, IncompatibleBrokerVersion):
+        return None
+    found = {}
+    for code, name, topic_id, _, partitions, *_ in answer.topics:
+        if code == _MISSING:
+            found[name] = SeenTopic("", 0)
+        elif code in (0, _NO_LEADER) and partitions:
+            found[name] = SeenTopic(topic_id.hex(), len(partitions))
+        elif code not in (*_UNAUTHORIZED, _NO_LEADER):
+            error: KafkaError = for_code(code)(name)
+            raise error
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -147,8 +147,8 @@ class Clients:
 
     @asynccontextmanager
     async def trial_producer(self, purpose: int | str = "check") -> AsyncIterator[AIOKafkaProducer]:
-        """A transactional producer of its own that writes nothing; its open transaction is aborted at the end.
-        ``purpose``: another producer for it is fenced. Raises as ``start_producer`` does in ``exactly_once``."""
+        """A separate transactional producer that writes nothing; its open transaction is aborted at the end. It fences
+        another producer for the same ``purpose``. Raises as ``start_producer`` does in ``exactly_once``."""
         producer = await self._start_transactional(purpose)
         try:
             yield producer

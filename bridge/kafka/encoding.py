@@ -111,7 +111,8 @@ class Encoder:
         return self.fitted(message)
 
     def unwritable(self, message: Outgoing, text: str, at: float) -> Outgoing:
-        """The dead letter of a record of ours that Kafka refuses. The record is in no topic, so it has no origin."""
+        """The dead letter of the bridge's own record that Kafka refuses. The record is in no topic, so it has no
+        origin."""
         reason = [(names.ERROR_CODE, UNWRITABLE.encode()), (names.ERROR, text.encode())]
         value = None if message.value is None else unframed(message.value)
         letter = Outgoing("dead-letters", message.key, value, [*message.headers, *reason], int(at * 1000))

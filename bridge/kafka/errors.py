@@ -77,8 +77,8 @@ def describe(error: BaseException, verb: str = "write") -> str:
     if isinstance(error, InvalidTimestampError):
         return "Kafka refuses a record because its time is too far from Kafka's: set this machine's clock with NTP"
     text = str(error)
-    if isinstance(error, KafkaError):
-        return text
+    if isinstance(error, KafkaError | TimeoutError):
+        return text or "no answer in time"
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 

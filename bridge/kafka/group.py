@@ -79,7 +79,7 @@ class ConsumerGroupMember(ConsumerRebalanceListener):  # type: ignore[misc]
         while True:
             try:
                 found = await fetch_records(self._consumer, 1000)
-                self.stable.look(self._consumer, self._consumer.assignment())  # before its owner asks for the releases
+                self.stable.look(self._consumer)  # before its owner asks for the releases
                 for partition, messages in found.items():
                     self._deliver(partition.partition, messages)
                 self.problem = self._unseen() or self._refused()
@@ -112,7 +112,7 @@ class ConsumerGroupMember(ConsumerRebalanceListener):  # type: ignore[misc]
 
     def _refused(self) -> str | None:
         """Why the login prevents a connection, or None; the consumer itself waits silently. If one of several brokers
-        is down, it goes on with the others.
+        is down, it continues with the others.
         """
         login = internals.login(self._consumer)
         if login is None or login.failure is None or network_fault(login.failure) is not None:

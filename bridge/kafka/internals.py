@@ -1,6 +1,6 @@
 """aiokafka's private parts, as of aiokafka 0.14.0, for purposes that its public interface does not cover.
 
-No other module touches an attribute of aiokafka's that begins with an underscore, but for ``connection`` and
+No other module uses an attribute of aiokafka that begins with an underscore, except for ``connection`` and
 ``fetch_by_id``, which extend its classes. pyproject.toml admits 0.14 only; tests/unit/test_internals.py lists the
 parts, and fails when one of them is gone.
 """
@@ -200,7 +200,7 @@ async def high_watermarks(
 ) -> dict[TopicPartition, int]:
     """The ends of partitions; the ``end_offsets`` of a consumer that reads committed records stop at the first open
     transaction. Raises ``KafkaError``."""
-    asking = copy.copy(consumer._fetcher)  # its tasks go on with the original
+    asking = copy.copy(consumer._fetcher)  # its tasks continue with the original
     asking._isolation_level = READ_UNCOMMITTED
     ends: dict[TopicPartition, int] = await asking.end_offsets(list(partitions), timeout_ms)
     return ends
@@ -316,11 +316,8 @@ class _Records:
         self._position = 0
         self.partition = ""
 
-    def has_next(self) -> bool:
-        return bool(self._records.has_next())
-
-    def size_in_bytes(self) -> int:
-        return int(self._records.size_in_bytes())
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._records, name)
 
     def next_batch(self) -> Any:
         batch, begin = self._records.next_batch(), self._position

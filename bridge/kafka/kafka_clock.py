@@ -1,4 +1,4 @@
-"""Kafka's clock. No request asks for it, but the coordinator says when it saw a transaction begin (KIP-664)."""
+"""Kafka's clock. No request returns it, but the coordinator reports when a transaction began (KIP-664)."""
 
 import asyncio
 import contextlib

@@ -27,15 +27,18 @@ async def with_deadline(call: Awaitable[T], deadline: float = CALL_DEADLINE) -> 
     """Returns the result of a call to Kafka. Raises ``TimeoutError``; aiokafka would wait as long as the broker is
     down.
     """
-    async with asyncio.timeout(deadline):
-        return await call
+    try:
+        async with asyncio.timeout(deadline):
+            return await call
+    except TimeoutError as error:
+        raise TimeoutError(str(error) or f"no answer from Kafka within {deadline:g} s") from error
 
 
 async def stop_quietly(call: Coroutine[Any, Any, Any], deadline: float = STOP_DEADLINE) -> None:
     """Stops a client within the deadline, whatever it raises.
 
-    In a task of its own: in an outage aiokafka's ``stop()`` lets the cancellation of its own parts out, which would
-    look as if the caller had been cancelled.
+    It runs in a separate task, because in an outage aiokafka's ``stop()`` raises the cancellation of its own parts, as
+    if the caller had been cancelled.
     """
     stopping = asyncio.ensure_future(call)
     await asyncio.wait([stopping], timeout=deadline)

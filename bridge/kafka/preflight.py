@@ -26,13 +26,13 @@ class UnsuitableKafkaError(Exception):
 
 
 class Preflight:
-    """``waiting_for``: why it has not passed yet; None before it begins and after it has passed. ``frames``: None where
-    no Schema Registry is used."""
+    """``waiting_for``: why it has not passed yet; None after it has. ``frames``: None where no Schema Registry is
+    used."""
 
     def __init__(
         self, clients: Clients, topics: TopicsSettings, clock: Clock, frames: OutputFrames | None = None
     ) -> None:
-        self.waiting_for: str | None = None
+        self.waiting_for: str | None = "asking Kafka for its topics"
         self._clients = clients
         self._clock = clock
         self._topics = topics

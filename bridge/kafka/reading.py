@@ -61,7 +61,7 @@ class Reader:
 
     def watch(self, stable: StableOffsets) -> None:
         """Updates ``stable`` with the offsets of the last fetch."""
-        stable.look(self._consumer, self._consumer.assignment())
+        stable.look(self._consumer)
 
     async def look_for_end(self, waited: float = 0.0) -> None:
         """Updates ``at_end``, after a fetch that took ``waited`` seconds. Raises as ``fetch`` does."""

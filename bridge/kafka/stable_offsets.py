@@ -52,15 +52,15 @@ class StableOffsets:
         self._looked_at = float("-inf")
         self._releases: defaultdict[TopicPartition, deque[Release]] = defaultdict(lambda: deque(maxlen=_REMEMBERED))
 
-    def look(self, consumer: AIOKafkaConsumer, partitions: Iterable[TopicPartition]) -> None:
-        """Notes the offsets of the last fetches, at most once a second while nothing is held back."""
+    def look(self, consumer: AIOKafkaConsumer) -> None:
+        """Notes the offsets of the consumer's last fetches, at most once a second while nothing is held back."""
         now = time.monotonic()
         if not self._behind and now - self._looked_at < _LOOK_EVERY:
             return
         self._looked_at, fresh = now, (time.time() - _FRESH) * 1000
         found = {
             partition: (consumer.last_stable_offset(partition), consumer.highwater(partition))
-            for partition in partitions
+            for partition in consumer.assignment()
             if (consumer.last_poll_timestamp(partition) or 0) > fresh
         }
         self.record(found, now)

@@ -8,10 +8,10 @@ from contextlib import AsyncExitStack
 import structlog
 from aiokafka.admin import AIOKafkaAdminClient
 
+from bridge.kafka.admin import SeenTopic, seen_topics
 from bridge.kafka.clients import Clients, open_admin
 from bridge.kafka.errors import stack_of
 from bridge.kafka.lifecycle import with_deadline
-from bridge.kafka.topic_ids import SeenTopic, seen_topics
 from bridge.kafka.topics import TOPICS, read_limits, too_many, unusable, wanted_partitions
 from bridge.settings import TopicsSettings
 from bridge.telemetry.logs import RepeatFilter

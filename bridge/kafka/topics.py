@@ -121,7 +121,8 @@ async def ensure_topics(
 
 
 async def read_limits(clients: Clients) -> None:
-    """Reads what the output topics take into ``clients.limits``; what the broker does not report stays as it is.
+    """Reads the limits of the output topics into ``clients.limits``; limits that the broker does not report stay
+    unchanged.
 
     Raises ``KafkaUnavailableError``.
     """

@@ -34,7 +34,8 @@ class Readiness:
         if unusable := self._topics.problems():
             return "; ".join(unusable)
         if not self._follower.whole.is_set():
-            return f"the registry has not been read yet: {self._follower.problem or 'is Kafka reachable?'}"
+            why = f": {self._follower.problem}" if self._follower.problem else ""
+            return f"the registry has not been read yet{why}"
         member, owners = self._assignment.member, self._assignment.owners
         if member is None or not member.is_member:
             problem = (member.problem if member else None) or self._assignment.problem

@@ -75,7 +75,7 @@ class Batch:
 
 
 class Journal:
-    """``append`` takes steps at any time and never waits; ``commit`` writes the gathered steps, whole or not at all.
+    """``append`` accepts steps at any time and never waits; ``commit`` writes the collected steps, all or none.
 
     ``group`` commits the inbox's offset where there are no transactions, and knows the inbox's bounds.
 

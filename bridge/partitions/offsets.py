@@ -61,7 +61,7 @@ class CommitMetadata(
 ):
     """The metadata of an offset commit: the partition's own accounting.
 
-    ``clean``: the owner handed over with nothing under way. ``relocated_up_to``: the highest offset among the inbox's
+    ``clean``: the owner handed over with nothing in progress. ``relocated_up_to``: the highest offset among the inbox's
     records that were moved to their partition, or became dead letters for lack of a key. ``invalid_entries_up_to``: the
     highest offset of an invalid registry entry that became a dead letter, in the registry with ``registry_id``.
     ``observed_until``: everything observed before this time (seconds since 1970) is published. ``inbox``: the id of the

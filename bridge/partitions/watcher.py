@@ -1,4 +1,4 @@
-"""The agents of one owned partition: applies registry entries, takes the inbox's events, enforces deadlines."""
+"""The agents of one owned partition: applies registry entries, accepts the inbox's events, enforces deadlines."""
 
 import asyncio
 from collections import Counter

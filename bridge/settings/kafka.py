@@ -56,7 +56,7 @@ class KafkaSettings(Section):
 
     @property
     def compression_type(self) -> str | None:
-        """``compression`` as aiokafka's producer takes it."""
+        """``compression`` in the form for aiokafka's producer."""
         return None if self.compression == "none" else self.compression
 
     @property
@@ -92,7 +92,7 @@ class KafkaSettings(Section):
         if self.uses_ssl:
             arguments["ssl_context"] = self._ssl_context()
         if self.uses_sasl:
-            # Amazon MSK takes its own tokens as those of OAuth.
+            # Amazon MSK's tokens are sent like those of OAuth.
             arguments["sasl_mechanism"] = "OAUTHBEARER" if self.mechanism == "AWS_MSK_IAM" else self.mechanism
             arguments["sasl_plain_username"] = self._present("sasl_username")
             arguments["sasl_plain_password"] = self._present("sasl_password")

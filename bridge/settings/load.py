@@ -36,7 +36,7 @@ class SettingsError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class SettingValue:
-    """A value as a source has it: its source, and its name there."""
+    """A value from a source: the source, and the value's name there."""
 
     value: Any
     source: str

@@ -151,7 +151,7 @@ class OpsSettings(Section):
     listen: Listen = setting("127.0.0.1:8080", "HOST:PORT of the endpoint for health, metrics and the status page.")
 
     token: SecretStr | None = setting(
-        None, "Bearer token for all paths except /healthz and /readyz; a browser takes it as a password."
+        None, "Bearer token for all paths except /healthz and /readyz; a browser uses it as a password."
     )
     hosts: Text | None = setting(
         None, "Further host names of the endpoint, such as that of a proxy in front of it, separated by commas."

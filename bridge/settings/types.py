@@ -136,7 +136,7 @@ def _base_url(value: str) -> str:
 
 
 def _web_address(example: str, keys: str, *, query: bool = False) -> AfterValidator:
-    """An address, perhaps with a query, whose user name and password have settings (``keys``) of their own."""
+    """An address, perhaps with a query, whose user name and password have their own settings (``keys``)."""
 
     def checked(value: str) -> str:
         url = urlsplit(value := value.strip())

@@ -34,19 +34,19 @@ CONVENTIONS = {
 }
 """Our short names for fields that OpenTelemetry's semantic conventions define."""
 _REPEATING = ("aiokafka", "opentelemetry")
+_QUIET, _REMEMBERED = 60.0, 1000
 
 
 class RepeatFilter:
     """Whether a failure should be logged: it differs from the last one, or recurs after a minute without it."""
 
-    def __init__(self, quiet: float = 60.0) -> None:
-        self._quiet = quiet
+    def __init__(self) -> None:
         self._last, self._at = "", 0.0
 
     def is_new(self, error: Exception, now: float | None = None) -> bool:
         """``now``: monotonic seconds."""
         now, text = time.monotonic() if now is None else now, repr(error)
-        new = text != self._last or now - self._at > self._quiet
+        new = text != self._last or now - self._at > _QUIET
         self._last, self._at = text, now
         return new
 
@@ -54,14 +54,13 @@ class RepeatFilter:
 class Once:
     """Whether something is logged for the first time; it is forgotten after a thousand other things."""
 
-    def __init__(self, remembered: int = 1000) -> None:
-        self._remembered = remembered
+    def __init__(self) -> None:
         self._said: set[Hashable] = set()
 
     def is_new(self, what: Hashable) -> bool:
         if what in self._said:
             return False
-        if len(self._said) >= self._remembered:
+        if len(self._said) >= _REMEMBERED:
             self._said.clear()
         self._said.add(what)
         return True

@@ -126,7 +126,7 @@ class Metrics:
         Info("asm_bridge_build", "Version of the bridge", registry=registry).info({"version": bridge.__version__})
         ProcessCollector(namespace="asm_bridge", registry=registry)
         self.observations: deque[Observation] = deque(maxlen=_KEPT_OBSERVATIONS)
-        """Agents lost and resumed; ``bridge.ops.monitor`` takes them out once a second."""
+        """Agents lost and resumed; ``bridge.ops.monitor`` removes them once a second."""
 
     @property
     def sampled(self) -> list[Collector]:

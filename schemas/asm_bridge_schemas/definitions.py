@@ -110,7 +110,7 @@ def _name_enums(schema: Any, enums: dict[str, Schema]) -> Any:
 
 
 def session_entry() -> dict[str, Schema]:
-    """Nulls stand for defaults, and a sid may be a number."""
+    """The schemas of a registry entry, in which null means the default, and a sid may be a number."""
     definitions: dict[str, Schema] = msgspec.json.schema(SessionEntry)["$defs"]
     entry = definitions["SessionEntry"]
     _describe(entry)

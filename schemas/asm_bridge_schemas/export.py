@@ -1,6 +1,6 @@
 """JSON Schemas (2020-12) of the records that the bridge publishes and accepts, and its AsyncAPI document.
 
-``python -m asm_bridge_schemas.export DIRECTORY`` writes them. Each schema stands alone: what it refers to is in its
+``python -m asm_bridge_schemas.export DIRECTORY`` writes them. Each schema is complete: what it refers to is in its
 ``$defs``. There is one for each record, one for each topic (``agent-status.json``, ...: ``oneOf``, distinguished by
 ``type``), one for all records (``Published.json``), and those of the input: ``SessionEntry.json``, ``Event.json``
 (every form that is accepted) and ``CanonicalEvent.json`` (the one form for producers).

@@ -62,7 +62,7 @@ For each partition *p*, in this order:
    read_uncommitted). A transaction is committed in one partition a moment before it is in another, and until then the
    last stable offset, which read_committed asks for, lies before records that the heartbeat speaks of.
 3. Read up to these ends. You have every record with an `observed_at` before `observed_until`, and the numbers of each
-   stream up to the last of these are complete, but for those in dead letters that are `unwritable`. For a window of
+   stream up to the last of these are complete, except for those in dead letters that are `unwritable`. For a window of
    time, wait for a heartbeat beyond its end.
 
 In the other order, records that are written between the two requests would seem to be missing. You can use

@@ -23,7 +23,7 @@ _PAIR_OR_HALF = re.compile(
 _INTEGER_DIGITS = 32
 _BOOLEANS: dict[Any, bool] = {"true": True, "false": False, "1": True, "0": False, 1: True, 0: False}
 _SHOWN = 200
-"""Characters of a value that stands in the record as it was sent."""
+"""Characters of a value that the record has as it was sent."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _UNITS = ((10**11, 10**9), (10**14, 10**6), (10**17, 10**3), (10**20, 1))
 """A bare number below the first is a time in units of so many nanoseconds: seconds until the year 5138, then finer."""
@@ -57,7 +57,7 @@ def unwrapped(value: Any) -> Any:
 
 
 def integer(value: Any) -> Any:
-    """The integer that a text stands for, as ``" 5"``, ``"5.0"`` or ``"1e3"``; anything else as it is."""
+    """The integer that a text represents, as ``" 5"``, ``"5.0"`` or ``"1e3"``; anything else as it is."""
     if type(value) is not str or len(value) > _INTEGER_DIGITS:
         return value
     try:
@@ -69,7 +69,7 @@ def integer(value: Any) -> Any:
 
 
 def boolean(value: Any) -> Any:
-    """The boolean that ``"true"``, ``"False"``, ``1`` or ``"0"`` stands for; anything else as it is."""
+    """The boolean that ``"true"``, ``"False"``, ``1`` or ``"0"`` represents; anything else as it is."""
     key = value.strip().lower() if type(value) is str else value
     return _BOOLEANS.get(key, value) if isinstance(key, str | int | float) else value
 

@@ -87,9 +87,9 @@ def _calls(calls: list[CallInView], record: records.QueuedCallChanged) -> list[C
 class Pictures:
     """The picture of every agent, by agent_id in ``agents``, for a reader of all topics.
 
-    ``apply`` takes records as Kafka hands them over: those that come ahead of records of another topic are held back
-    until these have come, and those that the picture has already are left out. With ``at_least_once``, the last step of
-    an agent may come again with another content after a crash of the bridge: it replaces the first one.
+    ``apply`` accepts records in the order in which Kafka delivers them: it holds back records that arrive ahead of
+    those of another topic, and skips those that the picture already contains. With ``at_least_once``, an agent's last
+    step may arrive again with different content after a crash of the bridge: it replaces the first one.
 
     To join late: ``load`` the states on asm.agent-state up to the end of the topic, then ``apply`` the other topics'
     records from any earlier time on. If you also load the states that follow, this repairs gaps that are due to a

@@ -112,7 +112,7 @@ def read_strict(cls: type[msgspec.Struct], data: bytes | Mapping[str, Any]) -> d
 
 
 def schema(cls: type[msgspec.Struct]) -> dict[str, Any]:
-    """The JSON Schema of what ``read_strict`` takes for a message, with its messages as references into ``$defs``."""
+    """The JSON Schema of what ``read_strict`` accepts for a message, with its messages as references into ``$defs``."""
     null = {"type": "null"}
     properties = {key: {"anyOf": [codec.schema, null]} for key, (_, codec, _) in _fields(cls).items()}
     described = {"description": cleandoc(cls.__doc__)} if cls.__doc__ else {}

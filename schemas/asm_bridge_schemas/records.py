@@ -459,7 +459,7 @@ class QueuedCallChanged(StreamRecord, frozen=True, kw_only=True, tag=True):
 class AgentMessageReceived(StreamRecord, frozen=True, kw_only=True, tag=True):
     """A message for the agent; (message_timestamp, message) identify it."""
 
-    message: Annotated[str, about("The text, as the vendor has it.", "Meeting at ten", pii=True)]
+    message: Annotated[str, about("The vendor's text.", "Meeting at ten", pii=True)]
     message_timestamp: Annotated[int, about(f"When it was sent, in {_VENDORS_UNIT}. Clock: vendor.", 1626791817289)]
 
 
@@ -580,7 +580,7 @@ class PartitionHeartbeat(msgspec.Struct, frozen=True, kw_only=True, gc=False, ta
 
 
 class CallInView(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """A call that the agent sees, as the vendor has it; (list, call_sid) identify it."""
+    """A call that the agent sees, with the vendor's values; (list, call_sid) identify it."""
 
     list: CallList
     call_sid: CallSid

@@ -49,7 +49,7 @@ class ProtoJSONError(ValueError):
 class Codec(NamedTuple):
     """How a type is read.
 
-    ``default`` stands for a null in a received list or map; ``schema`` is the JSON Schema of what ``strict`` takes,
+    ``default`` replaces a null in a received list or map; ``schema`` is the JSON Schema of what ``strict`` accepts,
     with messages as references into ``$defs``; ``text`` is the type as which JSON text is decoded for ``lenient``.
     """
 

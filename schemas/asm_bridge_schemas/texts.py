@@ -8,7 +8,7 @@ from asm_bridge_schemas import odd
 from asm_bridge_schemas.scalars import Codec, ProtoJSONError
 
 _REMEMBERED = 2 * 1024 * 1024
-"""Bytes of all texts that are remembered: what they say takes some times as much."""
+"""Bytes of all texts that are remembered; their decoded contents take several times as much."""
 
 
 def decode(data: bytes) -> Any:

@@ -89,6 +89,7 @@ async def test_an_event_is_sent_once_whatever_keeps_its_outcome_from_being_writt
     before outcomes can be written, which then happens by itself.
     """
     async with lab(harsh.bootstrap_servers, topics_prefix, tmp_path, *FEW) as the_lab:
+        await asyncio.to_thread(harsh.admit, the_lab)
         await the_lab.bridge()
         agents = await the_lab.register_all()
         await the_lab.sim.settle(agents, rounds=1)

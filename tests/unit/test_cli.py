@@ -23,6 +23,8 @@ from asm_bridge_schemas.commands import SessionEntry
 from asm_bridge_schemas.records import TOPICS
 from bridge.cli import COMMANDS, main
 from bridge.cli.dead_letters import _attempt, _object, _row
+from bridge.cli.errors import CliError
+from bridge.cli.event_loop import run_async
 from bridge.cli.output import print_json
 from bridge.kafka.encoding import read_dead_letter
 from bridge.kafka.show import _SUMMARIES, as_json, as_line
@@ -239,6 +241,19 @@ def test_kafka_out_of_reach(capsys: pytest.CaptureFixture[str]) -> None:
         "asm-bridge: Kafka cannot be reached at 127.0.0.1:1 (connection refused): "
         "check host and port in kafka.bootstrap_servers, and that the broker is running\n"
     )
+
+
+@pytest.mark.parametrize("error", [TimeoutError("no answer from Kafka within 30 s"), TimeoutError()])
+def test_a_kafka_that_stops_answering(error: TimeoutError) -> None:
+    """A command during which Kafka stops answering says what it waited for, and what to do."""
+
+    async def fails() -> None:
+        raise error
+
+    with pytest.raises(CliError) as caught:
+        run_async(fails())
+    text = f"Kafka failed before the command was done ({str(error) or 'no answer in time'}): try again"
+    assert caught.value.message == text
 
 
 def test_a_kafka_that_hangs(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

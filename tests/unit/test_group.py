@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -140,9 +141,10 @@ async def test_an_inbox_that_is_not_seen_any_more_is_a_problem_at_once(monkeypat
     """Without the right to describe the inbox, or once it is deleted, the group assigns nothing, which must not look
     like standing by; aiokafka looks again in minutes only, so that a new member is made.
     """
-    monkeypatch.setattr("bridge.kafka.group._UNSEEN", 0.2)
+    quick = SimpleNamespace(monotonic=lambda: 20 * time.monotonic())
+    monkeypatch.setattr("bridge.kafka.group.time", quick)
     consumer = FakeConsumer()
-    member = member_of(consumer)
+    member = member_of(consumer, session_timeout=1000)
     member.is_member = True
     running = asyncio.create_task(member.run())
     await asyncio.sleep(0.3)

@@ -4,7 +4,8 @@ import asyncio
 
 import pytest
 
-from bridge.kafka.lifecycle import stop_quietly
+from bridge.kafka.errors import describe
+from bridge.kafka.lifecycle import stop_quietly, with_deadline
 
 
 async def test_a_client_that_lets_its_own_cancellation_out_cancels_nobody() -> None:
@@ -40,3 +41,20 @@ async def test_a_client_that_does_not_stop_is_waited_for_so_long() -> None:
 
     await stop_quietly(stop(), 0.01)
     await asyncio.wait_for(cancelled.wait(), 1)
+
+
+async def test_a_call_without_an_answer_says_so() -> None:
+    """The error of a call to Kafka that takes too long has a text, as logs, /readyz and the commands show it."""
+    with pytest.raises(TimeoutError) as caught:
+        await with_deadline(asyncio.Event().wait(), 0.01)
+    assert describe(caught.value) == "no answer from Kafka within 0.01 s"
+
+
+async def test_a_call_that_says_why_it_took_too_long_is_quoted() -> None:
+    """The text of a time-out within a call is kept."""
+
+    async def late() -> None:
+        raise TimeoutError("no record of asm.sessions/0 came within 30 s")
+
+    with pytest.raises(TimeoutError, match=r"^no record of asm\.sessions/0 came within 30 s$"):
+        await with_deadline(late())

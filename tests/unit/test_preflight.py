@@ -30,6 +30,7 @@ async def test_whatever_fails_the_start_is_tried_again(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(module, "ensure_topics", topics)
     preflight = Preflight(Clients({}, "g", str), TopicsSettings(), Clock())
+    assert preflight.waiting_for == "asking Kafka for its topics"
     with capture_logs() as logged:
         running = asyncio.ensure_future(preflight.run())
         await asyncio.sleep(0)

@@ -7,11 +7,12 @@ import sys
 import pytest
 
 PROGRAM = """
-import asyncio
+import asyncio, signal
 from bridge.signals import stop_on_signals
 
 async def main():
     stop = stop_on_signals(lambda: print("ending", flush=True))
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, stop.set)
     print("running", flush=True)
     await stop.wait()
     print("draining", flush=True)
@@ -33,8 +34,14 @@ def test_the_second_signal_ends_at_once(number: signal.Signals) -> None:
     assert run(number, number, drain=60) == (["draining", "ending"], -number)
 
 
-def run(*numbers: signal.Signals, drain: float) -> tuple[list[str], int]:
-    """Returns the program's output after the signals, each sent after the next line, and its exit code."""
+def test_a_signal_to_a_program_that_stops_anyway_is_its_first() -> None:
+    """A worker whose supervisor has ended drains on, although systemd then sends SIGTERM to it, too."""
+    assert run(signal.SIGUSR1, drain=1, then=signal.SIGTERM) == (["draining"], 0)
+
+
+def run(*numbers: signal.Signals, drain: float, then: signal.Signals | None = None) -> tuple[list[str], int]:
+    """Returns the program's output after the signals, each sent after the next line, and its exit code. ``then``: a
+    signal after the last line."""
     lines = []
     command = [sys.executable, "-c", PROGRAM.format(drain=drain)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -44,6 +51,8 @@ def run(*numbers: signal.Signals, drain: float) -> tuple[list[str], int]:
             for number in numbers:
                 process.send_signal(number)
                 lines.append(process.stdout.readline().strip())
+            if then:
+                process.send_signal(then)
             return lines, process.wait(10)
         finally:
             process.kill()

@@ -10,9 +10,9 @@ from structlog.testing import capture_logs
 
 from bridge.app import Bridge
 from bridge.kafka import topic_watch as module
+from bridge.kafka.admin import SeenTopic
 from bridge.kafka.clients import Clients
 from bridge.kafka.outgoing import Outgoing
-from bridge.kafka.topic_ids import SeenTopic
 from bridge.kafka.topic_watch import TopicWatch
 from bridge.kafka.topics import wanted_partitions
 from bridge.partitions.assignment import Assignment

@@ -32,7 +32,7 @@ class Addresses:
         """The addresses of a host, with alternating families (RFC 8305, section 4), the bad ones last. Raises
         ``TimeoutError`` and ``OSError``."""
         task = self._lookups.get((host, port))
-        if task is None:  # all connections that are opened at one time share it
+        if task is None:  # all connections that are being opened share it
             task = self._lookups[host, port] = asyncio.ensure_future(_addresses(host, port))
             task.add_done_callback(partial(self._looked_up, (host, port)))
         async with asyncio.timeout(self._timeout):

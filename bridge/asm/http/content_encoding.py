@@ -14,7 +14,7 @@ class ContentError(ValueError):
 def decode(body: bytes, encoding: str, limit: int) -> bytes:
     """The body without its gzip or deflate coding, at most ``limit`` bytes. Raises ``ContentError``.
 
-    With an unknown coding it is returned as it came: whatever reads it will find that it is not JSON.
+    With an unknown coding, it is returned unchanged: its reader will find that it is not JSON.
     """
     for coding in reversed(encoding.lower().split(",")):
         match coding.strip():

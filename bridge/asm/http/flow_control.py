@@ -39,7 +39,7 @@ class Stream:
 class Sender:
     """Sends requests as frames, within the service's limits.
 
-    ``outgoing`` collects what is to be sent. ``paused``: the socket takes no more bodies for now.
+    ``outgoing`` collects the frames to send. ``paused``: the socket accepts no more bodies for now.
     """
 
     def __init__(self) -> None:

@@ -86,7 +86,7 @@ def scan(block: bytes, table_off: bool) -> int:
                     return 0
                 at += 1
             size = block[at] & 0x7F
-            if size == 0x7F:  # the length goes on (section 5.1)
+            if size == 0x7F:  # the length continues (section 5.1)
                 at += 1
                 size += block[at] & 0x7F
                 if block[at] & 0x80:

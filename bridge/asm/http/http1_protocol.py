@@ -126,7 +126,7 @@ class Http1Protocol:
             return
         self._head_read = True
         self._status = status = self._parser.get_status_code()
-        if status < 100 or status == 101:  # nothing of ours asks for another protocol (RFC 9110, section 15.2.2)
+        if status < 100 or status == 101:  # our requests ask for no other protocol (RFC 9110, section 15.2.2)
             self._error = f"status {status}"
             raise InvalidResponse(self._error)
 

@@ -47,7 +47,7 @@ class Http2(asyncio.Protocol):
 
     @property
     def capacity(self) -> int:
-        """How many more requests the connection takes now."""
+        """How many more requests the connection accepts now."""
         free = self._protocol.allowed - len(self._protocol.open)
         return free if free > 0 else 0  # noqa: FURB136 - max() takes three times as long
 
@@ -99,7 +99,7 @@ class Http2(asyncio.Protocol):
         self._settle(self._protocol.close(text))
 
     def abandon(self, text: str) -> None:
-        """Closes a connection whose other side is gone; repeatable requests are sent again."""
+        """Closes a connection whose peer is unreachable; repeatable requests are sent again."""
         self._settle(self._protocol.close(text), lost=True)
 
     # Called by the event loop

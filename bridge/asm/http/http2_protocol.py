@@ -1,7 +1,7 @@
 """HTTP/2 without I/O (RFC 9113): bytes in, ended streams out; bytes to send are collected.
 
-As much of it as many small requests over one connection need, to be read beside the RFC, whose sections are named. We
-allow the service no dynamic table, so that header blocks can be looked up (see ``header_block``).
+It has as much of HTTP/2 as many small requests over one connection need. Read it beside the RFC, whose sections are
+named. We allow the service no dynamic table, so that header blocks can be looked up (see ``header_block``).
 
 The service cannot make this grow without bound: its header blocks, bodies, and frames that bring no response further
 are limited, all by the constants below.

@@ -26,7 +26,7 @@ _REPLACE_AGAIN = 30.0
 
 
 class Pool:
-    """Sends requests to one service over as few connections as it takes, ``max_connections`` at most.
+    """Sends requests to one service over as few connections as necessary, at most ``max_connections``.
 
     Times in seconds: ``connect_timeout`` for the name, and again for a connection and its TLS; ``request_timeout`` from
     ``send`` to the whole response, the wait for a connection included; ``max_connection_age`` until a connection is
@@ -53,9 +53,9 @@ class Pool:
         self._multiplexed: bool | None = None if url.scheme == "https" and http2 else False
         """Whether a connection carries many requests at once; None: not known yet."""
         self._connections: dict[Connection, float] = {}
-        """Those that take requests, and when they were opened (monotonic)."""
+        """The connections that accept requests, and when they were opened (monotonic seconds)."""
         self._retiring: set[Connection] = set()
-        """Those that take no more, and finish their requests."""
+        """The connections that accept no more requests, and finish those that they have."""
         self._free: dict[Connection, None] = {}
         self._opening: set[asyncio.Task[None]] = set()
         self._replacing: dict[Connection, asyncio.Task[None]] = {}
@@ -266,7 +266,7 @@ class Pool:
 
 
 def _is_stalled(connection: Connection) -> bool:
-    """Whether the service has not sent its settings yet, or takes no requests now, so that more connections would not
+    """Whether the service has not sent its settings yet, or accepts no requests now, so that more connections would not
     help.
     """
     return isinstance(connection, Http2) and not (connection.allowed and connection.settings_read)

@@ -97,7 +97,7 @@ def _block(target: Target, headers: tuple[tuple[str, str], ...]) -> bytes:
 class BodyBudget:
     """Bytes of unfinished bodies, ``used`` by all connections that share it.
 
-    A response over the ``limit`` fails: without it, each request under way could hold ``MAX_BODY``.
+    A response over the ``limit`` fails: without it, each request in flight could use ``MAX_BODY``.
     """
 
     __slots__ = ("limit", "used")

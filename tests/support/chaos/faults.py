@@ -6,8 +6,8 @@ import json
 import signal
 import subprocess
 import time
-from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from random import Random
@@ -20,6 +20,9 @@ from tests.support.chaos.harness import TOKENS, Lab, until
 
 STOP_DEADLINE = 60.0
 """Seconds that a clean stop may take: drain_timeout and leaving, also while Kafka is away."""
+TINY = 100
+"""The bytes that a record may have in a topic that refuses every record."""
+_LOOK_EVERY = 0.5
 
 
 @dataclass
@@ -39,10 +42,42 @@ class Trial:
     broken: list[str] = field(default_factory=list)
     administration: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held by a fault that needs the topics as they are, makes them others, or takes a broker away."""
+    turns: defaultdict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
+    """By process; held by the fault that is about it."""
+    tiny_until: float = 0.0
+    """When the last topic that was ``TINY`` took records again (monotonic)."""
 
     @property
     def agents(self) -> list[str]:
         return list(self.skills)
+
+    @contextlib.asynccontextmanager
+    async def process(self, rng: Random) -> AsyncIterator[str]:
+        """Selects a process, which runs, and which no other fault is about until the block has ended."""
+        name = rng.choice(self.processes)
+        async with self.turns[name]:
+            self.see_to(name)
+            yield name
+
+    def see_to(self, name: str) -> None:
+        """Restarts a process that has ended by itself, as an orchestrator does, and counts it: as a promise that was
+        broken, unless it refused at its start a topic that was ``TINY``."""
+        child = self.lab.bridges[name]
+        if child.process is None or (code := child.process.poll()) is None:
+            return
+        self.note(f"{name} ended by itself with {code}")
+        if self.refused_tiny(name, code):
+            self.survived["refused at its start, restarted"] += 1
+        else:
+            self.broken.append(f"{name} ended by itself with {code}")
+        self.lab.launch(name)
+
+    def refused_tiny(self, name: str, code: int) -> bool:
+        """Whether the process ended with 1 because a topic was ``TINY`` since it was started, and said so."""
+        child = self.lab.bridges[name]
+        said = child.said(1)
+        refused = '"run.failed"' in said and f"max.message.bytes is {TINY}" in said
+        return code == 1 and refused and child.started < self.tiny_until
 
     def note(self, text: str) -> None:
         with (self.lab.directory / "timeline.log").open("a") as log:
@@ -63,30 +98,39 @@ async def lane(trial: Trial, rng: Random, faults: Mapping[str, Fault], pause: tu
         trial.survived[name] += 1
 
 
+async def orchestrate(trial: Trial) -> None:
+    """Restarts what ends by itself, until it is cancelled."""
+    while True:
+        for name in trial.processes:
+            if not trial.turns[name].locked():
+                trial.see_to(name)
+        await asyncio.sleep(_LOOK_EVERY)
+
+
 # -- processes
 
 
 async def process_killed(trial: Trial, rng: Random) -> None:
-    name = _one(trial, rng)
-    trial.lab.kill(name)
-    await asyncio.sleep(rng.choice((0, rng.uniform(0, 3), rng.uniform(6, 10))))
-    trial.lab.launch(name)
+    async with trial.process(rng) as name:
+        trial.lab.kill(name)
+        await asyncio.sleep(rng.choice((0, rng.uniform(0, 3), rng.uniform(6, 10))))
+        trial.lab.launch(name)
 
 
 async def process_stopped(trial: Trial, rng: Random) -> None:
-    name = _one(trial, rng)
-    await _ended(trial, name)
-    await asyncio.sleep(rng.uniform(0, 2))
-    trial.lab.launch(name)
+    async with trial.process(rng) as name:
+        await _ended(trial, name)
+        await asyncio.sleep(rng.uniform(0, 2))
+        trial.lab.launch(name)
 
 
 async def process_paused(trial: Trial, rng: Random) -> None:
-    name = _one(trial, rng)
-    trial.lab.bridges[name].signal(signal.SIGSTOP)
-    # Shorter than the session time-out; just when somebody else takes over; when somebody else has for long.
-    lengths = (rng.uniform(1, 4), rng.uniform(5.5, 8.5), rng.uniform(9, 15))
-    await asyncio.sleep(rng.choice(lengths[:2] if trial.quick else lengths))
-    trial.lab.bridges[name].signal(signal.SIGCONT)
+    async with trial.process(rng) as name:
+        trial.lab.bridges[name].signal(signal.SIGSTOP)
+        # Shorter than the session time-out; just when somebody else takes over; when somebody else has for long.
+        lengths = (rng.uniform(1, 4), rng.uniform(5.5, 8.5), rng.uniform(9, 15))
+        await asyncio.sleep(rng.choice(lengths[:2] if trial.quick else lengths))
+        trial.lab.bridges[name].signal(signal.SIGCONT)
 
 
 async def process_joined_and_left(trial: Trial, rng: Random) -> None:
@@ -95,26 +139,18 @@ async def process_joined_and_left(trial: Trial, rng: Random) -> None:
     await _ended(trial, "extra")
 
 
-def _one(trial: Trial, rng: Random) -> str:
-    """Selects a process to hit; one that has exited is reported and restarted."""
-    name = rng.choice(trial.processes)
-    child = trial.lab.bridges[name]
-    if not child.runs:
-        trial.broken.append(f"{name} ended by itself with {child.process and child.process.returncode}")
-        trial.lab.launch(name)
-    return name
-
-
 async def _ended(trial: Trial, name: str) -> None:
     """Sends SIGTERM once the process handles it; a clean stop exits with 0, whatever is down at the time."""
 
     async def serves() -> bool:
+        trial.see_to(name)
         return (await trial.lab.ask(name, "healthz"))[0] == 200
 
     child = trial.lab.bridges[name]
     try:
         await until(serves, f"{name} is alive", STOP_DEADLINE)
-        if code := await child.stop(STOP_DEADLINE):
+        code = await child.stop(STOP_DEADLINE)
+        if code and not trial.refused_tiny(name, code):
             trial.broken.append(f"{name} ended with {code} after SIGTERM")
     except (TimeoutError, subprocess.TimeoutExpired) as error:
         trial.broken.append(f"{name} did not stop: {error}")

@@ -132,7 +132,8 @@ async def poisoned_states(trial: Trial, rng: Random) -> None:
     """Records under keys of no agent among the states; who takes a partition over reads them (lane ``kills``)."""
     state = json.dumps({"agent_id": rng.choice(trial.agents), "stream_id": "stolen", "sequence": 7}).encode()
     trial.lab.foreign |= {*_KEYS, STRANGER}
-    async with AIOKafkaProducer(bootstrap_servers=trial.lab.bootstrap_servers, max_request_size=2**20) as producer:
+    servers = trial.lab.bootstrap_servers
+    async with trial.administration, AIOKafkaProducer(bootstrap_servers=servers, max_request_size=2**20) as producer:
         for partition in range(PARTITIONS):
             topic = f"{trial.lab.prefix}agent-state"
             value = rng.choice((state, None, *_VALUES))

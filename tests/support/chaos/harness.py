@@ -68,8 +68,11 @@ class Child:
         self._directory = directory
         self._guard = ExitStack()
         self.process: subprocess.Popen[bytes] | None = None
+        self.started = 0.0
+        """When it was started last (monotonic)."""
 
     def start(self) -> None:
+        self.started = time.monotonic()
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 self._command,
@@ -164,6 +167,8 @@ class Lab:
         self, bootstrap_servers: str, prefix: str, directory: Path, base_url: str, simulated: Simulated | None = None
     ) -> None:
         self.program: tuple[str, ...] = ("bridge",)
+        self.login: dict[str, str] = {}
+        """The settings of a bridge that reach Kafka in another way than the lab does."""
         self.bootstrap_servers = bootstrap_servers
         self.prefix = prefix
         self.directory = directory
@@ -200,6 +205,7 @@ class Lab:
             "TOPICS__PARTITIONS": str(PARTITIONS),
             "ASM__BASE_URL": self.base_url,
             "SECRETS_DIR": str(self.directory / "secrets"),
+            **self.login,
             **more,
         }
         return {f"ASM_BRIDGE_{name}": value for name, value in settings.items()}
@@ -334,15 +340,22 @@ class Lab:
         return made
 
     async def completed(self, deadline: float = 60) -> None:
-        """Waits until every entry with an agent's key has an outcome."""
+        """Waits until every entry with an agent's key has an outcome, and each other one its dead letter."""
         wanted = {produced.entry for produced in self.produced if produced.has_agent}
+        origins = {f"{self.prefix}inject/{produced.entry}" for produced in self.produced if not produced.has_agent}
 
         async def all_have() -> bool:
             outcomes = await read_topics(self.bootstrap_servers, self.prefix, ["inject-outcomes"])
             outcomes += [message for message in self.salvaged if message.topic == "inject-outcomes"]
             return wanted <= {json.loads(unframed(outcome.value or b"{}")).get("entry") for outcome in outcomes}
 
+        async def all_put_away() -> bool:
+            letters = await read_topics(self.bootstrap_servers, self.prefix, ["dead-letters"])
+            return origins <= {letter.header("asm_origin") for letter in letters}
+
         await until(all_have, f"outcomes of {len(wanted)} entries", deadline)
+        if origins:
+            await until(all_put_away, f"dead letters of {len(origins)} entries", deadline)
 
     async def facts(self) -> Facts:
         """The facts known so far."""

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -21,8 +21,8 @@ from bridge.testing.brokers.cluster import Cluster
 from tests.support.chaos import faults, foreign, machine, topics
 from tests.support.chaos.checker import broken_promises
 from tests.support.chaos.facts import Facts
-from tests.support.chaos.faults import Trial
-from tests.support.chaos.harness import TOKENS, Lab, lab
+from tests.support.chaos.faults import Fault, Trial
+from tests.support.chaos.harness import TOKENS, Lab, lab, until
 from tests.support.chaos.traffic import inject
 
 SETTINGS = {
@@ -31,6 +31,25 @@ SETTINGS = {
     "INJECTION__UNKNOWN_AGENT_GRACE": "3s",
 }
 """Times to live and time-outs that let a run end soon after its last fault."""
+LANES: dict[str, tuple[Mapping[str, Fault], tuple[float, float]]] = {
+    "processes": (faults.PROCESSES, (1, 6)),
+    "kills": (faults.KILLS, (12, 18)),
+    "pauses": (faults.PAUSES, (2, 6)),
+    "kafka": (faults.KAFKA, (8, 25)),
+    "vendor": (faults.VENDOR, (0.5, 3)),
+    "gateway": (faults.GATEWAY, (1, 5)),
+    "registry": (faults.REGISTRY, (1, 6)),
+    "disk": (machine.DISK, (10, 20)),
+    "rights": (machine.RIGHTS, (2, 8)),
+    "clock": (machine.CLOCK, (1, 5)),
+    "transactions": (foreign.TRANSACTIONS, (1, 5)),
+    "poison": (foreign.POISON, (0.5, 3)),
+    "topics": (topics.TOPICS, (2, 8)),
+    "refusals": (topics.REFUSALS, (1, 5)),
+}
+"""The faults of each lane, and the seconds between two of them. The lane ``inbox`` is ``traffic.inject``."""
+ALL = (*(name for name in LANES if name not in ("kills", "pauses")), "inbox")
+"""Every lane; ``processes`` has the faults of the two that are left out."""
 SETTLED = 180.0
 """Seconds within which all must be well when the faults are over: one session time-out, one back-off, times to live."""
 
@@ -102,6 +121,9 @@ async def _begun(the_lab: Lab, brokers: list[Broker], plan: Plan) -> Trial:
     elif "clock" in plan.kinds:
         the_lab.program = ("tests.support.chaos.shifted",)
     the_lab.killed = True  # under faults not all that was shown need be told
+    for broker in brokers:
+        if isinstance(broker, machine.HarshBroker):
+            await asyncio.to_thread(broker.admit, the_lab)
     processes = [f"bridge-{number}" for number in range(plan.processes)]
     await the_lab.bridge(processes[0], **SETTINGS)
     skills = {agent["agent_id"]: agent["skills"] for agent in await the_lab.sim.get("agents")}
@@ -117,50 +139,43 @@ async def _begun(the_lab: Lab, brokers: list[Broker], plan: Plan) -> Trial:
 async def _break(trial: Trial, plan: Plan) -> None:
     """Runs all lanes concurrently, each with a random generator of its own, so that none changes another's order."""
     scale = plan.pace
-    lanes = {
-        "processes": (faults.PROCESSES, (1, 6)),
-        "kills": (faults.KILLS, (12, 18)),
-        "pauses": (faults.PAUSES, (2, 6)),
-        "kafka": (faults.KAFKA, (8, 25)),
-        "vendor": (faults.VENDOR, (0.5, 3)),
-        "gateway": (faults.GATEWAY, (1, 5)),
-        "registry": (faults.REGISTRY, (1, 6)),
-        "disk": (machine.DISK, (10, 20)),
-        "rights": (machine.RIGHTS, (2, 8)),
-        "clock": (machine.CLOCK, (1, 5)),
-        "transactions": (foreign.TRANSACTIONS, (1, 5)),
-        "poison": (foreign.POISON, (0.5, 3)),
-        "topics": (topics.TOPICS, (2, 8)),
-        "refusals": (topics.REFUSALS, (1, 5)),
-    }
-    async with asyncio.TaskGroup() as running:
-        for name, (kinds, (least, most)) in lanes.items():
-            if name in plan.kinds and (name != "kafka" or trial.brokers):
-                dice, pause = Random(f"{plan.seed}/{name}"), (least * scale, most * scale)
-                running.create_task(faults.lane(trial, dice, kinds, pause))
-        if "inbox" in plan.kinds:
-            running.create_task(inject(trial, Random(f"{plan.seed}/inbox"), plan.a_second))
+    orchestrator = asyncio.create_task(faults.orchestrate(trial))
+    try:
+        async with asyncio.TaskGroup() as running:
+            for name, (kinds, (least, most)) in LANES.items():
+                if name in plan.kinds and (name != "kafka" or trial.brokers):
+                    dice, pause = Random(f"{plan.seed}/{name}"), (least * scale, most * scale)
+                    running.create_task(faults.lane(trial, dice, kinds, pause))
+            if "inbox" in plan.kinds:
+                running.create_task(inject(trial, Random(f"{plan.seed}/inbox"), plan.a_second))
+    finally:
+        orchestrator.cancel()
 
 
 async def _settle(trial: Trial) -> None:
     """Ends the faults: within some time everything works, everything is emitted, and all processes exit cleanly."""
     trial.note("settling")
     the_lab, gone = trial.lab, trial.agents[-1]
-    for name in trial.processes:
-        if not the_lab.bridges[name].runs:
-            trial.broken.append(f"{name} is not there at the end")
-            the_lab.launch(name)
     await the_lab.produce("sessions", None, gone.encode())
-    await asyncio.gather(*(the_lab.ready(name, SETTLED) for name in trial.processes))
+    await asyncio.gather(*(_ready(trial, name) for name in trial.processes))
     await the_lab.completed(SETTLED)
     await the_lab.sim.settle(trial.agents[:-1], deadline=SETTLED)
     codes = await asyncio.gather(*(the_lab.bridges[name].stop(faults.STOP_DEADLINE) for name in trial.processes))
     trial.broken += [f"{name} ended with {code}" for name, code in zip(trial.processes, codes, strict=True) if code]
 
 
+async def _ready(trial: Trial, name: str) -> None:
+    async def is_ready() -> bool:
+        trial.see_to(name)
+        return (await trial.lab.ask(name, "readyz"))[0] == 200
+
+    await until(is_ready, f"{name} is ready", SETTLED)
+
+
 def main() -> int:
     options = _options()
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # that a broker is away is what the run is about
+    broker = _start(options)
     plan = Plan(
         seconds=options.minutes * 60,
         seed=options.seed,
@@ -170,9 +185,8 @@ def main() -> int:
         a_second=options.injections,
         mutant=options.mutant,
         intervals=tuple(options.interval or Plan.intervals),
-        kinds=tuple(options.faults.split(",")),
+        kinds=options.faults,
     )
-    broker = _start(options)
     directory = Path(tempfile.mkdtemp(prefix=f"asm-bridge-chaos-{plan.seed}-"))
     say(f"{plan.seconds / 60:g} min on {broker.description}; logs in {directory}")
     try:
@@ -206,17 +220,28 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--brokers", type=int, choices=(1, 3), default=1, help="3: a cluster of maven brokers")
     parser.add_argument(
         "--faults",
+        type=_lanes,
         default=",".join((*Plan.kinds, "gateway")),
-        help="lanes to use; docs/chaos.md has all of them (%(default)s)",
+        help="lanes to use, or all; docs/chaos.md has all of them (%(default)s)",
     )
     parser.add_argument("--mutant", help="a deliberately broken build, see tests/chaos/mutants.py")
     return parser.parse_args()
 
 
+def _lanes(text: str) -> tuple[str, ...]:
+    named = ",".join(ALL) if text == "all" else text
+    if unknown := {*named.split(",")} - {*LANES, "inbox"}:
+        raise argparse.ArgumentTypeError(f"there is no lane {', '.join(sorted(unknown))}")
+    return tuple(named.split(","))
+
+
 def _start(options: argparse.Namespace) -> Broker:
-    if {"disk", "rights"} & {*options.faults.split(",")}:
+    if {"disk", "rights"} & {*options.faults}:
         harsh = machine.HarshBroker()
         harsh.start()
+        if "disk" in options.faults and not harsh.has_small_disk:
+            say("the lane disk is left out: this user may not mount a tmpfs")
+            options.faults = tuple(name for name in options.faults if name != "disk")
         return harsh
     if options.brokers == 1:
         return start_broker(options.broker)[0]

@@ -1,6 +1,8 @@
 """Deletes and recreates topics, as an administrator does."""
 
 import asyncio
+import math
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from random import Random
@@ -12,7 +14,7 @@ from aiokafka.structs import TopicPartition
 from confluent_kafka import admin as confluent
 
 from tests.support.chaos.facts import OUTPUT, read_topics
-from tests.support.chaos.faults import Fault, Trial
+from tests.support.chaos.faults import TINY, Fault, Trial
 from tests.support.chaos.harness import PARTITIONS, Lab, until
 
 _COMPACTED = ("sessions", "agent-state")
@@ -106,13 +108,15 @@ async def heartbeats_recreated(trial: Trial, rng: Random) -> None:
 
 async def topic_takes_nothing(trial: Trial, rng: Random) -> None:
     """An output topic refuses every record for some seconds, because none is so small. What is observed, and what the
-    service took, is published later.
+    service took, is published later. A process that starts meanwhile says so and ends.
     """
     async with trial.administration:
         topic = rng.choice(OUTPUT)
-        await configure(trial.lab, topic, **{"max.message.bytes": 100})
+        trial.tiny_until = math.inf
+        await configure(trial.lab, topic, **{"max.message.bytes": TINY})
         await asyncio.sleep(rng.uniform(1, 6))
         await configure(trial.lab, topic, **{"max.message.bytes": 2**23})
+        trial.tiny_until = time.monotonic()
 
 
 async def configure(the_lab: Lab, topic: str, **configs: int | str) -> None:
