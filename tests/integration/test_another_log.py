@@ -151,15 +151,15 @@ async def test_streams_go_on_when_the_states_are_recreated(
     async with lab(broker.bootstrap_servers, topics_prefix, tmp_path, *busy) as the_lab:
         await the_lab.bridge(KAFKA__DELIVERY=delivery)
         agents = await the_lab.register_all()
-        for agent in agents:
-            await the_lab.inject(agent, f"10{agent}")
+        for number, agent in enumerate(agents):
+            await the_lab.inject(agent, f"10{number}")
         await the_lab.completed()
         if not missing:
             await the_lab.sim.settle(agents)
         await delete(the_lab, "agent-state")
         if missing:
-            for agent in agents:
-                await the_lab.inject(agent, f"20{agent}")
+            for number, agent in enumerate(agents):
+                await the_lab.inject(agent, f"20{number}")
             await not_ready(the_lab, f"{topics_prefix}agent-state does not exist")
             await logged(tmp_path / "bridge.log", "partition.lost", 1)
         await recreate(the_lab, "agent-state", PARTITIONS, exists=False)
