@@ -75,7 +75,7 @@ async def test_events_of_an_inbox_made_anew_are_delivered(
 
 async def test_work_goes_on_with_recreated_topics(broker: Broker, topics_prefix: str, tmp_path: Path) -> None:
     """While the bridge runs, the registry, the outcomes' topic and the inbox are deleted and recreated: each is named
-    while it is missing, and within a minute of its return agents are watched and events have outcomes.
+    while it is missing, and within a minute of its return entries of the registry count and events have outcomes.
     """
     async with lab(broker.bootstrap_servers, topics_prefix, tmp_path, *FEW) as the_lab:
         await the_lab.bridge()
@@ -85,7 +85,7 @@ async def test_work_goes_on_with_recreated_topics(broker: Broker, topics_prefix:
             await not_ready(the_lab, f"{topics_prefix}{topic} does not exist")
             await recreate(the_lab, topic, partitions, exists=False)
             if topic == "sessions":
-                await the_lab.register_all(keep_alive=True)
+                await the_lab.register_all(labels={"site": "new"})
         markers = [f"20{number}" for number in range(12)]
         the_lab.produced.clear()
         for number, marker in enumerate(markers):
@@ -93,6 +93,8 @@ async def test_work_goes_on_with_recreated_topics(broker: Broker, topics_prefix:
         await all_sent(the_lab, markers)
         await the_lab.completed()
         await the_lab.ready()
+        told = (one.record for one in (await the_lab.facts()).told)
+        assert {one["agent_id"] for one in told if one["type"] == "AgentProfileChanged"} == set(agents)
 
 
 async def test_the_first_events_of_a_recreated_inbox_have_one_outcome(
