@@ -146,10 +146,10 @@ class Clients:
             return self._shared.producer
 
     @asynccontextmanager
-    async def trial_producer(self) -> AsyncIterator[AIOKafkaProducer]:
-        """A separate transactional producer that writes nothing; its open transaction is aborted at the end. Raises as
-        ``start_producer`` does in ``exactly_once``."""
-        producer = await self._start_transactional("check")
+    async def trial_producer(self, purpose: int | str = "check") -> AsyncIterator[AIOKafkaProducer]:
+        """A separate transactional producer that writes nothing; its open transaction is aborted at the end. It fences
+        another producer for the same ``purpose``. Raises as ``start_producer`` does in ``exactly_once``."""
+        producer = await self._start_transactional(purpose)
         try:
             yield producer
         finally:

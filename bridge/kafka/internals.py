@@ -32,6 +32,7 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder, _DefaultR
 from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.structs import TopicPartition
 
+from bridge.kafka.errors import REFUSED_RECORDS
 from bridge.telemetry.logs import RepeatFilter
 from bridge.telemetry.metrics import METRICS
 
@@ -140,6 +141,22 @@ def _retrieved(make: Callable[..., asyncio.Future[Any]]) -> Callable[..., asynci
     return made
 
 
+class _ProduceHandler(sender.SendProduceReqHandler):  # type: ignore[misc]
+    """Gives the numbers of a batch that Kafka refused to the next one, as Java's producer does: Kafka has not counted
+    it, and takes no batch after a gap. At once, before the next batch has its numbers."""
+
+    def handle_response(self, response: Any) -> None:
+        super().handle_response(response)
+        numbers = self._sender._txn_manager
+        for partition, batch in self._batches.items():
+            # What was sent twice may have been written before it was refused.
+            if numbers is None or batch.retry_count > 1 or not batch.future.done():
+                continue
+            if isinstance(batch.future.exception(), REFUSED_RECORDS):
+                numbers.increment_sequence_number(partition, -batch.record_count)
+
+
+sender.SendProduceReqHandler = _ProduceHandler
 message_accumulator.create_future = _retrieved(message_accumulator.create_future)
 transaction_manager.create_future = _retrieved(transaction_manager.create_future)
 sender.create_task = _retrieved(sender.create_task)

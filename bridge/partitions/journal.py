@@ -26,8 +26,8 @@ from bridge.kafka.lifecycle import CALL_DEADLINE, with_deadline
 from bridge.kafka.outgoing import Outgoing
 from bridge.kafka.partition_producer import PartitionProducer
 from bridge.kafka.topics import TOPICS, read_limits
-from bridge.partitions.offsets import CommitMetadata, OffsetTracker, forget_inbox, last_known
-from bridge.partitions.recovery import Recovered, read_states
+from bridge.partitions.offsets import CommitMetadata, OffsetTracker, differ, forget_inbox, last_known
+from bridge.partitions.recovery import Recovered, Remembered, read_states, restore
 from bridge.partitions.refusals import Instead, Refusal
 from bridge.telemetry import tracing
 from bridge.telemetry.metrics import METRICS
@@ -81,6 +81,8 @@ class Journal:
 
     ``held``: by offset, the outcomes of sent events that a former journal of this process failed to write. Until they
     are written nothing is sent: not these events again, and no others in the hope that the next commit succeeds.
+
+    ``former``: what a former journal of the same owner remembers. ``inbox``, ``states_topic``: the topics' ids.
     """
 
     def __init__(
@@ -93,9 +95,13 @@ class Journal:
         held: Mapping[int, KnownOutcome] = MappingProxyType({}),
         *,
         inbox: str | None = None,
+        states_topic: str | None = None,
+        former: Remembered | None = None,
         has_agents: bool = True,
     ) -> None:
         self.inbox = inbox
+        self.states_topic = states_topic
+        self._former = former
         self._has_agents = has_agents
         self.held = dict(held)
         self.partition = partition
@@ -113,7 +119,9 @@ class Journal:
         self._producer: PartitionProducer | None = None
         self._batch = Batch()
         self._under_way = Batch()
-        self._written: set[str] = set()
+        self._written: dict[str, AgentState] = {}
+        self._in_doubt = False
+        """Whether Kafka has not answered about a transaction that numbers records."""
         self._unwatched: set[str] = set()
         self._committed: tuple[int, CommitMetadata] | None = None
         self._commit_began: float | None = None
@@ -128,17 +136,25 @@ class Journal:
         if self._has_agents:
             topic = self._clients.topic("agent-state")
             recovered = await read_states(self._clients.connection, topic, self.partition, self.inbox)
-        self.states = recovered.states
-        self._written = set(self.states)
-        self._unwatched = {agent_id for agent_id, state in self.states.items() if state.stream_id is None}
         offset, text = await self._clients.committed((self._clients.topic("inject"), self.partition))
-        # Without an offset the partition never had an owner, or the group's offsets have expired.
-        metadata = CommitMetadata.decode(text) if offset is not None else CommitMetadata(clean=not self.states)
+        if offset is not None:
+            metadata = CommitMetadata.decode(text)
+        elif self._former is not None:  # the inbox was deleted, and its offsets with it
+            metadata = self._former.metadata
+        else:  # the partition never had an owner, or the group's offsets have expired
+            metadata = CommitMetadata(clean=not recovered.states)
+        self.states = recovered.states
+        if self._has_agents and differ(self.states_topic, metadata.states):
+            metadata = restore(recovered, self._former, metadata, self.inbox, self.partition)
+            if self._former is not None:
+                self.rewrite_states(self.states_topic)
+        self._written = dict(self.states)
+        self._unwatched = {agent_id for agent_id, state in self.states.items() if state.stream_id is None}
         self.offsets = OffsetTracker(offset or 0)
         self.metadata = msgspec.structs.replace(metadata, clean=False)
         if self._clients.exactly_once:  # Tansu, which has no transactions, reports a wrong end
             metadata = self._compare(metadata, await self._group.bounds(self.partition), recovered.void)
-        self.metadata = msgspec.structs.replace(self.metadata, inbox=self.inbox)
+        self.metadata = msgspec.structs.replace(self.metadata, inbox=self.inbox, states=self.states_topic)
         self._committed = None
         known = [at for at in (recovered.observed_until, metadata.observed_until) if at is not None]
         self.observed_until = max(known, default=None)
@@ -154,7 +170,7 @@ class Journal:
         begin, end = bounds
         books = [state.bridge for agent_id, state in self.states.items() if agent_id not in void]
         remembered, another = last_known(self.offsets.position, books), bool(void)
-        if end <= remembered or (None not in (metadata.inbox, self.inbox) and metadata.inbox != self.inbox):
+        if end <= remembered or differ(metadata.inbox, self.inbox):
             another, void = True, set(self.states) if end <= remembered else void
             self.offsets = OffsetTracker(begin)
             metadata = msgspec.structs.replace(metadata, clean=False, relocated_up_to=-1)
@@ -211,10 +227,18 @@ class Journal:
         METRICS.dead_letters.labels(letter.code).inc()
         self.add(self._encoder.dead_letter(letter, None if self._has_agents else 0))
 
-    def rewrite_states(self) -> None:
-        """Writes all states again: their topic has lost them."""
+    @property
+    def remembered(self) -> Remembered | None:
+        """What the last commit wrote; None while it is unknown which commit is the last."""
+        return None if self._in_doubt or self._committed is None else Remembered(self._written, self._committed[1])
+
+    def rewrite_states(self, topic: str | None) -> None:
+        """Writes all states again, as the topic, whose id is this one now, has lost them."""
+        if self.states:
+            log.warning("states.rewritten", partition=self.partition, agents=len(self.states), id=topic)
+        self.states_topic = topic
         self._batch.agents.update(self.states)
-        self.wake.set()
+        self.advance(states=topic)
 
     def add(self, message: Outgoing) -> None:
         """Adds a message that belongs to no agent's stream."""
@@ -266,7 +290,10 @@ class Journal:
         if batch.oldest_at is not None:
             METRICS.step_seconds.observe(time.monotonic() - batch.oldest_at)
         for agent_id, state in changed.items():
-            (self._written.discard if state is None else self._written.add)(agent_id)
+            if state is None:
+                self._written.pop(agent_id, None)
+            else:
+                self._written[agent_id] = state
         return changed
 
     async def close(self) -> None:
@@ -317,7 +344,7 @@ class Journal:
                 await with_deadline(write(messages, states, offset, everywhere))
             except RefusedRecordsError as error:
                 refusals += 1
-                if refusals > _REFUSALS or not self._clients.exactly_once:
+                if refusals > _REFUSALS:
                     raise
                 instead = await self._remedy(error)
             else:
@@ -339,8 +366,7 @@ class Journal:
         # A restart fences an owner that has taken over meanwhile. The first wait is for times that must not be old.
         await self._group.next_heartbeat(self._producer.started_at)
         letters = None if self._has_agents else 0
-        takes, now = self._producer.takes, lambda: self._clock.now().wall
-        instead = await Refusal(error, self._encoder, takes, now, letters).remedy()
+        instead = await Refusal(error, self._encoder, self._producer, lambda: self._clock.now().wall, letters).remedy()
         await self._group.next_heartbeat(self._producer.started_at)
         return instead
 
@@ -358,7 +384,9 @@ class Journal:
         due = everywhere or ((messages or states) and self._clock.comparison_due())
         if due and (reading := await self._producer.read_clock()):
             follow(self._clock, reading)
+        self._in_doubt = bool(messages)
         await self._producer.commit()
+        self._in_doubt = False
 
     async def _in_turn(
         self, messages: list[Outgoing], states: list[Outgoing], offset: tuple[int, str] | None, _: bool
@@ -369,3 +397,4 @@ class Journal:
         await self._producer.send(states)
         if offset is not None:
             await self._group.commit(self.partition, *offset)
+        await self._producer.commit()

@@ -35,6 +35,11 @@ class OffsetTracker:
         return next(iter(self._open), self.position)
 
 
+def differ(one: str | None, other: str | None) -> bool:
+    """Whether two ids are those of different topics: both are known then."""
+    return None not in (one, other) and one != other
+
+
 def last_known(position: int, books: Iterable[Books]) -> int:
     """The highest inbox offset that the group or a state remembers; -1 without any. A log that ends before it is not
     the one that was read."""
@@ -60,7 +65,7 @@ class CommitMetadata(
     records that were moved to their partition, or became dead letters for lack of a key. ``invalid_entries_up_to``: the
     highest offset of an invalid registry entry that became a dead letter, in the registry with ``registry_id``.
     ``observed_until``: everything observed before this time (seconds since 1970) is published. ``inbox``: the id of the
-    inbox that the offsets are of.
+    inbox that the offsets are of. ``states``: the id of the topic that has the states of all agents.
     """
 
     clean: bool = False
@@ -69,6 +74,7 @@ class CommitMetadata(
     observed_until: float | None = None
     inbox: str | None = None
     registry_id: str | None = None
+    states: str | None = None
 
     def encode(self) -> str:
         """Encodes the metadata as JSON, under the names that earlier releases read."""

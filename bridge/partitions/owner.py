@@ -21,6 +21,7 @@ from bridge.kafka.group import ConsumerGroupMember
 from bridge.kafka.topic_watch import TopicWatch
 from bridge.kafka.topics import read_limits
 from bridge.partitions.journal import Journal, PartitionLost
+from bridge.partitions.recovery import Remembered
 from bridge.partitions.watcher import PartitionAgents, Policy
 from bridge.registry.registry import Registry
 from bridge.signals import fires
@@ -96,8 +97,8 @@ class PartitionOwner:
         self._inbox_paused = False
         self._rewound = False
         """Whether the inbox delivered an offset that had been read: it may be another log."""
-        self._states_topic: str | None = None
-        """The id of the topic that has the states, as of the last look."""
+        self._remembered: Remembered | None = None
+        """What the last journal committed, if that is known."""
         self.held = held
         """The outcomes of sent events that could not be written yet (see ``Journal``)."""
         self._lost: str | None = None
@@ -151,10 +152,14 @@ class PartitionOwner:
             shared.policy.clock,
             self.held,
             inbox=shared.topics.id("inject"),
+            states_topic=shared.topics.id("agent-state"),
+            former=self._remembered,
             has_agents=has_agents,
         )
-        self._states_topic = shared.topics.id("agent-state")
         clean = await journal.recover()
+        await shared.topics.look()
+        if journal.states_topic != (states_topic := shared.topics.id("agent-state")):
+            raise PartitionLost(f"the topic of the states was recreated while it was read: its id is {states_topic}")
         repeated_below = 0 if clean else await self._group.end_offset(self.partition)
         agents = PartitionAgents(journal, shared.partitions, shared.registry, shared.reschedule, shared.policy)
         self.agents = agents
@@ -194,9 +199,8 @@ class PartitionOwner:
         topics = self._shared.topics
         if journal.inbox != (inbox := topics.id("inject")):
             raise PartitionLost(f"the inbox was deleted and recreated: its id is {inbox}, and was {journal.inbox}")
-        if self._states_topic != (states_topic := topics.id("agent-state")):
-            self._states_topic = states_topic
-            journal.rewrite_states()
+        if journal.states_topic != (states_topic := topics.id("agent-state")):
+            journal.rewrite_states(states_topic)
 
     async def _hand_over(self, journal: Journal, agents: PartitionAgents, suspended: asyncio.Future[bool]) -> None:
         """Quiesces, and continues if ``resume`` is called; otherwise this task is cancelled."""
@@ -255,6 +259,8 @@ class PartitionOwner:
         self._flush_now.clear()
         if journal is not None:
             self.held = journal.unwritten
+            if agents is not None:
+                self._remembered = journal.remembered
             await journal.close()
 
 

@@ -1,9 +1,9 @@
-"""Reads the states of a partition's agents, as their last owner has left them."""
+"""The states of a partition's agents, as their last owner has left them."""
 
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import structlog
@@ -12,6 +12,7 @@ from asm_bridge_schemas.records import AgentState
 from bridge.headers import INBOX
 from bridge.kafka.encoding import read_state
 from bridge.kafka.reading import read_to_end
+from bridge.partitions.offsets import CommitMetadata, differ
 from bridge.telemetry.metrics import METRICS
 
 log = structlog.get_logger()
@@ -26,6 +27,13 @@ class Recovered:
     states: dict[str, AgentState] = field(default_factory=dict)
     void: set[str] = field(default_factory=set)
     observed_until: float | None = None
+
+
+class Remembered(NamedTuple):
+    """The states of all agents of a partition, and the metadata, as of the last commit."""
+
+    states: Mapping[str, AgentState]
+    metadata: CommitMetadata
 
 
 async def read_states(connection: Mapping[str, Any], topic: str, partition: int, inbox: str | None) -> Recovered:
@@ -57,3 +65,26 @@ async def read_states(connection: Mapping[str, Any], topic: str, partition: int,
                 void.add(key)
     by_agent = {state.agent_id: state for state in states.values()}
     return Recovered(by_agent, {states[key].agent_id for key in void}, observed_until)
+
+
+def restore(
+    recovered: Recovered,
+    former: Remembered | None,
+    metadata: CommitMetadata,
+    inbox: str | None,
+    partition: int,
+) -> CommitMetadata:
+    """Adds the states that the topic has lost, as it was recreated since the last commit, which had this ``metadata``:
+    those of ``former``, because nobody else has owned the partition. Without them agents begin new streams.
+
+    Returns the metadata that is still valid.
+    """
+    if former is None:
+        METRICS.kafka_errors.labels("another_log").inc()
+        log.error("states.lost", partition=partition, found=len(recovered.states))
+        return msgspec.structs.replace(metadata, clean=False)
+    lost = former.states.keys() - recovered.states.keys()
+    recovered.states |= {agent_id: former.states[agent_id] for agent_id in lost}
+    if differ(metadata.inbox, inbox):
+        recovered.void |= lost
+    return metadata

@@ -1,12 +1,15 @@
 """What is written in place of records that Kafka refuses, so that one record does not hold up its partition.
 
 A refusal names a topic, not a record. It may be about the records' times, or their sizes, which are mended; a topic may
-take nothing at all, which must end first. Otherwise the culprits are found by halving, in transactions that are
-aborted, and written in the fullest form that Kafka takes.
+take nothing at all, which must end first. Otherwise the culprits are found by halving, and written in the fullest form
+that Kafka takes.
+
+With transactions each trial is aborted, and all is written together in the end. Without them what a trial gets through
+is written. So nothing is tried before all that stands before it is written or found to be a culprit, and each culprit's
+form is written in its place: every record is there once, in its order.
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import structlog
@@ -23,13 +26,14 @@ from asm_bridge_schemas.records import (
     QueuedCallChanged,
 )
 from bridge import headers as names
-from bridge.agents.injection import read_injection
+from bridge.agents.injection import KafkaRecord, read_injection
 from bridge.agents.queue import InjectionQueue
 from bridge.agents.step import DeadLetter, Step
 from bridge.clock import rfc3339
 from bridge.kafka.encoding import Encoder
 from bridge.kafka.errors import InvalidTimestampError, RefusedRecordsError
 from bridge.kafka.outgoing import Outgoing
+from bridge.kafka.partition_producer import PartitionProducer
 from bridge.record_id import RecordId
 from bridge.settings.model import InjectionSettings
 from bridge.telemetry.logs import Once
@@ -38,71 +42,80 @@ from bridge.telemetry.metrics import METRICS
 log = structlog.get_logger()
 
 T = TypeVar("T")
-Takes = Callable[[Sequence[Outgoing]], Awaitable[bool]]
-"""Tries whether Kafka takes these messages together, without any consequence."""
 Instead = Mapping[int, Sequence[Outgoing]]
 """By the ``id()`` of a message: what is to be written in its place."""
 
 _said = Once()
 
 
-async def culprits(refused: Sequence[T], takes: Callable[[Sequence[T]], Awaitable[bool]]) -> list[T]:
+async def culprits(refused: Sequence[T], takes: Callable[[Sequence[T]], Awaitable[bool]]) -> AsyncIterator[T]:
     """Those of ``refused``, which are refused together, that are refused in the smallest parts too; none if only their
-    number is the cause."""
+    number is the cause. Nothing behind a culprit is tried before the caller has dealt with it."""
     if len(refused) == 1:
-        return [*refused]
+        yield refused[0]
+        return
     middle = len(refused) // 2
-    halves = (refused[:middle], refused[middle:])
-    return [one for half in halves if not await takes(half) for one in await culprits(half, takes)]
+    for half in (refused[:middle], refused[middle:]):
+        if not await takes(half):
+            async for one in culprits(half, takes):
+                yield one
 
 
 class Refusal:
-    """One refusal of a partition's transaction. ``now``: Kafka's time, in seconds since 1970; ``letters``: the
-    partition of dead letters, None for the same."""
+    """One refusal of what a partition's ``producer`` sent. ``now``: Kafka's time, in seconds since 1970; ``letters``:
+    the partition of dead letters, None for the same."""
 
     def __init__(
         self,
         error: RefusedRecordsError,
         encoder: Encoder,
-        takes: Takes,
+        producer: PartitionProducer,
         now: Callable[[], float],
         letters: int | None = None,
     ) -> None:
         self._error = error
         self._encoder = encoder
         self._letters = letters
-        self._try_out = takes
+        self._producer = producer
         self._now = now
+        self._topic_takes: bool | None = None
+        """Whether the topic takes any record; None if that is unknown."""
 
     async def remedy(self) -> Instead:
         """What to write instead; nothing if all of it is taken in smaller batches. Raises ``RefusedRecordsError`` for a
-        topic that takes no record at all: none is the culprit."""
+        topic that takes no record at all: none is the culprit. So counts one that takes no form of a record before it
+        has taken another, where no canary can be tried."""
         messages, timed = self._error.messages, isinstance(self._error.__cause__, InvalidTimestampError)
         shorter = {id(m): [fitted] for m in messages if (fitted := self._encoder.fitted(m)) is not m}
         if shorter and not timed:
             return shorter
         topic = messages[0].topic
-        if not await self._takes([canary(topic, self._encoder, self._now())]):
-            raise RefusedRecordsError(self._error.topic, self._error.why, messages, every=True)
+        now = self._now()
+        self._topic_takes = await self._producer.takes_canary(canary(topic, self._encoder, now), now)
+        if self._topic_takes is False:
+            raise self._every
         if timed:
             if _said.is_new(("time", topic)):
                 log.warning("record.redated", topic=topic, error=self._error)
-            return {id(m): [redated] for m, redated in zip(messages, self._redated(messages), strict=True)}
-        return {id(m): await self._instead_of(m) for m in await culprits(messages, self._takes)}
+            return {id(m): [m._replace(timestamp=round(now * 1000))] for m in messages}
+        return {id(m): await self._instead_of(m) async for m in culprits(messages, self._takes)}
+
+    @property
+    def _every(self) -> RefusedRecordsError:
+        return RefusedRecordsError(self._error.topic, self._error.why, self._error.messages, every=True)
 
     async def _takes(self, messages: Sequence[Outgoing]) -> bool:
-        """Whatever the times of the messages are: a trial may come long after them."""
-        return await self._try_out(self._redated(messages))
-
-    def _redated(self, messages: Sequence[Outgoing]) -> list[Outgoing]:
-        now = round(self._now() * 1000)
-        return [message._replace(timestamp=now) for message in messages]
+        taken = await self._producer.takes(messages, self._now())
+        self._topic_takes = self._topic_takes or taken
+        return taken
 
     async def _instead_of(self, message: Outgoing) -> list[Outgoing]:
         """The fullest form that is taken, and a dead letter with what is missing in it."""
         form = await self._accepted(message)
         if form is message:  # taken now
             return [message]
+        if form is None and not self._topic_takes:
+            raise self._every
         became = "missing" if form is None else "shortened"
         if form is not None and (message.topic, form.value) == ("agent-state", None):
             became = "a tombstone"
@@ -143,8 +156,7 @@ class Refusal:
 
     def _not_moved(self, message: Outgoing) -> list[Outgoing]:
         """The outcome, in its agent's partition, and the dead letter of an event that cannot be moved there."""
-        moved = _Moved.of(message)
-        injection = read_injection(moved, 0.0, possibly_processed=False)
+        injection = read_injection(_Moved(message), 0.0, possibly_processed=False)
         injection.fault = UNWRITABLE, str(self._error)
         step = Step(AgentState(agent_id=injection.agent_id), self._now())
         InjectionQueue(InjectionSettings()).add(step, injection)
@@ -155,22 +167,17 @@ class Refusal:
         return [*(outcome._replace(partition=message.partition) for outcome in outcomes), *letters]
 
 
-@dataclass
-class _Moved:
+class _Moved(KafkaRecord):
     """A moved event as its agent's partition would have read it."""
 
-    topic: str
-    partition: int
-    offset: int
-    timestamp: int
-    key: bytes | None
-    value: bytes | None
-    headers: Sequence[tuple[str, bytes | None]]
+    def __init__(self, message: Outgoing) -> None:
+        self.topic, self.partition, self.offset = RecordId.parse(names.texts(message.headers)[names.ORIGIN])
+        self.timestamp, self.key, self.value = 2**62, message.key, message.value
+        self._headers = message.headers
 
-    @classmethod
-    def of(cls, message: Outgoing) -> "_Moved":
-        origin = RecordId.parse(names.texts(message.headers)[names.ORIGIN])
-        return cls(origin.topic, origin.partition, origin.offset, 2**62, message.key, message.value, message.headers)
+    @property
+    def headers(self) -> Sequence[tuple[str, bytes | None]]:
+        return self._headers
 
 
 def canary(topic: str, encoder: Encoder, at: float) -> Outgoing:

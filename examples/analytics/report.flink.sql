@@ -27,6 +27,7 @@ CREATE TEMPORARY TABLE agent_status (
     `sequence` BIGINT,
     observed_at TIMESTAMP_LTZ(6),
     status_group STRING,
+    last_status_change BIGINT,
     `since` TIMESTAMP_LTZ(6)
 ) WITH ('topic' = 'asm.agent-status') LIKE topics;
 
@@ -53,13 +54,44 @@ SELECT `partition`, CAST(MAX(observed_until) AS TIMESTAMP(6)) AS complete_until
 FROM heartbeats
 GROUP BY `partition`;
 
+-- In milliseconds since 1970: TIMESTAMPDIFF counts whole seconds.
+CREATE TEMPORARY VIEW shown AS
+SELECT
+    agent_id,
+    stream_id,
+    `sequence`,
+    `type`,
+    status_group,
+    last_status_change,
+    CAST(TIMESTAMPDIFF(SECOND, TIMESTAMP '1970-01-01 00:00:00', shown_at) AS BIGINT) * 1000
+        + EXTRACT(MILLISECOND FROM shown_at) AS shown_ms,
+    CAST(TIMESTAMPDIFF(SECOND, TIMESTAMP '1970-01-01 00:00:00', complete_until) AS BIGINT) * 1000
+        + EXTRACT(MILLISECOND FROM complete_until) AS complete_ms
+FROM (
+    SELECT
+        *, CAST(CASE `type` WHEN 'AgentObservationLost' THEN `since` ELSE observed_at END AS TIMESTAMP(6)) AS shown_at
+    FROM agent_status
+    JOIN watermark_of ON kafka_partition = `partition`
+    WHERE observed_at < complete_until
+);
+
+CREATE TEMPORARY VIEW behind AS
+SELECT
+    *, CASE WHEN ABS(shown_ms - last_status_change) < 86400000 THEN shown_ms - last_status_change END AS behind_ms
+FROM shown;
+
+CREATE TEMPORARY VIEW late AS
+SELECT *, behind_ms - MIN(behind_ms) OVER (PARTITION BY stream_id) AS late_ms
+FROM behind;
+
 CREATE TEMPORARY VIEW marks AS
 SELECT
     agent_id,
     stream_id,
     `sequence`,
-    complete_until,
-    CAST(CASE `type` WHEN 'AgentObservationLost' THEN `since` ELSE observed_at END AS TIMESTAMP(6)) AS begins,
+    complete_ms,
+    shown_ms,
+    CASE WHEN late_ms <= 5000 THEN shown_ms - late_ms ELSE shown_ms END AS mark_ms,
     CASE `type`
         WHEN 'AgentStatusChanged' THEN status_group
         WHEN 'AgentObservationResumed' THEN COALESCE(status_group, 'logged out')
@@ -68,33 +100,33 @@ SELECT
         WHEN 'AgentWatchStarted' THEN 'logged out'
         ELSE 'not watched'
     END AS state
-FROM agent_status
-JOIN watermark_of ON kafka_partition = `partition`
-WHERE observed_at < complete_until AND `type` IN (
+FROM late
+WHERE `type` IN (
     'AgentStatusChanged', 'AgentObservationResumed', 'AgentObservationLost', 'AgentSessionEnded', 'AgentWatchStarted',
     'AgentWatchEnded'
 );
+
+CREATE TEMPORARY VIEW beginnings AS
+SELECT
+    *,
+    CASE
+        WHEN mark_ms > LAG(mark_ms) OVER (PARTITION BY stream_id ORDER BY `sequence`) THEN mark_ms
+        ELSE shown_ms
+    END AS begins_ms
+FROM marks;
 
 CREATE TEMPORARY VIEW stays AS
 SELECT
     agent_id,
     state,
-    begins,
-    COALESCE(LEAD(begins) OVER (PARTITION BY stream_id ORDER BY `sequence`), complete_until) AS ends
-FROM marks;
+    begins_ms,
+    COALESCE(LEAD(begins_ms) OVER (PARTITION BY stream_id ORDER BY `sequence`), complete_ms) AS ends_ms
+FROM beginnings;
 
--- Seconds in each state, per agent. TIMESTAMPDIFF counts whole seconds, so milliseconds are added.
-SELECT
-    agent_id,
-    state,
-    ROUND(SUM(
-        TIMESTAMPDIFF(SECOND, TIMESTAMP '1970-01-01 00:00:00', ends)
-        + EXTRACT(MILLISECOND FROM ends) / 1000.0
-        - TIMESTAMPDIFF(SECOND, TIMESTAMP '1970-01-01 00:00:00', begins)
-        - EXTRACT(MILLISECOND FROM begins) / 1000.0
-    ), 1) AS seconds
+-- Seconds in each state, per agent.
+SELECT agent_id, state, ROUND(SUM(ends_ms - begins_ms) / 1000.0, 1) AS seconds
 FROM stays
-WHERE state <> 'not watched' AND ends > begins
+WHERE state <> 'not watched' AND ends_ms > begins_ms
 GROUP BY agent_id, state
 ORDER BY agent_id, state;
 

@@ -114,7 +114,10 @@ def main() -> None:
     parser.add_argument("--offline", action="store_true", help="use the Parquet files as they are")
     options = parser.parse_args()
     if not options.offline:
-        added = to_parquet.append(options.data)
+        try:
+            added = to_parquet.append(options.data)
+        except to_parquet.HeldBackError as error:
+            sys.exit(str(error))
         print("added to", options.data, added)
     database = tables(options.data)
     if not database.execute("FROM stays").fetchall():

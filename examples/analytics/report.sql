@@ -14,7 +14,7 @@ SET VARIABLE until = (SELECT min(until) FROM watermark);
 -- the later one holds.
 CREATE OR REPLACE TABLE status AS
 SELECT records.*
-FROM read_parquet('agent-status/*.parquet') AS records
+FROM read_parquet('agent-status/*.parquet', union_by_name = true) AS records -- older files lack last_status_change
 JOIN watermark USING (_partition)
 WHERE observed_at < until
 QUALIFY row_number() OVER (PARTITION BY stream_id, sequence ORDER BY observed_at DESC, _offset DESC) = 1;
@@ -42,11 +42,27 @@ HAVING records > 0;
 -- What each agent was, from when to when. A status holds until the next record of the stream that says otherwise; what was
 -- published before an AgentObservationLost holds until its `since`, and from there to the AgentObservationResumed
 -- the agent is `unobserved`: nobody knows.
+--
+-- A change is seen with the next answer, up to a poll interval later. last_status_change says when it was, by the
+-- vendor's clock: `difference` is that of the clocks, and how late the change was seen. Its least in a stream is nearly the
+-- first alone, so what another one has beyond that is the second, `late`. It counts if it can be true: it is
+-- shorter than the time after which there is an AgentObservationLost, and the status before began earlier. Otherwise a
+-- status begins when it was seen.
 CREATE OR REPLACE TABLE stays AS
-WITH marks AS (
+WITH seen AS (
+    SELECT
+        *,
+        CASE type WHEN 'AgentObservationLost' THEN since ELSE observed_at END AS shown,
+        epoch_ms(observed_at) - last_status_change AS difference, -- in milliseconds, if the vendor's time is
+        if(abs(difference) < 86400000, difference, NULL) AS behind, -- a clock that is a day off is none
+        behind - min(behind) OVER (PARTITION BY stream_id) AS late
+    FROM status
+),
+marks AS (
     SELECT
         agent_id, stream_id, sequence, _partition, status_desc,
-        CASE type WHEN 'AgentObservationLost' THEN since ELSE observed_at END AS begins,
+        if(late <= 5000, shown - to_milliseconds(late), shown) AS mark,
+        if(mark > lag(mark) OVER (PARTITION BY stream_id ORDER BY sequence), mark, shown) AS begins,
         CASE type
             WHEN 'AgentStatusChanged' THEN status_group
             WHEN 'AgentObservationResumed' THEN coalesce(status_group, 'logged out')
@@ -55,7 +71,7 @@ WITH marks AS (
             WHEN 'AgentWatchStarted' THEN 'logged out'
             WHEN 'AgentWatchEnded' THEN 'not watched'
         END AS state
-    FROM status
+    FROM seen
     WHERE type IN (
         'AgentStatusChanged', 'AgentObservationResumed', 'AgentObservationLost', 'AgentSessionEnded',
         'AgentWatchStarted', 'AgentWatchEnded'

@@ -3,22 +3,28 @@
     data/agent-status/000000000000.parquet     one file per topic and run, named by how many offsets lie before it
 
 A file appears whole or not at all, and the offsets in the files say where the next run goes on: no consumer group, and
-no record twice. Personal data (phone numbers, messages) is left out.
+no record twice. A run reads up to the high watermarks of its start, and waits for transactions that are open before
+them. Personal data (phone numbers, messages) is left out.
 """
 
 import json
 import os
 import tempfile
+import time
 from pathlib import Path
+from typing import NamedTuple
 
 import duckdb
 import msgspec
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from asm_bridge_schemas.consume import Unknown, decode
 
 BROKERS = os.environ.get("ASM_BRIDGE_KAFKA__BOOTSTRAP_SERVERS", "localhost:9092")
 PREFIX = os.environ.get("ASM_BRIDGE_TOPICS__PREFIX", "asm.")
+PATIENCE = 30.0
+"""Seconds without a record for which an open transaction is waited for: the bridge's own take one second at most."""
 
 RECORD = {
     "_partition": "INTEGER",
@@ -47,6 +53,7 @@ TOPICS = {
         "status_desc": "VARCHAR",
         "status_group": "VARCHAR",
         "status_since": "TIMESTAMP",
+        "last_status_change": "BIGINT",
         "previous_duration_ms": "BIGINT",
         "reason": "VARCHAR",
         "since": "TIMESTAMP",
@@ -66,8 +73,24 @@ TOPICS = {
 }
 
 
+class HeldBackError(Exception):
+    """A transaction is open before the end of a topic, and stays so: nothing was appended."""
+
+
+class Found(NamedTuple):
+    """What a topic holds beyond its files: lines of JSON, how many, and how many offsets lie before them."""
+
+    lines: Path
+    records: int
+    start: int
+
+
 def append(data: Path, brokers: str = BROKERS, prefix: str = PREFIX) -> dict[str, int]:
-    """Appends the records of each topic in TOPICS up to its end as of now. Returns how many, by topic."""
+    """Appends the records of each topic in TOPICS up to its end as of now. Returns how many, by topic.
+
+    Raises ``HeldBackError``, ``KafkaException``.
+    """
+    admin = AdminClient({"bootstrap.servers": brokers})
     consumer = Consumer(
         {
             "bootstrap.servers": brokers,
@@ -75,45 +98,76 @@ def append(data: Path, brokers: str = BROKERS, prefix: str = PREFIX) -> dict[str
             "enable.auto.commit": False,
             "enable.partition.eof": True,
             "isolation.level": "read_committed",
+            "auto.offset.reset": "earliest",  # where retention has deleted what comes next
         }
     )
-    try:
-        return {topic: _append(consumer, prefix + topic, data / topic, TOPICS[topic]) for topic in TOPICS}
-    finally:
-        consumer.close()
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            found = {
+                topic: _read(consumer, _ends(admin, prefix + topic), data / topic, Path(folder) / f"{topic}.json")
+                for topic in TOPICS
+            }
+        finally:
+            consumer.close()
+        # Heartbeats come last here: no watermark appears before what it holds for.
+        for topic in reversed(TOPICS):
+            write(found[topic], data / topic)
+    return {topic: one.records for topic, one in found.items()}
 
 
-def _append(consumer: Consumer, topic: str, folder: Path, columns: dict[str, str]) -> int:
-    folder.mkdir(parents=True, exist_ok=True)
-    partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
+def _ends(admin: AdminClient, topic: str) -> list[TopicPartition]:
+    """The partitions of a topic with their high watermarks: what an open transaction holds back counts as written."""
+    partitions = [TopicPartition(topic, number) for number in admin.list_topics(topic, 10).topics[topic].partitions]
+    latest = {partition: OffsetSpec.latest() for partition in partitions}
+    found = admin.list_offsets(latest, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=10)
+    return [TopicPartition(topic, one.partition, end.result().offset) for one, end in found.items()]
+
+
+def _read(consumer: Consumer, ends: list[TopicPartition], folder: Path, file: Path) -> Found:
     following = _following(folder)
-    starts = {number: following.get(number, 0) for number in partitions}
-    count = 0
-    with tempfile.NamedTemporaryFile("w", suffix=".json") as lines:
-        consumer.assign([TopicPartition(topic, number, offset) for number, offset in starts.items()])
-        open_partitions = set(partitions)
-        while open_partitions:
+    starts = [TopicPartition(end.topic, end.partition, following.get(end.partition, 0)) for end in ends]
+    columns, count = TOPICS[folder.name], 0
+    unread = {end.partition: end for end in ends}
+    consumer.assign(starts)
+    with file.open("w", encoding="utf-8") as lines:
+        last = time.monotonic()
+        while unread:
             for message in consumer.consume(1000, timeout=1.0):
+                number = message.partition()
+                if number in unread:
+                    last = time.monotonic()
                 if error := message.error():
                     if error.code() != KafkaError._PARTITION_EOF:
                         raise KafkaException(error)
-                    open_partitions.discard(message.partition())
+                    # The end of what can be read now: an open transaction may hold back the rest.
+                    if number in unread and message.offset() >= unread[number].offset:
+                        del unread[number]
                     continue
                 record = decode(message.value(), message.headers())
                 if record is None or isinstance(record, Unknown):  # a later release's, or not the bridge's
                     continue
                 fields = msgspec.to_builtins(record)
-                fields |= {"_partition": message.partition(), "_offset": message.offset()}
+                fields |= {"_partition": number, "_offset": message.offset()}
                 lines.write(json.dumps({name: fields.get(name) for name in columns}) + "\n")
                 count += 1
-        lines.flush()
-        if count or not following:  # an empty file is a table, too
-            name = f"{sum(starts.values()):012}.parquet"
-            unfinished = folder / f"{name}.unfinished"
-            read = f"read_json('{lines.name}', format = 'newline_delimited', columns = {columns})"
-            duckdb.execute(f"COPY (SELECT * FROM {read}) TO '{unfinished}' (FORMAT parquet)")  # noqa: S608
-            unfinished.rename(folder / name)
-    return count
+            if time.monotonic() - last > PATIENCE:
+                where = ", ".join(f"{end.topic}/{end.partition}" for end in unread.values())
+                raise HeldBackError(
+                    f"{where} cannot be read to the end, as a transaction has been open there for {PATIENCE:g} s "
+                    "(kafka-transactions.sh find-hanging shows whose): nothing was added"
+                )
+    return Found(file, count, sum(start.offset for start in starts))
+
+
+def write(found: Found, folder: Path) -> None:
+    """Adds a file to the folder of a topic."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if found.records or not any(folder.glob("*.parquet")):  # an empty file is a table, too
+        name = f"{found.start:012}.parquet"
+        unfinished = folder / f"{name}.unfinished"
+        read = f"read_json('{found.lines}', format = 'newline_delimited', columns = {TOPICS[folder.name]})"
+        duckdb.execute(f"COPY (SELECT * FROM {read}) TO '{unfinished}' (FORMAT parquet)")  # noqa: S608
+        unfinished.rename(folder / name)
 
 
 def _following(folder: Path) -> dict[int, int]:

@@ -6,8 +6,12 @@ bridge is killed, and started again OUTAGE seconds later.
 How exact can a report be? A status is true when the service puts it into an answer, and known when that answer has
 arrived (`observed_at`). A change right after one answer is shown by the next: it is known one interval later, and as
 much later as the second answer was on its way. A login and a logout take two requests, one that finds out and one that
-says what holds. So nothing can be reported more exactly than to within the interval between two polls and the time of
-two answers; both are measured here, by the service and by the bridge, and nothing is added to them.
+says what holds. So by `observed_at` nothing is known more exactly than to within the interval between two polls and the
+time of two answers; both are measured here, by the service and by the bridge, and nothing is added to them. These
+errors are as often too long as too short, but over many stays their sum grows.
+
+The report takes the time of a change from the service (`last_status_change`), so time in state has two errors left: a
+status between two polls counts as the one before, and the end of a login is known by `observed_at` only.
 """
 
 import asyncio
@@ -33,7 +37,7 @@ DAY = float(os.environ.get("EXAMPLES_DAY", "150"))
 OUTAGE = 60.0
 AGENTS, RATE, SEED = 12, 0.1, 10  # in this one agents log out, too
 INTERVAL = 1.0
-TOO_LATE = 0.25
+TOO_LATE = 0.5
 """Seconds beyond the interval within which a report says something about it: on a busier machine it says nothing."""
 
 
@@ -49,9 +53,10 @@ class Report(NamedTuple):
 async def test_the_report_agrees_with_the_simulators_ledger(
     broker: Broker, topics_prefix: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Over a day with an outage of 60 s, time in state per agent differs from the truth by at most one poll interval
-    and the time that is declared unobserved; every wait is right, and the report's state at any time was true, to
-    within one poll interval and the time that answers took.
+    """Over a day with an outage of 60 s, an agent's time in each state differs from the truth by at most one poll
+    interval and the time that is declared unobserved; within the observed time by at most one interval and the time
+    that answers took, for each logout. Every wait is right, and the report's state at any time was true, to within the
+    same.
     """
     python = examples.python("analytics")
     arguments = ["--sessions", str(AGENTS), "--change-rate", str(RATE), "--seed", str(SEED)]
@@ -74,7 +79,8 @@ async def test_the_report_agrees_with_the_simulators_ledger(
 
     epoch = truth.epoch_of(ledgers)
     figures = Figures(epoch, ended, (killed, killed + OUTAGE), longest_interval(ledgers), answered)
-    assert figures.exactness < INTERVAL + TOO_LATE, "this machine is too busy"
+    if figures.exactness > INTERVAL + TOO_LATE:
+        pytest.skip(f"this machine is too busy: polls are {figures.interval:.2f} s apart, answers take {answered:g} s")
     assert not report.missing
     assert set(report.stays) == set(ledgers)
     for number, (agent_id, ledger) in enumerate(ledgers.items()):
@@ -137,7 +143,8 @@ class Figures:
         self.exactness = interval + 2 * answered
         self.wrong: list[str] = []
         self.staleness = 0.0
-        self.difference = self.observed_difference = 0.0
+        self.difference = 0.0
+        self.observed_differences: list[float] = []
         self.unobserved: list[float] = []
         self.stays = 0
         self.waits: list[float] = []
@@ -159,13 +166,16 @@ class Figures:
             self.staleness = max(self.staleness, stale)
         whole = clipped(true, begins, until)
         observed = [one for gap in gaps(lost, begins, until) for one in clipped(true, *gap)]
+        logouts = sum(stay.state == "logged out" for stay in seen)
         for state in {stay.state for stay in seen + whole}:
             mine = total(seen, state)
-            difference = abs(mine - total(whole, state))
-            if difference > INTERVAL + unobserved:
+            difference, observed_difference = mine - total(whole, state), mine - total(observed, state)
+            if abs(difference) > INTERVAL + unobserved:
                 self.wrong.append(f"{agent_id}: {state} differs by {difference:.2f} s")
-            self.difference = max(self.difference, difference)
-            self.observed_difference = max(self.observed_difference, abs(mine - total(observed, state)))
+            if abs(observed_difference) > self.exactness * max(1, logouts):
+                self.wrong.append(f"{agent_id}: {state} differs by {observed_difference:.2f} s of the observed time")
+            self.difference = max(self.difference, abs(difference))
+            self.observed_differences.append(observed_difference)
 
     def add_calls(self, reported: list[dict[str, Any]], true: dict[str, Wait], until: float) -> None:
         for row in reported:
@@ -189,12 +199,13 @@ class Figures:
 
     def text(self) -> str:
         low, high = min(self.unobserved), max(self.unobserved)
+        differences = sorted(map(abs, self.observed_differences))
         return f"""
 a day of {self.day:.0f} s, {AGENTS} agents, an outage of {OUTAGE:.0f} s (kill -9)
 polls every {INTERVAL:.0f} s: at most {self.interval:.3f} s apart, answered within {self.answered:.3f} s
 declared unobserved: {low:.2f} to {high:.2f} s per agent
 time in state, per agent and state: {self.difference:.2f} s off at most; within the observed time \
-{self.observed_difference:.2f} s
+{differences[-1]:.3f} s, and half of them {differences[len(differences) // 2]:.3f} s
 the state reported for any time was true at most {self.staleness:.3f} s before ({self.stays} stays)
 waits: {len(self.waits)} ended, {min(self.waits):.3f} to {max(self.waits):.3f} s off; {self.bounded} ended while \
 unobserved, within their bounds; {self.waiting} wait; {self.unknown} left with their agents; {self.unseen} unseen

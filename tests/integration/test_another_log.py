@@ -3,6 +3,7 @@
 import asyncio
 import json
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,9 @@ from bridge.testing.brokers import Broker, maven
 from bridge.testing.brokers.maven import MavenBroker
 from tests.support.chaos.checker import assert_kept
 from tests.support.chaos.harness import PARTITIONS, Lab, lab, until
+from tests.support.chaos.streams import numbered
 from tests.support.chaos.topics import delete, recreate
+from tests.support.repetitions import without_repetitions
 
 pytestmark = [pytest.mark.kafka, pytest.mark.transactions]
 
@@ -134,6 +137,79 @@ async def test_a_registry_recreated_empty_ends_no_watch(broker: Broker, topics_p
         await until(letters, "each registry's invalid entry is a dead letter")
         facts = await the_lab.facts()
         assert not [told for told in facts.told if told.record["type"] == "AgentWatchEnded"]
+
+
+@pytest.mark.parametrize("delivery", ["exactly_once", "at_least_once"])
+@pytest.mark.parametrize("missing", [False, True])
+async def test_streams_go_on_when_the_states_are_recreated(
+    broker: Broker, topics_prefix: str, tmp_path: Path, delivery: str, *, missing: bool
+) -> None:
+    """`asm.agent-state` is deleted while statuses change, and recreated at once or after so long that no commit
+    succeeded: each stream goes on, because the owner remembers what it committed; and as the states are written again,
+    the next owner goes on, too, with agents whose statuses have not changed since."""
+    busy = ("--sessions", "6", "--change-rate", "1")
+    async with lab(broker.bootstrap_servers, topics_prefix, tmp_path, *busy) as the_lab:
+        await the_lab.bridge(KAFKA__DELIVERY=delivery)
+        agents = await the_lab.register_all()
+        for number, agent in enumerate(agents):
+            await the_lab.inject(agent, f"10{number}")
+        await the_lab.completed()
+        if not missing:
+            await the_lab.sim.settle(agents)
+        await delete(the_lab, "agent-state")
+        if missing:
+            for number, agent in enumerate(agents):
+                await the_lab.inject(agent, f"20{number}")
+            await not_ready(the_lab, f"{topics_prefix}agent-state does not exist")
+            await logged(tmp_path / "bridge.log", "partition.lost", 1)
+        await recreate(the_lab, "agent-state", PARTITIONS, exists=False)
+        await logged(
+            tmp_path / "bridge.log", "states.rewritten", len({partition_for(one, PARTITIONS) for one in agents})
+        )
+        await the_lab.ready()
+        await the_lab.completed()
+        the_lab.kill()
+        await the_lab.bridge()
+        await the_lab.sim.settle(agents)
+        assert await the_lab.bridges["bridge"].stop() == 0
+        facts = await the_lab.facts()
+    log = (tmp_path / "bridge.log").read_text()
+    assert len(facts.streams) == len(agents)
+    assert_kept(without_repetitions(facts) if delivery == "at_least_once" else facts)
+    assert (log.count('"topic.recreated"'), log.count('"states.lost"')) == (1, 0)
+
+
+async def logged(log: Path, event: str, times: int) -> None:
+    """Waits until an event was logged so often."""
+
+    async def said() -> bool:
+        return log.read_text().count(f'"event": "{event}"') >= times
+
+    await until(said, f"{event} is logged {times} times", 60)  # a commit is given up after 30 s
+
+
+async def test_streams_end_with_states_that_nobody_remembers(
+    broker: Broker, topics_prefix: str, tmp_path: Path
+) -> None:
+    """The owner dies before it can write the states again: each agent begins a new stream, which each partition's next
+    owner says once, and the one after that goes on with it."""
+    async with lab(broker.bootstrap_servers, topics_prefix, tmp_path, *FEW) as the_lab:
+        await the_lab.bridge()
+        agents = await the_lab.register_all()
+        await the_lab.sim.settle(agents, rounds=1)
+        the_lab.bridges["bridge"].signal(signal.SIGSTOP)
+        await recreate(the_lab, "agent-state", PARTITIONS)
+        the_lab.kill()
+        for _ in range(2):
+            await the_lab.bridge()
+            await the_lab.sim.settle(agents, rounds=1)
+            assert await the_lab.bridges["bridge"].stop() == 0
+        facts = await the_lab.facts()
+    lines = [json.loads(line) for line in (tmp_path / "bridge.log").read_text().splitlines()]
+    lost = [line["messaging.destination.partition.id"] for line in lines if line["event"] == "states.lost"]
+    assert sorted(lost, key=int) == [str(number) for number in range(PARTITIONS)]
+    assert len(facts.streams) == 2 * len(agents)
+    assert not [problem for stream in facts.streams.values() for problem in numbered(stream)]
 
 
 async def test_events_in_added_partitions_are_moved(broker: Broker, topics_prefix: str, tmp_path: Path) -> None:

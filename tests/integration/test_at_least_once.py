@@ -1,7 +1,6 @@
 """``kafka.delivery=at_least_once``: its promises, and their limits."""
 
 import asyncio
-import dataclasses
 import random
 from pathlib import Path
 
@@ -14,9 +13,9 @@ from bridge.kafka.lifecycle import connected
 from bridge.kafka.reading import read_to_end
 from bridge.testing.brokers import Broker
 from tests.support.chaos.checker import assert_kept
-from tests.support.chaos.facts import Facts, Message
 from tests.support.chaos.harness import lab
 from tests.support.chaos.traffic import end, inject_for
+from tests.support.repetitions import without_repetitions
 
 # Real Kafka: Tansu forgets a commit's metadata, and takes 17 s to miss a dead member.
 pytestmark = [pytest.mark.kafka, pytest.mark.transactions]
@@ -56,7 +55,7 @@ async def test_a_crash_repeats_at_most_the_last_step(broker: Broker, topics_pref
         await injecting
         await end(the_lab, agents)
         facts = await the_lab.facts()
-    assert_kept(held(facts))
+    assert_kept(without_repetitions(facts))
 
 
 @pytest.fixture
@@ -104,16 +103,3 @@ async def test_nothing_is_written_after_a_producer_was_let_go(broker: Broker, to
         broker.resume()
     told = [message.value async for message in read_to_end(clients.connection, [(topic, 0)])]
     assert b"later" not in told
-
-
-def held(facts: Facts) -> Facts:
-    """The facts without repetitions: of each sequence number, the record that was observed last."""
-    last: dict[tuple[str, int], Message] = {}
-    for message, record in facts.told:
-        key = record["stream_id"], record["sequence"]
-        if key not in last or last[key].timestamp <= message.timestamp:
-            last[key] = message
-    kept = {message.place for message in last.values()}
-    streamed = {told.message.place for told in facts.told}
-    messages = [message for message in facts.messages if message.place not in streamed or message.place in kept]
-    return dataclasses.replace(facts, messages=messages)

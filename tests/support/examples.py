@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,16 @@ def run(command: list[str], env: Mapping[str, str], cwd: Path = ROOT, timeout: f
     return done.stdout
 
 
+_ROWS = """
+import json, sys, tempfile
+from pathlib import Path
+import to_parquet
+for topic, rows in json.loads(Path(sys.argv[2]).read_bytes()).items():
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as lines:
+        lines.writelines(json.dumps({"_partition": 0, **row}) + "\\n" for row in rows)
+        lines.flush()
+        to_parquet.write(to_parquet.Found(Path(lines.name), len(rows), 0), Path(sys.argv[1]) / topic)
+"""
 _QUERIES = """
 import json, sys
 from pathlib import Path
@@ -74,8 +85,21 @@ for query in sys.argv[2:]:
 """
 
 
+def write_parquet(data: Path, topics: Mapping[str, list[dict[str, Any]]]) -> None:
+    """The files that the report reads, with these records of partition 0, by topic."""
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(msgspec.json.encode(topics))
+        file.flush()
+        _run_analytics(_ROWS, str(data), file.name)
+
+
 def query_report(data: Path, *queries: str) -> list[list[dict[str, Any]]]:
     """What DuckDB answers to each query of the report's tables over a folder of Parquet files: a dict per row."""
-    path = os.pathsep.join(map(str, (ROOT / "schemas", EXAMPLES / "analytics")))
-    said = run([python("analytics"), "-c", _QUERIES, str(data), *queries], {**os.environ, "PYTHONPATH": path})
+    said = _run_analytics(_QUERIES, str(data), *queries)
     return [msgspec.json.decode(line) for line in said.splitlines()]
+
+
+def _run_analytics(program: str, *arguments: str) -> str:
+    """Runs a program that imports the example's modules."""
+    path = os.pathsep.join(map(str, (ROOT / "schemas", EXAMPLES / "analytics")))
+    return run([python("analytics"), "-c", program, *arguments], {**os.environ, "PYTHONPATH": path})

@@ -10,6 +10,7 @@ import struct
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import aiokafka.client
@@ -40,13 +41,17 @@ PARTS = {
         "_COMPRESSORS", "_txn_manager", "_sender", "_message_accumulator", "client",
     ),
     "aiokafka.producer.transaction_manager.TransactionManager": (
-        "create_future()", "error_transaction", "fatal_error", "is_in_transaction", "maybe_add_partition_to_txn",
-        "partitions_to_add", "transactional_id",
+        "create_future()", "error_transaction", "fatal_error", "increment_sequence_number", "is_in_transaction",
+        "maybe_add_partition_to_txn", "partitions_to_add", "transactional_id",
     ),
     "aiokafka.producer.message_accumulator.MessageAccumulator": ("fail_all",),
     "aiokafka.producer.message_accumulator.BatchBuilder": ("_build",),
-    "aiokafka.producer.message_accumulator.MessageBatch": ("create_future()",),
-    "aiokafka.producer.sender.Sender": ("create_task(", "close", "_do_add_offsets_to_txn", "_find_coordinator"),
+    "aiokafka.producer.message_accumulator.MessageBatch": ("create_future()", "future", "record_count", "retry_count"),
+    "aiokafka.producer.sender.Sender": (
+        "create_task(", "close", "_do_add_offsets_to_txn", "_find_coordinator", "_txn_manager",
+        "SendProduceReqHandler(self, batches)",
+    ),
+    "aiokafka.producer.sender.SendProduceReqHandler": ("_batches", "self.handle_response(response)"),
     "aiokafka.admin.client.AIOKafkaAdminClient": ("_client", "_send_request"),
     "aiokafka.client.AIOKafkaClient": (
         "cluster", "close", "MetadataRequest(", "force_metadata_update", "_sasl_oauth_token_provider",
@@ -218,3 +223,23 @@ async def test_a_failed_producer_leaves_nothing_to_asyncio() -> None:
     finally:
         loop.set_exception_handler(None)
     assert logged == []
+
+
+@pytest.mark.parametrize(
+    ("code", "attempts", "next_number"), [(10, 1, 7), (87, 1, 7), (0, 1, 10), (45, 1, 10), (10, 2, 10)]
+)
+async def test_the_numbers_of_a_refused_batch_are_given_to_the_next(code: int, attempts: int, next_number: int) -> None:
+    """Kafka has not counted a batch that it refuses for its records, and takes no batch after a gap. One that was
+    written, or may have been, keeps its numbers."""
+    partition, numbers = TopicPartition("asm.conversations", 3), TransactionManager(None, 0)
+    numbers.increment_sequence_number(partition, 10)
+    sent = MessageBatch(partition, BatchBuilder(1000, 0), 1, 0)
+    for _ in range(3):
+        sent.append(b"a", b"{}", 0)
+    for _ in range(attempts):
+        sent.drain_ready()
+    owner: Any = SimpleNamespace(_txn_manager=numbers, client=None, _retry_backoff=0)
+    answer = SimpleNamespace(API_VERSION=4, topics=[(partition.topic, [(partition.partition, code, 0, -1)])])
+    sender.SendProduceReqHandler(owner, {partition: sent}).handle_response(answer)
+    assert numbers.sequence_number(partition) == next_number
+    await asyncio.gather(sent.future, return_exceptions=True)

@@ -40,6 +40,7 @@ class FakeProducer:
 
     def __init__(self) -> None:
         self.error: Exception | None = None
+        self.error_of_send: Exception | None = None
         self.poison: Callable[[Outgoing], bool] = lambda _: False
         self.calls: list[str] = []
         self.states: list[AgentState] = []
@@ -63,12 +64,17 @@ class FakeProducer:
         if found := next((one for one in messages if self.poison(one)), None):
             topic = [one for one in messages if one.topic == found.topic]
             raise RefusedRecordsError(f"asm.{found.topic}", "InvalidRecordError", topic)
+        if self.error_of_send is not None:
+            raise self.error_of_send
         self.sent += messages
 
-    async def takes(self, messages: Sequence[Outgoing]) -> bool:
+    async def takes(self, messages: Sequence[Outgoing], _: float) -> bool:
         taken = not any(map(self.poison, messages))
         self.calls.append("taken" if taken else "restart")
         return taken
+
+    async def takes_canary(self, canary: Outgoing, at: float) -> bool:
+        return await self.takes([canary], at)
 
     async def restart(self) -> None:
         self.calls.append("restart")
@@ -119,8 +125,10 @@ def journal_of(
     heartbeat: Callable[[], None] = lambda: None,
     metadata: str = "",
     inbox: str | None = None,
+    **others: Any,
 ) -> Journal:
-    """``bounds``: of the inbox; ``inbox``: its id; ``committed`` and ``metadata``: what the group remembers."""
+    """``bounds``: of the inbox; ``inbox``: its id; ``committed`` and ``metadata``: what the group remembers;
+    ``others``: further arguments of the journal."""
 
     async def inbox_bounds(_: int) -> tuple[int, int]:
         return bounds
@@ -133,7 +141,7 @@ def journal_of(
 
     clients: Any = SimpleNamespace(connection={}, topic=str, exactly_once=True, committed=offset)
     group: Any = SimpleNamespace(bounds=inbox_bounds, next_heartbeat=next_heartbeat)
-    return Journal(3, clients, Encoder("json", "asm.inject"), group, Clock(), held or {}, inbox=inbox)
+    return Journal(3, clients, Encoder("json", "asm.inject"), group, Clock(), held or {}, inbox=inbox, **others)
 
 
 async def recovered(*given: Any, **others: Any) -> Journal:
@@ -262,7 +270,7 @@ async def test_a_refusal_that_does_not_end_is_given_up(producer: FakeProducer, m
     journal.append(said("a", "b"))
     producer.poison = lambda one: one.topic == "agent-messages"
 
-    async def takes(_: object) -> bool:
+    async def takes(*_: object) -> bool:
         return True
 
     monkeypatch.setattr(producer, "takes", takes)
@@ -348,6 +356,96 @@ async def test_the_same_log_is_gone_on_with(producer: FakeProducer) -> None:
     assert journal.offsets.position == 4
     assert journal.states["a"].bridge.inbox_open == [4]
     assert producer.sent == []
+
+
+def states_written(producer: FakeProducer) -> dict[str, int]:
+    """The sequence of each state that was written in the last transaction."""
+    found = [decode(one.value, one.headers) for one in producer.sent if one.topic == "agent-state"]
+    return {state.agent_id: state.sequence for state in found if isinstance(state, AgentState)}
+
+
+def topic_of_states(producer: FakeProducer) -> str | None:
+    """The id of the topic of the states, as the last transaction remembers it."""
+    return CommitMetadata.decode(producer.offset[1]).states
+
+
+async def test_states_are_written_again_into_a_recreated_topic(producer: FakeProducer) -> None:
+    """The same journal goes on: all states are in its next transaction, and from then on the metadata of its commits
+    have the new topic's id."""
+    producer.states = [AgentState(agent_id=agent, stream_id="s", sequence=4) for agent in "ab"]
+    journal = await recovered(states_topic="old")
+    assert (states_written(producer), topic_of_states(producer)) == ({}, "old")
+    journal.rewrite_states("new")
+    assert topic_of_states(producer) == "old"
+    await journal.commit()
+    assert (states_written(producer), topic_of_states(producer)) == ({"a": 4, "b": 4}, "new")
+
+
+@pytest.mark.parametrize("committed", [5, None])
+async def test_the_next_journal_restores_what_a_recreated_topic_lacks(
+    producer: FakeProducer, committed: int | None
+) -> None:
+    """The commits failed while the topic was missing, and the next journal finds it empty, or with a state that was
+    written since: each stream goes on from what was committed last, not from what was only appended; also if the inbox
+    was recreated with it, whose deletion has deleted the group's offsets."""
+    producer.states = [AgentState(agent_id=agent, stream_id="s", sequence=4) for agent in "ab"]
+    journal = await recovered(5, states_topic="old", inbox="i")
+    journal.append(said("x"))
+    await journal.commit()
+    metadata = producer.offset[1]
+    journal.append(said("x", "y"))
+    producer.error_of_send = TimeoutError()
+    with pytest.raises(PartitionLost):
+        await journal.commit()
+    producer.error_of_send = None
+    former = journal.remembered
+    producer.states = [AgentState(agent_id="b", stream_id="s", sequence=6)]
+    with capture_logs() as logged:
+        journal = await recovered(committed, metadata=metadata, states_topic="new", former=former, inbox="i")
+    assert {agent: state.sequence for agent, state in journal.states.items()} == {"a": 1, "b": 6}
+    assert (states_written(producer), topic_of_states(producer)) == ({"a": 1, "b": 6}, "new")
+    assert [(line["event"], line["agents"]) for line in logged] == [("states.rewritten", 2)]
+
+
+async def test_restored_states_of_another_inbox_are_void(producer: FakeProducer) -> None:
+    """States and inbox were recreated: the streams go on, and the new inbox is read from its beginning."""
+    books = Books(inbox_offset=12, inbox_open=[4])
+    producer.states = [AgentState(agent_id="a", stream_id="s", sequence=4, bridge=books)]
+    former = (await recovered(13, states_topic="old", inbox="there")).remembered
+    producer.states = []
+    journal = await recovered(None, states_topic="new", former=former, inbox="here")
+    assert journal.states["a"].sequence == 4
+    assert (journal.states["a"].bridge.inbox_offset, journal.offsets.position) == (-1, 0)
+
+
+async def test_lost_states_are_said_once(producer: FakeProducer) -> None:
+    """The owner has died before it wrote the states again: the next one says so, and cannot know which events were
+    sent. The one after it has nothing to say."""
+    producer.states = [AgentState(agent_id="b", stream_id="s", sequence=6)]
+    metadata = CommitMetadata(clean=True, states="old").encode()
+    with capture_logs() as logged:
+        journal = journal_of(5, metadata=metadata, states_topic="new")
+        assert not await journal.recover()
+        assert await journal_of(
+            5, metadata=CommitMetadata(clean=True, states="new").encode(), states_topic="new"
+        ).recover()
+    assert [(line["event"], line["log_level"], line["partition"]) for line in logged] == [("states.lost", "error", 3)]
+    assert topic_of_states(producer) == "new"
+    assert journal.states.keys() == {"b"}
+
+
+async def test_a_commit_in_doubt_is_not_gone_on_from(producer: FakeProducer) -> None:
+    """Kafka did not answer whether the last transaction with records is committed: going on from the one before it
+    might give numbers out twice. Without records it gives none out."""
+    journal = await recovered(states_topic="old")
+    producer.error = TimeoutError()
+    with pytest.raises(PartitionLost):
+        await journal.commit(clean=True)
+    assert journal.remembered is not None
+    journal.append(said("x"))
+    with pytest.raises(PartitionLost):
+        await journal.commit()
+    assert journal.remembered is None
 
 
 async def test_entries_that_were_deleted_unread_are_counted(producer: FakeProducer) -> None:

@@ -109,11 +109,15 @@ class FakeJournal:
     """A journal that has read the inbox up to offset 10, and commits nothing."""
 
     problem: str | None = None
+    while_read: Callable[[], object] = staticmethod(lambda: None)
+    """What happens while the states are read."""
     unwritten: Mapping[int, object] = MappingProxyType({7: "delivered"})
     oldest_at = 0.0
 
-    def __init__(self, *given: Any, inbox: str | None, **_: object) -> None:
+    def __init__(self, *given: Any, inbox: str | None, states_topic: str | None, former: object, **_: object) -> None:
         self.given, self.inbox = given[-1], inbox
+        self.states_topic, self.former = states_topic, former
+        self.remembered = object()
         self.held: Mapping[int, object] = {}
         self.offsets = SimpleNamespace(position=10)
         self.wake = asyncio.Event()
@@ -121,6 +125,7 @@ class FakeJournal:
         self.lost = False
 
     async def recover(self) -> bool:
+        self.while_read()
         return True
 
     async def commit(self, **_: object) -> dict[str, object]:
@@ -129,7 +134,8 @@ class FakeJournal:
             raise PartitionLost("asm.inject-outcomes refuses every record")
         return {}
 
-    def rewrite_states(self) -> None:
+    def rewrite_states(self, topic: str | None) -> None:
+        self.states_topic = topic
         self.rewritten += 1
 
     async def close(self) -> None:
@@ -231,3 +237,23 @@ async def test_recreated_states_are_written_again(owned: Owned) -> None:
     await owned.two_commits()
     await owned.two_commits()
     assert [journal.rewritten for journal in owned.journals] == [1]
+
+
+async def test_the_next_journal_knows_what_the_last_one_committed(owned: Owned) -> None:
+    """The topic of the states may have lost it."""
+    owned.journals[0].lost = True
+    await owned.two_commits(journals=2)
+    assert [journal.former for journal in owned.journals] == [None, owned.journals[0].remembered]
+
+
+async def test_a_topic_of_states_that_is_recreated_while_it_is_read_is_read_again(
+    owned: Owned, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A journal that has read the states of the new topic, which is empty, watches no agent: it takes them for those of
+    the old topic. The next one is given what was committed before."""
+    monkeypatch.setattr(FakeJournal, "while_read", lambda _: owned.ids.update({"agent-state": "2"}))
+    owned.journals[0].lost = True
+    await owned.two_commits(journals=3)
+    assert [journal.states_topic for journal in owned.journals] == ["1", "1", "2"]
+    assert [journal.former for journal in owned.journals[1:]] == [owned.journals[0].remembered] * 2
+    assert owned.journals[1].commits == 0

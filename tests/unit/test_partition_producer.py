@@ -106,3 +106,33 @@ async def test_records_are_gathered_up_to_what_their_topic_takes() -> None:
     assert all(batch.size() <= 50_000 for batch in client.batches)
     await producer.send([message._replace(topic="agent-status")] * 5)
     assert client.batches[3].record_count() == 5
+
+
+class TransactionalClient(GatheringClient):
+    """Keeps the calls for its transactions, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[str] = []
+        self.times: set[int] = set()
+
+    async def begin_transaction(self) -> None:
+        self.calls.append("begin")
+
+    async def abort_transaction(self) -> None:
+        self.calls.append("abort")
+
+    def create_batch(self) -> Any:
+        return self
+
+    def append(self, **record: Any) -> object:
+        self.times.add(record["timestamp"])
+        return self
+
+
+async def test_a_trial_is_aborted_and_has_the_time_of_now() -> None:
+    """A search may take longer than a topic lets times be old, so that no record is accused for its age."""
+    client: Any = TransactionalClient()
+    producer = PartitionProducer(Clients({}, "group", str), client, 0)
+    assert await producer.takes([Outgoing("agent-status", b"a", b"{}", [], 5000)] * 2, 60.0)
+    assert (client.calls, client.times) == (["begin", "abort"], {60_000})

@@ -49,7 +49,7 @@ async def test_the_culprits_are_found_by_halving(poisoned: list[bool]) -> None:
         return not any(poison for _, poison in some)
 
     expected = [one for one in messages if one[1]]
-    found = await culprits(messages, takes) if expected else []
+    found = [one async for one in culprits(messages, takes)] if expected else []
     assert found == expected
     assert trials <= 2 * len(expected) * math.ceil(math.log2(len(messages)) or 1)
 
@@ -61,7 +61,7 @@ async def test_a_batch_that_is_only_too_long_has_no_culprit(size: int) -> None:
     async def takes(some: Sequence[int]) -> bool:
         return len(some) < size
 
-    assert await culprits(range(size), takes) == []
+    assert [one async for one in culprits(range(size), takes)] == []
 
 
 def streamed(cls: type[records.Published] = records.AgentMessageReceived, agent: str = "a", **fields: Any) -> Outgoing:
@@ -80,18 +80,30 @@ def refused(messages: Sequence[Outgoing], cause: Exception | None = None) -> Ref
     return error
 
 
+class Trials:
+    """A producer whose Kafka refuses what is ``poison``. ``transactions``: whether a canary can be tried."""
+
+    def __init__(self, poison: Callable[[Outgoing], object], *, transactions: bool = True) -> None:
+        self._poison = poison
+        self._transactions = transactions
+
+    async def takes(self, some: Sequence[Outgoing], at: float) -> bool:
+        return not any(self._poison(one._replace(timestamp=round(at * 1000))) for one in some)
+
+    async def takes_canary(self, canary: Outgoing, at: float) -> bool | None:
+        return await self.takes([canary], at) if self._transactions else None
+
+
 async def instead_of(
     messages: Sequence[Outgoing],
     poison: Callable[[Outgoing], object],
     cause: Exception | None = None,
     encoder: Encoder = ENCODER,
+    **trials: bool,
 ) -> list[list[Outgoing]]:
     """What is written instead of each message, by a Kafka that refuses what is poison."""
-
-    async def takes(some: Sequence[Outgoing]) -> bool:
-        return not any(poison(one) for one in some)
-
-    found = await Refusal(refused(messages, cause), encoder, takes, lambda: NOW).remedy()
+    producer: Any = Trials(poison, **trials)
+    found = await Refusal(refused(messages, cause), encoder, producer, lambda: NOW).remedy()
     return [list(found.get(id(one), [one])) for one in messages]
 
 
@@ -143,6 +155,21 @@ async def test_a_topic_that_takes_nothing_has_no_culprit(topic: str) -> None:
     batch = [canary(topic, ENCODER, EPOCH)]
     with pytest.raises(RefusedRecordsError, match=rf"^asm\.{topic} refuses every record: InvalidRecordError$"):
         await instead_of(batch, lambda m: m.topic == topic)
+
+
+async def test_without_a_canary_a_topic_is_judged_by_what_it_takes() -> None:
+    """Where no small record can be tried, a topic that takes no form of a record counts as one that refuses all, until
+    it has taken another. A record that it takes in a smaller form needs no such witness."""
+
+    def poison(one: Outgoing) -> bool:
+        return one.topic == "agent-messages" and (one.key == b"long" or b"poison" in (one.value or b""))
+
+    first, second = await instead_of([message("y"), message("x", "long")], poison, transactions=False)
+    assert (len(first), [one.topic for one in second]) == (1, ["dead-letters"])
+    ((form, _),) = await instead_of([message("a poisonous text")], poison, transactions=False)
+    assert form.topic == "agent-messages"
+    with pytest.raises(RefusedRecordsError, match="refuses every record"):
+        await instead_of([message("x", "long")], poison, transactions=False)
 
 
 def late(one: Outgoing) -> bool:
