@@ -10,7 +10,6 @@ form is written in its place: every record is there once, in its order.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import structlog
@@ -27,7 +26,7 @@ from asm_bridge_schemas.records import (
     QueuedCallChanged,
 )
 from bridge import headers as names
-from bridge.agents.injection import read_injection
+from bridge.agents.injection import KafkaRecord, read_injection
 from bridge.agents.queue import InjectionQueue
 from bridge.agents.step import DeadLetter, Step
 from bridge.clock import rfc3339
@@ -157,8 +156,7 @@ class Refusal:
 
     def _not_moved(self, message: Outgoing) -> list[Outgoing]:
         """The outcome, in its agent's partition, and the dead letter of an event that cannot be moved there."""
-        moved = _Moved.of(message)
-        injection = read_injection(moved, 0.0, possibly_processed=False)
+        injection = read_injection(_Moved(message), 0.0, possibly_processed=False)
         injection.fault = UNWRITABLE, str(self._error)
         step = Step(AgentState(agent_id=injection.agent_id), self._now())
         InjectionQueue(InjectionSettings()).add(step, injection)
@@ -169,22 +167,17 @@ class Refusal:
         return [*(outcome._replace(partition=message.partition) for outcome in outcomes), *letters]
 
 
-@dataclass
-class _Moved:
+class _Moved(KafkaRecord):
     """A moved event as its agent's partition would have read it."""
 
-    topic: str
-    partition: int
-    offset: int
-    timestamp: int
-    key: bytes | None
-    value: bytes | None
-    headers: Sequence[tuple[str, bytes | None]]
+    def __init__(self, message: Outgoing) -> None:
+        self.topic, self.partition, self.offset = RecordId.parse(names.texts(message.headers)[names.ORIGIN])
+        self.timestamp, self.key, self.value = 2**62, message.key, message.value
+        self._headers = message.headers
 
-    @classmethod
-    def of(cls, message: Outgoing) -> "_Moved":
-        origin = RecordId.parse(names.texts(message.headers)[names.ORIGIN])
-        return cls(origin.topic, origin.partition, origin.offset, 2**62, message.key, message.value, message.headers)
+    @property
+    def headers(self) -> Sequence[tuple[str, bytes | None]]:
+        return self._headers
 
 
 def canary(topic: str, encoder: Encoder, at: float) -> Outgoing:
