@@ -378,10 +378,12 @@ class Journal:
         if everywhere:
             self._producer.add_topics(_OUTPUTS)
         await self._producer.send([*messages, *states])
-        if (messages or states) and self._clock.comparison_due() and (reading := await self._producer.read_clock()):
-            follow(self._clock, reading)
         if offset is not None:
             await self._producer.add_offset(*offset)
+        # At a recovery in any case: the process may have started without the rights to see it, or beside another one.
+        due = everywhere or ((messages or states) and self._clock.comparison_due())
+        if due and (reading := await self._producer.read_clock()):
+            follow(self._clock, reading)
         self._in_doubt = bool(messages)
         await self._producer.commit()
         self._in_doubt = False

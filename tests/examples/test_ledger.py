@@ -37,7 +37,7 @@ DAY = float(os.environ.get("EXAMPLES_DAY", "150"))
 OUTAGE = 60.0
 AGENTS, RATE, SEED = 12, 0.1, 10  # in this one agents log out, too
 INTERVAL = 1.0
-TOO_LATE = 0.5
+TOO_LATE = INTERVAL
 """Seconds beyond the interval within which a report says something about it: on a busier machine it says nothing."""
 
 

@@ -1,5 +1,6 @@
 """A partition's journal, with a producer that fails on request."""
 
+import time
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -9,12 +10,20 @@ from aiokafka.errors import TopicAuthorizationFailedError
 from structlog.testing import capture_logs
 
 from asm_bridge_schemas.consume import decode
-from asm_bridge_schemas.records import AgentMessageReceived, AgentState, Books, Delivered, InjectionCompleted
+from asm_bridge_schemas.records import (
+    AgentMessageReceived,
+    AgentState,
+    Books,
+    Delivered,
+    InjectionCompleted,
+    PartitionHeartbeat,
+)
 from bridge.agents.queue import InjectionQueue
 from bridge.agents.step import KnownOutcome, Step
-from bridge.clock import Clock
+from bridge.clock import Clock, seconds
 from bridge.kafka.encoding import Encoder
 from bridge.kafka.errors import RefusedRecordsError
+from bridge.kafka.kafka_clock import Reading
 from bridge.kafka.outgoing import Outgoing
 from bridge.kafka.partition_producer import PartitionProducer
 from bridge.partitions import journal as module
@@ -42,6 +51,7 @@ class FakeProducer:
         self.added: list[str] = []
         self.waiting_for = ["asm.inject-outcomes"]
         self.started_at = 0.0
+        self.reading: Reading | None = None
 
     async def begin(self) -> None:
         self.calls.append("begin")
@@ -72,8 +82,8 @@ class FakeProducer:
     async def add_offset(self, offset: int, metadata: str) -> None:
         self.offset = offset, metadata
 
-    async def read_clock(self) -> None:
-        pass
+    async def read_clock(self) -> Reading | None:
+        return self.reading
 
     async def commit(self) -> None:
         self.calls.append("commit")
@@ -464,3 +474,22 @@ async def test_no_record_among_the_states_ends_a_recovery(producer: FakeProducer
         key.decode(errors="backslashreplace")
     ]
     assert counter._value.get() == before + 1
+
+
+async def test_kafkas_clock_is_known_before_a_time_is_published(producer: FakeProducer) -> None:
+    """A process that could not read Kafka's clock when it started, because it lacked a right or another process
+    started, reads it when it recovers a partition: its first heartbeat has Kafka's time already.
+    """
+    kafka = time.time() + 7200
+    producer.reading = Reading(kafka, time.monotonic())
+    until: list[str] = []
+
+    def heartbeat(observed_until: str) -> PartitionHeartbeat:
+        until.append(observed_until)
+        return PartitionHeartbeat(
+            partition=3, observed_until=observed_until, agents=0, in_session=0, lost=0, instance="bridge-1"
+        )
+
+    journal = await recovered()
+    await journal.commit(heartbeat=heartbeat)
+    assert seconds(until[0]) == pytest.approx(kafka, abs=60)
