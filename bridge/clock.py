@@ -29,7 +29,8 @@ class Clock:
         self._began: float | None = None
         self._compared_at = float("-inf")
         self.ahead = 0.0
-        """Seconds by which this machine's clock was ahead of Kafka's when they were last compared."""
+        """Seconds by which this machine's clock was ahead of Kafka's when they were last compared; 0 if the reading took
+        so long, because of an outage, that they may agree."""
 
     def now(self) -> Instant:
         monotonic = time.monotonic()
@@ -51,7 +52,8 @@ class Clock:
         """
         monotonic, wall = time.monotonic(), time.time()
         doubt = (monotonic - since) / 2
-        self.ahead = wall - (kafka + doubt)
+        ahead = wall - (kafka + doubt)
+        self.ahead = ahead if abs(ahead) > doubt else 0.0
         if self._began is None:
             self._began = wall - monotonic
         if abs(self._began + monotonic - (kafka + doubt)) > _TOLERATED + doubt:

@@ -70,6 +70,17 @@ def test_a_small_difference_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> No
     assert machine.clock.now().wall == pytest.approx(KAFKA + 100.4, abs=0.001)
 
 
+@pytest.mark.parametrize("shown_after", [0.0, 7.0, 14.0])
+def test_a_reading_that_took_long_is_no_difference(monkeypatch: pytest.MonkeyPatch, shown_after: float) -> None:
+    """A reading during an outage may be from its beginning or its end: clocks that agree are not said to differ."""
+    machine = Machine(monkeypatch, 0.0)
+    machine.at += 14.0
+    with capture_logs() as lines:
+        follow(machine.clock, Reading(KAFKA + 100.0 + shown_after, 100.0))
+    assert not lines
+    assert machine.clock.now().wall == pytest.approx(KAFKA + 114.0)
+
+
 def test_a_machine_that_slept_catches_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """The monotonic clock stands still while a machine sleeps; the next comparison, due within seconds, mends it."""
     machine = Machine(monkeypatch, 0.0)
