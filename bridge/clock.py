@@ -29,8 +29,8 @@ class Clock:
         self._began: float | None = None
         self._compared_at = float("-inf")
         self.ahead = 0.0
-        """Seconds by which this machine's clock was ahead of Kafka's when they were last compared; 0 if the reading took
-        so long, because of an outage, that they may agree."""
+        """Seconds by which this machine's clock was ahead of Kafka's when they were last compared; 0 if they may agree,
+        because the reading took so long in an outage."""
 
     def now(self) -> Instant:
         monotonic = time.monotonic()

@@ -15,14 +15,13 @@ from typing import Literal, Self
 
 import msgspec
 import typer
-from aiokafka import AIOKafkaProducer
 from aiokafka.structs import ConsumerRecord
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
 from bridge.app import Bridge, StartError
-from bridge.kafka.clients import new_reader
+from bridge.kafka.clients import new_producer, new_reader
 from bridge.kafka.lifecycle import connected
 from bridge.kafka.partitioner import partition_for
 from bridge.kafka.show import as_line, decoded
@@ -175,7 +174,7 @@ class Demo:
     async def _inject(self, settings: Settings) -> None:
         """Produces an event every few seconds, as a microservice would."""
         agents = itertools.cycle(self._simulator.world.callers)
-        producer = AIOKafkaProducer(**settings.kafka.client_arguments(), acks="all")
+        producer = new_producer(settings.kafka.client_arguments())
         async with connected(producer, settings.kafka.bootstrap_servers):
             for number in itertools.count(1):
                 agent_id, injection_id = next(agents), f"demo-{number}"
