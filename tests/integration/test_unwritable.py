@@ -217,15 +217,16 @@ async def test_records_that_are_too_old_for_a_topic_get_kafkas_time(
     broker: Broker, topics_prefix: str, tmp_path: Path, topic: str, delivery: str
 ) -> None:
     """A commit that takes longer than a topic's limit for times loses nothing; observed_at stays."""
-    options = ("--sessions", "3", "--change-rate", "0")
+    options = ("--sessions", "6", "--change-rate", "0")
     async with lab(broker.bootstrap_servers, topics_prefix, tmp_path, *options) as the_lab:
         await the_lab.bridge(KAFKA__COMMIT_INTERVAL="2s", KAFKA__DELIVERY=delivery)
         running = Running(the_lab, [], "", tmp_path / "bridge.log")
         await running.configure(topic, message_timestamp_before_max_ms=1000)
-        agents = await the_lab.register_all()
+        agents = [agent["agent_id"] for agent in await the_lab.sim.get("agents")]
         markers = [f"77{number}" for number in range(6)]
-        for number, marker in enumerate(markers):  # one of them at least is not committed within a second
-            await the_lab.inject(agents[number % 3], marker, ce_id=marker)
+        for agent, marker in zip(agents, markers, strict=True):  # one at least is not committed within a second
+            await the_lab.register(agent)
+            await the_lab.inject(agent, marker, ce_id=marker)
             await asyncio.sleep(0.4)
         facts = await running._replace(agents=agents).settled()
     assert outcomes(facts) == dict.fromkeys(markers, "delivered")
