@@ -26,8 +26,8 @@ test: lint ## linters, type check, all tests (ARGS="--broker embedded -k changes
 	@$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 	@$(if $(ARGS),:,$(MAKE) --no-print-directory unit)
 
-# Test files side by side, as many as tests/conftest.py says. The folders' order, reorder being off, puts the long files
-# first and those of unit last. The other Pythons come after them: many a test of a real broker has a deadline.
+# Test files side by side, as many as tests/conftest.py says and in its order, xdist's own being off. The other Pythons
+# come after them: many a test of a real broker has a deadline.
 PARALLEL := -n auto --dist loadfile --no-loadscope-reorder
 
 unit: $(READY) ## the unit tests on every other Python from 3.11 to 3.14 that this machine has

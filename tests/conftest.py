@@ -3,6 +3,7 @@
 import os
 import secrets
 import subprocess
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,6 +38,14 @@ def pytest_xdist_auto_num_workers() -> int:
     """Of ``-n auto``: most tests on a broker wait, so one process more than there are processors; at most four, as
     each that needs a broker starts its own."""
     return min((os.cpu_count() or 1) + 1, 4)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files with the most tests on a broker come first: of files that run side by side, the last must not be a long
+    one."""
+    sizes = Counter(item.path for item in items if needs_broker(item))
+    items.sort(key=lambda item: -sizes[item.path])
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
