@@ -28,29 +28,38 @@ class OneProcess:
 
 
 @pytest.mark.parametrize(
-    ("event", "error", "code", "tiny_until", "kept"),
+    ("event", "error", "code", "unusable_until", "kept"),
     [
         ("run.failed", REFUSAL, 1, math.inf, True),
+        ("run.failed", "t.sessions does not exist: run `asm-bridge topics create`", 1, math.inf, True),
         ("run.failed", REFUSAL, 1, 0.0, False),
         ("run.failed", REFUSAL, 2, math.inf, False),
         ("run.failed", "cannot listen on 127.0.0.1:8080", 1, math.inf, False),
         ("topic.limited", REFUSAL, 1, math.inf, False),
         ("run.stopped", "", 0, math.inf, False),
     ],
-    ids=["refused", "the topic took records", "another code", "another reason", "not a refusal", "no reason"],
+    ids=[
+        "refused",
+        "missing",
+        "the topic took records",
+        "another code",
+        "another reason",
+        "not a refusal",
+        "no reason",
+    ],
 )
-async def test_only_a_refused_topic_is_a_reason_to_end(
-    tmp_path: Path, event: str, error: str, code: int, tiny_until: float, kept: bool
+async def test_only_a_topic_that_cannot_be_used_is_a_reason_to_end(
+    tmp_path: Path, event: str, error: str, code: int, unusable_until: float, kept: bool
 ) -> None:
-    """A process that ends by itself is restarted and is a broken promise, unless it refused a topic that took nothing
-    since the process was started.
+    """A process that ends by itself is restarted and is a broken promise, unless it refused a topic that took nothing,
+    or was missing, since the process was started.
     """
     lab = OneProcess(tmp_path, event, error, code)
     child = lab.bridges["bridge-0"]
     child.start()
     await child.ended()
     arguments: dict[str, Any] = {"brokers": [], "processes": ["bridge-0"], "skills": {}, "tokens": {}, "ends": 0.0}
-    trial = Trial(cast("Lab", lab), tiny_until=tiny_until, **arguments)
+    trial = Trial(cast("Lab", lab), unusable_until=unusable_until, **arguments)
     trial.see_to("bridge-0")
     assert lab.launched == 1
     assert trial.broken == ([] if kept else [f"bridge-0 ended by itself with {code}"])

@@ -3,11 +3,12 @@
 import asyncio
 import contextlib
 import json
+import math
 import signal
 import subprocess
 import time
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from random import Random
@@ -22,6 +23,7 @@ STOP_DEADLINE = 60.0
 """Seconds that a clean stop may take: drain_timeout and leaving, also while Kafka is away."""
 TINY = 100
 """The bytes that a record may have in a topic that refuses every record."""
+_REFUSED = (f"max.message.bytes is {TINY}", "does not exist: run `asm-bridge topics create`")
 _LOOK_EVERY = 0.5
 
 
@@ -44,8 +46,8 @@ class Trial:
     """Held by a fault that needs the topics as they are, makes them others, or takes a broker away."""
     turns: defaultdict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
     """By process; held by the fault that is about it."""
-    tiny_until: float = 0.0
-    """When the last topic that was ``TINY`` took records again (monotonic)."""
+    unusable_until: float = 0.0
+    """When the last topic that was ``TINY``, or missing, could be used again (monotonic)."""
 
     @property
     def agents(self) -> list[str]:
@@ -61,23 +63,32 @@ class Trial:
 
     def see_to(self, name: str) -> None:
         """Restarts a process that has ended by itself, as an orchestrator does, and counts it: as a promise that was
-        broken, unless it refused at its start a topic that was ``TINY``."""
+        broken, unless it refused at its start a topic that was ``TINY`` or missing."""
         child = self.lab.bridges[name]
         if child.process is None or (code := child.process.poll()) is None:
             return
         self.note(f"{name} ended by itself with {code}")
-        if self.refused_tiny(name, code):
+        if self.refused_topic(name, code):
             self.survived["refused at its start, restarted"] += 1
         else:
             self.broken.append(f"{name} ended by itself with {code}")
         self.lab.launch(name)
 
-    def refused_tiny(self, name: str, code: int) -> bool:
-        """Whether the process ended with 1 because a topic was ``TINY`` since it was started, and said so."""
+    @contextlib.contextmanager
+    def unusable(self) -> Iterator[None]:
+        """Around the time in which a process that starts may refuse a topic."""
+        self.unusable_until = math.inf
+        try:
+            yield
+        finally:
+            self.unusable_until = time.monotonic()
+
+    def refused_topic(self, name: str, code: int) -> bool:
+        """Whether the process ended with 1 because a topic could not be used since it was started, and said so."""
         child = self.lab.bridges[name]
         said = child.said(1)
-        refused = '"run.failed"' in said and f"max.message.bytes is {TINY}" in said
-        return code == 1 and refused and child.started < self.tiny_until
+        refused = '"run.failed"' in said and any(reason in said for reason in _REFUSED)
+        return code == 1 and refused and child.started < self.unusable_until
 
     def note(self, text: str) -> None:
         with (self.lab.directory / "timeline.log").open("a") as log:
@@ -150,7 +161,7 @@ async def _ended(trial: Trial, name: str) -> None:
     try:
         await until(serves, f"{name} is alive", STOP_DEADLINE)
         code = await child.stop(STOP_DEADLINE)
-        if code and not trial.refused_tiny(name, code):
+        if code and not trial.refused_topic(name, code):
             trial.broken.append(f"{name} ended with {code} after SIGTERM")
     except (TimeoutError, subprocess.TimeoutExpired) as error:
         trial.broken.append(f"{name} did not stop: {error}")

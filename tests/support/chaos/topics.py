@@ -1,8 +1,6 @@
 """Deletes and recreates topics, as an administrator does."""
 
 import asyncio
-import math
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from random import Random
@@ -28,7 +26,13 @@ _BEFORE = 10**9
 async def _admin(the_lab: Lab) -> AsyncIterator[AIOKafkaAdminClient]:
     admin = AIOKafkaAdminClient(bootstrap_servers=the_lab.bootstrap_servers)
     await admin.start()
+
+    async def led() -> bool:  # not at once after a restart of the broker
+        await admin._client.force_metadata_update()
+        return admin._client.cluster.controller is not None
+
     try:
+        await until(led, "the controller is known")
         yield admin
     finally:
         await admin.close()
@@ -75,15 +79,16 @@ async def outcomes_recreated(trial: Trial, rng: Random) -> None:
     """
     the_lab, topic = trial.lab, "inject-outcomes"
     async with trial.administration:
-        async with _all_completed(the_lab):
-            found = await read_topics(the_lab.bootstrap_servers, the_lab.prefix, [topic])
-            former = [message for message in the_lab.salvaged if message.topic == topic]
-            others = [message for message in the_lab.salvaged if message.topic != topic]
-            early = [message._replace(offset=message.offset - _BEFORE) for message in former + found]
-            the_lab.salvaged = others + early
-            await delete(the_lab, topic)
-        await asyncio.sleep(_absence(rng))
-        await recreate(the_lab, topic, PARTITIONS, exists=False)
+        with trial.unusable():
+            async with _all_completed(the_lab):
+                found = await read_topics(the_lab.bootstrap_servers, the_lab.prefix, [topic])
+                former = [message for message in the_lab.salvaged if message.topic == topic]
+                others = [message for message in the_lab.salvaged if message.topic != topic]
+                early = [message._replace(offset=message.offset - _BEFORE) for message in former + found]
+                the_lab.salvaged = others + early
+                await delete(the_lab, topic)
+            await asyncio.sleep(_absence(rng))
+            await recreate(the_lab, topic, PARTITIONS, exists=False)
 
 
 async def inbox_recreated(trial: Trial, rng: Random) -> None:
@@ -112,11 +117,10 @@ async def topic_takes_nothing(trial: Trial, rng: Random) -> None:
     """
     async with trial.administration:
         topic = rng.choice(OUTPUT)
-        trial.tiny_until = math.inf
-        await configure(trial.lab, topic, **{"max.message.bytes": TINY})
-        await asyncio.sleep(rng.uniform(1, 6))
-        await configure(trial.lab, topic, **{"max.message.bytes": 2**23})
-        trial.tiny_until = time.monotonic()
+        with trial.unusable():
+            await configure(trial.lab, topic, **{"max.message.bytes": TINY})
+            await asyncio.sleep(rng.uniform(1, 6))
+            await configure(trial.lab, topic, **{"max.message.bytes": 2**23})
 
 
 async def configure(the_lab: Lab, topic: str, **configs: int | str) -> None:
@@ -143,9 +147,10 @@ async def _all_completed(the_lab: Lab) -> AsyncIterator[None]:
 
 
 async def _away_and_back(trial: Trial, rng: Random, topic: str, partitions: int) -> None:
-    await delete(trial.lab, topic)
-    await asyncio.sleep(_absence(rng))
-    await recreate(trial.lab, topic, partitions, exists=False)
+    with trial.unusable():
+        await delete(trial.lab, topic)
+        await asyncio.sleep(_absence(rng))
+        await recreate(trial.lab, topic, partitions, exists=False)
 
 
 def _absence(rng: Random) -> float:
