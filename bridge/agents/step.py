@@ -76,21 +76,24 @@ class Step:
     def emit(self, record: type[Published], trace: Trace | None = None, **fields: Any) -> None:
         """Adds a record to the agent's stream, or to none if the agent is not watched."""
         state = self.state
-        place: dict[str, Any] = dict.fromkeys(("stream_id", "sequence", "topic_sequence"))
+        stream_id: Any = state.stream_id  # null only in the outcome for an agent that is not watched
+        sequence: Any = None
+        topic_sequence: Any = None
         if trace is not None:
             self.traces[len(self.records)] = trace
-        if state.stream_id is not None:
+        if stream_id is not None:
             sequence, numbers, topic = state.sequence + 1, state.bridge.topic_sequences, TOPICS[record]
             topic_sequence = numbers.get(topic, 0) + 1
-            place = {"stream_id": state.stream_id, "sequence": sequence, "topic_sequence": topic_sequence}
             books = msgspec.structs.replace(state.bridge, topic_sequences={**numbers, topic: topic_sequence})
             self.set(sequence=sequence, observed_at=self.at, bridge=books)
         self.records.append(
             record(
                 agent_id=state.agent_id,
+                stream_id=stream_id,
+                sequence=sequence,
+                topic_sequence=topic_sequence,
                 asm_session_sid=fields.pop("asm_session_sid", state.asm_session_sid),
                 observed_at=self.at,
-                **place,
                 **fields,
             )
         )

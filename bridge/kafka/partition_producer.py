@@ -15,7 +15,7 @@ from bridge.kafka import internals
 from bridge.kafka.clients import MAX_BATCH_BYTES, Clients
 from bridge.kafka.errors import EXPECTED_ERRORS, REFUSED_RECORDS, InvalidTimestampError, RefusedRecordsError
 from bridge.kafka.kafka_clock import Reading, read_clock, reading_of
-from bridge.kafka.lifecycle import CALL_DEADLINE, with_deadline
+from bridge.kafka.lifecycle import with_deadline
 from bridge.kafka.outgoing import Outgoing
 
 _CLOCK_DEADLINE = 1.0
@@ -120,7 +120,7 @@ class PartitionProducer:
     async def takes(self, messages: Sequence[Outgoing], at: float) -> bool:
         """Whether Kafka accepts these messages together. ``at``: the present time (seconds since 1970)."""
         try:
-            await self.try_out(messages, at)
+            await with_deadline(self.try_out(messages, at))
         except RefusedRecordsError:
             await self.restart()
             return False
@@ -133,11 +133,10 @@ class PartitionProducer:
     async def try_out(self, messages: Sequence[Outgoing], at: float) -> None:
         """Sends messages in a transaction that is aborted, so that no reader of what is committed sees them: with the
         time ``at``, as a trial may come long after them. Raises ``RefusedRecordsError``."""
-        async with asyncio.timeout(CALL_DEADLINE):
-            await self.begin()
-            await self.send([m._replace(timestamp=round(at * 1000)) for m in messages])
-            with self._named():
-                await self._producer.abort_transaction()
+        await self.begin()
+        await self.send([m._replace(timestamp=round(at * 1000)) for m in messages])
+        with self._named():
+            await self._producer.abort_transaction()
 
     async def restart(self) -> None:
         """Continues after a refusal: Kafka accepts no batch after one that it refused, because the numbers of its
@@ -226,7 +225,8 @@ class PlainProducer(PartitionProducer):
         """Tried in a transaction, where the broker has them and the login may use them."""
         try:
             async with self._clients.trial_producer(self._partition) as producer:
-                await PartitionProducer(self._clients, producer, self._partition).try_out([canary], at)
+                trial = PartitionProducer(self._clients, producer, self._partition)
+                await with_deadline(trial.try_out([canary], at))
         except RefusedRecordsError:
             return False
         except EXPECTED_ERRORS:

@@ -60,9 +60,8 @@ class Guard:
             if given is not None and hmac.compare_digest(given, self._token):
                 return None  # a foreign web page does not know it
             answer = PlainTextResponse("the token of ops.token is required\n", 401)
-            for (
-                challenge
-            ) in _CHALLENGES:  # each in a separate header, because Chromium reads only the first of several in one
+            # Each in a separate header, because Chromium reads only the first of several in one.
+            for challenge in _CHALLENGES:
                 answer.headers.append("WWW-Authenticate", challenge)
             return answer
         name = _host_name(headers.get("host", ""))
