@@ -97,6 +97,7 @@ skills sees a waiting call: count calls by `call_sid`, not records.
 ## Without transactions
 
 With `kafka.delivery=at_least_once`, for brokers that have none, the last step of an agent may appear again after a
-crash, with different content under the same numbers: use the one with the later `observed_at`. Records are written
-before the state that contains them.
+crash, with different content under the same numbers: use the one with the later `observed_at`. It also replaces the
+records with higher numbers that were observed before it, as the new step may be shorter. Records are written before the
+state that contains them.
 """

@@ -136,17 +136,17 @@ class Pictures:
             return []
         known = self.agents.get(agent_id)
         if known is not None and known.stream_id == stream_id and number <= known.sequence:
-            if not self._replaces(record, known):
+            if not self._replaces(record, number, known):
                 return []
         elif known is not None and known.stream_id != stream_id and record.observed_at < (known.observed_at or ""):
             return []  # of a stream before
         self._ahead.setdefault(stream_id, {})[number] = record
         return self._release(agent_id, stream_id)
 
-    def _replaces(self, record: Published, known: AgentState) -> bool:
-        """Whether the record begins a step that was published before with another content; goes back if it does."""
+    def _replaces(self, record: Published, number: int, known: AgentState) -> bool:
+        """Whether the record is of a step that was published before with another content; goes back if it is."""
         before = self._before.get(record.agent_id)
-        if before is None or record.observed_at <= (known.observed_at or "") or record.sequence != before.sequence + 1:
+        if before is None or record.observed_at <= (known.observed_at or "") or number <= before.sequence:
             return False
         self.agents[record.agent_id] = before
         return True
@@ -161,6 +161,8 @@ class Pictures:
             del held[passed]
         while (record := held.pop(number + 1, None)) is not None:
             if current is not None and current.observed_at != record.observed_at:
+                if record.observed_at < (current.observed_at or ""):
+                    break  # of a step that another one, which was shorter, has replaced
                 self._before[agent_id] = current
             current = fold(current, record)
             applied.append(record)

@@ -2,17 +2,26 @@
 
 import dataclasses
 
-from tests.support.chaos.facts import Facts, Message
+from tests.support.chaos.facts import Facts, Told
 
 
 def without_repetitions(facts: Facts) -> Facts:
-    """The facts without repetitions: of each sequence number, the record that was observed last."""
-    last: dict[tuple[str, int], Message] = {}
-    for message, record in facts.told:
-        key = record["stream_id"], record["sequence"]
-        if key not in last or last[key].timestamp <= message.timestamp:
-            last[key] = message
-    kept = {message.place for message in last.values()}
-    streamed = {told.message.place for told in facts.told}
-    messages = [message for message in facts.messages if message.place not in streamed or message.place in kept]
+    """The facts without what a later record replaces: one goes back to its number in the stream, so it replaces those
+    observed before it from that number on. The new step may be shorter: a number may have no other record yet.
+    """
+    replaced = set()
+    for stream in facts.streams.values():
+        lowest: int | None = None
+        for told in sorted(stream, key=_observed, reverse=True):
+            number = told.record["sequence"]
+            if lowest is not None and number >= lowest:
+                replaced.add(told.message.place)
+            else:
+                lowest = number
+    messages = [message for message in facts.messages if message.place not in replaced]
     return dataclasses.replace(facts, messages=messages)
+
+
+def _observed(told: Told) -> tuple[str, int, int]:
+    """Records of a step have the same time."""
+    return told.record["observed_at"], told.record["sequence"], told.message.offset

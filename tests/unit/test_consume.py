@@ -233,6 +233,19 @@ def test_a_step_that_comes_again_replaces_the_first() -> None:
     assert pictures.agents["agent-7"].status.status_desc == "PEERED"
 
 
+def test_a_step_that_comes_again_may_be_shorter_and_out_of_order() -> None:
+    """The new step's records come in any order between topics, and a number of the former step that the new one does
+    not have is not taken for what follows."""
+    first, *former = (numbered(number) for number in (1, 2, 3, 4))
+    former = [replace(record, observed_at="2026-11-23T09:30:01.000000Z") for record in former]
+    new = [replace(record, observed_at="2026-11-23T09:30:09.000000Z", topic_sequence=7) for record in former[:2]]
+    after = replace(former[2], observed_at="2026-11-23T09:30:10.000000Z")
+    pictures = Pictures()
+    arriving = [first, former[0], former[1], new[1], former[2], new[0], after]
+    assert [pictures.apply(one) for one in arriving] == [[first], [former[0]], [former[1]], [], [], new, [after]]
+    assert pictures.held == 0
+
+
 def test_a_late_tombstone_ends_its_own_stream_only() -> None:
     """The states of an agent that was removed and registered again may be read after the events of its new stream."""
     first, second = played(["READY"], unwatch=True), played(["PEERED"])
