@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from dataclasses import replace
 from email.utils import formatdate
 
 import pytest
@@ -98,6 +99,15 @@ def test_membership(count: int, protocol: str, delivery: str, result: str) -> No
     """A full group, a group that allows only one process, and a group of another program are reported."""
     settings = Settings(kafka=KafkaSettings(delivery=delivery))  # type: ignore[arg-type]
     assert kafka._membership(settings, members(count, protocol)).result == result
+
+
+def test_members_that_are_not_bridges_are_a_problem() -> None:
+    """Another program, or the bridges of another topics.prefix, in the group: nothing watches the agents of the
+    partitions that it gets, though all members agree upon an assignor."""
+    stranger = replace(members(2), strangers=("aiokafka-0.14.0 at 127.0.0.1",))
+    finding = kafka._membership(Settings(), stranger)
+    assert finding.result == "problem"
+    assert "aiokafka-0.14.0 at 127.0.0.1" in finding.found
 
 
 def rights(operations: int | None, settings: Settings) -> dict[str, Rights]:
