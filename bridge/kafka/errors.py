@@ -105,9 +105,14 @@ FENCED = (
 TWIN = "another process has the same kafka.group_instance_id ({}): give each process its own"
 
 
+def advice_about(error: BaseException | str) -> str | None:
+    """What to do about Kafka's error that the text names, if an administrator causes it."""
+    return next((advice for name, advice in _ADVICE.items() if name in str(error)), None)
+
+
 def advised(text: str) -> str:
     """The text, with what to do about Kafka's error that it names."""
-    advice = next((advice for name, advice in _ADVICE.items() if name in text), None)
+    advice = advice_about(text)
     return f"{text}: {advice}" if advice and advice not in text else text
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from email.utils import formatdate
 
 import pytest
-from aiokafka.errors import RequestTimedOutError
+from aiokafka.errors import InvalidTransactionTimeout, RequestTimedOutError
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
@@ -145,6 +145,8 @@ async def test_nothing_raises_and_all_ends() -> None:
     for error in (RequestTimedOutError(), OSError("gone"), KafkaUnavailableError("lost: look there")):
         (found,) = await check._within("x", 1, fail(error))
         assert (found.check, found.result) == ("x", "problem")
+    (found,) = await check._within("x", 1, fail(InvalidTransactionTimeout()))
+    assert found.advice == "set the brokers' transaction.max.timeout.ms to at least 20000"
     (found,) = await check._within("x", 0.01, hang())
     assert found.found == "no answer within 0.01 s"
     assert check._CONNECT + check._LOOK + check._ASK <= 30
