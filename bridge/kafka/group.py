@@ -113,7 +113,7 @@ class ConsumerGroupMember(ConsumerRebalanceListener):  # type: ignore[misc]
         """Why the login prevents a connection, or None; the consumer itself waits silently. If one of several brokers
         is down, it continues with the others.
         """
-        _, login = internals.servers_and_login(self._consumer)
+        login = internals.login(self._consumer)
         if login is None or login.failure is None or network_fault(login.failure) is not None:
             return None
         return why_unavailable(self._consumer)

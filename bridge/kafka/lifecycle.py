@@ -63,22 +63,24 @@ async def connected(client: C) -> AsyncIterator[C]:
 
 async def started(client: Any) -> None:
     """Starts an aiokafka client. Raises ``KafkaUnavailableError`` within 10 s."""
-    servers, _ = internals.servers_and_login(client)
     try:
         await with_deadline(client.start(), START_DEADLINE)
     except UnsupportedVersionError as error:
-        raise KafkaUnavailableError(f"the broker at {servers} lacks what this needs: {error}") from error
+        raise KafkaUnavailableError(
+            f"the broker at {internals.servers(client)} lacks what this needs: {error}"
+        ) from error
     except (KafkaError, OSError, TimeoutError) as error:
         raise KafkaUnavailableError(why_unavailable(client, error)) from error
     except Exception as error:  # a server that does not speak Kafka, or a login that makes no sense to aiokafka
         raise KafkaUnavailableError(
-            f"Kafka at {servers} cannot be understood ({error!r}): check kafka.bootstrap_servers and the kind of login"
+            f"Kafka at {internals.servers(client)} cannot be understood ({error!r}): check kafka.bootstrap_servers and "
+            "the kind of login"
         ) from error
 
 
 def why_unavailable(client: Any, error: Exception | None = None) -> str:
     """Why a client does not connect, and what to check; ``error``: what it said of it."""
-    servers, login = internals.servers_and_login(client)
+    servers, login = internals.servers(client), internals.login(client)
     cause = error if login is None else login.failure or error
     if isinstance(cause, LoginError):
         return str(cause)
