@@ -44,12 +44,6 @@ _NOT_SUPPORTED = (UnknownError, UnsupportedVersionError, IncompatibleBrokerVersi
 """The answers of a broker without transactions, or without idempotence."""
 
 
-def servers_of(connection: Mapping[str, Any]) -> str:
-    """The bootstrap servers as the user set them."""
-    servers = connection["bootstrap_servers"]
-    return servers if isinstance(servers, str) else ",".join(servers)
-
-
 def login_arguments(connection: Mapping[str, Any]) -> dict[str, Any]:
     """aiokafka's arguments for a connection, in place of ``login``. Raises ``LoginError``."""
     arguments = dict(connection)
@@ -82,7 +76,7 @@ def new_producer(connection: Mapping[str, Any], **kind: Any) -> AIOKafkaProducer
 @asynccontextmanager
 async def open_admin(connection: Mapping[str, Any]) -> AsyncIterator[AIOKafkaAdminClient]:
     """An admin client, started. Raises ``KafkaUnavailableError``."""
-    async with connected(AIOKafkaAdminClient(**_client_arguments(connection)), servers_of(connection)) as admin:
+    async with connected(AIOKafkaAdminClient(**_client_arguments(connection))) as admin:
         yield admin
 
 
@@ -184,7 +178,7 @@ class Clients:
         except BaseException as error:
             await _stop(producer)
             if isinstance(error, KafkaConnectionError):
-                raise KafkaUnavailableError(why_unavailable(servers_of(self.connection), producer, error)) from error
+                raise KafkaUnavailableError(why_unavailable(producer, error)) from error
             raise
         return producer
 

@@ -11,7 +11,7 @@ from aiokafka.errors import ConsumerStoppedError, KafkaError
 from aiokafka.structs import ConsumerRecord, OffsetAndMetadata, TopicPartition
 
 from bridge.kafka import internals
-from bridge.kafka.clients import Clients, servers_of
+from bridge.kafka.clients import Clients
 from bridge.kafka.errors import TWIN, KafkaUnavailableError, describe
 from bridge.kafka.fetch_by_id import FetchById
 from bridge.kafka.lifecycle import network_fault, started, stop_quietly, why_unavailable, with_deadline
@@ -59,7 +59,6 @@ class ConsumerGroupMember(ConsumerRebalanceListener):  # type: ignore[misc]
         self._ids: dict[TopicPartition, bytes] = {}
         """By partition: the id of the inbox that it is read from."""
         self._renewed_after = _UNCONFIRMED * clients.session_timeout
-        self._servers = servers_of(clients.connection)
         self._started_at = self._seen_at = time.monotonic()
         self.confirmed_at = float("-inf")
         """When the last heartbeat that Kafka has answered was sent (monotonic seconds)."""
@@ -70,7 +69,7 @@ class ConsumerGroupMember(ConsumerRebalanceListener):  # type: ignore[misc]
         self.stable = StableOffsets()
 
     async def start(self) -> None:
-        await started(self._consumer, self._servers)
+        await started(self._consumer)
         internals.on_heartbeat(self._consumer, self._confirm, self._unknown)
         self._ids = internals.fetch_with(self._consumer, FetchById).ids
         self._consumer.subscribe([self._topic], listener=self)
@@ -104,7 +103,7 @@ class ConsumerGroupMember(ConsumerRebalanceListener):  # type: ignore[misc]
                 raise KafkaUnavailableError(unseen)
             silent = time.monotonic() - max(self._started_at, self.confirmed_at)
             if silent > self._renewed_after:
-                why = self.problem or why_unavailable(self._servers, self._consumer)
+                why = self.problem or why_unavailable(self._consumer)
                 raise KafkaUnavailableError(f"no heartbeat was answered for {silent:.0f} s: {why}")
 
     def _unseen(self) -> str | None:
@@ -121,7 +120,7 @@ class ConsumerGroupMember(ConsumerRebalanceListener):  # type: ignore[misc]
         login = internals.login(self._consumer)
         if login is None or login.failure is None or network_fault(login.failure) is not None:
             return None
-        return why_unavailable(self._servers, self._consumer)
+        return why_unavailable(self._consumer)
 
     def _twin(self) -> str | None:
         """What is wrong if another process has replaced this one in the group, which they do in turn."""

@@ -276,10 +276,18 @@ def allowance(request: Any) -> float:
     return _FETCH_ALLOWANCE if isinstance(request, FetchRequest) else 0.0
 
 
+def servers(client: Any) -> str:
+    """The bootstrap servers that a client was made with."""
+    return str(_inner(client)._bootstrap_servers)
+
+
 def login(client: Any) -> Any:
     """The ``Login`` that a client was made with, if any."""
-    inner = client.client if isinstance(client, AIOKafkaProducer) else client._client
-    return inner._sasl_oauth_token_provider
+    return _inner(client)._sasl_oauth_token_provider
+
+
+def _inner(client: Any) -> Any:
+    return client.client if isinstance(client, AIOKafkaProducer) else client._client
 
 
 # -- records: a header's name that is not UTF-8 must not cost more than that name. aiokafka's reader in C raises

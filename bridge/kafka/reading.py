@@ -10,7 +10,7 @@ from aiokafka.errors import ConsumerStoppedError, TopicAuthorizationFailedError
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
 from bridge.kafka import internals
-from bridge.kafka.clients import new_reader, servers_of
+from bridge.kafka.clients import new_reader
 from bridge.kafka.errors import HeldBackError, KafkaError, UnreadableRecordsError
 from bridge.kafka.lifecycle import CALL_DEADLINE, connected, with_deadline
 from bridge.kafka.stable_offsets import StableOffsets, held_back, name_of
@@ -111,7 +111,7 @@ async def open_reader(
     ``TimeoutError``.
     """
     consumer = new_reader(connection)
-    async with connected(consumer, servers_of(connection)):
+    async with connected(consumer):
         assigned = [TopicPartition(*partition) for partition in partitions]
         consumer.assign(assigned)
         # Before the first fetch is sent: later requests wait for its answer, which takes half a second if there is

@@ -11,7 +11,7 @@ from aiokafka.errors import KafkaError, NodeNotReadyError, TopicAlreadyExistsErr
 from aiokafka.structs import TopicPartition
 
 from asm_bridge_schemas import topics as documented
-from bridge.kafka.clients import MAX_BATCH_BYTES, Clients, new_reader, open_admin, servers_of
+from bridge.kafka.clients import MAX_BATCH_BYTES, Clients, new_reader, open_admin
 from bridge.kafka.errors import KafkaUnavailableError
 from bridge.kafka.lifecycle import CALL_DEADLINE, connected, with_deadline
 from bridge.settings import TopicsSettings
@@ -102,7 +102,7 @@ async def ensure_topics(
     ``connection``: the arguments of every aiokafka client. Safe to repeat, and to run in several processes at once.
     Raises ``KafkaUnavailableError``; a topic that cannot be created or does not fit is reported in its result.
     """
-    heartbeats = settings.name("heartbeats")
+    heartbeats, servers = settings.name("heartbeats"), connection["bootstrap_servers"]
     left = _ATTEMPTS
     while True:
         left -= 1
@@ -114,7 +114,7 @@ async def ensure_topics(
             except (KafkaError, TimeoutError) as error:
                 if not left or not isinstance(error, NodeNotReadyError):
                     raise KafkaUnavailableError(
-                        f"Kafka at {servers_of(connection)} did not answer about topics ({type(error).__name__}): "
+                        f"Kafka at {servers} did not answer about topics ({type(error).__name__}): "
                         "check that the brokers run and that this client may describe topics"
                     ) from error
         await asyncio.sleep(1)  # the cluster has no controller at this moment
@@ -154,7 +154,7 @@ async def partition_counts(connection: Mapping[str, Any]) -> dict[str, int]:
             return await _counts(admin)
         except (KafkaError, TimeoutError) as error:
             raise KafkaUnavailableError(
-                f"Kafka at {servers_of(connection)} does not list its topics: {error!r}"
+                f"Kafka at {connection['bootstrap_servers']} does not list its topics: {error!r}"
             ) from error
 
 
@@ -178,7 +178,7 @@ async def _ensure(
     if create:
         missing = [topic for topic in TOPICS if settings.name(topic.name) not in counts]
         made = {topic.name: await _create(admin, topic, settings) for topic in missing}
-        counts = await _visible(admin, [result.name for result in made.values() if result.usable])
+        counts = await with_deadline(_visible(admin, [result.name for result in made.values() if result.usable]))
     configs = await _describe(admin, [name for topic in TOPICS if (name := settings.name(topic.name)) in counts])
     used, heartbeats = 0, settings.name("heartbeats")
     if heartbeats in counts and any(counts.get(name, n) != n for name, n in wanted_partitions(settings).items()):
@@ -195,8 +195,7 @@ async def _used_partitions(connection: Mapping[str, Any], topic: str, count: int
     """The number of partitions to which a bridge has written heartbeats, and so over which it has spread the agents.
     Zero if some in between have none: then it did not run for long enough."""
     partitions = [TopicPartition(topic, number) for number in range(count)]
-    consumer = new_reader(connection)
-    async with connected(consumer, servers_of(connection)):
+    async with connected(new_reader(connection)) as consumer:
         consumer.assign(partitions)
         ends = await with_deadline(consumer.end_offsets(partitions))
     used = [partition.partition for partition, end in ends.items() if end > 0]
@@ -211,9 +210,8 @@ async def _counts(admin: AIOKafkaAdminClient) -> dict[str, int]:
 
 async def _visible(admin: AIOKafkaAdminClient, names: Iterable[str]) -> dict[str, int]:
     """The partition counts, once they contain every named topic: a new topic takes a moment to appear."""
-    async with asyncio.timeout(CALL_DEADLINE):
-        while not set(names) <= (counts := await _counts(admin)).keys():  # noqa: ASYNC110 - Kafka has no event for it
-            await asyncio.sleep(0.05)
+    while not set(names) <= (counts := await _counts(admin)).keys():  # noqa: ASYNC110 - Kafka has no event for it
+        await asyncio.sleep(0.05)
     return counts
 
 

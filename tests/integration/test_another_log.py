@@ -243,7 +243,7 @@ async def test_events_in_added_partitions_are_moved(broker: Broker, topics_prefi
 async def test_events_of_an_inbox_that_lost_its_disk_are_delivered(
     broker: Broker, topics_prefix: str, tmp_path: Path
 ) -> None:
-    """The inbox's id is the same, and its log begins again: its end tells that it is another one, while a bridge runs
+    """The inbox's id is the same, and its log begins again: its end shows that it is another one, while a bridge runs
     and when the next one starts.
     """
     if not isinstance(broker, MavenBroker):

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from bridge import check
+from bridge.asm.http.response import Response
 from bridge.check import agents, failed, kafka, service
 from bridge.check.finding import Finding, ok, problem, skipped, warning
 from bridge.kafka.admin import READ, WRITE, Members, Rights
@@ -63,20 +64,23 @@ def test_no_date_is_no_fault(date: str | None) -> None:
 @pytest.mark.parametrize(
     ("status", "body", "result"),
     [
-        (401, b"", "ok"),
-        (403, b"", "ok"),
+        (401, b'{"code":16,"message":"no token"}', "ok"),
+        (403, b'{"code":7,"message":"no token"}', "ok"),
+        (401, b"", "warning"),
+        (403, b"<html>blocked</html>", "warning"),
         (200, b"{}", "warning"),
+        (200, b'{"mood":"good"}', "problem"),
         (200, b"<html>", "problem"),
         (429, b"", "warning"),
-        (503, b"", "warning"),
-        (404, b'{"code":5}', "problem"),
+        (503, b'{"code":14,"message":"overloaded"}', "warning"),
+        (404, b'{"code":5,"message":"Not Found"}', "problem"),
         (302, b"", "problem"),
         (407, b"", "problem"),
     ],
 )
 def test_what_a_call_without_a_token_shows(status: int, body: bytes, result: str) -> None:
-    """Only a service that refuses a call without a token is certain to be ASM."""
-    assert service._answered(AsmSettings(), status, body).result == result
+    """Only a service that refuses a call without a token, in the form that `run` reads, is certain to be ASM."""
+    assert service._answered(AsmSettings(), Response(status, body)).result == result
 
 
 def members(count: int, protocol: str = "sticky", operations: int | None = READ) -> Members:

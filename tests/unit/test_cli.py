@@ -552,7 +552,7 @@ HEADER_NAMES = (
 def test_any_dead_letter_can_be_listed_and_prepared(
     value: bytes | None, key: bytes | None, headers: list[tuple[str, bytes | None]], timestamp: int
 ) -> None:
-    """`dead-letters list` and `resend` take any record of the topic, whoever wrote it, and say of each what it is, or
+    """`dead-letters list` and `resend` take any record of the topic, of any program, and say of each what it is, or
     why it cannot be sent again."""
     message = ConsumerRecord("asm.dead-letters", 3, 14, timestamp, 0, key, value, None, 0, 0, headers)
     letter = read_dead_letter(message)

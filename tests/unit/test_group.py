@@ -24,7 +24,7 @@ class FakeConsumer:
     def __init__(self) -> None:
         self.failure: Exception | None = None
         self.partitions: set[int] | None = {0}
-        self._client = SimpleNamespace(_sasl_oauth_token_provider=None)
+        self._client = SimpleNamespace(_bootstrap_servers="k:1", _sasl_oauth_token_provider=None)
         running: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.heartbeats: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._coordinator = SimpleNamespace(_coordination_task=running, _heartbeat_task=self.heartbeats)
@@ -70,7 +70,7 @@ async def test_a_membership_whose_heartbeats_have_ended_is_over() -> None:
 
 
 async def test_a_membership_that_is_not_confirmed_is_over() -> None:
-    """After three session time-outs without an answered heartbeat the member ends; each answer counts anew."""
+    """After three session time-outs without an answered heartbeat the member ends; each answer begins a new count."""
     member = member_of(FakeConsumer(), session_timeout=0.1)
     running = asyncio.create_task(member.run())
     for _ in range(5):
@@ -114,7 +114,7 @@ async def test_no_record_ends_a_membership() -> None:
 
 
 async def test_a_refused_login_is_the_problem_while_the_consumer_waits() -> None:
-    """aiokafka's consumer retries in silence when its login is refused, so the member takes the reason from there."""
+    """aiokafka's consumer retries silently when its login is refused, so the member takes the reason from there."""
     consumer = FakeConsumer()
     login = consumer._client._sasl_oauth_token_provider = SimpleNamespace(
         failure=AuthenticationFailedError("no such user")

@@ -54,7 +54,8 @@ PARTS = {
     "aiokafka.producer.sender.SendProduceReqHandler": ("_batches", "self.handle_response(response)"),
     "aiokafka.admin.client.AIOKafkaAdminClient": ("_client", "_send_request"),
     "aiokafka.client.AIOKafkaClient": (
-        "cluster", "close", "MetadataRequest(", "force_metadata_update", "_sasl_oauth_token_provider",
+        "cluster", "close", "MetadataRequest(", "force_metadata_update", "_bootstrap_servers",
+        "_sasl_oauth_token_provider",
     ),
     "aiokafka.consumer.consumer.AIOKafkaConsumer": ("_client", "_coordinator", "_fetcher"),
     "aiokafka.consumer.group_coordinator.GroupCoordinator": (

@@ -134,7 +134,7 @@ def aws(servers: str = "b-1.x.kafka.eu-west-1.amazonaws.com:9098") -> KafkaSetti
 
 
 async def test_a_token_of_aws(monkeypatch: pytest.MonkeyPatch) -> None:
-    """AWS_MSK_IAM sends a token of Amazon's signer for the region that the brokers' name tells, as OAUTHBEARER."""
+    """AWS_MSK_IAM sends a token of Amazon's signer for the region in the brokers' name, as OAUTHBEARER."""
     regions: list[str] = []
 
     def generate(region: str) -> tuple[str, int]:
@@ -216,5 +216,5 @@ def test_one_login_for_the_same_settings() -> None:
 
 @pytest.mark.parametrize("value", [10**400, "9" * 5000, "NaN", "1e999", -1, 0, None, [], {}])
 def test_a_lifetime_that_is_none_is_not_known(value: object) -> None:
-    """A lifetime that is no number of seconds, or more than any number, counts as one that was not said."""
+    """A lifetime that is not a number of seconds, or larger than any number, counts as missing."""
     assert _seconds(value) is None

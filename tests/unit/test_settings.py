@@ -221,6 +221,7 @@ def test_all_that_is_wrong_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> N
         ("asm.base_url", "api.example.com"),
         ("asm.base_url", "https://api.example.com:port"),
         ("asm.proxy", "proxy:3128"),
+        ("asm.proxy", "http://pro xy:3128"),
         ("asm.max_connections", "0"),
         ("asm.max_connections", "many"),
         ("asm.http2", "perhaps"),
@@ -329,7 +330,7 @@ def test_kafkas_clients_get_their_arguments() -> None:
     context = arguments.pop("ssl_context")
     assert context.check_hostname
     assert arguments == {
-        "bootstrap_servers": ["a:1", "b:2"],
+        "bootstrap_servers": "a:1,b:2",
         "security_protocol": "SASL_SSL",
         "sasl_mechanism": "PLAIN",
         "sasl_plain_username": "user",

@@ -204,7 +204,7 @@ async def _ends(the_lab: Lab, topic: str) -> dict[int, int]:
 
 
 async def _fill(the_lab: Lab, topic: str, ends: dict[int, int]) -> None:
-    """Takes the offsets before ``ends`` with records that nobody reads."""
+    """Takes the offsets before ``ends`` with records that are not read."""
     name = f"{the_lab.prefix}{topic}"
     filler = AIOKafkaProducer(bootstrap_servers=the_lab.bootstrap_servers, transactional_id=f"{name}-filler")
     async with filler:
