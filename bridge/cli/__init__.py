@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import re
 import sys
 from importlib import import_module
 from typing import Annotated, Any, NoReturn
@@ -31,6 +32,8 @@ COMMANDS = {
 """Name and short help; ``bridge.cli.NAME`` has the command, as a Typer application named ``app``."""
 
 
+_WORDS = {"Value error, ": "", "Input should be": "must be", ", unable to parse .*": ""}
+"""Pydantic's words about an option's value, and ours."""
 _OUTPUT = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
@@ -91,7 +94,9 @@ def _run(arguments: list[str]) -> int:
     except typer.TyperException as error:
         context = getattr(error, "ctx", None)
         hint = f" See `{context.command_path} --help`." if context else ""
-        text = error.format_message().replace("Value error, ", "")  # pydantic's, of choices
+        text = error.format_message()
+        for pydantics, ours in _WORDS.items():
+            text = re.sub(pydantics, ours, text)
         return _report((text if text.endswith(("?", ".")) else f"{text}.") + hint, error.exit_code)
     except typer.Abort:
         return _report("interrupted", 1)

@@ -122,6 +122,9 @@ def test_completion_can_be_installed(tmp_path: Path) -> None:
         (["sessions", "add", "a", "--interval", "2h"], "--interval: must be from 50ms to 1h, not '2h'"),
         (["simulate", "--ended", "x"], "Invalid value for '--ended': 'x' is not one of"),
         (["inject", "a", "--expires-at", "tomorrow"], "--expires-at: must be an RFC 3339 time"),
+        (["inject", "a", "missing.json", "--timeout", "soon"], "--timeout: must be a duration"),
+        (["run", "--workers", "x"], "Invalid value for '--workers': must be a valid integer. See"),
+        (["run", "--workers", "0"], "Invalid value for '--workers': must be greater than or equal to 1. See"),
     ],
 )
 def test_wrong_usage(arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:

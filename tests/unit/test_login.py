@@ -67,7 +67,7 @@ async def test_an_outage_of_the_token_url_is_bridged_while_the_token_is_valid(st
     [
         ({"oauth_client_secret": "wr0ng"}, "HTTP 401 (invalid_client"),
         ({"oauth_scope": "forbidden"}, "HTTP 400 (invalid_scope): check kafka.oauth_scope"),
-        ({"oauth_token_url": "http://127.0.0.1:1/token"}, "does not answer"),
+        ({"oauth_token_url": "http://127.0.0.1:1/token"}, "does not answer (connection refused): check"),
     ],
 )
 async def test_why_there_is_no_token(given: dict[str, str], text: str) -> None:

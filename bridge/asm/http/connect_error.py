@@ -47,8 +47,8 @@ async def step(*, at_proxy: bool, until: float, too_late: str) -> AsyncIterator[
         raise ConnectError(cause, text, at_proxy=at_proxy) from error
 
 
-def explain(error: Exception) -> tuple[Cause, str]:
-    """Describes an error in words."""
+def explain(error: BaseException) -> tuple[Cause, str]:
+    """Describes an error in words, or the one that caused it: other clients have errors of their own."""
     if isinstance(error, ssl.SSLCertVerificationError):
         general: tuple[Cause, str] = "certificate", f"the certificate is not valid: {error.verify_message}"
         return _CERTIFICATES.get(error.verify_code, general)
@@ -62,4 +62,9 @@ def explain(error: Exception) -> tuple[Cause, str]:
         if error.reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG"):
             return "no_tls", "the server does not speak TLS"
         return "other", f"TLS fails: {(error.reason or str(error)).lower().replace('_', ' ')}"
+    if isinstance(error, TimeoutError):
+        return "timeout", "no answer in time"
+    cause = error.__cause__ or error.__context__
+    if cause is not None and (explained := explain(cause))[0] != "other":
+        return explained
     return "other", str(error) or type(error).__name__
