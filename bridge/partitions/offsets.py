@@ -87,3 +87,9 @@ class CommitMetadata(
             return msgspec.json.decode(text or "", type=cls)
         except (msgspec.DecodeError, RecursionError):
             return cls()
+
+
+def relocated(metadata: CommitMetadata, books: Iterable[Books]) -> CommitMetadata:
+    """The metadata with what the states know of it: when an entry was completed, all before it had been read, and were
+    moved if they had to be. So nothing is moved again where the group's offsets have expired, or were set back."""
+    return msgspec.structs.replace(metadata, relocated_up_to=max(metadata.relocated_up_to, last_known(0, books)))

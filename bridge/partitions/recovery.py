@@ -67,6 +67,19 @@ async def read_states(connection: Mapping[str, Any], topic: str, partition: int,
     return Recovered(by_agent, {states[key].agent_id for key in void}, observed_until)
 
 
+def read_metadata(
+    offset: int | None, text: str, former: Remembered | None, partition: int, *, known: bool
+) -> CommitMetadata:
+    """What the commit of the inbox's ``offset`` says in its ``text``; ``known``: whether there are states."""
+    if offset is None:  # the inbox was deleted, and its offsets with it
+        if former is not None:
+            return former.metadata
+        return CommitMetadata(clean=not known)  # the partition never had an owner, or the group's offsets have expired
+    if not text:  # every commit of ours has a text
+        log.warning("inbox.offset_set", partition=partition, offset=offset)
+    return CommitMetadata.decode(text)
+
+
 def restore(
     recovered: Recovered,
     former: Remembered | None,

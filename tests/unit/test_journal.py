@@ -461,6 +461,28 @@ async def test_entries_that_were_deleted_unread_are_counted(producer: FakeProduc
     assert (line["first"], line["end"]) == (4, 9)
 
 
+@pytest.mark.parametrize("committed", [None, 0])
+async def test_nothing_is_moved_again_when_the_groups_offset_is_lost(
+    producer: FakeProducer, committed: int | None
+) -> None:
+    """The group's offsets have expired, or an administrator has set them back: the inbox is read again, and what was
+    read before the last entry that is known as completed had been moved to its partition. An offset that is not ours
+    is said."""
+    producer.states = [AgentState(agent_id="a", stream_id="s", bridge=Books(inbox_offset=7, inbox_open=[5]))]
+    with capture_logs() as logged:
+        journal = await recovered(committed)
+    assert (journal.offsets.position, journal.metadata.relocated_up_to) == (0, 7)
+    assert ("inbox.offset_set" in [line["event"] for line in logged]) is (committed == 0)
+
+
+async def test_what_another_inbox_remembers_moves_nothing(producer: FakeProducer) -> None:
+    """The records of a recreated inbox are moved, although their offsets are below those that the states know."""
+    producer.states = [AgentState(agent_id="a", stream_id="s", bridge=Books(inbox_offset=7))]
+    metadata = CommitMetadata(inbox="old", relocated_up_to=6).encode()
+    journal = await recovered(5, None, (0, 100), metadata=metadata, inbox="new")
+    assert journal.metadata.relocated_up_to == -1
+
+
 @pytest.mark.parametrize("key", [b"\xff\xfe", b"", b"another"])
 async def test_no_record_among_the_states_ends_a_recovery(producer: FakeProducer, key: bytes) -> None:
     """A record of another program, whatever its key, is skipped, counted and logged; the agents' states are read."""
