@@ -27,7 +27,7 @@ from bridge.kafka.outgoing import Outgoing
 from bridge.kafka.partition_producer import PartitionProducer
 from bridge.kafka.topics import TOPICS, read_limits
 from bridge.partitions.offsets import CommitMetadata, OffsetTracker, differ, forget_inbox, last_known, relocated
-from bridge.partitions.recovery import Recovered, Remembered, read_metadata, read_states, restore
+from bridge.partitions.recovery import Recovered, Remembered, have_gone, read_metadata, read_states, restore
 from bridge.partitions.refusals import Instead, Refusal
 from bridge.telemetry import tracing
 from bridge.telemetry.metrics import METRICS
@@ -137,7 +137,7 @@ class Journal:
         offset, text = await self._clients.committed((self._clients.topic("inject"), self.partition))
         metadata = read_metadata(offset, text, self._former, self.partition, known=bool(recovered.states))
         self.states = recovered.states
-        if self._has_agents and differ(self.states_topic, metadata.states):
+        if self._has_agents and have_gone(recovered, metadata, self.states_topic):
             metadata = restore(recovered, self._former, metadata, self.inbox, self.partition)
             if self._former is not None:
                 self.rewrite_states(self.states_topic)
@@ -147,7 +147,8 @@ class Journal:
         self.metadata = msgspec.structs.replace(metadata, clean=False)
         if self._clients.exactly_once:  # Tansu, which has no transactions, reports a wrong end
             metadata = self._compare(metadata, await self._group.bounds(self.partition), recovered.void)
-        self.metadata = msgspec.structs.replace(self.metadata, inbox=self.inbox, states=self.states_topic)
+        ids = {"inbox": self.inbox, "states": self.states_topic, "states_from": recovered.begin}
+        self.metadata = msgspec.structs.replace(self.metadata, **ids)
         known = (recovered.observed_until, metadata.observed_until)
         self.observed_until = max((at for at in known if at is not None), default=None)
         if self.observed_until is not None:
@@ -238,7 +239,7 @@ class Journal:
             log.warning("states.rewritten", partition=self.partition, agents=len(self.states), id=topic)
         self.states_topic = topic
         self._batch.agents.update(self.states)
-        self.advance(states=topic)
+        self.advance(states=topic, states_from=0)
 
     def add(self, message: Outgoing) -> None:
         """Adds a message that belongs to no agent's stream."""

@@ -65,7 +65,8 @@ class CommitMetadata(
     records that were moved to their partition, or became dead letters for lack of a key. ``invalid_entries_up_to``: the
     highest offset of an invalid registry entry that became a dead letter, in the registry with ``registry_id``.
     ``observed_until``: everything observed before this time (seconds since 1970) is published. ``inbox``: the id of the
-    inbox that the offsets are of. ``states``: the id of the topic that has the states of all agents.
+    inbox that the offsets are of. ``states``: the id of the topic that has the states of all agents;
+    ``states_from``: its first offset in this partition.
     """
 
     clean: bool = False
@@ -75,6 +76,7 @@ class CommitMetadata(
     inbox: str | None = None
     registry_id: str | None = None
     states: str | None = None
+    states_from: int = 0
 
     def encode(self) -> str:
         """Encodes the metadata as JSON, under the names that earlier releases read."""

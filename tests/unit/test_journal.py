@@ -44,6 +44,8 @@ class FakeProducer:
         self.poison: Callable[[Outgoing], bool] = lambda _: False
         self.calls: list[str] = []
         self.states: list[AgentState] = []
+        self.states_from = 0
+        """The first offset of the states."""
         self.foreign: list[bytes] = []
         """The keys of records of another program among the states."""
         self.inbox: str | None = None
@@ -102,7 +104,8 @@ def producer(monkeypatch: pytest.MonkeyPatch) -> FakeProducer:
     async def start(*_: object) -> FakeProducer:
         return fake
 
-    async def states(*_: object) -> Any:
+    async def states(_: object, partitions: list[tuple[str, int]], begins: dict[Any, int]) -> Any:
+        begins[partitions[0]] = fake.states_from
         for key in fake.foreign:
             yield SimpleNamespace(key=key, value=b'{"agent_id": "a", "stream_id": "stolen"}', headers=(), timestamp=0)
         for state in fake.states:
@@ -432,6 +435,25 @@ async def test_lost_states_are_said_once(producer: FakeProducer) -> None:
     assert [(line["event"], line["log_level"], line["partition"]) for line in logged] == [("states.lost", "error", 3)]
     assert topic_of_states(producer) == "new"
     assert journal.states.keys() == {"b"}
+
+
+async def test_states_that_were_deleted_are_said_and_restored(producer: FakeProducer) -> None:
+    """An administrator deletes records of the topic, or sets another cleanup.policy: who remembers the states writes
+    them again; who does not says so, once, and the next owner, who finds the new ones, does not."""
+    owner = await recovered(states_topic="1")
+    owner.append(said("x"))
+    await owner.commit()
+    metadata = producer.offset[1]
+    producer.states_from = 5
+    again = await recovered(5, metadata=metadata, states_topic="1", former=owner.remembered)
+    assert again.states == owner.states
+    assert [m.key for m in producer.sent if m.topic == "agent-state"] == [b"a"]
+    for event in (["states.lost"], []):
+        with capture_logs() as logged:
+            other = journal_of(5, metadata=metadata, states_topic="1")
+            assert await other.recover() is False
+        assert [line["event"] for line in logged] == event
+        metadata = producer.offset[1]
 
 
 async def test_a_commit_in_doubt_is_not_gone_on_from(producer: FakeProducer) -> None:
