@@ -154,7 +154,7 @@ async def test_nothing_is_sent_again_when_the_groups_offset_is_set_back(
         for number, agent in enumerate(agents):
             home = partition_for(agent.encode(), PARTITIONS)
             for partition in (home, (home + 1) % PARTITIONS):
-                markers.append(f"{number}0{partition}")
+                markers.append(f"1{number}0{partition}")
                 await the_lab.inject(agent, markers[-1], partition=partition)
         await the_lab.completed()
         assert await bridge.stop() == 0
