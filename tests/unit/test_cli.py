@@ -272,21 +272,32 @@ def test_a_kafka_that_hangs(capsys: pytest.CaptureFixture[str], monkeypatch: pyt
     assert len(err.splitlines()) == 1
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_tail_stops_before_kafka_has_answered(number: signal.Signals) -> None:
-    """A signal ends `tail` at once and with 0, even while Kafka accepts connections without answering."""
+@pytest.mark.parametrize(
+    ("arguments", "number", "code", "said"),
+    [
+        (["tail"], signal.SIGINT, 0, ""),
+        (["tail"], signal.SIGTERM, 0, ""),
+        (["sessions", "list"], signal.SIGINT, 130, "asm-bridge: interrupted\n"),
+    ],
+)
+def test_a_signal_ends_a_command_before_kafka_has_answered(
+    arguments: list[str], number: signal.Signals, code: int, said: str
+) -> None:
+    """A signal ends `tail` at once and with 0, even while Kafka accepts connections without answering; Ctrl-C ends the
+    other commands with one line and 130.
+    """
     with socket.create_server(("127.0.0.1", 0)) as silent:
         servers = f"127.0.0.1:{silent.getsockname()[1]}"
         environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
-        command = [sys.executable, "-m", "bridge", "tail", "--kafka.bootstrap_servers", servers]
+        command = [sys.executable, "-m", "bridge", *arguments, "--kafka.bootstrap_servers", servers]
         with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE) as process:
             silent.settimeout(30)
             connection, _ = silent.accept()
             with connection:
                 begin = time.monotonic()
                 process.send_signal(number)
-                assert process.communicate(timeout=30)[1] == b""
-                assert (process.returncode, time.monotonic() - begin < 5) == (0, True)
+                assert process.communicate(timeout=30)[1].decode() == said
+                assert (process.returncode, time.monotonic() - begin < 5) == (code, True)
 
 
 @pytest.mark.parametrize("event", ["", "{}", "[", '{"pause_event": {}, "resume_event": {}}', '{"frob_event": {}}'])
