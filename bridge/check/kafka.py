@@ -207,7 +207,7 @@ async def group(settings: Settings) -> list[Finding]:
     grant = f"grant Read on the group {kafka.group_id} (kafka-acls.sh)"
     async with open_admin(kafka.client_arguments()) as admin:
         try:
-            members = await group_members(admin, kafka.group_id)
+            members = await group_members(admin, Clients.of(kafka, settings.topics))
         except GroupAuthorizationFailedError:
             return [problem("group", f"{_login(kafka)} may not see the group {kafka.group_id}", grant)]
         except KafkaError:  # a broker that is not Apache Kafka's may lack the call
@@ -224,6 +224,9 @@ def _membership(settings: Settings, members: Members) -> Finding:
     if count and members.protocol and members.protocol != ASSIGNOR:
         text = f"the group {name} belongs to another program (its assignor is {members.protocol})"
         return problem("group", text, "set kafka.group_id to a name that nothing else uses")
+    if members.strangers:
+        text = f"members of the group {name} are not bridges of this installation: {', '.join(members.strangers)}"
+        return problem("group", text, "stop them, or set kafka.group_id to a name that nothing else uses")
     if count > partitions:
         text = f"{count} processes are in the group {name}, {count - partitions} of them without work"
         return warning("group", text, f"there are {partitions} partitions: stop those, or use a new topics.prefix")

@@ -125,6 +125,11 @@ class Clients:
             limits=Limits(kafka.compression_type),
         )
 
+    @property
+    def member_id(self) -> str:
+        """The client id of the group's members: others in the group are strangers."""
+        return f"asm-bridge-{self.topic('inject')}"
+
     async def start_producer(self, partition: int | str) -> AIOKafkaProducer:
         """Starts the producer of a partition, to be given back to ``close``.
 
@@ -200,6 +205,7 @@ class Clients:
         arguments["request_timeout_ms"] = min(arguments["request_timeout_ms"], max(timeout // 2, 1000))
         return AIOKafkaConsumer(
             **arguments,
+            client_id=self.member_id,
             group_id=self.group_id,
             group_instance_id=self.group_instance_id,
             partition_assignment_strategy=(StickyPartitionAssignor,),

@@ -132,6 +132,21 @@ async def read_limits(clients: Clients) -> None:
     clients.limits.update({names[name]: found for name, found in configs.items()})
 
 
+async def judged_topics(clients: Clients, settings: TopicsSettings) -> dict[str, list[str]]:
+    """By full name: what a start would refuse of a topic's settings as they are now, and what it would warn of. None
+    are known of topics that the broker does not report. Raises ``KafkaUnavailableError``."""
+    expected = {settings.name(topic.name): configs_of(topic, settings) for topic in TOPICS}
+    async with open_admin(clients.connection) as admin:
+        configs = await _describe(admin, list(expected))
+    outputs = {settings.name(topic.name): topic.name for topic in TOPICS if topic.output}
+    clients.limits.update({outputs[name]: found for name, found in configs.items() if name in outputs})
+    judged = {name: judge(found, expected[name]) for name, found in configs.items()}
+    return {
+        name: [*(f"{text}; until then no process can start" for text in problems), *notes]
+        for name, (problems, notes) in judged.items()
+    }
+
+
 async def partition_counts(connection: Mapping[str, Any]) -> dict[str, int]:
     """Full name -> number of partitions, of every topic that this client can see. Raises ``KafkaUnavailableError``."""
     async with open_admin(connection) as admin:
@@ -320,7 +335,10 @@ def unusable(actual: int, wanted: int) -> str:
     """The text about a topic that lacks partitions, or has several and must have one, while the bridge runs."""
     if actual == 0:
         return "does not exist: run `asm-bridge topics create`"
-    return f"has {actual} partitions, and must have {wanted}: delete it and run `asm-bridge topics create`"
+    remedy = "delete it and run `asm-bridge topics create`"
+    if actual < wanted:  # a deletion would lose what is in it
+        remedy = f"add the others with kafka-topics.sh --alter --partitions {wanted}; if it is empty, {remedy}"
+    return f"has {actual} partitions, and must have {wanted}: {remedy}"
 
 
 def too_many(actual: int, wanted: int) -> str:

@@ -2,10 +2,11 @@
 
 import asyncio
 import time
+from dataclasses import replace
 from email.utils import formatdate
 
 import pytest
-from aiokafka.errors import RequestTimedOutError
+from aiokafka.errors import InvalidTransactionTimeout, RequestTimedOutError
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
@@ -104,6 +105,15 @@ def test_membership(count: int, protocol: str, delivery: str, result: str) -> No
     assert kafka._membership(settings, members(count, protocol)).result == result
 
 
+def test_members_that_are_not_bridges_are_a_problem() -> None:
+    """Another program, or the bridges of another topics.prefix, in the group: nothing watches the agents of the
+    partitions that it gets, though all members agree upon an assignor."""
+    stranger = replace(members(2), strangers=("aiokafka-0.14.0 at 127.0.0.1",))
+    finding = kafka._membership(Settings(), stranger)
+    assert finding.result == "problem"
+    assert "aiokafka-0.14.0 at 127.0.0.1" in finding.found
+
+
 def rights(operations: int | None, settings: Settings) -> dict[str, Rights]:
     return {settings.topics.name(topic.name): Rights(True, False, operations) for topic in TOPICS}
 
@@ -139,6 +149,8 @@ async def test_nothing_raises_and_all_ends() -> None:
     for error in (RequestTimedOutError(), OSError("gone"), KafkaUnavailableError("lost: look there")):
         (found,) = await check._within("x", 1, fail(error))
         assert (found.check, found.result) == ("x", "problem")
+    (found,) = await check._within("x", 1, fail(InvalidTransactionTimeout()))
+    assert found.advice == "set the brokers' transaction.max.timeout.ms to at least 20000"
     (found,) = await check._within("x", 0.01, hang())
     assert found.found == "no answer within 0.01 s"
     assert check._CONNECT + check._LOOK + check._ASK <= 30

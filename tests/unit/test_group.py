@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from bridge.kafka import internals
 from bridge.kafka.errors import (
     AuthenticationFailedError,
     GroupAuthorizationFailedError,
@@ -48,6 +49,7 @@ def member_of(consumer: FakeConsumer, session_timeout: float = 10.0) -> Consumer
     clients: Any = SimpleNamespace(
         topic=str,
         session_timeout=session_timeout,
+        group_instance_id="bridge-1",
         connection={"bootstrap_servers": "k:1"},
         group_consumer=lambda: consumer,
     )
@@ -178,4 +180,34 @@ async def test_a_member_joins_again_when_the_inbox_has_changed() -> None:
     await until(lambda: bool(asked))
     await asyncio.sleep(0.1)
     assert asked == [True]
+    running.cancel()
+
+
+async def test_a_static_member_that_was_replaced_says_that_it_has_a_twin() -> None:
+    """Two processes with one kafka.group_instance_id take the membership from each other in turn: each names the
+    setting. A process whose session ended, because it was paused for too long, has none."""
+    consumer: Any = FakeConsumer()
+    coordinator = consumer._coordinator
+    coordinator.member_id, coordinator._rejoin_needed_fut = "a", asyncio.get_running_loop().create_future()
+    answered = True
+
+    async def heartbeat() -> bool:
+        if not answered:
+            coordinator.member_id = ""
+        return answered
+
+    coordinator._do_heartbeat = heartbeat
+    member = member_of(consumer)
+    internals.on_heartbeat(consumer, member._confirm, member._unknown)
+    running = asyncio.create_task(member.run())
+    answered = False
+    await coordinator._do_heartbeat()
+    await asyncio.sleep(0.1)
+    assert member.problem is None
+    answered = True
+    await coordinator._do_heartbeat()
+    answered = False
+    await coordinator._do_heartbeat()
+    twin = "another process has the same kafka.group_instance_id (bridge-1): give each process its own"
+    await until(lambda: member.problem == twin)
     running.cancel()

@@ -60,6 +60,7 @@ PARTS = {
     "aiokafka.consumer.consumer.AIOKafkaConsumer": ("_client", "_coordinator", "_fetcher"),
     "aiokafka.consumer.group_coordinator.GroupCoordinator": (
         "_coordination_task", "_do_heartbeat", "_heartbeat_task", "_rejoin_needed_fut", "generation", "request_rejoin",
+        "self.member_id = JoinGroupRequest.UNKNOWN_MEMBER_ID",
     ),
     "aiokafka.conn.AIOKafkaConnection": (
         "_request_timeout", "_ssl_context", "_sasl_plain_username", "_sasl_plain_password",

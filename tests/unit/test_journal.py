@@ -49,7 +49,7 @@ class FakeProducer:
         self.inbox: str | None = None
         self.sent: list[Outgoing] = []
         self.added: list[str] = []
-        self.waiting_for = ["asm.inject-outcomes"]
+        self.unanswered = "no answer from Kafka about asm.inject-outcomes"
         self.started_at = 0.0
         self.reading: Reading | None = None
 
