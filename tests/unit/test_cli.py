@@ -74,6 +74,13 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]
     assert f"asm-bridge {command}" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("group", sorted({path.partition(" ")[0] for path in PATHS if " " in path}))
+def test_no_summary_is_cut(group: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The help of a group shows the whole first sentence of each of its commands, also on a terminal of 80 columns."""
+    assert code(group, "--help") == 0
+    assert "..." not in capsys.readouterr().out.partition("Commands:")[2]
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_the_shell_completes(shell: str) -> None:
     """The shell completes commands, and options with a dot in them; a command's name is completed without loading heavy
