@@ -6,6 +6,8 @@ import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
+import httpx
+
 from bridge.check import agents, kafka, schemas, service
 from bridge.check.finding import Finding, Result, failed, ok, problem, skipped, warning
 from bridge.kafka.clients import Clients
@@ -116,8 +118,6 @@ def ops(settings: Settings) -> list[Finding]:
 
 def _is_bridge(settings: Settings) -> bool:
     """Whether a bridge uses the address."""
-    import httpx
-
     try:
         answer = httpx.get(
             f"{settings.ops.local_url}/metrics", headers=settings.ops.authorization(), timeout=1.0, trust_env=False

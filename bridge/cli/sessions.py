@@ -139,7 +139,7 @@ def import_(
 
 @app.command(cls=SettingsCommand)
 def export(ctx: typer.Context, json: Json = False) -> None:
-    """Print the registry as a file that import can read: TOML, or a JSON list with --json."""
+    """Print the registry as a file for import. It is TOML, or a JSON list with --json."""
     found = read_entries(_registry(settings_of(ctx)))
     valid = {agent: entry for agent, entry in found.items() if not isinstance(entry, Exception)}
     if json:

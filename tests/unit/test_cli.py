@@ -74,6 +74,13 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]
     assert f"asm-bridge {command}" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("group", sorted({path.partition(" ")[0] for path in PATHS if " " in path}))
+def test_no_summary_is_cut(group: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The help of a group shows the whole first sentence of each of its commands, also on a terminal of 80 columns."""
+    assert code(group, "--help") == 0
+    assert "..." not in capsys.readouterr().out.partition("Commands:")[2]
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_the_shell_completes(shell: str) -> None:
     """The shell completes commands, and options with a dot in them; a command's name is completed without loading heavy
@@ -272,21 +279,32 @@ def test_a_kafka_that_hangs(capsys: pytest.CaptureFixture[str], monkeypatch: pyt
     assert len(err.splitlines()) == 1
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_tail_stops_before_kafka_has_answered(number: signal.Signals) -> None:
-    """A signal ends `tail` at once and with 0, even while Kafka accepts connections without answering."""
+@pytest.mark.parametrize(
+    ("arguments", "number", "code", "said"),
+    [
+        (["tail"], signal.SIGINT, 0, ""),
+        (["tail"], signal.SIGTERM, 0, ""),
+        (["sessions", "list"], signal.SIGINT, 130, "asm-bridge: interrupted\n"),
+    ],
+)
+def test_a_signal_ends_a_command_before_kafka_has_answered(
+    arguments: list[str], number: signal.Signals, code: int, said: str
+) -> None:
+    """A signal ends `tail` at once and with 0, even while Kafka accepts connections without answering; Ctrl-C ends the
+    other commands with one line and 130.
+    """
     with socket.create_server(("127.0.0.1", 0)) as silent:
         servers = f"127.0.0.1:{silent.getsockname()[1]}"
         environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
-        command = [sys.executable, "-m", "bridge", "tail", "--kafka.bootstrap_servers", servers]
+        command = [sys.executable, "-m", "bridge", *arguments, "--kafka.bootstrap_servers", servers]
         with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE) as process:
             silent.settimeout(30)
             connection, _ = silent.accept()
             with connection:
                 begin = time.monotonic()
                 process.send_signal(number)
-                assert process.communicate(timeout=30)[1] == b""
-                assert (process.returncode, time.monotonic() - begin < 5) == (0, True)
+                assert process.communicate(timeout=30)[1].decode() == said
+                assert (process.returncode, time.monotonic() - begin < 5) == (code, True)
 
 
 @pytest.mark.parametrize("event", ["", "{}", "[", '{"pause_event": {}, "resume_event": {}}', '{"frob_event": {}}'])

@@ -101,7 +101,7 @@ class Pool:
         self._connector.close()
         await asyncio.gather(*opening, return_exceptions=True)
         for connection in {*self._connections, *self._retiring, *self._under_way.values()}:
-            if connection is not None:  # also the retiring ones
+            if connection is not None:
                 connection.close()
         for exchange in [*self._waiting]:
             exchange.failed("the client is closed")
