@@ -26,7 +26,8 @@ from confluent_kafka import Consumer
 
 from bridge.check import Finding, examine
 from bridge.kafka.clients import Clients
-from bridge.kafka.topics import TOPICS, configs_of, ensure_topics
+from bridge.kafka.errors import KafkaUnavailableError
+from bridge.kafka.topics import TOPICS, configs_of, ensure_topics, partition_counts
 from bridge.ops.http import free_port
 from bridge.registry.topic import write_registry
 from bridge.settings import AsmSettings, KafkaSettings, OpsSettings, Settings, TopicsSettings
@@ -499,7 +500,7 @@ async def with_certificate(authority: Path, name: str) -> AsyncIterator[str]:
 
 
 async def test_a_bad_certificate_of_kafka(authority: Path) -> None:
-    """A bad certificate of a broker is reported with what to do."""
+    """A bad certificate of a broker is reported with what to do, in the words of `run`."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     for name, host, ca, advice in (
         ("good", "127.0.0.1", None, "set kafka.ssl_cafile"),
@@ -509,10 +510,16 @@ async def test_a_bad_certificate_of_kafka(authority: Path) -> None:
         context.load_cert_chain(authority / f"{name}.pem", authority / f"{name}.key")
         async with server(None, context) as port:
             kafka = KafkaSettings(bootstrap_servers=f"{host}:{port}", security_protocol="SSL", ssl_cafile=ca)
-            assert advice in told(await examine(settings(kafka=kafka)), "kafka")
+            said = told(await examine(settings(kafka=kafka)), "kafka")
+            assert advice in said
+            with pytest.raises(KafkaUnavailableError) as caught:
+                await partition_counts(kafka.client_arguments())
+        words = str(caught.value).partition(" failed (")[2].partition(")")[0]
+        assert words.startswith("the certificate ")
+        assert words in said
     async with serve(Simulator(Options(agents=1))) as base_url:
         kafka = KafkaSettings(bootstrap_servers=base_url.removeprefix("http://"), security_protocol="SSL")
-        assert "the port does not use TLS" in told(await examine(settings(kafka=kafka)), "kafka")
+        assert "the server does not speak TLS" in told(await examine(settings(kafka=kafka)), "kafka")
 
 
 @pytest.mark.parametrize(("ahead", "result"), [(60, "warning"), (-60, "warning"), (0, "ok")])
