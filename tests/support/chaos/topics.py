@@ -3,7 +3,6 @@
 import asyncio
 import json
 import time
-from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from random import Random
@@ -14,7 +13,6 @@ from aiokafka.errors import TopicAlreadyExistsError
 from aiokafka.structs import TopicPartition
 from confluent_kafka import admin as confluent
 
-from bridge.kafka.partitioner import partition_for
 from tests.support.chaos.facts import OUTPUT, read_topics
 from tests.support.chaos.faults import TINY, Fault, Trial
 from tests.support.chaos.harness import PARTITIONS, Lab, until
@@ -143,11 +141,12 @@ async def _all_owned(trial: Trial) -> bool:
 
 
 async def _states_written(trial: Trial) -> bool:
-    """Whether each partition has states again, which one transaction writes; one that has a single agent may have none,
-    as the agent may be removed."""
-    agents = Counter(partition_for(agent_id, PARTITIONS) for agent_id in trial.agents)
-    found = await read_topics(trial.lab.bootstrap_servers, trial.lab.prefix, ["agent-state"])
-    return {number for number, several in agents.items() if several > 1} <= {message.partition for message in found}
+    """Whether every registered agent has a state again. A single state does not say that its owner has noticed: it may
+    be of a commit that was in progress."""
+    the_lab, agents = trial.lab, {agent_id.encode() for agent_id in trial.agents}
+    registered = {key for key, entry in the_lab.registry.items() if key in agents and entry is not None}
+    found = await read_topics(the_lab.bootstrap_servers, the_lab.prefix, ["agent-state"])
+    return registered <= {message.key for message in found}
 
 
 async def topic_takes_nothing(trial: Trial, rng: Random) -> None:
