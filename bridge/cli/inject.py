@@ -66,8 +66,8 @@ def inject(
         raise UsageError("give --expires-at or --expires-in, not both")
     headers = _headers(id_ or str(uuid.uuid4()), source)
     expiry = _time(expires_at), None if expires_in is None else seconds("--expires-in", expires_in)
-    value = _read(agent_id, file)
     wait_time = seconds("--timeout", timeout) if wait else None
+    value = _read(agent_id, file)
     entry, outcome = run_async(_send(settings_of(ctx), agent_id, value, headers, expiry, wait_time))
     if json:
         print_json(outcome or {"injection_id": headers["ce_id"], "entry": entry, "outcome": None})

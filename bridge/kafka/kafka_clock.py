@@ -62,13 +62,33 @@ async def read_clock(clients: Clients) -> Reading | None:
         return None
 
 
-async def follow_by_trials(clock: Clock, clients: Clients) -> None:
-    """Lets the clock follow Kafka's until cancelled, where no transaction of the bridge's own shows it."""
-    while True:
-        await asyncio.sleep(_TRY_EVERY)
+class ClockTrials:
+    """Lets the clock follow Kafka's by trials: in ``at_least_once`` no transaction of the bridge shows it."""
+
+    def __init__(self, clock: Clock, clients: Clients) -> None:
+        self._clock = clock
+        self._clients = clients
+        self._lock = asyncio.Lock()
+        self._tried_at = float("-inf")
+
+    async def run(self) -> None:
+        """Reads it from time to time until cancelled."""
+        while True:
+            await asyncio.sleep(_TRY_EVERY)
+            await self._try()
+
+    async def before_publishing(self) -> None:
+        """Reads it, unless it is known or was tried in vain a moment ago: a process may have started without the right
+        to see it, or while another one did. A time that has been published cannot be taken back."""
+        async with self._lock:
+            if not self._clock.follows_kafka and time.monotonic() - self._tried_at > _TRY_EVERY:
+                self._tried_at = time.monotonic()
+                await self._try()
+
+    async def _try(self) -> None:
         with contextlib.suppress(KafkaUnavailableError):
-            if (reading := await read_clock(clients)) is not None:
-                follow(clock, reading)
+            if (reading := await read_clock(self._clients)) is not None:
+                follow(self._clock, reading)
 
 
 async def _read(producer: AIOKafkaProducer, group_id: str) -> Reading | None:

@@ -10,7 +10,7 @@ from aiokafka.errors import ConsumerStoppedError, TopicAuthorizationFailedError
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
 from bridge.kafka import internals
-from bridge.kafka.clients import new_reader, servers_of
+from bridge.kafka.clients import new_reader
 from bridge.kafka.errors import HeldBackError, KafkaError, UnreadableRecordsError
 from bridge.kafka.lifecycle import CALL_DEADLINE, connected, with_deadline
 from bridge.kafka.stable_offsets import StableOffsets, held_back, name_of
@@ -39,6 +39,8 @@ class Reader:
         self._positions: dict[TopicPartition, int] = {}
         self._fetched = False
         self._silent_for = 0.0
+        self._answers: list[int | None] = []
+        self._answered_at = time.monotonic()
 
     @property
     def at_end(self) -> bool:
@@ -58,6 +60,17 @@ class Reader:
         self._fetched = bool(found)
         await self.look_for_end(time.monotonic() - begin)
         return [record for records in found.values() for record in records]
+
+    def check_answered(self) -> None:
+        """To be called after each fetch. Raises ``TimeoutError`` if no fetch has been answered for 30 s: aiokafka's
+        consumer tries again silently, and only at the addresses that the brokers had; another one asks the bootstrap
+        servers where they are now."""
+        now = time.monotonic()
+        answers = [self._consumer.last_poll_timestamp(partition) for partition in self._consumer.assignment()]
+        if answers != self._answers:
+            self._answers, self._answered_at = answers, now
+        elif now - self._answered_at > CALL_DEADLINE:
+            raise TimeoutError(f"no answer from Kafka for {now - self._answered_at:.0f} s")
 
     def watch(self, stable: StableOffsets) -> None:
         """Updates ``stable`` with the offsets of the last fetch."""
@@ -98,7 +111,7 @@ async def open_reader(
     ``TimeoutError``.
     """
     consumer = new_reader(connection)
-    async with connected(consumer, servers_of(connection)):
+    async with connected(consumer):
         assigned = [TopicPartition(*partition) for partition in partitions]
         consumer.assign(assigned)
         # Before the first fetch is sent: later requests wait for its answer, which takes half a second if there is

@@ -75,7 +75,7 @@ def restore(
     partition: int,
 ) -> CommitMetadata:
     """Adds the states that the topic has lost, as it was recreated since the last commit, which had this ``metadata``:
-    those of ``former``, because nobody else has owned the partition. Without them agents begin new streams.
+    those of ``former``, because no other process has owned the partition. Without them agents begin new streams.
 
     Returns the metadata that is still valid.
     """

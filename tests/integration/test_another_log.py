@@ -243,7 +243,7 @@ async def test_events_in_added_partitions_are_moved(broker: Broker, topics_prefi
 async def test_events_of_an_inbox_that_lost_its_disk_are_delivered(
     broker: Broker, topics_prefix: str, tmp_path: Path
 ) -> None:
-    """The inbox's id is the same, and its log begins again: its end tells that it is another one, while a bridge runs
+    """The inbox's id is the same, and its log begins again: its end shows that it is another one, while a bridge runs
     and when the next one starts.
     """
     if not isinstance(broker, MavenBroker):
@@ -325,7 +325,7 @@ async def test_a_deleted_topic_does_not_come_back_by_itself(topics_prefix: str, 
             await asyncio.sleep(5)  # metadata are asked for each 2 s meanwhile
             await not_ready(the_lab, f"{topics_prefix}inject does not exist")
             await recreate(the_lab, "inject", 1, exists=False)
-            has_one = "has 1 partitions, and must have 8: delete it and run `asm-bridge topics create`"
+            has_one = "has 1 partitions, and must have 8: add the others with kafka-topics.sh"
             await not_ready(the_lab, f"{topics_prefix}inject {has_one}")
             code, out, _ = await the_lab.command("check")
             assert (code, f"{topics_prefix}inject has 1 partitions" in out) == (1, True)

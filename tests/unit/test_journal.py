@@ -49,7 +49,7 @@ class FakeProducer:
         self.inbox: str | None = None
         self.sent: list[Outgoing] = []
         self.added: list[str] = []
-        self.waiting_for = ["asm.inject-outcomes"]
+        self.unanswered = "no answer from Kafka about asm.inject-outcomes"
         self.started_at = 0.0
         self.reading: Reading | None = None
 
@@ -318,7 +318,7 @@ def test_a_refused_event_is_settled_with_its_dead_letter() -> None:
 
 @pytest.mark.parametrize("committed", [None, 13, 2])
 async def test_what_was_remembered_of_another_log_is_void(producer: FakeProducer, committed: int | None) -> None:
-    """The inbox ends before what the states, or the group, remember of it: it was made anew. Its events are taken from
+    """The inbox ends before what the states, or the group, remember of it: it was recreated. Its events are taken from
     its beginning, in doubt; the states say so from then on, and the log says it once."""
     books = Books(inbox_offset=12, inbox_open=[4], delivered=[Delivered(source=None, injection_id="x")])
     producer.states = [AgentState(agent_id="a", stream_id="s", bridge=books), AgentState(agent_id="b", stream_id="t")]

@@ -101,7 +101,7 @@ def test_a_breaking_change_needs_a_new_major_version(repository: Repository) -> 
 
 
 def test_another_change_needs_a_new_minor_version(repository: Repository) -> None:
-    """A change that breaks nobody is refused under a version of the schemas that has been released."""
+    """A change that breaks no reader is refused under a version of the schemas that has been released."""
     repository.edit(f"{BASELINE}/AgentStatusChanged.json", lambda schema: schema.update(description="Another text."))
     repository.commit()
     repository.git("tag", "v0.0.9")

@@ -21,7 +21,7 @@ STRANGER = b"another-program"
 
 
 async def transaction_open(trial: Trial, rng: Random, *, aborted: bool) -> None:
-    """Another program's transaction in inbox, states and registry is open for some seconds, so that nobody can read
+    """Another program's transaction in inbox, states and registry is open for some seconds, so that no client can read
     what was written after it. An aborted one has states and tombstones of real agents, which must have no effect.
     """
     producer = AIOKafkaProducer(
