@@ -30,10 +30,14 @@ from bridge.settings import KafkaSettings, Settings
 from bridge.settings.types import host_port, show_host_port
 
 _READ = frozenset({"agent-state", "sessions", "inject"})
-_CERTIFICATE: dict[Cause, str] = {
+_TLS: dict[Cause, str] = {
     "untrusted": "set kafka.ssl_cafile to the PEM file of the authority that signed it",
     "wrong_name": "use a name that is in the certificate, or get a certificate for this name",
+    "expired": "renew the certificate, or check this machine's clock",
+    "not_yet_valid": "check this machine's clock",
+    "no_tls": "without TLS, kafka.security_protocol is PLAINTEXT or SASL_PLAINTEXT",
 }
+"""What to do about a fault of TLS."""
 
 
 async def connection(kafka: KafkaSettings) -> list[Finding]:
@@ -81,14 +85,9 @@ def _explained(kafka: KafkaSettings, error: Exception, setting: str) -> tuple[st
     if (fault := network_fault(error, setting, in_force)) is not None:
         return fault
     protocol = f"that {in_force} is right for this port"
-    if isinstance(error, ssl.SSLCertVerificationError):
-        advice = _CERTIFICATE.get(explain(error)[0], "renew the certificate, or check this machine's clock")
-        return f"its certificate is not accepted: {error.verify_message}", advice
     if isinstance(error, ssl.SSLError):
-        return (
-            f"the port does not use TLS ({error.reason})",
-            f"check {protocol}; without TLS it is PLAINTEXT or SASL_PLAINTEXT",
-        )
+        cause, text = explain(error)
+        return text, _TLS.get(cause, f"check {protocol}, and the certificates of both sides (kafka.ssl_certfile)")
     if isinstance(error, LoginError):
         found, _, advice = str(error).rpartition(": ")
         return found, advice

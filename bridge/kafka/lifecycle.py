@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from aiokafka.errors import AuthenticationFailedError, KafkaError, SaslAuthenticationFailed, UnsupportedVersionError
 
+from bridge.asm.http.connect_error import explain
 from bridge.kafka import internals
 from bridge.kafka.errors import KafkaUnavailableError, LoginError
 
@@ -91,7 +92,7 @@ def why_unavailable(client: Any, error: Exception | None = None) -> str:
         )
     if isinstance(cause, ssl.SSLError):
         return (
-            f"the TLS connection to Kafka at {servers} failed ({cause.reason or cause}): check "
+            f"the TLS connection to Kafka at {servers} failed ({explain(cause)[1]}): check "
             "kafka.security_protocol, kafka.ssl_cafile, and the client's certificate"
         )
     if (fault := network_fault(cause)) is not None:
