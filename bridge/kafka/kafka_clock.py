@@ -1,7 +1,6 @@
 """Kafka's clock. No request returns it, but the coordinator reports when a transaction began (KIP-664)."""
 
 import asyncio
-import contextlib
 import time
 from typing import NamedTuple
 
@@ -12,9 +11,10 @@ from aiokafka.errors import IncompatibleBrokerVersion, KafkaError, ProducerFence
 from bridge.clock import Clock, difference
 from bridge.kafka import internals
 from bridge.kafka.clients import Clients
-from bridge.kafka.errors import KafkaUnavailableError
+from bridge.kafka.errors import KafkaUnavailableError, stack_of
 from bridge.kafka.lifecycle import with_deadline
 from bridge.kafka.protocol import transaction
+from bridge.telemetry.logs import RepeatFilter
 from bridge.telemetry.metrics import METRICS
 
 log = structlog.get_logger()
@@ -70,6 +70,7 @@ class ClockTrials:
         self._clients = clients
         self._lock = asyncio.Lock()
         self._tried_at = float("-inf")
+        self._failures = RepeatFilter()
 
     async def run(self) -> None:
         """Reads it from time to time until cancelled."""
@@ -86,8 +87,13 @@ class ClockTrials:
                 await self._try()
 
     async def _try(self) -> None:
-        with contextlib.suppress(KafkaUnavailableError):
-            if (reading := await read_clock(self._clients)) is not None:
+        try:
+            reading = await read_clock(self._clients)
+        except Exception as error:  # aiokafka asserts what a broker that starts does not yet say
+            if self._failures.is_new(error):
+                log.warning("clock.read_failed", error=error, exc_info=stack_of(error))
+        else:
+            if reading is not None:
                 follow(self._clock, reading)
 
 

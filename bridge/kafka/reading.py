@@ -38,6 +38,8 @@ class Reader:
         self._unread = {partition: end for partition, end in ends.items() if end > 0}
         self._positions: dict[TopicPartition, int] = {}
         self._fetched = False
+        self.begins: dict[TopicPartition, int] = {}
+        """The first offset of each partition that has an end."""
         self._silent_for = 0.0
         self._answers: list[int | None] = []
         self._answered_at = time.monotonic()
@@ -83,6 +85,7 @@ class Reader:
         positions = {partition: await with_deadline(self._consumer.position(partition)) for partition in self._unread}
         self._silent_for = self._silent_for + waited if positions == self._positions else 0.0
         self._positions = positions
+        self.begins = positions | self.begins
         if self._silent_for > CALL_DEADLINE:
             self._raise_held_back()
             raise TimeoutError(f"no record of {', '.join(map(name_of, self._unread))} came within {CALL_DEADLINE:g} s")
@@ -130,14 +133,18 @@ async def open_reader(
 
 
 async def read_to_end(
-    connection: Mapping[str, Any], partitions: Iterable[tuple[str, int]]
+    connection: Mapping[str, Any],
+    partitions: Iterable[tuple[str, int]],
+    begins: dict[TopicPartition, int] | None = None,
 ) -> AsyncIterator[ConsumerRecord]:
     """Every committed record of these partitions up to their end as it is now, open transactions included, which are
-    waited for; those of a partition in order.
+    waited for; those of a partition in order. ``begins`` is given the first offset of each partition.
 
     Raises as ``open_reader`` and ``Reader.fetch`` do.
     """
     async with open_reader(connection, partitions) as reader:
+        if begins is not None:
+            begins |= reader.begins
         while not reader.at_end:
             for record in await reader.fetch():
                 yield record

@@ -26,8 +26,8 @@ from bridge.kafka.lifecycle import CALL_DEADLINE, with_deadline
 from bridge.kafka.outgoing import Outgoing
 from bridge.kafka.partition_producer import PartitionProducer
 from bridge.kafka.topics import TOPICS, read_limits
-from bridge.partitions.offsets import CommitMetadata, OffsetTracker, differ, forget_inbox, last_known
-from bridge.partitions.recovery import Recovered, Remembered, read_states, restore
+from bridge.partitions.offsets import CommitMetadata, OffsetTracker, differ, forget_inbox, last_known, relocated
+from bridge.partitions.recovery import Recovered, Remembered, have_gone, read_metadata, read_states, restore
 from bridge.partitions.refusals import Instead, Refusal
 from bridge.telemetry import tracing
 from bridge.telemetry.metrics import METRICS
@@ -135,14 +135,9 @@ class Journal:
             topic = self._clients.topic("agent-state")
             recovered = await read_states(self._clients.connection, topic, self.partition, self.inbox)
         offset, text = await self._clients.committed((self._clients.topic("inject"), self.partition))
-        if offset is not None:
-            metadata = CommitMetadata.decode(text)
-        elif self._former is not None:  # the inbox was deleted, and its offsets with it
-            metadata = self._former.metadata
-        else:  # the partition never had an owner, or the group's offsets have expired
-            metadata = CommitMetadata(clean=not recovered.states)
+        metadata = read_metadata(offset, text, self._former, self.partition, known=bool(recovered.states))
         self.states = recovered.states
-        if self._has_agents and differ(self.states_topic, metadata.states):
+        if self._has_agents and have_gone(recovered, metadata, self.states_topic):
             metadata = restore(recovered, self._former, metadata, self.inbox, self.partition)
             if self._former is not None:
                 self.rewrite_states(self.states_topic)
@@ -152,7 +147,8 @@ class Journal:
         self.metadata = msgspec.structs.replace(metadata, clean=False)
         if self._clients.exactly_once:  # Tansu, which has no transactions, reports a wrong end
             metadata = self._compare(metadata, await self._group.bounds(self.partition), recovered.void)
-        self.metadata = msgspec.structs.replace(self.metadata, inbox=self.inbox, states=self.states_topic)
+        ids = {"inbox": self.inbox, "states": self.states_topic, "states_from": recovered.begin}
+        self.metadata = msgspec.structs.replace(self.metadata, **ids)
         known = (recovered.observed_until, metadata.observed_until)
         self.observed_until = max((at for at in known if at is not None), default=None)
         if self.observed_until is not None:
@@ -178,6 +174,8 @@ class Journal:
             self.states |= {agent_id: forget_inbox(self.states[agent_id]) for agent_id in void}
             self._batch.agents.update(void)
             self.held = {}
+        else:
+            self.metadata = relocated(self.metadata, books)
         if begin > self.offsets.position:
             if self.offsets.position > 0:
                 log.warning("inbox.deleted_unread", partition=self.partition, first=self.offsets.position, end=begin)
@@ -241,7 +239,7 @@ class Journal:
             log.warning("states.rewritten", partition=self.partition, agents=len(self.states), id=topic)
         self.states_topic = topic
         self._batch.agents.update(self.states)
-        self.advance(states=topic)
+        self.advance(states=topic, states_from=0)
 
     def add(self, message: Outgoing) -> None:
         """Adds a message that belongs to no agent's stream."""

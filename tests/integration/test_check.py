@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from email.utils import formatdate
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ import prometheus_client
 import pytest
 from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
+from confluent_kafka import Consumer
 
 from bridge.check import Finding, examine
 from bridge.kafka.clients import Clients
@@ -309,6 +312,44 @@ async def test_a_group_that_is_full(kafka: dict[str, Any]) -> None:
         assert "1 of them without work -> there are 2 partitions" in found
         kafka["kafka"] = KafkaSettings(bootstrap_servers=one.bootstrap_servers, group_id=f"{one.group_id}-other")
         assert "set kafka.group_id to a name" in await until(settings(**kafka), "group", "problem: ")
+
+
+@pytest.mark.kafka
+@pytest.mark.transactions
+@pytest.mark.parametrize("protocol", ["classic", "consumer"])
+async def test_a_stranger_in_the_group(kafka: dict[str, Any], protocol: str) -> None:
+    """Another program in the group takes partitions away, silently where it agrees upon the assignor or uses the
+    protocol of KIP-848: it is a problem, and a bridge is none."""
+    await create(kafka)
+    wanted, name = settings(**kafka), kafka["kafka"].group_id
+    clients = Clients.of(wanted.kafka, wanted.topics)
+    bridge = clients.group_consumer()
+    bridge.subscribe([clients.topic("inject")])
+    await bridge.start()
+    try:
+        await until(wanted, "group", f"1 processes are in the group {name}")
+        servers = kafka["kafka"].bootstrap_servers
+        if protocol == "classic":
+            stranger = AIOKafkaConsumer(
+                clients.topic("inject"),
+                bootstrap_servers=servers,
+                group_id=name,
+                client_id="a-script",
+                partition_assignment_strategy=(StickyPartitionAssignor,),
+            )
+            await stranger.start()
+            found, close = "a-script at 127.0.0.1", stranger.stop
+        else:
+            other = Consumer({"bootstrap.servers": servers, "group.id": name, "group.protocol": "consumer"})
+            other.subscribe([clients.topic("inject")])
+            await asyncio.to_thread(other.poll, 1.0)
+            found, close = "KIP-848", partial(asyncio.to_thread, other.close)
+        try:
+            assert "problem: members of the group" in await until(wanted, "group", found)
+        finally:
+            await close()
+    finally:
+        await bridge.stop()
 
 
 async def until(wanted: Settings, check: str, text: str) -> str:

@@ -132,3 +132,25 @@ async def test_all_partitions_wait_for_one_trial_of_kafkas_clock(monkeypatch: py
         await asyncio.gather(*(trials.before_publishing() for _ in range(8)))
         assert len(tried) == times
     assert machine.clock.now().wall == pytest.approx(KAFKA + 300)
+
+
+async def test_no_failure_to_read_kafkas_clock_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """aiokafka raises more than Kafka's errors while a broker starts: the clock is read later, and the log has the
+    stack once."""
+    tried = 0
+
+    async def read_clock(_: object) -> None:
+        nonlocal tried
+        tried += 1
+        raise AssertionError("Did we not perform bootstrap?")
+
+    monkeypatch.setattr(kafka_clock, "read_clock", read_clock)
+    monkeypatch.setattr(kafka_clock, "_TRY_EVERY", 0.0)
+    clients: Any = "clients"
+    with capture_logs() as logged:
+        running = asyncio.ensure_future(ClockTrials(Clock(), clients).run())
+        while tried < 3:
+            assert not running.done()
+            await asyncio.sleep(0)
+        running.cancel()
+    assert [(line["event"], type(line["exc_info"])) for line in logged] == [("clock.read_failed", AssertionError)]
