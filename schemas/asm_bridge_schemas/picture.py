@@ -18,6 +18,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from asm_bridge_schemas import records
+from asm_bridge_schemas.consume import Decoded
 from asm_bridge_schemas.records import AgentState, Alert, CallInView, Loss, Published, Status
 
 
@@ -111,11 +112,13 @@ class Pictures:
         """How many records wait for others that have not come yet."""
         return sum(map(len, self._ahead.values()))
 
-    def load(self, agent_id: str, state: AgentState | None) -> list[Published]:
+    def load(self, agent_id: str, state: Decoded) -> list[Published]:
         """Loads a record of asm.agent-state, None for a tombstone. Returns the held records that can be applied now.
 
-        A state older than the picture is left out.
+        A state older than the picture is left out, and so is anything that is no state.
         """
+        if not isinstance(state, AgentState | None):
+            return []
         known = self.agents.get(agent_id)
         if state is None or state.stream_id is None:
             ended = self._loaded.pop(agent_id, None)
@@ -129,8 +132,13 @@ class Pictures:
         self._before.pop(agent_id, None)
         return self._release(agent_id, state.stream_id)
 
-    def apply(self, record: Published) -> list[Published]:
-        """Returns the records that were applied, in order: this one and those that waited for it, or none."""
+    def apply(self, record: Decoded) -> list[Published]:
+        """Returns the records that were applied, in order: this one and those that waited for it, or none.
+
+        Whatever is no event is left out: a state belongs to ``load``.
+        """
+        if not isinstance(record, Published):
+            return []
         agent_id, stream_id, number = record.agent_id, record.stream_id, record.sequence
         if stream_id is None or number is None or stream_id == self._ended.get(agent_id):
             return []

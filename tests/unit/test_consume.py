@@ -69,6 +69,48 @@ def test_what_cannot_be_read_is_reported_and_stops_nobody() -> None:
     assert isinstance(decode(b'{"type": "AgentYawned"}'), Unknown)
 
 
+def test_headers_that_a_gateway_has_changed_are_read() -> None:
+    """The case of a header's name, a media type's parameters and other spellings, a repeated header, bytes of another
+    kind: all mean the same."""
+    record, message = written(records.AgentWatchStarted)
+    assert message.value is not None
+    headers = dict(message.headers)
+    assert decode(message.value, {name.upper(): value for name, value in headers.items()}) == record
+    for content_type in ("application/json; charset=utf-8", "Application/JSON", ""):
+        assert decode(message.value, headers | {"content-type": content_type.encode()}) == record
+    assert decode(message.value, [*headers.items(), *headers.items()]) == record
+    assert decode(memoryview(message.value), {name: bytearray(value) for name, value in headers.items()}) == record
+    assert decode(message.value.decode(), headers) == record  # type: ignore[arg-type]
+    packed, message = written(records.AgentWatchStarted, "msgpack")
+    assert decode(message.value, {"Content-Type": b"application/msgpack;v=1"}) == packed
+    for value in (7, {"type": "AgentWatchStarted"}, "ab"):
+        assert isinstance(decode(value, headers), Unknown)  # type: ignore[arg-type]
+
+
+def test_all_that_decode_returns_may_be_passed_on() -> None:
+    """A reader of every topic passes whatever comes to Sequences and Pictures: a state's number does not stand for the
+    record's, and nothing but events changes a picture."""
+    sequences, pictures = Sequences(), Pictures()
+    state = AgentState(agent_id="agent-7", stream_id="s1", sequence=1, observed_at="2026-11-23T09:30:00.000250Z")
+    others = [state, sample(records.PartitionHeartbeat), Unknown(None, "?"), None]
+    for other in others:
+        assert sequences.see(other) == "unnumbered"  # type: ignore[arg-type]
+        assert pictures.apply(other) == []  # type: ignore[arg-type]
+    assert pictures.agents == {}
+    assert pictures.held == 0
+    for other in (numbered(1), sample(records.PartitionHeartbeat), Unknown(None, "?")):
+        assert pictures.load("agent-7", other) == []  # type: ignore[arg-type]
+    assert sequences.see(numbered(2)) == "ahead"
+    assert sequences.missing() == [Missing("agent-7", "s1", 1, 1)]
+
+
+@pytest.mark.parametrize("topic", ["asm.queued-calls", "agent-state", "dead-letters", ""])
+def test_sequences_refuse_a_topic_without_numbers(topic: str) -> None:
+    """A name with its prefix, or a topic without numbers, would never show that a record is missing."""
+    with pytest.raises(ValueError, match=r"agent-status, .*queued-calls"):
+        Sequences(topic=topic)
+
+
 def numbered(number: int, topic_number: int = 1, stream: str = "s1") -> Published:
     return records.AgentProfileChanged(
         agent_id="agent-7",
