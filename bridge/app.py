@@ -19,7 +19,7 @@ from bridge.backoff import Backoff
 from bridge.clock import Clock
 from bridge.kafka.clients import Clients
 from bridge.kafka.encoding import Encoder
-from bridge.kafka.kafka_clock import follow_by_trials
+from bridge.kafka.kafka_clock import ClockTrials
 from bridge.kafka.preflight import Preflight, UnsuitableKafkaError
 from bridge.kafka.schema_registry import OutputFrames
 from bridge.kafka.topic_watch import TopicWatch
@@ -79,7 +79,7 @@ class Bridge:
         kafka, asm, records = settings.kafka, settings.asm, settings.records
         backoff, self._clock = Backoff(), Clock()
         clock = self._clock
-        clients = self._clients = Clients.of(kafka, settings.topics)
+        clients = Clients.of(kafka, settings.topics)
         frames = OutputFrames(settings.schema_registry, settings.topics) if settings.schema_registry.url else None
         self._client = AsmClient(build_transport(asm), asm.base_url, asm.max_retry_after)
         report_unreadable_to(UnreadableFields())
@@ -89,6 +89,7 @@ class Bridge:
         self._registry = Registry(self._on_entry, self._on_invalid_entry)
         self._poller = Poller(self._client, self._tokens, self._circuit, asm.rate_limit, self._may_send, clock=clock)
         self._topics = TopicWatch(clients, settings.topics, self._on_inbox_changed)
+        self._clock_trials = None if clients.exactly_once else ClockTrials(clock, clients)
         self._assignment = Assignment(
             Shared(
                 partitions=settings.topics.partitions,
@@ -107,6 +108,7 @@ class Bridge:
                 reschedule=self._poller.update,
                 policy=Policy(settings.poll.interval, settings.injection, backoff, clock),
                 topics=self._topics,
+                clock_trials=self._clock_trials,
             )
         )
         self._preflight = Preflight(clients, settings.topics, clock, frames)
@@ -132,8 +134,8 @@ class Bridge:
         async with asyncio.TaskGroup() as tasks:
             parts = (self._topics.run(), self._follower.run(), self._poller.run(), self.readiness.log_changes())
             running = [tasks.create_task(part) for part in parts]
-            if not self._clients.exactly_once:
-                running.append(tasks.create_task(follow_by_trials(self._clock, self._clients)))
+            if self._clock_trials is not None:
+                running.append(tasks.create_task(self._clock_trials.run()))
             await unless(stop, self._follower.whole.wait())
             if not stop.is_set():
                 running.append(tasks.create_task(self._assignment.run()))

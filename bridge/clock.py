@@ -68,6 +68,11 @@ class Clock:
         return due
 
     @property
+    def follows_kafka(self) -> bool:
+        """Whether Kafka's clock has been read."""
+        return self._began is not None
+
+    @property
     def differs(self) -> bool:
         """Whether this machine's clock is wrong by more than is tolerable."""
         return differs(self.ahead)

@@ -38,9 +38,10 @@ class Injection:
     """One event on its way to its agent's session. Times are seconds since 1970.
 
     ``readable_at``: from when its time to live counts: its arrival, or the end of a transaction that held it back.
-    ``fault`` is (code, text) of a record that is not an event; ``attempts`` counts the requests that carried it,
-    ``throttled`` those that were rejected unread, ``blocked`` those that were rejected on the way to the service while
-    requests without it got through.
+    ``identified``: whether another record may be the same event: one with its id, or one that was moved twice, because
+    the group's offset was set back. ``fault`` is (code, text) of a record that is not an event; ``attempts`` counts the
+    requests that carried it, ``throttled`` those that were rejected unread, ``blocked`` those that were rejected on the
+    way to the service while requests without it got through.
     """
 
     offset: int
@@ -100,7 +101,7 @@ def read_injection(message: KafkaRecord, ttl: float, possibly_processed: bool, r
         headers=message.headers,
         injection_id=ce_id or origin.entry,
         source=source,
-        identified=bool(ce_id),
+        identified=bool(ce_id) or origin != _place(message),
         origin=origin,
         received_at=received_at,
         readable_at=readable_at,
@@ -150,7 +151,11 @@ def _first_arrival(message: KafkaRecord, headers: dict[str, str]) -> tuple[Recor
             if origin.topic == message.topic:
                 return origin, received_at, min(readable_at, message.timestamp / 1000)
     arrived = message.timestamp / 1000
-    return RecordId(message.topic, message.partition, message.offset), arrived, arrived
+    return _place(message), arrived, arrived
+
+
+def _place(message: KafkaRecord) -> RecordId:
+    return RecordId(message.topic, message.partition, message.offset)
 
 
 def is_utf8(key: bytes) -> bool:

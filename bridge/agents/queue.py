@@ -55,15 +55,14 @@ class InjectionQueue:
         """Adds an injection, or completes it at once if it cannot be sent."""
         self.injections.append(injection)
         if injection.fault:
-            self._undeliverable(step, injection, *injection.fault)
+            self._complete(step, injection, "undeliverable", *injection.fault)
         elif step.now >= injection.expires_at:
             self._complete(step, injection, "expired")
         elif _delivered(injection) in step.state.bridge.delivered and injection.identified:
             self._complete(step, injection, "duplicate")
         elif len(self.injections) > self._settings.max_pending:
-            self._undeliverable(
-                step, injection, "backlog", f"more than {self._settings.max_pending} events wait for this agent"
-            )
+            text = f"more than {self._settings.max_pending} events wait for this agent"
+            self._complete(step, injection, "undeliverable", "backlog", text)
 
     def settle(self, step: Step, injection: Injection, known: KnownOutcome) -> None:
         """Completes an injection that was sent, but whose outcome could not be written: it is not sent again."""
@@ -143,7 +142,7 @@ class InjectionQueue:
             injection.throttled += throttled
             if injection.attempts - injection.throttled >= self._settings.max_attempts:
                 text = f"{injection.attempts} attempts failed; the last answer was {error.http_status or 'none'}"
-                self._undeliverable(step, injection, "attempts_exhausted", text)
+                self._complete(step, injection, "undeliverable", "attempts_exhausted", text)
         left = [injection for injection in sent if injection in self.injections]
         if len(sent) > 1 and may_be_an_events(error) and not throttled:
             self.one_at_a_time = max(self.one_at_a_time, len(left))
@@ -171,10 +170,7 @@ class InjectionQueue:
                 self._complete(step, injection, "expired")
             elif unknown_since is not None and step.now - max(injection.readable_at, unknown_since) >= grace:
                 text = f"no agent {injection.agent_id!r} is registered in the sessions topic"
-                self._undeliverable(step, injection, "unknown_agent", text)
-
-    def _undeliverable(self, step: Step, injection: Injection, code: str, text: str) -> None:
-        self._complete(step, injection, "undeliverable", code, text)
+                self._complete(step, injection, "undeliverable", "unknown_agent", text)
 
     def _complete(
         self,

@@ -68,19 +68,12 @@ class RequestBuilder:
         injections: tuple[Injection, ...] = (),
     ) -> PollRequest:
         """Builds a request for the status of session ``sid``, with ``injections``."""
-        if injections:
-            return self._status(token, stream_id, sid, entry, injections)
         plain = self._plain
-        if plain is None:
-            plain = self._plain = self._status(token, stream_id, sid, entry, ())
-        if plain.token != token:
-            plain.token, plain.prepared = token, None
-        plain.known = self.known
-        return plain
-
-    def _status(
-        self, token: str, stream_id: str | None, sid: str, entry: SessionEntry, injections: tuple[Injection, ...]
-    ) -> PollRequest:
+        if plain is not None and not injections:
+            if plain.token != token:
+                plain.token, plain.prepared = token, None
+            plain.known = self.known
+            return plain
         body = {
             "asm_session_sid": sid,
             "perform_keep_alive": entry.keep_alive,
@@ -91,7 +84,7 @@ class RequestBuilder:
             "events": [injection.event.value for injection in injections if injection.event],
             "agent_pbx_extensions": entry.agent_pbx_extensions,
         }
-        return PollRequest(
+        built = PollRequest(
             call="getstatus",
             body=msgspec.json.encode(body),
             stream_id=stream_id,
@@ -101,3 +94,6 @@ class RequestBuilder:
             messages=entry.get_messages,
             token=token,
         )
+        if not injections:
+            self._plain, built.known = built, self.known
+        return built

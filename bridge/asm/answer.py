@@ -21,7 +21,7 @@ from bridge.asm.errors import (
     Unavailable,
     Unreachable,
 )
-from bridge.asm.http.response import Failure, Response
+from bridge.asm.http.response import LOGIN_REQUIRED, Failure, Response
 from bridge.printable import printable
 
 MessageType = type[GetStatusRes | AsmSession | ListConversationsRes]
@@ -74,7 +74,7 @@ def read_response(
         return _read_answer(message, response, token)
     wait = retry_after(response, max_retry_after)
     if response.status == 407:
-        return Unreachable("the proxy requires a user name and password (HTTP 407): add them to asm.proxy")
+        return Unreachable(f"the proxy: {LOGIN_REQUIRED} (HTTP 407): add them to asm.proxy")
     if (refusal := _refusal(response)) is None:
         return _foreign(response, token, wait)
     return _error(response.status, excerpt(refusal.encode(errors="replace"), token), wait)
@@ -89,7 +89,7 @@ def _read_answer(message: MessageType, response: Response, token: str) -> Answer
         try:
             read = protojson.read(message, body)
         except protojson.ProtoJSONError as error:
-            problem = f"is not a {message.__name__}: {error}"
+            problem = f"is not a valid {message.__name__}: {error}"
         else:
             if read == _EMPTY[message] and not _is_of(message, body):  # all fields have their defaults: was there any?
                 return _foreign(response, token)

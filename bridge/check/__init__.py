@@ -6,10 +6,12 @@ import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
+import httpx
+
 from bridge.check import agents, kafka, schemas, service
 from bridge.check.finding import Finding, Result, failed, ok, problem, skipped, warning
 from bridge.kafka.clients import Clients
-from bridge.kafka.errors import KafkaUnavailableError
+from bridge.kafka.errors import KafkaUnavailableError, advice_about
 from bridge.ops.http import listen
 from bridge.registry.registry import Registry
 from bridge.settings import Settings, secret_values
@@ -93,7 +95,8 @@ async def _within(check: str, seconds: float | None, work: Awaitable[list[Findin
         found, _, advice = str(error).partition(": ")
         return [problem(check, found, advice or "try again")]
     except Exception as error:  # noqa: BLE001 - whatever a check meets is a finding
-        return [problem(check, f"the check was interrupted: {str(error) or type(error).__name__}", "try again")]
+        text = f"the check was interrupted: {str(error) or type(error).__name__}"
+        return [problem(check, text, advice_about(error) or "try again")]
 
 
 def ops(settings: Settings) -> list[Finding]:
@@ -115,8 +118,6 @@ def ops(settings: Settings) -> list[Finding]:
 
 def _is_bridge(settings: Settings) -> bool:
     """Whether a bridge uses the address."""
-    import httpx
-
     try:
         answer = httpx.get(
             f"{settings.ops.local_url}/metrics", headers=settings.ops.authorization(), timeout=1.0, trust_env=False

@@ -13,11 +13,10 @@ from bridge.asm.transport import build_transport
 from bridge.check import service
 from bridge.check.finding import Finding, ok, problem, skipped, warning
 from bridge.kafka.errors import KafkaUnavailableError, TopicAuthorizationFailedError
-from bridge.kafka.reading import read_to_end
-from bridge.kafka.topics import partitions_of
 from bridge.record_id import RecordId
 from bridge.registry.file import SessionsFileError, changes, read_sessions_file
 from bridge.registry.registry import Registry
+from bridge.registry.topic import registry_records
 from bridge.settings import Settings
 
 K = TypeVar("K")
@@ -49,9 +48,7 @@ async def registry(settings: Settings, watched: Registry) -> list[Finding]:
     """Reads the registry's topic into ``watched``."""
     topic = settings.topics.name("sessions")
     try:
-        connection = settings.kafka.client_arguments()
-        await partitions_of(connection, topic)  # which says what to do if it does not exist
-        async for message in read_to_end(connection, [(topic, 0)]):
+        async for message in registry_records(settings.kafka, topic):
             watched.read(message)
     except (KafkaUnavailableError, TopicAuthorizationFailedError):
         return [skipped("registry", f"{topic} cannot be read, see topics and rights")]

@@ -5,6 +5,7 @@ import ssl
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 
+from bridge.asm.http.connect_error import Cause, explain
 from bridge.check.finding import Finding, ok, problem, skipped, warning
 from bridge.clock import Clock, difference
 from bridge.kafka.admin import READ, WRITE, Members, Rights, connection_error, group_members, topic_rights
@@ -29,8 +30,14 @@ from bridge.settings import KafkaSettings, Settings
 from bridge.settings.types import host_port, show_host_port
 
 _READ = frozenset({"agent-state", "sessions", "inject"})
-_UNKNOWN_AUTHORITY = frozenset({2, 18, 19, 20, 21})
-"""OpenSSL's X509_V_ERR_... of a chain that does not end with a trusted authority."""
+_TLS: dict[Cause, str] = {
+    "untrusted": "set kafka.ssl_cafile to the PEM file of the authority that signed it",
+    "wrong_name": "use a name that is in the certificate, or get a certificate for this name",
+    "expired": "renew the certificate, or check this machine's clock",
+    "not_yet_valid": "check this machine's clock",
+    "no_tls": "without TLS, kafka.security_protocol is PLAINTEXT or SASL_PLAINTEXT",
+}
+"""What to do about a fault of TLS."""
 
 
 async def connection(kafka: KafkaSettings) -> list[Finding]:
@@ -78,13 +85,9 @@ def _explained(kafka: KafkaSettings, error: Exception, setting: str) -> tuple[st
     if (fault := network_fault(error, setting, in_force)) is not None:
         return fault
     protocol = f"that {in_force} is right for this port"
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not accepted: {error.verify_message}", _certificate(error.verify_code)
     if isinstance(error, ssl.SSLError):
-        return (
-            f"the port does not use TLS ({error.reason})",
-            f"check {protocol}; without TLS it is PLAINTEXT or SASL_PLAINTEXT",
-        )
+        cause, text = explain(error)
+        return text, _TLS.get(cause, f"check {protocol}, and the certificates of both sides (kafka.ssl_certfile)")
     if isinstance(error, LoginError):
         found, _, advice = str(error).rpartition(": ")
         return found, advice
@@ -101,14 +104,6 @@ def _explained(kafka: KafkaSettings, error: Exception, setting: str) -> tuple[st
     return f"it closes the connection, or does not speak Kafka ({reason})", f"check {protocol}, and that it is Kafka's"
 
 
-def _certificate(code: int) -> str:
-    if code in _UNKNOWN_AUTHORITY:
-        return "set kafka.ssl_cafile to the PEM file of the authority that signed it"
-    if code in (62, 64):  # X509_V_ERR_HOSTNAME_MISMATCH, ..._IP_ADDRESS_MISMATCH
-        return "use a name that is in the certificate, or get a certificate for this name"
-    return "renew the certificate, or check this machine's clock"
-
-
 async def topics(settings: Settings) -> list[Finding]:
     """Whether each topic exists, has the right settings, and may be written and read."""
     connection = settings.kafka.client_arguments()
@@ -119,7 +114,8 @@ async def topics(settings: Settings) -> list[Finding]:
     seen = [result for result in results if result.name not in hidden]
     missing = [result.name for result in seen if result.outcome == "missing"]
     faults = [_missing(settings, missing)] if missing else []
-    faults += [_fault(result.name, text) for result in seen if result.name not in missing for text in result.problems]
+    texts = [(one.name, *text.partition(": ")) for one in seen if one.name not in missing for text in one.problems]
+    faults += [problem("topics", f"{name} {found}", advice) for name, found, _, advice in texts]
     faults += _limits(seen)
     unchecked = [key for result in results for key in result.unchecked]
     untold = f"; {not_reported(unchecked)}" if unchecked else ""
@@ -143,11 +139,6 @@ def _missing(settings: Settings, names: list[str]) -> Finding:
     advice = "run `asm-bridge topics create`, or check topics.prefix"
     advice += " (`run` would create them, too: topics.create is true)" if settings.topics.create else ""
     return problem("topics", f"missing: {', '.join(names)}", advice)
-
-
-def _fault(name: str, text: str) -> Finding:
-    found, _, advice = text.partition(": ")
-    return problem("topics", f"{name} {found}", advice)
 
 
 def _rights(settings: Settings, rights: dict[str, Rights] | None) -> Iterator[Finding]:
@@ -215,7 +206,7 @@ async def group(settings: Settings) -> list[Finding]:
     grant = f"grant Read on the group {kafka.group_id} (kafka-acls.sh)"
     async with open_admin(kafka.client_arguments()) as admin:
         try:
-            members = await group_members(admin, kafka.group_id)
+            members = await group_members(admin, Clients.of(kafka, settings.topics))
         except GroupAuthorizationFailedError:
             return [problem("group", f"{_login(kafka)} may not see the group {kafka.group_id}", grant)]
         except KafkaError:  # a broker that is not Apache Kafka's may lack the call
@@ -232,6 +223,9 @@ def _membership(settings: Settings, members: Members) -> Finding:
     if count and members.protocol and members.protocol != ASSIGNOR:
         text = f"the group {name} belongs to another program (its assignor is {members.protocol})"
         return problem("group", text, "set kafka.group_id to a name that nothing else uses")
+    if members.strangers:
+        text = f"members of the group {name} are not bridges of this installation: {', '.join(members.strangers)}"
+        return problem("group", text, "stop them, or set kafka.group_id to a name that nothing else uses")
     if count > partitions:
         text = f"{count} processes are in the group {name}, {count - partitions} of them without work"
         return warning("group", text, f"there are {partitions} partitions: stop those, or use a new topics.prefix")

@@ -5,14 +5,16 @@ import time
 
 import httpx
 
+from asm_bridge_schemas.asm import AsmSession
+from bridge.asm.answer import Answer, read_response
 from bridge.asm.client import HEADERS, PATH
-from bridge.asm.http.connector import Cause, ConnectError
+from bridge.asm.errors import ForeignAnswer, Unauthorized
+from bridge.asm.http.connect_error import Cause, ConnectError
 from bridge.asm.http.request import PreparedRequest, Target
-from bridge.asm.http.response import Failure
+from bridge.asm.http.response import Failure, Response
 from bridge.asm.transport import build_transport, fetch
 from bridge.check.finding import Finding, ok, problem, skipped, warning
 from bridge.clock import difference
-from bridge.json_object import json_object
 from bridge.settings import AsmSettings
 
 CONNECT, REQUEST = 4.0, 6.0
@@ -42,26 +44,27 @@ async def address(asm: AsmSettings) -> list[Finding]:
         found, advice = explained(response)
         unreachable = problem("service", f"{asm.base_url}: {found}", advice)
         return [unreachable, skipped("clock", "the service does not answer")]
-    return [_answered(asm, response.status, response.body), clock(response.date, begin, time.time())]
+    return [_answered(asm, response), clock(response.date, begin, time.time())]
 
 
-def _answered(asm: AsmSettings, status: int, body: bytes) -> Finding:
-    """The finding for the answer to a call without a token."""
-    answer = f"{asm.base_url} answers with HTTP {status}"
-    address = "check that asm.base_url is the address of your region, and that no proxy or gateway answers in its place"
-    if status == 407:
-        return problem(
-            "service", f"the proxy requires a login (HTTP {status})", "add its user and password to asm.proxy"
-        )
-    if status in (401, 403):
+def _answered(asm: AsmSettings, response: Response) -> Finding:
+    """The finding for the answer to a call without a token, which is read as in ``run``."""
+    answer, status = read_response(AsmSession, response), response.status
+    found = f"{asm.base_url} answers with HTTP {status}"
+    if isinstance(answer, Unauthorized):
         return ok("service", f"{asm.base_url} is an ASM service: it requires a token")
-    if status == 429 or status >= 500:
-        return warning("service", answer, "the service is in trouble, or refuses this machine: try again, then ask TCN")
-    if status < 300 and json_object(body) is not None:
-        return warning("service", f"{answer} without a token", "it may be a mock: the real service refuses this")
+    if isinstance(answer, Answer):
+        return warning("service", f"{found} without a token", "it may be a mock: the real service refuses this")
+    if status == 407:
+        found, _, advice = str(answer).rpartition(": ")
+        return problem("service", found, advice)
+    advice = "check that asm.base_url is the address of your region, and that no proxy or gateway answers in its place"
     if status in (404, 405):
-        return problem("service", f"{answer}: {PATH}getcurrentsession does not exist there", address)
-    return problem("service", f"{answer}, which is not an answer to this call", address)
+        return problem("service", f"{found}: {PATH}getcurrentsession does not exist there", advice)
+    if not isinstance(answer, ForeignAnswer):
+        advice = "the service is in trouble, or refuses this machine: try again, then ask TCN"
+    kind = warning if status in (401, 403, 429) or status >= 500 else problem
+    return kind("service", f"{asm.base_url}: {answer}", advice)
 
 
 def clock(date: str | None, sent: float, arrived: float) -> Finding:
@@ -82,6 +85,9 @@ def explained(failure: Failure) -> tuple[str, str]:
     error = failure.error
     if not isinstance(error, ConnectError):
         return failure.text, "check asm.base_url, and whether it requires https or a proxy (asm.proxy)"
+    if error.cause in ("proxy", "proxy_login"):
+        found, _, advice = str(error).partition(": ")
+        return f"the proxy: {found}", advice
     setting = "asm.proxy" if error.at_proxy else "asm.base_url"
     return f"{'the proxy: ' if error.at_proxy else ''}{error}", _ADVICE[error.cause].format(setting=setting)
 
@@ -97,7 +103,5 @@ _ADVICE: dict[Cause, str] = {
     "expired": "renew the certificate, or check this machine's clock",
     "not_yet_valid": "check this machine's clock",
     "certificate": "check {setting}, asm.ca_file and this machine's clock",
-    "proxy_login": "add its user and password to asm.proxy",
-    "proxy": "check asm.base_url, and what the proxy allows",
     "other": "check {setting} and the network",
 }

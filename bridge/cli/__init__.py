@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import re
 import sys
 from importlib import import_module
 from typing import Annotated, Any, NoReturn
@@ -31,6 +32,9 @@ COMMANDS = {
 """Name and short help; ``bridge.cli.NAME`` has the command, as a Typer application named ``app``."""
 
 
+_WORDS = {"Value error, ": "", "Input should be": "must be", ", unable to parse .*": ""}
+"""Pydantic's words about an option's value, and ours."""
+_INTERRUPTED = 130
 _OUTPUT = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
@@ -68,10 +72,16 @@ def _group() -> TyperGroup:
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
-    """Run a command and exit. 0: done; 1: failure; 2: usage or configuration error (all of them are listed)."""
+    """Run a command and exit. 0: done; 1: failure; 2: usage or configuration error (all of them are listed); 130: ended
+    by Ctrl-C."""
     arguments = sys.argv[1:] if arguments is None else arguments
     prepare_output()
-    code = _run(arguments or ["--help"])
+    try:
+        code = _run(arguments or ["--help"])
+    except KeyboardInterrupt:  # before Typer, which returns the same code
+        code = _INTERRUPTED
+    if code == _INTERRUPTED:
+        _report("interrupted", code)
     sys.exit(code if arguments or code else 2)
 
 
@@ -91,10 +101,10 @@ def _run(arguments: list[str]) -> int:
     except typer.TyperException as error:
         context = getattr(error, "ctx", None)
         hint = f" See `{context.command_path} --help`." if context else ""
-        text = error.format_message().replace("Value error, ", "")  # pydantic's, of choices
+        text = error.format_message()
+        for pydantics, ours in _WORDS.items():
+            text = re.sub(pydantics, ours, text)
         return _report((text if text.endswith(("?", ".")) else f"{text}.") + hint, error.exit_code)
-    except typer.Abort:
-        return _report("interrupted", 1)
     return result if isinstance(result, int) else 0
 
 

@@ -65,7 +65,7 @@ def resend(
     ] = "30s",
     json: Json = False,
 ) -> None:
-    """Send the originals of dead letters to their agents again, in their original order.
+    """Send the events of dead letters to their agents again. They keep their original order.
 
     An event that has been delivered in the meantime is reported as a duplicate. Exits with 1 if a dead letter that you
     named could not be sent or, with --wait, if the outcome of one is neither delivered nor duplicate.

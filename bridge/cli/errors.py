@@ -1,5 +1,7 @@
 """How a command fails: one short text on standard error, and an exit code."""
 
+from collections.abc import Iterable
+
 import typer
 
 
@@ -7,6 +9,11 @@ class CliError(typer.TyperException):
     """The command failed; the text says what is wrong and what to do."""
 
     exit_code = 1
+
+
+def listed(title: str, problems: Iterable[str]) -> str:
+    """The text about several problems, one a line."""
+    return "\n  ".join([title, *problems])
 
 
 class UsageError(CliError):

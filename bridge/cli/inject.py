@@ -64,10 +64,12 @@ def inject(
     """Send one event to an agent's session and wait for its outcome. Exits with 0 only if it was delivered."""
     if expires_at and expires_in:
         raise UsageError("give --expires-at or --expires-in, not both")
-    headers = _headers(id_ or str(uuid.uuid4()), source)
+    headers = {"content-type": "application/json", "ce_id": id_ or str(uuid.uuid4())}
+    if source:
+        headers["ce_source"] = source
     expiry = _time(expires_at), None if expires_in is None else seconds("--expires-in", expires_in)
-    value = _read(agent_id, file)
     wait_time = seconds("--timeout", timeout) if wait else None
+    value = _read(agent_id, file)
     entry, outcome = run_async(_send(settings_of(ctx), agent_id, value, headers, expiry, wait_time))
     if json:
         print_json(outcome or {"injection_id": headers["ce_id"], "entry": entry, "outcome": None})
@@ -131,11 +133,6 @@ async def _expires_at(settings: Settings, at: float | None, within: float | None
     if at > now + _HOUR:
         typer.echo("asm-bridge: --expires-at is more than an hour from now; the bridge limits it to one hour", err=True)
     return clock.rfc3339(at)
-
-
-def _headers(injection_id: str, source: str | None) -> dict[str, str]:
-    headers = {"content-type": "application/json", "ce_id": injection_id, "ce_source": source}
-    return {name: value for name, value in headers.items() if value}
 
 
 class Inbox:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from bridge.cli.errors import UsageError
+from bridge.cli.errors import UsageError, listed
 from bridge.settings import KEYS, Settings, SettingsError, load_settings, shown_default
 from bridge.settings.types import duration
 
@@ -65,7 +65,7 @@ class SettingsCommand(Command):
         try:
             ctx.obj = load_settings(Path(config) if config else None, keys)
         except SettingsError as error:
-            raise UsageError("wrong settings:" + "".join(f"\n  {problem}" for problem in error.problems)) from None
+            raise UsageError(listed("wrong settings:", error.problems)) from None
         return super().invoke(ctx)
 
 

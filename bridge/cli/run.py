@@ -7,7 +7,7 @@ import typer
 
 from bridge import app as bridge_app
 from bridge import supervisor
-from bridge.cli.errors import UsageError
+from bridge.cli.errors import UsageError, listed
 from bridge.cli.options import SettingsCommand, new_app, settings_of
 from bridge.registry.file import SessionsFileError, read_sessions_file
 from bridge.settings import Settings, secret_values
@@ -41,8 +41,7 @@ def run(
     try:
         raise typer.Exit(bridge_app.run(settings) if workers == 1 else _run_many(settings, workers))
     except SessionsFileError as error:
-        problems = "".join(f"\n  {problem}" for problem in error.problems)
-        raise UsageError(f"wrong entries in sessions_file:{problems}") from None
+        raise UsageError(listed("wrong entries in sessions_file:", error.problems)) from None
 
 
 def _check(workers: int, settings: Settings) -> None:

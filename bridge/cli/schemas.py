@@ -30,7 +30,7 @@ def export(
         ),
     ] = False,
 ) -> None:
-    """Write the JSON Schemas (2020-12) of all records and inputs, and the AsyncAPI document, to a directory."""
+    """Write the schemas of all records and inputs to a directory. They are JSON Schemas (2020-12) and AsyncAPI."""
     if registry and connect:
         raise UsageError("--registry and --connect write different files: give one of them")
     try:

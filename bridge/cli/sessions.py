@@ -9,7 +9,7 @@ import msgspec
 import typer
 
 from asm_bridge_schemas.commands import CommandError, SessionEntry, session_entry
-from bridge.cli.errors import CliError, UsageError
+from bridge.cli.errors import CliError, UsageError, listed
 from bridge.cli.event_loop import run_async
 from bridge.cli.kafka_clock import kafka_now
 from bridge.cli.options import Json, SettingsCommand, new_app, seconds, settings_of
@@ -131,7 +131,7 @@ def import_(
     try:
         entries = read_sessions(sys.stdin.read(), "standard input") if file == "-" else read_sessions_file(Path(file))
     except SessionsFileError as error:
-        raise CliError("nothing was written:" + "".join(f"\n  {problem}" for problem in error.problems)) from None
+        raise CliError(listed("nothing was written:", error.problems)) from None
     if prune and not entries:
         raise CliError("nothing was written: the file has no entries, and --prune would remove every agent")
     _apply(settings_of(ctx), entries, prune=prune, dry_run=dry_run, json=json)
@@ -139,15 +139,15 @@ def import_(
 
 @app.command(cls=SettingsCommand)
 def export(ctx: typer.Context, json: Json = False) -> None:
-    """Print the registry as a file that import can read: TOML, or a JSON list with --json."""
+    """Print the registry as a file for import. It is TOML, or a JSON list with --json."""
     found = read_entries(_registry(settings_of(ctx)))
     valid = {agent: entry for agent, entry in found.items() if not isinstance(entry, Exception)}
     if json:
         print_json([as_object(agent, entry) for agent, entry in valid.items()])
     else:
         typer.echo(as_toml(valid), nl=False)
-    if invalid := [f"\n  {agent}: {error}" for agent, error in found.items() if isinstance(error, Exception)]:
-        raise CliError("omitted, because the bridge cannot read them:" + "".join(invalid))
+    if invalid := [f"{agent}: {error}" for agent, error in found.items() if isinstance(error, Exception)]:
+        raise CliError(listed("omitted, because the bridge cannot read them:", invalid))
 
 
 def _registry(settings: Settings) -> dict[str, bytes]:

@@ -21,20 +21,18 @@ app = new_app()
 Ended = Literal["not_found", "failed_precondition"]
 
 
-def _chance(what: str) -> typer.models.OptionInfo:
+_NAMES = f"Names: {', '.join(NAMES)}"
+
+
+def _measure(metavar: str, what: str, most: float | None = None) -> typer.models.OptionInfo:
     option: typer.models.OptionInfo = typer.Option(
-        min=0, max=1, metavar="SHARE", help=f"Share of requests that {what}", rich_help_panel="Faults"
+        min=0, max=most, metavar=metavar, help=what, rich_help_panel="Faults"
     )
     return option
 
 
-def _names() -> str:
-    return f"Names: {', '.join(NAMES)}"
-
-
-def _measure(metavar: str, what: str) -> typer.models.OptionInfo:
-    option: typer.models.OptionInfo = typer.Option(min=0, metavar=metavar, help=what, rich_help_panel="Faults")
-    return option
+def _chance(what: str) -> typer.models.OptionInfo:
+    return _measure("SHARE", f"Share of requests that {what}", 1)
 
 
 @app.command(cls=Command)
@@ -96,7 +94,7 @@ def simulate(
         list[str] | None,
         typer.Option(
             metavar="NAME[=SHARE]",
-            help=f"Any fault by its name, for that share of requests (0 to 1; all unless given). {_names()}.",
+            help=f"Any fault by its name, for that share of requests (0 to 1; all unless given). {_NAMES}.",
             rich_help_panel="Faults",
         ),
     ] = None,
@@ -165,7 +163,7 @@ def _by_name(given: Iterable[str]) -> dict[FaultName, float]:
         except ValueError:
             chance = -1
         if name not in NAMES or not 0 <= chance <= 1:
-            raise UsageError(f"--fault: {text!r} is not NAME or NAME=SHARE, e.g. foreign_404=0.1. {_names()}")
+            raise UsageError(f"--fault: {text!r} is not NAME or NAME=SHARE, e.g. foreign_404=0.1. {_NAMES}")
         chances[name] = chance
     return chances
 

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 import httpx
 import typer
 
+from bridge.asm.http.connect_error import explain
 from bridge.cli.errors import CliError, UsageError
 from bridge.cli.options import SettingsCommand, new_app, settings_of
 from bridge.cli.output import print_json, print_table
@@ -47,7 +48,7 @@ def _fetch(address: str, authorization: dict[str, str]) -> dict[str, Any]:
         raise UsageError(f"--url: {address!r} is not an address such as http://127.0.0.1:8080") from None
     except httpx.HTTPError as error:
         raise CliError(
-            f"no bridge answers at {address} ({str(error) or type(error).__name__}): check that `asm-bridge run` is "
+            f"no bridge answers at {address} ({explain(error)[1]}): check that `asm-bridge run` is "
             "running and that its ops.listen is this address, or give another one with --url"
         ) from None
     if answer.status_code in (401, 421):

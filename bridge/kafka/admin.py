@@ -16,7 +16,7 @@ from aiokafka.errors import (
     for_code,
 )
 
-from bridge.kafka.clients import login_arguments
+from bridge.kafka.clients import Clients, login_arguments
 from bridge.kafka.internals import send_request
 from bridge.kafka.protocol import group_with_rights, topics_with_ids, topics_with_rights
 
@@ -26,6 +26,8 @@ _NOT_REPORTED = -(2**31)
 _UNAUTHORIZED, _MISSING, _NO_LEADER = (29, 30), 3, 5
 """TOPIC_AUTHORIZATION_FAILED and GROUP_AUTHORIZATION_FAILED, UNKNOWN_TOPIC_OR_PARTITION, LEADER_NOT_AVAILABLE."""
 _RETRY = 0.2
+_CLIENT, _HOST = 1, 2
+"""Fields of a group's member."""
 
 
 async def connection_error(connection: Mapping[str, Any], host: str, port: int, within: float) -> Exception | None:
@@ -90,11 +92,13 @@ class Rights:
 
 @dataclass(frozen=True, slots=True)
 class Members:
-    """A consumer group: the client's rights to it, the number of members, and the assignor that they agreed upon."""
+    """A consumer group: the client's rights to it, the number of members, and the assignor that they agreed upon;
+    ``strangers``: the members that are not bridges with this inbox, by name and host."""
 
     rights: Rights
     count: int
     protocol: str
+    strangers: tuple[str, ...] = ()
 
 
 async def topic_rights(admin: AIOKafkaAdminClient, names: Iterable[str]) -> dict[str, Rights] | None:
@@ -108,18 +112,22 @@ async def topic_rights(admin: AIOKafkaAdminClient, names: Iterable[str]) -> dict
     return {topic[1]: _rights(topic[0], topic[-1]) for topic in answer.topics}
 
 
-async def group_members(admin: AIOKafkaAdminClient, group_id: str) -> Members | None:
-    """The group, or None if the broker is too old to report it. Raises ``KafkaError``; without the right to see the
-    group, ``GroupAuthorizationFailedError``.
+async def group_members(admin: AIOKafkaAdminClient, clients: Clients) -> Members | None:
+    """The group of ``clients``, or None if the broker is too old to report it. Raises ``KafkaError``; without the right
+    to see the group, ``GroupAuthorizationFailedError``.
     """
     while True:
         try:
-            coordinator = await admin.find_coordinator(group_id)
-            answer = await send_request(admin, group_with_rights(group_id), coordinator)
-            code, _, _, _, protocol, members, operations = answer.groups[0]
+            coordinator = await admin.find_coordinator(clients.group_id)
+            answer = await send_request(admin, group_with_rights(clients.group_id), coordinator)
+            code, _, state, _, protocol, members, operations = answer.groups[0]
             if code not in (0, *_UNAUTHORIZED):
-                raise for_code(code)(group_id)
-            return Members(_rights(code, operations), len(members), protocol)
+                raise for_code(code)(clients.group_id)
+            others = [member for member in members if member[_CLIENT] != clients.member_id]
+            strangers = tuple(f"{member[_CLIENT]} at {member[_HOST].lstrip('/')}" for member in others)
+            if state == "Dead" and any(name == clients.group_id for name, _ in await admin.list_consumer_groups()):
+                strangers = ("a consumer of the protocol of KIP-848 (group.protocol=consumer)",)
+            return Members(_rights(code, operations), len(members), protocol, strangers)
         except (GroupCoordinatorNotAvailableError, GroupLoadInProgressError, NotCoordinatorForGroupError):
             await asyncio.sleep(_RETRY)
         except (NotImplementedError, IncompatibleBrokerVersion):

@@ -44,12 +44,6 @@ _NOT_SUPPORTED = (UnknownError, UnsupportedVersionError, IncompatibleBrokerVersi
 """The answers of a broker without transactions, or without idempotence."""
 
 
-def servers_of(connection: Mapping[str, Any]) -> str:
-    """The bootstrap servers as the user set them."""
-    servers = connection["bootstrap_servers"]
-    return servers if isinstance(servers, str) else ",".join(servers)
-
-
 def login_arguments(connection: Mapping[str, Any]) -> dict[str, Any]:
     """aiokafka's arguments for a connection, in place of ``login``. Raises ``LoginError``."""
     arguments = dict(connection)
@@ -82,7 +76,7 @@ def new_producer(connection: Mapping[str, Any], **kind: Any) -> AIOKafkaProducer
 @asynccontextmanager
 async def open_admin(connection: Mapping[str, Any]) -> AsyncIterator[AIOKafkaAdminClient]:
     """An admin client, started. Raises ``KafkaUnavailableError``."""
-    async with connected(AIOKafkaAdminClient(**_client_arguments(connection)), servers_of(connection)) as admin:
+    async with connected(AIOKafkaAdminClient(**_client_arguments(connection))) as admin:
         yield admin
 
 
@@ -130,6 +124,11 @@ class Clients:
             group_instance_id=kafka.group_instance_id,
             limits=Limits(kafka.compression_type),
         )
+
+    @property
+    def member_id(self) -> str:
+        """The client id of the group's members: others in the group are strangers."""
+        return f"asm-bridge-{self.topic('inject')}"
 
     async def start_producer(self, partition: int | str) -> AIOKafkaProducer:
         """Starts the producer of a partition, to be given back to ``close``.
@@ -179,7 +178,7 @@ class Clients:
         except BaseException as error:
             await _stop(producer)
             if isinstance(error, KafkaConnectionError):
-                raise KafkaUnavailableError(why_unavailable(servers_of(self.connection), producer, error)) from error
+                raise KafkaUnavailableError(why_unavailable(producer, error)) from error
             raise
         return producer
 
@@ -206,6 +205,7 @@ class Clients:
         arguments["request_timeout_ms"] = min(arguments["request_timeout_ms"], max(timeout // 2, 1000))
         return AIOKafkaConsumer(
             **arguments,
+            client_id=self.member_id,
             group_id=self.group_id,
             group_instance_id=self.group_instance_id,
             partition_assignment_strategy=(StickyPartitionAssignor,),

@@ -4,6 +4,7 @@ passwords and certificates, notices a broker's refusal of a token, and keeps the
 
 import asyncio
 import socket
+import time
 from typing import Any
 
 from aiokafka import conn
@@ -11,10 +12,25 @@ from aiokafka.conn import OAuthAuthenticator
 from aiokafka.protocol.admin import SaslAuthenticateRequest
 
 from bridge.kafka.internals import allowance
-from bridge.kafka.lifecycle import CONNECT_DEADLINE
+from bridge.kafka.lifecycle import CONNECT_DEADLINE, network_fault
 
 _RENEW_AT = 0.8
 """The share of a session's lifetime after which its connection is replaced, between two requests."""
+_FRESH = 15.0
+"""Seconds for which a failed attempt counts: clients try a broker that is down again and again, and one that has got
+another address never."""
+_failed: dict[str, tuple[Exception, float]] = {}
+"""By broker: the error of the last attempt to connect to it, if that failed, and its time (monotonic seconds)."""
+
+
+def unreachable() -> str | None:
+    """The brokers to which no connection could be made a moment ago, and why; None if there are none."""
+    now, named = time.monotonic(), []
+    for address, (error, at) in sorted(_failed.items()):
+        if now - at < _FRESH:
+            fault = network_fault(error)
+            named.append(f"{address} ({fault[0] if fault else str(error) or type(error).__name__})")
+    return f"no connection to Kafka at {', '.join(named)}" if named else None
 
 
 class _TokenAuthenticator:
@@ -49,11 +65,13 @@ class KafkaConnection(conn.AIOKafkaConnection):  # type: ignore[misc]
                 self._sasl_plain_password = arguments.get("sasl_plain_password")
             made = await super().connect()
         except Exception as error:
+            _failed[f"{self.host}:{self.port}"] = error, time.monotonic()
             if login is not None:
                 login.failure = error
             raise
         finally:
             self._request_timeout = usual
+        _failed.pop(f"{self.host}:{self.port}", None)
         if login is not None:
             login.failure = None
         _keep_alive(self._writer.get_extra_info("socket"))

@@ -3,6 +3,7 @@ imports aiokafka.
 """
 
 from collections.abc import Sequence
+from typing import cast
 
 from aiokafka.errors import (
     AuthenticationFailedError,
@@ -13,6 +14,7 @@ from aiokafka.errors import (
     KafkaError,
     MessageSizeTooLargeError,
     PolicyViolationError,
+    ProducerFenced,
     RecordListTooLargeError,
     SaslAuthenticationFailed,
     TopicAuthorizationFailedError,
@@ -36,16 +38,30 @@ __all__ = [  # aiokafka's that are imported from here
 ]
 
 
-class InvalidRecordError(BrokerResponseError):  # type: ignore[misc]
-    """The broker, or a rule that it has (for example about schemas), refuses a record (KIP-467). aiokafka lacks the
-    code."""
-
-    errno = 87
-    message = "INVALID_RECORD"
-    description = "The broker found a record invalid."
+def _missing(name: str, code: int) -> type[KafkaError]:
+    """An error of Kafka's that aiokafka lacks, and would call UnknownError."""
+    kind = type(name, (BrokerResponseError,), {"errno": code, "message": name, "description": name})
+    return cast("type[KafkaError]", kafka_errors.setdefault(code, kind))
 
 
-kafka_errors.setdefault(InvalidRecordError.errno, InvalidRecordError)
+InvalidRecordError = _missing("InvalidRecordError", 87)
+"""The broker, or a rule that it has (for example about schemas), refuses a record (KIP-467)."""
+for _name, _code in (
+    ("UnsupportedCompressionTypeError", 76),
+    ("GroupMaxSizeReachedError", 81),
+    ("FencedInstanceIdError", 82),
+    ("UnstableOffsetCommitError", 88),
+    ("ThrottlingQuotaExceededError", 89),
+    ("ProducerFencedError", 90),
+    ("UnknownTopicIdError", 100),
+    ("InconsistentTopicIdError", 103),
+    ("FencedMemberEpochError", 110),
+    ("UnreleasedInstanceIdError", 111),
+    ("UnsupportedAssignorError", 112),
+    ("StaleMemberEpochError", 113),
+    ("TransactionAbortableError", 120),
+):
+    _missing(_name, _code)
 
 REFUSED_RECORDS = (
     InvalidRecordError,
@@ -66,6 +82,40 @@ _NOT_AUTHORISED = (
 _REFUSALS = (AuthenticationFailedError, *(kind for kind, _ in _NOT_AUTHORISED))
 
 
+_ADVICE = {
+    "FencedInstanceIdError": "another process has the same kafka.group_instance_id: give each process its own",
+    "GroupMaxSizeReachedError": "the group has as many members as the brokers' group.max.size allows",
+    "InconsistentGroupProtocolError": (
+        "another program is in this group: stop it, or give one of the two another group (kafka.group_id)"
+    ),
+    "InvalidSessionTimeoutError": (
+        "set kafka.session_timeout within the brokers' group.min.session.timeout.ms and group.max.session.timeout.ms"
+    ),
+    "InvalidTransactionTimeout": "set the brokers' transaction.max.timeout.ms to at least 20000",
+    "OffsetMetadataTooLargeError": "set the brokers' offset.metadata.max.bytes to at least 1024",
+    "NotEnoughReplicas": (
+        "fewer replicas are in sync than its min.insync.replicas: start the missing brokers, or set it lower"
+    ),
+}
+"""What to do about an error of Kafka's, by its name or the beginning of that."""
+FENCED = (
+    "another process has taken over; if this recurs, an installation with another topics.prefix has the same "
+    "kafka.group_id, or two processes have the same kafka.group_instance_id"
+)
+TWIN = "another process has the same kafka.group_instance_id ({}): give each process its own"
+
+
+def advice_about(error: BaseException | str) -> str | None:
+    """What to do about Kafka's error that the text names, if an administrator causes it."""
+    return next((advice for name, advice in _ADVICE.items() if name in str(error)), None)
+
+
+def advised(text: str) -> str:
+    """The text, with what to do about Kafka's error that it names."""
+    advice = advice_about(text)
+    return f"{text}: {advice}" if advice and advice not in text else text
+
+
 def describe(error: BaseException, verb: str = "write") -> str:
     """Says in a few words what went wrong while writing (or doing what ``verb`` says), and with which of Kafka's
     objects."""
@@ -76,9 +126,11 @@ def describe(error: BaseException, verb: str = "write") -> str:
             return f"not authorised to {refused.format(verb=verb)} {', '.join(sorted(map(str, objects)))}".rstrip()
     if isinstance(error, InvalidTimestampError):
         return "Kafka refuses a record because its time is too far from Kafka's: set this machine's clock with NTP"
+    if isinstance(error, ProducerFenced):  # aiokafka's text advises to change a setting that the bridge does not have
+        return FENCED
     text = str(error)
     if isinstance(error, KafkaError | TimeoutError):
-        return text or "no answer in time"
+        return advised(text) or "no answer in time"
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 

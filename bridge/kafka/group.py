@@ -11,8 +11,8 @@ from aiokafka.errors import ConsumerStoppedError, KafkaError
 from aiokafka.structs import ConsumerRecord, OffsetAndMetadata, TopicPartition
 
 from bridge.kafka import internals
-from bridge.kafka.clients import Clients, servers_of
-from bridge.kafka.errors import KafkaUnavailableError, describe
+from bridge.kafka.clients import Clients
+from bridge.kafka.errors import TWIN, KafkaUnavailableError, describe
 from bridge.kafka.fetch_by_id import FetchById
 from bridge.kafka.lifecycle import network_fault, started, stop_quietly, why_unavailable, with_deadline
 from bridge.kafka.reading import fetch_records
@@ -26,6 +26,8 @@ _UNSEEN = 5.0
 """Seconds without any partition of the inbox after which a new member, which looks at once, replaces this one."""
 _UNCONFIRMED = 3
 """Session time-outs without an answered heartbeat after which a new member, with new clients, replaces this one."""
+_TWIN_FOR = 60.0
+"""Seconds for which a twin, which is seen only when it takes the membership over, is the reason."""
 
 
 class ConsumerGroupMember(ConsumerRebalanceListener):  # type: ignore[misc]
@@ -45,6 +47,8 @@ class ConsumerGroupMember(ConsumerRebalanceListener):  # type: ignore[misc]
     ) -> None:
         self._topic = clients.topic("inject")
         self._session_timeout = clients.session_timeout
+        self._instance_id = clients.group_instance_id
+        self._replaced_at = float("-inf")
         self._consumer = clients.group_consumer()
         self._revoke = revoke
         self._assign = assign
@@ -55,7 +59,6 @@ class ConsumerGroupMember(ConsumerRebalanceListener):  # type: ignore[misc]
         self._ids: dict[TopicPartition, bytes] = {}
         """By partition: the id of the inbox that it is read from."""
         self._renewed_after = _UNCONFIRMED * clients.session_timeout
-        self._servers = servers_of(clients.connection)
         self._started_at = self._seen_at = time.monotonic()
         self.confirmed_at = float("-inf")
         """When the last heartbeat that Kafka has answered was sent (monotonic seconds)."""
@@ -66,8 +69,8 @@ class ConsumerGroupMember(ConsumerRebalanceListener):  # type: ignore[misc]
         self.stable = StableOffsets()
 
     async def start(self) -> None:
-        await started(self._consumer, self._servers)
-        internals.on_heartbeat(self._consumer, self._confirm)
+        await started(self._consumer)
+        internals.on_heartbeat(self._consumer, self._confirm, self._unknown)
         self._ids = internals.fetch_with(self._consumer, FetchById).ids
         self._consumer.subscribe([self._topic], listener=self)
 
@@ -82,7 +85,7 @@ class ConsumerGroupMember(ConsumerRebalanceListener):  # type: ignore[misc]
                 self.stable.look(self._consumer)  # before its owner asks for the releases
                 for partition, messages in found.items():
                     self._deliver(partition.partition, messages)
-                self.problem = self._unseen() or self._refused()
+                self.problem = self._unseen() or self._refused() or self._twin()
                 if self._rejoins and self.is_member:
                     self._rejoins = False
                     internals.rejoin(self._consumer)
@@ -100,7 +103,7 @@ class ConsumerGroupMember(ConsumerRebalanceListener):  # type: ignore[misc]
                 raise KafkaUnavailableError(unseen)
             silent = time.monotonic() - max(self._started_at, self.confirmed_at)
             if silent > self._renewed_after:
-                why = self.problem or why_unavailable(self._servers, self._consumer)
+                why = self.problem or why_unavailable(self._consumer)
                 raise KafkaUnavailableError(f"no heartbeat was answered for {silent:.0f} s: {why}")
 
     def _unseen(self) -> str | None:
@@ -117,7 +120,12 @@ class ConsumerGroupMember(ConsumerRebalanceListener):  # type: ignore[misc]
         login = internals.login(self._consumer)
         if login is None or login.failure is None or network_fault(login.failure) is not None:
             return None
-        return why_unavailable(self._servers, self._consumer)
+        return why_unavailable(self._consumer)
+
+    def _twin(self) -> str | None:
+        """What is wrong if another process has replaced this one in the group, which they do in turn."""
+        replaced = time.monotonic() - self._replaced_at < _TWIN_FOR
+        return TWIN.format(self._instance_id) if replaced else None
 
     async def stop(self) -> None:
         self.stable.clear()
@@ -199,6 +207,11 @@ class ConsumerGroupMember(ConsumerRebalanceListener):  # type: ignore[misc]
         self.is_member = True
         self._assign({partition.partition for partition in assigned}, kept)
         await self._confirm(time.monotonic())
+
+    def _unknown(self) -> None:
+        """Kafka does not know this member any more. A static one, whose session has not ended, was replaced."""
+        if self._instance_id is not None and self.is_current():
+            self._replaced_at = time.monotonic()
 
     async def _confirm(self, at: float) -> None:
         async with self._heartbeat:

@@ -22,7 +22,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.client import ConnectionGroup, CoordinationType
 from aiokafka.consumer import fetcher
 from aiokafka.consumer.fetcher import READ_UNCOMMITTED
-from aiokafka.errors import CorruptRecordException, ProducerClosed
+from aiokafka.errors import CorruptRecordException, ProducerClosed, for_code
 from aiokafka.producer import message_accumulator, sender, transaction_manager
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.protocol.fetch import FetchRequest
@@ -112,6 +112,17 @@ async def ask_coordinator(producer: AIOKafkaProducer, request: Any) -> Any:
     return await producer.client.send(node, request, group=ConnectionGroup.COORDINATION)
 
 
+_ERRORS = "errors_of_topics"
+"""The name under which a producer's sender keeps the last error of each topic."""
+
+
+def last_error(producer: AIOKafkaProducer, topic: str) -> str | None:
+    """The name of Kafka's last answer to a batch for the topic, if that was an error: aiokafka tries some again,
+    silently and without end."""
+    error = producer._sender.__dict__.get(_ERRORS, {}).get(topic)
+    return None if error is None else str(error.__name__)
+
+
 def awaited_topics(producer: AIOKafkaProducer) -> set[str]:
     """The topics that Kafka has not yet added to the transaction."""
     transactions = producer._txn_manager
@@ -143,10 +154,14 @@ def _retrieved(make: Callable[..., asyncio.Future[Any]]) -> Callable[..., asynci
 
 class _ProduceHandler(sender.SendProduceReqHandler):  # type: ignore[misc]
     """Gives the numbers of a batch that Kafka refused to the next one, as Java's producer does: Kafka has not counted
-    it, and takes no batch after a gap. At once, before the next batch has its numbers."""
+    it, and takes no batch after a gap. At once, before the next batch has its numbers. Remembers Kafka's errors."""
 
     def handle_response(self, response: Any) -> None:
         super().handle_response(response)
+        errors = self._sender.__dict__.setdefault(_ERRORS, {})
+        for topic, partitions in response.topics:
+            for _, code, *_ in partitions:
+                errors[topic] = for_code(code) if code else None
         numbers = self._sender._txn_manager
         for partition, batch in self._batches.items():
             # What was sent twice may have been written before it was refused.
@@ -227,9 +242,11 @@ def rejoin(consumer: AIOKafkaConsumer) -> None:
     consumer._coordinator.request_rejoin()
 
 
-def on_heartbeat(consumer: AIOKafkaConsumer, confirm: Callable[[float], Awaitable[None]]) -> None:
+def on_heartbeat(
+    consumer: AIOKafkaConsumer, confirm: Callable[[float], Awaitable[None]], unknown: Callable[[], None]
+) -> None:
     """Awaits ``confirm(sent_at)`` (monotonic seconds) for each heartbeat that Kafka answers without asking for a
-    rejoin.
+    rejoin. Calls ``unknown`` when Kafka does not know the member any more.
 
     The consumer must have been started.
     """
@@ -241,6 +258,8 @@ def on_heartbeat(consumer: AIOKafkaConsumer, confirm: Callable[[float], Awaitabl
         answered: bool = await heartbeat()
         if answered and not coordinator._rejoin_needed_fut.done():
             await confirm(sent_at)
+        elif coordinator.member_id == JoinGroupRequest.UNKNOWN_MEMBER_ID:
+            unknown()
         return answered
 
     coordinator._do_heartbeat = confirming
@@ -257,10 +276,18 @@ def allowance(request: Any) -> float:
     return _FETCH_ALLOWANCE if isinstance(request, FetchRequest) else 0.0
 
 
+def servers(client: Any) -> str:
+    """The bootstrap servers that a client was made with."""
+    return str(_inner(client)._bootstrap_servers)
+
+
 def login(client: Any) -> Any:
     """The ``Login`` that a client was made with, if any."""
-    inner = client.client if isinstance(client, AIOKafkaProducer) else client._client
-    return inner._sasl_oauth_token_provider
+    return _inner(client)._sasl_oauth_token_provider
+
+
+def _inner(client: Any) -> Any:
+    return client.client if isinstance(client, AIOKafkaProducer) else client._client
 
 
 # -- records: a header's name that is not UTF-8 must not cost more than that name. aiokafka's reader in C raises

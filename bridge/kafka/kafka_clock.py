@@ -1,7 +1,6 @@
 """Kafka's clock. No request returns it, but the coordinator reports when a transaction began (KIP-664)."""
 
 import asyncio
-import contextlib
 import time
 from typing import NamedTuple
 
@@ -12,9 +11,10 @@ from aiokafka.errors import IncompatibleBrokerVersion, KafkaError, ProducerFence
 from bridge.clock import Clock, difference
 from bridge.kafka import internals
 from bridge.kafka.clients import Clients
-from bridge.kafka.errors import KafkaUnavailableError
+from bridge.kafka.errors import KafkaUnavailableError, stack_of
 from bridge.kafka.lifecycle import with_deadline
 from bridge.kafka.protocol import transaction
+from bridge.telemetry.logs import RepeatFilter
 from bridge.telemetry.metrics import METRICS
 
 log = structlog.get_logger()
@@ -62,13 +62,39 @@ async def read_clock(clients: Clients) -> Reading | None:
         return None
 
 
-async def follow_by_trials(clock: Clock, clients: Clients) -> None:
-    """Lets the clock follow Kafka's until cancelled, where no transaction of the bridge's own shows it."""
-    while True:
-        await asyncio.sleep(_TRY_EVERY)
-        with contextlib.suppress(KafkaUnavailableError):
-            if (reading := await read_clock(clients)) is not None:
-                follow(clock, reading)
+class ClockTrials:
+    """Lets the clock follow Kafka's by trials: in ``at_least_once`` no transaction of the bridge shows it."""
+
+    def __init__(self, clock: Clock, clients: Clients) -> None:
+        self._clock = clock
+        self._clients = clients
+        self._lock = asyncio.Lock()
+        self._tried_at = float("-inf")
+        self._failures = RepeatFilter()
+
+    async def run(self) -> None:
+        """Reads it from time to time until cancelled."""
+        while True:
+            await asyncio.sleep(_TRY_EVERY)
+            await self._try()
+
+    async def before_publishing(self) -> None:
+        """Reads it, unless it is known or was tried in vain a moment ago: a process may have started without the right
+        to see it, or while another one did. A time that has been published cannot be taken back."""
+        async with self._lock:
+            if not self._clock.follows_kafka and time.monotonic() - self._tried_at > _TRY_EVERY:
+                self._tried_at = time.monotonic()
+                await self._try()
+
+    async def _try(self) -> None:
+        try:
+            reading = await read_clock(self._clients)
+        except Exception as error:  # aiokafka asserts what a broker that starts does not yet say
+            if self._failures.is_new(error):
+                log.warning("clock.read_failed", error=error, exc_info=stack_of(error))
+        else:
+            if reading is not None:
+                follow(self._clock, reading)
 
 
 async def _read(producer: AIOKafkaProducer, group_id: str) -> Reading | None:

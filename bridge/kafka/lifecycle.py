@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from aiokafka.errors import AuthenticationFailedError, KafkaError, SaslAuthenticationFailed, UnsupportedVersionError
 
+from bridge.asm.http.connect_error import explain
 from bridge.kafka import internals
 from bridge.kafka.errors import KafkaUnavailableError, LoginError
 
@@ -49,35 +50,38 @@ async def stop_quietly(call: Coroutine[Any, Any, Any], deadline: float = STOP_DE
 
 
 @asynccontextmanager
-async def connected(client: C, servers: str) -> AsyncIterator[C]:
+async def connected(client: C) -> AsyncIterator[C]:
     """An aiokafka client (producer, consumer or admin) that is started on entry and stopped on exit.
 
-    ``servers``: as the user set them, for the text of an error. Raises ``KafkaUnavailableError`` within 10 s.
+    Raises ``KafkaUnavailableError`` within 10 s.
     """
     try:
-        await started(client, servers)
+        await started(client)
         yield client
     finally:
         await stop_quietly(client.stop() if hasattr(client, "stop") else client.close())  # type: ignore[attr-defined]
 
 
-async def started(client: Any, servers: str) -> None:
-    """Start an aiokafka client. Raises ``KafkaUnavailableError`` within 10 s."""
+async def started(client: Any) -> None:
+    """Starts an aiokafka client. Raises ``KafkaUnavailableError`` within 10 s."""
     try:
         await with_deadline(client.start(), START_DEADLINE)
     except UnsupportedVersionError as error:
-        raise KafkaUnavailableError(f"the broker at {servers} lacks what this needs: {error}") from error
+        raise KafkaUnavailableError(
+            f"the broker at {internals.servers(client)} lacks what this needs: {error}"
+        ) from error
     except (KafkaError, OSError, TimeoutError) as error:
-        raise KafkaUnavailableError(why_unavailable(servers, client, error)) from error
+        raise KafkaUnavailableError(why_unavailable(client, error)) from error
     except Exception as error:  # a server that does not speak Kafka, or a login that makes no sense to aiokafka
         raise KafkaUnavailableError(
-            f"Kafka at {servers} cannot be understood ({error!r}): check kafka.bootstrap_servers and the kind of login"
+            f"Kafka at {internals.servers(client)} cannot be understood ({error!r}): check kafka.bootstrap_servers and "
+            "the kind of login"
         ) from error
 
 
-def why_unavailable(servers: str, client: Any, error: Exception | None = None) -> str:
+def why_unavailable(client: Any, error: Exception | None = None) -> str:
     """Why a client does not connect, and what to check; ``error``: what it said of it."""
-    login = internals.login(client)
+    servers, login = internals.servers(client), internals.login(client)
     cause = error if login is None else login.failure or error
     if isinstance(cause, LoginError):
         return str(cause)
@@ -88,7 +92,7 @@ def why_unavailable(servers: str, client: Any, error: Exception | None = None) -
         )
     if isinstance(cause, ssl.SSLError):
         return (
-            f"the TLS connection to Kafka at {servers} failed ({cause.reason or cause}): check "
+            f"the TLS connection to Kafka at {servers} failed ({explain(cause)[1]}): check "
             "kafka.security_protocol, kafka.ssl_cafile, and the client's certificate"
         )
     if (fault := network_fault(cause)) is not None:

@@ -29,15 +29,12 @@ class Limits:
         self._bytes: dict[str, int] = {}
         self._recompressed: frozenset[str] = frozenset()
         self._said = Once()
-        self.in_the_way = False
-        """Whether a record was too large since the limits were read."""
 
     def __getitem__(self, topic: str) -> int:
         return self._bytes.get(topic, _DEFAULT)
 
     def update(self, configs: Mapping[str, Mapping[str, str]]) -> None:
         """``configs``: by topic, as the broker reports them."""
-        self.in_the_way = False
         for topic, found in configs.items():
             if (limit := found.get("max.message.bytes", "")).isdecimal():
                 self._bytes[topic] = int(limit)
@@ -58,7 +55,6 @@ class Limits:
 
     def choose(self, message: Outgoing, smaller: Iterator[Outgoing]) -> Outgoing:
         """The first of ``smaller`` that fits, instead of a message that does not; the message itself if none does."""
-        self.in_the_way = True
         chosen = next((one for one in smaller if self.fits(one)), None)
         if chosen is None:
             return message

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import httpx
 from aiokafka.abc import AbstractTokenProvider
 
+from bridge.asm.http.connect_error import explain
 from bridge.json_object import json_object
 from bridge.kafka.errors import LoginError
 from bridge.settings import KafkaSettings
@@ -91,8 +92,9 @@ class Login(AbstractTokenProvider):  # type: ignore[misc]
             async with httpx.AsyncClient(timeout=_ANSWER_WITHIN, trust_env=False, verify=verify) as http:
                 response = await http.post(url, data=form, auth=(identity, secret))
         except (httpx.HTTPError, OSError, ValueError) as error:
-            reason = str(error) or type(error).__name__
-            raise LoginError(f"the token URL {url} does not answer ({reason}): check kafka.oauth_token_url") from error
+            raise LoginError(
+                f"the token URL {url} does not answer ({explain(error)[1]}): check kafka.oauth_token_url"
+            ) from error
         answer = json_object(response.content) or {}
         if response.status_code != httpx.codes.OK:
             reason = _reason(answer).replace(secret, "********")

@@ -13,7 +13,14 @@ from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
 from bridge.kafka import internals
 from bridge.kafka.clients import MAX_BATCH_BYTES, Clients
-from bridge.kafka.errors import EXPECTED_ERRORS, REFUSED_RECORDS, InvalidTimestampError, RefusedRecordsError
+from bridge.kafka.connection import unreachable
+from bridge.kafka.errors import (
+    EXPECTED_ERRORS,
+    REFUSED_RECORDS,
+    InvalidTimestampError,
+    RefusedRecordsError,
+    advised,
+)
 from bridge.kafka.kafka_clock import Reading, read_clock, reading_of
 from bridge.kafka.lifecycle import with_deadline
 from bridge.kafka.outgoing import Outgoing
@@ -70,9 +77,19 @@ class PartitionProducer:
             internals.add_to_transaction(self._producer, TopicPartition(self._clients.topic(topic), self._partition))
 
     @property
-    def waiting_for(self) -> list[str]:
-        """The topics, by their full names, that Kafka has not answered about."""
-        return sorted({self._sending_to} if self._sending_to else internals.awaited_topics(self._producer))
+    def unanswered(self) -> str | None:
+        """What Kafka has not answered about, or has answered with an error that is tried again; and the brokers to
+        which there is no connection."""
+        waiting = {sent.topic for ack, sent in self._acks.items() if not ack.done() or ack.cancelled()}
+        waiting |= {self._sending_to} if self._sending_to else internals.awaited_topics(self._producer)
+        named = []
+        for topic in sorted(waiting):
+            error = internals.last_error(self._producer, topic)
+            named.append(f"{topic} ({advised(error)})" if error else topic)
+        gone = unreachable()
+        if not named:
+            return gone
+        return f"no answer from Kafka about {', '.join(named)}{f' ({gone})' if gone else ''}"
 
     async def add_offset(self, offset: int, metadata: str) -> None:
         """Commits the inbox's offset with the transaction."""
@@ -145,7 +162,7 @@ class PartitionProducer:
         self._use(await self._clients.start_producer(self._partition))
 
     def _use(self, producer: AIOKafkaProducer) -> None:
-        self._producer, self._first_error, self._sending_to = producer, None, None
+        self._producer, self._first_error, self._sending_to, self._acks = producer, None, None, {}
         self.started_at = time.monotonic()
         internals.on_transaction_error(producer, self._note)
 

@@ -10,7 +10,7 @@ from aiokafka.errors import ConsumerStoppedError, TopicAuthorizationFailedError
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
 from bridge.kafka import internals
-from bridge.kafka.clients import new_reader, servers_of
+from bridge.kafka.clients import new_reader
 from bridge.kafka.errors import HeldBackError, KafkaError, UnreadableRecordsError
 from bridge.kafka.lifecycle import CALL_DEADLINE, connected, with_deadline
 from bridge.kafka.stable_offsets import StableOffsets, held_back, name_of
@@ -38,7 +38,11 @@ class Reader:
         self._unread = {partition: end for partition, end in ends.items() if end > 0}
         self._positions: dict[TopicPartition, int] = {}
         self._fetched = False
+        self.begins: dict[TopicPartition, int] = {}
+        """The first offset of each partition that has an end."""
         self._silent_for = 0.0
+        self._answers: list[int | None] = []
+        self._answered_at = time.monotonic()
 
     @property
     def at_end(self) -> bool:
@@ -59,6 +63,17 @@ class Reader:
         await self.look_for_end(time.monotonic() - begin)
         return [record for records in found.values() for record in records]
 
+    def check_answered(self) -> None:
+        """To be called after each fetch. Raises ``TimeoutError`` if no fetch has been answered for 30 s: aiokafka's
+        consumer tries again silently, and only at the addresses that the brokers had; another one asks the bootstrap
+        servers where they are now."""
+        now = time.monotonic()
+        answers = [self._consumer.last_poll_timestamp(partition) for partition in self._consumer.assignment()]
+        if answers != self._answers:
+            self._answers, self._answered_at = answers, now
+        elif now - self._answered_at > CALL_DEADLINE:
+            raise TimeoutError(f"no answer from Kafka for {now - self._answered_at:.0f} s")
+
     def watch(self, stable: StableOffsets) -> None:
         """Updates ``stable`` with the offsets of the last fetch."""
         stable.look(self._consumer)
@@ -70,6 +85,7 @@ class Reader:
         positions = {partition: await with_deadline(self._consumer.position(partition)) for partition in self._unread}
         self._silent_for = self._silent_for + waited if positions == self._positions else 0.0
         self._positions = positions
+        self.begins = positions | self.begins
         if self._silent_for > CALL_DEADLINE:
             self._raise_held_back()
             raise TimeoutError(f"no record of {', '.join(map(name_of, self._unread))} came within {CALL_DEADLINE:g} s")
@@ -98,7 +114,7 @@ async def open_reader(
     ``TimeoutError``.
     """
     consumer = new_reader(connection)
-    async with connected(consumer, servers_of(connection)):
+    async with connected(consumer):
         assigned = [TopicPartition(*partition) for partition in partitions]
         consumer.assign(assigned)
         # Before the first fetch is sent: later requests wait for its answer, which takes half a second if there is
@@ -117,14 +133,18 @@ async def open_reader(
 
 
 async def read_to_end(
-    connection: Mapping[str, Any], partitions: Iterable[tuple[str, int]]
+    connection: Mapping[str, Any],
+    partitions: Iterable[tuple[str, int]],
+    begins: dict[TopicPartition, int] | None = None,
 ) -> AsyncIterator[ConsumerRecord]:
     """Every committed record of these partitions up to their end as it is now, open transactions included, which are
-    waited for; those of a partition in order.
+    waited for; those of a partition in order. ``begins`` is given the first offset of each partition.
 
     Raises as ``open_reader`` and ``Reader.fetch`` do.
     """
     async with open_reader(connection, partitions) as reader:
+        if begins is not None:
+            begins |= reader.begins
         while not reader.at_end:
             for record in await reader.fetch():
                 yield record

@@ -4,8 +4,6 @@ It uses Confluent's API, which Apicurio also offers, at ``/apis/ccompat/v7``. An
 the bridge no longer needs the registry.
 """
 
-import socket
-import ssl
 from collections.abc import Mapping
 from contextlib import aclosing
 from typing import Any
@@ -14,6 +12,7 @@ import httpx
 
 from asm_bridge_schemas.frame import frame
 from asm_bridge_schemas.registry import registered_schemas, text
+from bridge.asm.http.connect_error import Cause, explain
 from bridge.settings import SchemaRegistrySettings, TopicsSettings
 
 _NOT_FOUND = (40401, 40402, 40403)
@@ -66,8 +65,8 @@ class SchemaRegistryClient:
         try:
             response = await self._http.request(method, path, json=body)
         except httpx.HTTPError as error:
-            reason, advice = _unreachable(error)
-            raise SchemaRegistryError(f"{self._url} {reason}", advice) from error
+            cause, text = explain(error)
+            raise SchemaRegistryError(f"{self._url}: {text}", _UNREACHABLE.get(cause, _RUNNING)) from error
         answer = _json(response)
         if response.status_code == 200 and answer is not None:
             return answer if isinstance(answer, dict) else {}
@@ -130,23 +129,14 @@ _ADVICE = {
 }
 
 
-def _unreachable(error: httpx.HTTPError) -> tuple[str, str]:
-    """Why no answer came, and what to do."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return (
-                f"has a certificate that is not accepted ({cause.verify_message})",
-                "set schema_registry.ca_file to the PEM file of its authority, or use a name that is in it",
-            )
-        if isinstance(cause, ssl.SSLError):
-            return f"does not use TLS ({cause.reason})", "check schema_registry.url: without TLS it begins with http://"
-        if isinstance(cause, socket.gaierror):
-            return "cannot be resolved (DNS)", "check schema_registry.url, and the resolver of this machine"
-        cause = cause.__cause__ or cause.__context__
-    if isinstance(error, httpx.TimeoutException):
-        return "does not answer in time", f"{_RUNNING}, and the firewall"
-    return f"does not answer ({str(error) or type(error).__name__})", _RUNNING
+_UNREACHABLE: dict[Cause, str] = {
+    "name": "check schema_registry.url, and the resolver of this machine",
+    "timeout": f"{_RUNNING}, and the firewall",
+    "no_tls": "check schema_registry.url: without TLS it begins with http://",
+    "untrusted": "set schema_registry.ca_file to the PEM file of its authority",
+    "wrong_name": "use a name that is in the certificate in schema_registry.url",
+    "expired": "renew the certificate, or check this machine's clock",
+}
 
 
 def _json(response: httpx.Response) -> Any:

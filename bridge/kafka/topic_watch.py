@@ -12,7 +12,7 @@ from bridge.kafka.admin import SeenTopic, seen_topics
 from bridge.kafka.clients import Clients, open_admin
 from bridge.kafka.errors import stack_of
 from bridge.kafka.lifecycle import with_deadline
-from bridge.kafka.topics import TOPICS, read_limits, too_many, unusable, wanted_partitions
+from bridge.kafka.topics import TOPICS, judged_topics, too_many, unusable, wanted_partitions
 from bridge.settings import TopicsSettings
 from bridge.telemetry.logs import RepeatFilter
 from bridge.telemetry.metrics import METRICS
@@ -21,8 +21,8 @@ log = structlog.get_logger()
 
 _LOOK_EVERY = 2.0
 _DEADLINE = 10.0
-_LIMITS_EVERY = 60.0
-"""Seconds between two looks at the topics' limits, while records are too large for them."""
+_SETTINGS_EVERY = 60.0
+"""Seconds between two looks at the topics' settings."""
 
 
 class TopicWatch:
@@ -30,6 +30,9 @@ class TopicWatch:
 
     def __init__(self, clients: Clients, settings: TopicsSettings, on_inbox_changed: Callable[[], None]) -> None:
         self._clients = clients
+        self._settings = settings
+        self._judged: dict[str, list[str]] = {}
+        """What is wrong with the settings of each topic that was looked at."""
         self._wanted = wanted_partitions(settings)
         self._single = {clients.topic(one.name) for one in TOPICS if not one.partitioned}
         self._outputs = {clients.topic(one.name) for one in TOPICS if one.output}
@@ -62,14 +65,14 @@ class TopicWatch:
 
     async def run(self) -> None:
         """Looks until cancelled. An outage of Kafka is reported by other parts."""
-        failures, limits_at = RepeatFilter(), time.monotonic()
+        failures, settings_at = RepeatFilter(), float("-inf")
         try:
             while True:
                 try:
                     await self.look()
-                    if self._clients.limits.in_the_way and time.monotonic() - limits_at > _LIMITS_EVERY:
-                        limits_at = time.monotonic()
-                        await read_limits(self._clients)
+                    if time.monotonic() - settings_at > _SETTINGS_EVERY:
+                        settings_at = time.monotonic()
+                        self._compare_settings(await judged_topics(self._clients, self._settings))
                 except Exception as error:
                     METRICS.kafka_errors.labels("topics").inc()
                     if failures.is_new(error):
@@ -94,6 +97,14 @@ class TopicWatch:
                 raise
             self._looked_at = began
             self._compare(found or {})
+
+    def _compare_settings(self, found: dict[str, list[str]]) -> None:
+        """Logs what has become wrong with a topic since it was looked at last; the start said the rest."""
+        for name, texts in found.items():
+            for text in texts:
+                if text not in self._judged.get(name, texts):
+                    log.warning("topic.limited", topic=name, note=text)
+        self._judged |= found
 
     async def _close(self) -> None:
         self._admin = None

@@ -11,7 +11,7 @@ from aiokafka.errors import KafkaError, NodeNotReadyError, TopicAlreadyExistsErr
 from aiokafka.structs import TopicPartition
 
 from asm_bridge_schemas import topics as documented
-from bridge.kafka.clients import MAX_BATCH_BYTES, Clients, new_reader, open_admin, servers_of
+from bridge.kafka.clients import MAX_BATCH_BYTES, Clients, new_reader, open_admin
 from bridge.kafka.errors import KafkaUnavailableError
 from bridge.kafka.lifecycle import CALL_DEADLINE, connected, with_deadline
 from bridge.settings import TopicsSettings
@@ -102,7 +102,7 @@ async def ensure_topics(
     ``connection``: the arguments of every aiokafka client. Safe to repeat, and to run in several processes at once.
     Raises ``KafkaUnavailableError``; a topic that cannot be created or does not fit is reported in its result.
     """
-    heartbeats = settings.name("heartbeats")
+    heartbeats, servers = settings.name("heartbeats"), connection["bootstrap_servers"]
     left = _ATTEMPTS
     while True:
         left -= 1
@@ -114,7 +114,7 @@ async def ensure_topics(
             except (KafkaError, TimeoutError) as error:
                 if not left or not isinstance(error, NodeNotReadyError):
                     raise KafkaUnavailableError(
-                        f"Kafka at {servers_of(connection)} did not answer about topics ({type(error).__name__}): "
+                        f"Kafka at {servers} did not answer about topics ({type(error).__name__}): "
                         "check that the brokers run and that this client may describe topics"
                     ) from error
         await asyncio.sleep(1)  # the cluster has no controller at this moment
@@ -132,6 +132,21 @@ async def read_limits(clients: Clients) -> None:
     clients.limits.update({names[name]: found for name, found in configs.items()})
 
 
+async def judged_topics(clients: Clients, settings: TopicsSettings) -> dict[str, list[str]]:
+    """By full name: what a start would refuse of a topic's settings as they are now, and what it would warn of. None
+    are known of topics that the broker does not report. Raises ``KafkaUnavailableError``."""
+    expected = {settings.name(topic.name): configs_of(topic, settings) for topic in TOPICS}
+    async with open_admin(clients.connection) as admin:
+        configs = await _describe(admin, list(expected))
+    outputs = {settings.name(topic.name): topic.name for topic in TOPICS if topic.output}
+    clients.limits.update({outputs[name]: found for name, found in configs.items() if name in outputs})
+    judged = {name: judge(found, expected[name]) for name, found in configs.items()}
+    return {
+        name: [*(f"{text}; until then no process can start" for text in problems), *notes]
+        for name, (problems, notes) in judged.items()
+    }
+
+
 async def partition_counts(connection: Mapping[str, Any]) -> dict[str, int]:
     """Full name -> number of partitions, of every topic that this client can see. Raises ``KafkaUnavailableError``."""
     async with open_admin(connection) as admin:
@@ -139,7 +154,7 @@ async def partition_counts(connection: Mapping[str, Any]) -> dict[str, int]:
             return await _counts(admin)
         except (KafkaError, TimeoutError) as error:
             raise KafkaUnavailableError(
-                f"Kafka at {servers_of(connection)} does not list its topics: {error!r}"
+                f"Kafka at {connection['bootstrap_servers']} does not list its topics: {error!r}"
             ) from error
 
 
@@ -163,7 +178,7 @@ async def _ensure(
     if create:
         missing = [topic for topic in TOPICS if settings.name(topic.name) not in counts]
         made = {topic.name: await _create(admin, topic, settings) for topic in missing}
-        counts = await _visible(admin, [result.name for result in made.values() if result.usable])
+        counts = await with_deadline(_visible(admin, [result.name for result in made.values() if result.usable]))
     configs = await _describe(admin, [name for topic in TOPICS if (name := settings.name(topic.name)) in counts])
     used, heartbeats = 0, settings.name("heartbeats")
     if heartbeats in counts and any(counts.get(name, n) != n for name, n in wanted_partitions(settings).items()):
@@ -180,8 +195,7 @@ async def _used_partitions(connection: Mapping[str, Any], topic: str, count: int
     """The number of partitions to which a bridge has written heartbeats, and so over which it has spread the agents.
     Zero if some in between have none: then it did not run for long enough."""
     partitions = [TopicPartition(topic, number) for number in range(count)]
-    consumer = new_reader(connection)
-    async with connected(consumer, servers_of(connection)):
+    async with connected(new_reader(connection)) as consumer:
         consumer.assign(partitions)
         ends = await with_deadline(consumer.end_offsets(partitions))
     used = [partition.partition for partition, end in ends.items() if end > 0]
@@ -196,9 +210,8 @@ async def _counts(admin: AIOKafkaAdminClient) -> dict[str, int]:
 
 async def _visible(admin: AIOKafkaAdminClient, names: Iterable[str]) -> dict[str, int]:
     """The partition counts, once they contain every named topic: a new topic takes a moment to appear."""
-    async with asyncio.timeout(CALL_DEADLINE):
-        while not set(names) <= (counts := await _counts(admin)).keys():  # noqa: ASYNC110 - Kafka has no event for it
-            await asyncio.sleep(0.05)
+    while not set(names) <= (counts := await _counts(admin)).keys():  # noqa: ASYNC110 - Kafka has no event for it
+        await asyncio.sleep(0.05)
     return counts
 
 
@@ -322,7 +335,10 @@ def unusable(actual: int, wanted: int) -> str:
     """The text about a topic that lacks partitions, or has several and must have one, while the bridge runs."""
     if actual == 0:
         return "does not exist: run `asm-bridge topics create`"
-    return f"has {actual} partitions, and must have {wanted}: delete it and run `asm-bridge topics create`"
+    remedy = "delete it and run `asm-bridge topics create`"
+    if actual < wanted:  # a deletion would lose what is in it
+        remedy = f"add the others with kafka-topics.sh --alter --partitions {wanted}; if it is empty, {remedy}"
+    return f"has {actual} partitions, and must have {wanted}: {remedy}"
 
 
 def too_many(actual: int, wanted: int) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from aiokafka import AIOKafkaProducer
 from aiokafka.structs import RecordMetadata
 
-from bridge.kafka.clients import new_producer, servers_of
+from bridge.kafka.clients import new_producer
 from bridge.kafka.lifecycle import connected, with_deadline
 from bridge.record_id import RecordId
 
@@ -23,9 +23,10 @@ class Writer:
         self, topic: str, partition: int, key: bytes, value: bytes | None, *, at: float | None = None
     ) -> Awaitable[RecordMetadata]:
         """Starts to write a record with the timestamp ``at`` (seconds since 1970; None: now, by this machine's clock);
-        await the result for its offset. Both raise ``KafkaError``."""
+        await the result for its offset. Both raise ``KafkaError``, the start ``TimeoutError``, too."""
         timestamp_ms = int((time.time() if at is None else at) * 1000)
-        acknowledged: Awaitable[RecordMetadata] = await self._producer.send(topic, value, key, partition, timestamp_ms)
+        acknowledged: Awaitable[RecordMetadata]
+        acknowledged = await with_deadline(self._producer.send(topic, value, key, partition, timestamp_ms))
         return acknowledged
 
     async def put(
@@ -41,5 +42,5 @@ class Writer:
 @asynccontextmanager
 async def open_writer(connection: Mapping[str, Any]) -> AsyncIterator[Writer]:
     """A writer. ``connection``: the arguments of every aiokafka client. Raises ``KafkaUnavailableError``."""
-    async with connected(new_producer(connection), servers_of(connection)) as producer:
+    async with connected(new_producer(connection)) as producer:
         yield Writer(producer)

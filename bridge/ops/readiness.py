@@ -5,6 +5,7 @@ import time
 
 import structlog
 
+from bridge.kafka.connection import unreachable
 from bridge.kafka.preflight import Preflight
 from bridge.kafka.topic_watch import TopicWatch
 from bridge.partitions.assignment import Assignment
@@ -38,12 +39,12 @@ class Readiness:
             return f"the registry has not been read yet{why}"
         member, owners = self._assignment.member, self._assignment.owners
         if member is None or not member.is_member:
-            problem = (member.problem if member else None) or self._assignment.problem
+            problem = (member.problem if member else None) or self._assignment.problem or unreachable()
             waits = "not in the consumer group yet, or a rebalance is in progress"
             return f"not in the consumer group: {problem}" if problem else waits
         if not member.is_current():
-            problem = f": {member.problem}" if member.problem else ""
-            return f"Kafka has not answered a heartbeat within the session time-out{problem}"
+            problem = member.problem or unreachable()
+            return f"Kafka has not answered a heartbeat within the session time-out{f': {problem}' if problem else ''}"
         waiting = sorted(number for number, owner in owners.items() if not owner.ready)
         if not waiting:
             unread = [("registry", self._follower.problem), ("inbox", member.problem)]
@@ -55,7 +56,8 @@ class Readiness:
             if (problem := owners[number].problem) is not None:
                 problems.setdefault(problem, []).append(number)
         if not problems:
-            return f"partitions are recovering, or cannot commit: {waiting}"
+            problem = member.problem or unreachable()
+            return f"partitions are recovering, or cannot commit: {waiting}{f', {problem}' if problem else ''}"
         return "; ".join(f"{_named(numbers)} cannot commit: {problem}" for problem, numbers in problems.items())
 
     def given_up(self) -> str | None:

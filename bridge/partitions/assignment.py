@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
 import structlog
@@ -11,7 +12,7 @@ from bridge.agents.step import KnownOutcome
 from bridge.kafka.errors import describe, stack_of
 from bridge.kafka.group import ConsumerGroupMember
 from bridge.kafka.partitioner import partition_for
-from bridge.partitions.owner import PartitionOwner, Shared
+from bridge.partitions.owner import Failures, PartitionOwner, Shared
 from bridge.partitions.watcher import PartitionAgents
 from bridge.registry.registry import InvalidEntry
 from bridge.telemetry.logs import RepeatFilter
@@ -33,6 +34,7 @@ class Assignment:
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._held: dict[int, Mapping[int, KnownOutcome]] = {}
         """The outcomes, by partition, that its last owner here could not write. They are kept across memberships."""
+        self._failures: defaultdict[int, Failures] = defaultdict(Failures)
         self._draining = False
         self.problem: str | None = None
         """Why the last membership ended, until a heartbeat of the next one is answered."""
@@ -130,7 +132,9 @@ class Assignment:
         for number in partitions - self._owners.keys():
             assert self.member is not None
             held = self._held.pop(number, {})
-            owner = self._owners[number] = PartitionOwner(number, self.member, self._shared, held)
+            owner = self._owners[number] = PartitionOwner(
+                number, self.member, self._shared, held, self._failures[number]
+            )
             self._tasks[number] = self._running.create_task(owner.run())
         log.info("partitions.assigned", partitions=sorted(partitions), kept=len(partitions) if kept else 0)
 

@@ -26,8 +26,8 @@ from bridge.kafka.lifecycle import CALL_DEADLINE, with_deadline
 from bridge.kafka.outgoing import Outgoing
 from bridge.kafka.partition_producer import PartitionProducer
 from bridge.kafka.topics import TOPICS, read_limits
-from bridge.partitions.offsets import CommitMetadata, OffsetTracker, differ, forget_inbox, last_known
-from bridge.partitions.recovery import Recovered, Remembered, read_states, restore
+from bridge.partitions.offsets import CommitMetadata, OffsetTracker, differ, forget_inbox, last_known, relocated
+from bridge.partitions.recovery import Recovered, Remembered, have_gone, read_metadata, read_states, restore
 from bridge.partitions.refusals import Instead, Refusal
 from bridge.telemetry import tracing
 from bridge.telemetry.metrics import METRICS
@@ -46,7 +46,6 @@ _REFUSALS = 20
 
 States = dict[str, AgentState | None]
 """States by agent_id; None is a tombstone."""
-
 
 Heartbeat = Callable[[str], PartitionHeartbeat]
 """Makes the heartbeat, given ``observed_until``."""
@@ -126,8 +125,7 @@ class Journal:
         self._committed: tuple[int, CommitMetadata] | None = None
         self._commit_began: float | None = None
         self._kept_at = 0.0
-        self.problem: str | None = None
-        """Why the commit in progress takes long: Kafka refuses a record."""
+        self._refusal: str | None = None
 
     async def recover(self) -> bool:
         """Fences, then reads states and offset, in this order. Returns whether the former owner handed over cleanly."""
@@ -137,14 +135,9 @@ class Journal:
             topic = self._clients.topic("agent-state")
             recovered = await read_states(self._clients.connection, topic, self.partition, self.inbox)
         offset, text = await self._clients.committed((self._clients.topic("inject"), self.partition))
-        if offset is not None:
-            metadata = CommitMetadata.decode(text)
-        elif self._former is not None:  # the inbox was deleted, and its offsets with it
-            metadata = self._former.metadata
-        else:  # the partition never had an owner, or the group's offsets have expired
-            metadata = CommitMetadata(clean=not recovered.states)
+        metadata = read_metadata(offset, text, self._former, self.partition, known=bool(recovered.states))
         self.states = recovered.states
-        if self._has_agents and differ(self.states_topic, metadata.states):
+        if self._has_agents and have_gone(recovered, metadata, self.states_topic):
             metadata = restore(recovered, self._former, metadata, self.inbox, self.partition)
             if self._former is not None:
                 self.rewrite_states(self.states_topic)
@@ -154,10 +147,10 @@ class Journal:
         self.metadata = msgspec.structs.replace(metadata, clean=False)
         if self._clients.exactly_once:  # Tansu, which has no transactions, reports a wrong end
             metadata = self._compare(metadata, await self._group.bounds(self.partition), recovered.void)
-        self.metadata = msgspec.structs.replace(self.metadata, inbox=self.inbox, states=self.states_topic)
-        self._committed = None
-        known = [at for at in (recovered.observed_until, metadata.observed_until) if at is not None]
-        self.observed_until = max(known, default=None)
+        ids = {"inbox": self.inbox, "states": self.states_topic, "states_from": recovered.begin}
+        self.metadata = msgspec.structs.replace(self.metadata, **ids)
+        known = (recovered.observed_until, metadata.observed_until)
+        self.observed_until = max((at for at in known if at is not None), default=None)
         if self.observed_until is not None:
             self._clock.go_on_from(self.observed_until)
         await self._commit(everywhere=self._has_agents)
@@ -181,6 +174,8 @@ class Journal:
             self.states |= {agent_id: forget_inbox(self.states[agent_id]) for agent_id in void}
             self._batch.agents.update(void)
             self.held = {}
+        else:
+            self.metadata = relocated(self.metadata, books)
         if begin > self.offsets.position:
             if self.offsets.position > 0:
                 log.warning("inbox.deleted_unread", partition=self.partition, first=self.offsets.position, end=begin)
@@ -194,6 +189,12 @@ class Journal:
         """Whether steps can be committed soon: while they cannot, no agent should be polled."""
         overdue = self._commit_began is not None and time.monotonic() - self._commit_began > _OVERDUE
         return self._producer is not None and not overdue and self._batch.size < _BATCH_BYTES and not self.held
+
+    @property
+    def problem(self) -> str | None:
+        """Why the commit in progress takes long: Kafka refuses a record, or does not answer."""
+        waits = self._refusal is None and self._commit_began is not None and not self.accepting
+        return self._producer.unanswered if waits and self._producer is not None else self._refusal
 
     @property
     def unwritten(self) -> dict[int, KnownOutcome]:
@@ -238,7 +239,7 @@ class Journal:
             log.warning("states.rewritten", partition=self.partition, agents=len(self.states), id=topic)
         self.states_topic = topic
         self._batch.agents.update(self.states)
-        self.advance(states=topic)
+        self.advance(states=topic, states_from=0)
 
     def add(self, message: Outgoing) -> None:
         """Adds a message that belongs to no agent's stream."""
@@ -285,8 +286,7 @@ class Journal:
         self._committed, self._under_way = position, Batch()
         if states or offset:
             self._kept_at = time.monotonic()
-        if self.held:
-            self.held = {offset: known for offset, known in self.held.items() if offset >= read_up_to}
+        self.held = {offset: known for offset, known in self.held.items() if offset >= read_up_to}
         if batch.oldest_at is not None:
             METRICS.step_seconds.observe(time.monotonic() - batch.oldest_at)
         for agent_id, state in changed.items():
@@ -327,11 +327,9 @@ class Journal:
         except (*EXPECTED_ERRORS, AssertionError) as error:
             METRICS.commits.labels("failed").inc()
             METRICS.kafka_errors.labels("commit").inc()
-            text = describe(error)
-            if isinstance(error, TimeoutError) and (topics := self._producer.waiting_for):
-                text = f"no answer from Kafka about {', '.join(topics)} within {CALL_DEADLINE:g} s"
-            raise PartitionLost(text) from error
-        self._commit_began = self.problem = None
+            silent = isinstance(error, TimeoutError) and self._producer.unanswered
+            raise PartitionLost(f"{silent} within {CALL_DEADLINE:g} s" if silent else describe(error)) from error
+        self._commit_began = self._refusal = None
         METRICS.commits.labels("ok").inc()
 
     async def _until_taken(
@@ -357,7 +355,7 @@ class Journal:
     async def _remedy(self, error: RefusedRecordsError) -> Instead:
         """Returns what to write instead of the refused records. Meanwhile, no event is sent."""
         assert self._producer is not None
-        self.problem, self._commit_began = str(error), float("-inf")
+        self._refusal, self._commit_began = str(error), float("-inf")
         if (reading := await self._producer.read_clock()) is not None:
             follow(self._clock, reading)
         await self._producer.restart()

@@ -65,7 +65,8 @@ class CommitMetadata(
     records that were moved to their partition, or became dead letters for lack of a key. ``invalid_entries_up_to``: the
     highest offset of an invalid registry entry that became a dead letter, in the registry with ``registry_id``.
     ``observed_until``: everything observed before this time (seconds since 1970) is published. ``inbox``: the id of the
-    inbox that the offsets are of. ``states``: the id of the topic that has the states of all agents.
+    inbox that the offsets are of. ``states``: the id of the topic that has the states of all agents;
+    ``states_from``: its first offset in this partition.
     """
 
     clean: bool = False
@@ -75,6 +76,7 @@ class CommitMetadata(
     inbox: str | None = None
     registry_id: str | None = None
     states: str | None = None
+    states_from: int = 0
 
     def encode(self) -> str:
         """Encodes the metadata as JSON, under the names that earlier releases read."""
@@ -87,3 +89,9 @@ class CommitMetadata(
             return msgspec.json.decode(text or "", type=cls)
         except (msgspec.DecodeError, RecursionError):
             return cls()
+
+
+def relocated(metadata: CommitMetadata, books: Iterable[Books]) -> CommitMetadata:
+    """The metadata with what the states know of it: when an entry was completed, all before it had been read, and were
+    moved if they had to be. So nothing is moved again where the group's offsets have expired, or were set back."""
+    return msgspec.structs.replace(metadata, relocated_up_to=max(metadata.relocated_up_to, last_known(0, books)))

@@ -18,6 +18,7 @@ from bridge.kafka.clients import Clients
 from bridge.kafka.encoding import Encoder
 from bridge.kafka.errors import EXPECTED_ERRORS, RefusedRecordsError, describe, is_refusal
 from bridge.kafka.group import ConsumerGroupMember
+from bridge.kafka.kafka_clock import ClockTrials
 from bridge.kafka.topic_watch import TopicWatch
 from bridge.kafka.topics import read_limits
 from bridge.partitions.journal import Journal, PartitionLost
@@ -73,6 +74,8 @@ class Shared:
     reschedule: Callable[[Agent, PartitionAgents], None]
     policy: Policy
     topics: TopicWatch
+    clock_trials: ClockTrials | None = None
+    """In ``at_least_once``; in ``exactly_once`` a partition's first transaction shows Kafka's clock."""
 
 
 class PartitionOwner:
@@ -85,11 +88,14 @@ class PartitionOwner:
         group: ConsumerGroupMember,
         shared: Shared,
         held: Mapping[int, KnownOutcome] = MappingProxyType({}),
+        failures: Failures | None = None,
     ) -> None:
         self.partition = partition
         self.agents: PartitionAgents | None = None
         self._group = group
         self._shared = shared
+        self._failures = failures or Failures()
+        """Those of former owners, too: processes may take a partition from each other without end."""
         self._journal: Journal | None = None
         self._flush_now = asyncio.Event()
         self._suspended: asyncio.Future[bool] | None = None
@@ -116,7 +122,7 @@ class PartitionOwner:
         return self.agents is not None and self.agents.accepting
 
     async def run(self) -> None:
-        failures, refused = Failures(), False
+        refused = False
         while True:
             began, delay = time.monotonic(), 0.0
             try:
@@ -127,7 +133,7 @@ class PartitionOwner:
             except Exception as error:  # noqa: BLE001 - every failure has one remedy, and ends in this partition
                 METRICS.partitions_lost.inc()
                 self._lost = str(error) if isinstance(error, PartitionLost) else describe(error, "read")
-                new, delay = failures.record(error, time.monotonic() - began)
+                new, delay = self._failures.record(error, time.monotonic() - began)
                 stack = None if isinstance(error, (PartitionLost, *EXPECTED_ERRORS)) or not new else error
                 (log.warning if new else log.debug)(
                     "partition.lost", partition=self.partition, error=error, exc_info=stack
@@ -143,6 +149,8 @@ class PartitionOwner:
         """Creates a new journal and new agents: what a late answer appends to the former ones is never written."""
         shared = self._shared
         await shared.topics.look()
+        if shared.clock_trials is not None:
+            await shared.clock_trials.before_publishing()
         has_agents = self.partition < shared.partitions
         journal = self._journal = Journal(
             self.partition,

@@ -21,12 +21,14 @@ log = structlog.get_logger()
 @dataclass(slots=True)
 class Recovered:
     """``states`` by agent_id; ``void``: the agents whose states remember offsets of another inbox; ``observed_until``:
-    everything observed before this time (seconds since 1970) is published, None if it is unknown.
+    everything observed before this time (seconds since 1970) is published, None if it is unknown; ``begin``: the first
+    offset of the topic, which grows only if an administrator, or another cleanup.policy, deletes states.
     """
 
     states: dict[str, AgentState] = field(default_factory=dict)
     void: set[str] = field(default_factory=set)
     observed_until: float | None = None
+    begin: int = 0
 
 
 class Remembered(NamedTuple):
@@ -42,7 +44,8 @@ async def read_states(connection: Mapping[str, Any], topic: str, partition: int,
     void: set[bytes] = set()
     observed_until: float | None = None
     logged_at = time.monotonic()
-    async for message in read_to_end(connection, [(topic, partition)]):
+    begins: dict[Any, int] = {}
+    async for message in read_to_end(connection, [(topic, partition)], begins):
         if time.monotonic() - logged_at >= 1:
             logged_at = time.monotonic()
             log.info("partition.recovering", partition=partition, states=len(states))
@@ -64,7 +67,27 @@ async def read_states(connection: Mapping[str, Any], topic: str, partition: int,
             if state.bridge.inbox_offset >= 0 and inbox and former is not None and former != inbox.encode():
                 void.add(key)
     by_agent = {state.agent_id: state for state in states.values()}
-    return Recovered(by_agent, {states[key].agent_id for key in void}, observed_until)
+    begin = max(begins.values(), default=0)
+    return Recovered(by_agent, {states[key].agent_id for key in void}, observed_until, begin)
+
+
+def read_metadata(
+    offset: int | None, text: str, former: Remembered | None, partition: int, *, known: bool
+) -> CommitMetadata:
+    """What the commit of the inbox's ``offset`` says in its ``text``; ``known``: whether there are states."""
+    if offset is None:  # the inbox was deleted, and its offsets with it
+        if former is not None:
+            return former.metadata
+        return CommitMetadata(clean=not known)  # the partition never had an owner, or the group's offsets have expired
+    if not text:  # every commit of ours has a text
+        log.warning("inbox.offset_set", partition=partition, offset=offset)
+    return CommitMetadata.decode(text)
+
+
+def have_gone(recovered: Recovered, metadata: CommitMetadata, topic: str | None) -> bool:
+    """Whether states were deleted since the commit with this ``metadata``; ``topic``: the id of their topic."""
+    deleted = metadata.states is not None and recovered.begin > metadata.states_from
+    return deleted or differ(topic, metadata.states)
 
 
 def restore(
@@ -74,8 +97,8 @@ def restore(
     inbox: str | None,
     partition: int,
 ) -> CommitMetadata:
-    """Adds the states that the topic has lost, as it was recreated since the last commit, which had this ``metadata``:
-    those of ``former``, because nobody else has owned the partition. Without them agents begin new streams.
+    """Adds the states that the topic has lost since the last commit, which had this ``metadata``: those of ``former``,
+    because no other process has owned the partition. Without them agents begin new streams.
 
     Returns the metadata that is still valid.
     """

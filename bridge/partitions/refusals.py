@@ -185,19 +185,19 @@ def canary(topic: str, encoder: Encoder, at: float) -> Outgoing:
     time = rfc3339(at)
     common: dict[str, Any] = {"agent_id": "canary", "stream_id": "0" * 32, "asm_session_sid": None, "observed_at": time}
     common |= {"sequence": 1, "topic_sequence": 1}
-    records: dict[str, Callable[[], Published]] = {
-        "agent-status": lambda: AgentProfileChanged(**common),
-        "queued-calls": lambda: QueuedCallChanged(**common, change="left", list="hqm", call_sid="0"),
-        "agent-messages": lambda: AgentMessageReceived(**common, message="", message_timestamp=0),
-        "conversations": lambda: ConversationChanged(
+    records: dict[str, Published] = {
+        "agent-status": AgentProfileChanged(**common),
+        "queued-calls": QueuedCallChanged(**common, change="left", list="hqm", call_sid="0"),
+        "agent-messages": AgentMessageReceived(**common, message="", message_timestamp=0),
+        "conversations": ConversationChanged(
             **common, change="left", conversation_sid="0", changed=[], conversation=None
         ),
-        "inject-outcomes": lambda: InjectionCompleted(
+        "inject-outcomes": InjectionCompleted(
             **common, injection_id="0", source=None, entry="0/0", outcome="expired", received_at=time, completed_at=time
         ),
     }
     if topic in records:
-        return encoder.record(records[topic]())
+        return encoder.record(records[topic])
     if topic == "agent-state":
         return encoder.state("canary", AgentState(agent_id="canary", stream_id="0" * 32), at)
     if topic == "heartbeats":

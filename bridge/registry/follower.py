@@ -59,10 +59,14 @@ class RegistryFollower:
         an empty registry is an accident, not a request to watch no agents."""
         read = written = -1
         read_at, settled, stale = 0.0, False, set[bytes]()
-        failures = RepeatFilter()
+        failures, topic_id = RepeatFilter(), self._topics.id("sessions")
         while True:
             try:
                 await self._topics.look()
+                if topic_id not in (None, self._topics.id("sessions")):  # also if it was recreated during a failure
+                    read = written = -1
+                    read_at, settled, stale = time.monotonic(), False, self._registry.begin_again()
+                    self._to_register = self._sessions_file
                 topic_id = self._topics.id("sessions")
                 async with open_reader(self._clients.connection, [(self._topic, 0)]) as reader:
                     while topic_id in (None, self._topics.id("sessions")):
@@ -75,6 +79,7 @@ class RegistryFollower:
                                 self.whole.set()
                                 log.info("registry.read", agents=len(self._registry))
                         found = await reader.fetch()
+                        reader.check_answered()
                         self.problem = None
                         if read < 0 and stale:
                             read_at = time.monotonic()
@@ -86,9 +91,6 @@ class RegistryFollower:
                                 read_at = time.monotonic()
                                 stale.discard(message.key or b"")
                                 self._registry.read(message)
-                read = written = -1
-                read_at, settled, stale = time.monotonic(), False, self._registry.begin_again()
-                self._to_register = self._sessions_file
             except Exception as error:
                 METRICS.kafka_errors.labels("registry").inc()
                 self.problem = describe(error, "read")

@@ -80,7 +80,7 @@ class KafkaSettings(Section):
     def client_arguments(self) -> dict[str, Any]:
         """The arguments of every Kafka client (see ``bridge.kafka.clients``); ``login``: these settings."""
         return {
-            "bootstrap_servers": self.bootstrap_servers.split(","),
+            "bootstrap_servers": self.bootstrap_servers,
             "security_protocol": self.security_protocol,
             "login": self,
         }

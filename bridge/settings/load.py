@@ -118,6 +118,8 @@ def _is_text(value: str) -> bool:
 
 
 def _text_of(error: Exception) -> str:
+    if isinstance(error, UnicodeDecodeError):
+        return "it is not UTF-8 text"
     return (error.strerror or "") if isinstance(error, OSError) else str(error)
 
 
@@ -137,7 +139,7 @@ def _read_secrets(reading: _ReadValues, directory: SettingValue | None) -> None:
         try:
             reading.add(key, SettingValue(path.read_text(encoding="utf-8").strip(), "secrets directory", name, path))
         except (OSError, UnicodeDecodeError) as error:
-            reading.problems.append(f"{name}: cannot be read: {_text_of(error) or 'it is not text'}")
+            reading.problems.append(f"{name}: cannot be read: {_text_of(error)}")
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -152,8 +154,11 @@ def _unknown(key: str) -> str:
     if key in SECTIONS:
         example = f"{key}.{next(iter(SECTIONS[key].model_fields))}"
         return f"is a section, not a setting: set its keys, such as {example} ({env_name(example)})"
-    near = difflib.get_close_matches(key.replace("-", "_"), KEYS, n=1)
-    near = near or [known for known in KEYS if known.replace(".", "_") == key]
+    section, _, name = key.replace("-", "_").rpartition(".")
+    names = {known.rpartition(".")[2]: known for known in KEYS if known.rpartition(".")[0] == section}
+    near = [names[found] for found in difflib.get_close_matches(name, names, n=1)]
+    near = near or [known for known in KEYS if known.replace(".", "_") == key or known.rpartition(".")[2] == name]
+    near = near or difflib.get_close_matches(key, KEYS, n=1, cutoff=0.8)
     hint = f"did you mean {near[0]} ({env_name(near[0])})?" if near else "`asm-bridge config` lists all settings"
     return f"no such setting; {hint}"
 

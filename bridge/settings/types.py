@@ -112,17 +112,17 @@ def is_loopback(host: str) -> bool:
 
 
 def _is_address(value: str, *schemes: str) -> bool:
-    """Whether the text is a URL with one of the schemes, a host, and a usable port, if any."""
+    """Whether the text is a URL with one of the schemes, a host, a usable port, if any, and no white space."""
     try:
         url = urlsplit(value.strip())
-        return url.scheme in schemes and bool(url.hostname) and url.port != 0
+        return url.scheme in schemes and bool(url.hostname) and url.port != 0 and not re.search(r"\s", value.strip())
     except ValueError:
         return False
 
 
 def _base_url(value: str) -> str:
     url = urlsplit(value.strip())
-    if not _is_address(value, "http", "https") or re.search(r"\s", value.strip()):
+    if not _is_address(value, "http", "https"):
         raise ValueError("must be an address such as https://api.cbf.tcn.com")
     if url.username is not None or url.password is not None:
         raise ValueError("must not contain a user name or password; tokens go into asm.token or the sessions")
@@ -140,8 +140,7 @@ def _web_address(example: str, keys: str, *, query: bool = False) -> AfterValida
 
     def checked(value: str) -> str:
         url = urlsplit(value := value.strip())
-        unwanted = url.fragment or (url.query and not query) or re.search(r"\s", value)
-        if unwanted or not _is_address(value, "http", "https"):
+        if url.fragment or (url.query and not query) or not _is_address(value, "http", "https"):
             raise ValueError(f"must be an address such as {example}")
         if url.username is not None or url.password is not None:
             raise ValueError(f"must not contain a user name or password: set {keys}")

@@ -145,7 +145,7 @@ class Demo:
 
     async def _show(self, settings: Settings) -> None:
         reader = new_reader(settings.kafka.client_arguments())
-        async with connected(reader, settings.kafka.bootstrap_servers) as consumer:
+        async with connected(reader) as consumer:
             consumer.subscribe([settings.topics.name(topic) for topic in SHOWN])
             while True:
                 for messages in (await consumer.getmany(timeout_ms=200)).values():
@@ -175,7 +175,7 @@ class Demo:
         """Produces an event every few seconds, as a microservice would."""
         agents = itertools.cycle(self._simulator.world.callers)
         producer = new_producer(settings.kafka.client_arguments())
-        async with connected(producer, settings.kafka.bootstrap_servers):
+        async with connected(producer):
             for number in itertools.count(1):
                 agent_id, injection_id = next(agents), f"demo-{number}"
                 conversation = {"conversation_sid": str(9007199254740993 + number), "channel_type": "CHANNEL_TYPE_CHAT"}

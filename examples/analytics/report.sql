@@ -41,7 +41,7 @@ HAVING records > 0;
 
 -- What each agent was, from when to when. A status holds until the next record of the stream that says otherwise; what was
 -- published before an AgentObservationLost holds until its `since`, and from there to the AgentObservationResumed
--- the agent is `unobserved`: nobody knows.
+-- the agent is `unobserved`: its status is not known.
 --
 -- A change is seen with the next answer, up to a poll interval later. last_status_change says when it was, by the
 -- vendor's clock: `difference` is that of the clocks, and how late the change was seen. Its least in a stream is nearly the

@@ -1,7 +1,7 @@
 """One row per call on the topic `calls`, keyed by call_sid, out of many agents' views, exactly once.
 
 A call that waits is in the view of every agent with its skill, and these agents are in different partitions. So the
-records are dealt out again by call_sid; then one process has all views of a call in its state. A row is written when
+records are partitioned again by call_sid; then one process has all views of a call in its state. A row is written when
 no agent sees the call any more, and written again, under the same key, if another agent turns out to have seen it,
 too: the topic is compacted, and the last row of a key holds.
 """

@@ -251,7 +251,7 @@ TALK = {"asm_session_sid": SID, "conversation_sid": "6"}
 
 
 def _talk(*changes: tuple[str, list[str], str | None]) -> dict[str, Any]:
-    """A run with these changes of a conversation, told after the story: (change, changed, status)."""
+    """A run with these changes of a conversation, published after the story: (change, changed, status)."""
     told = story()
     in_topic = Counter(records.TOPICS[_class(record["type"])] for record in told)
     for change, changed, status in changes:
@@ -271,7 +271,7 @@ _CAME = ("entered", ["conversation_sid", "status"], "NEW")
 
 
 def test_conversations_that_are_told_as_shown_pass() -> None:
-    """What tells each conversation as it was shown is not accused."""
+    """Records that describe each conversation as it was shown are not accused."""
     assert broken_promises(facts(**_talk(_CAME))) == []
     assert broken_promises(facts(**_talk(_CAME, ("left", [], "NEW"), _CAME))) == []
     assert broken_promises(facts(**_talk(_CAME, ("left", [], None), _CAME))) == []
@@ -294,7 +294,7 @@ BROKEN_TALK: dict[str, Callable[[], dict[str, Any]]] = {
 
 @pytest.mark.parametrize("evidence", BROKEN_TALK)
 def test_a_conversation_told_wrongly_is_caught(evidence: str) -> None:
-    """Each way in which the records of conversations can contradict each other, or what was shown, is told."""
+    """Each way in which the records of conversations can contradict each other, or what was shown, is reported."""
     found = broken_promises(facts(**BROKEN_TALK[evidence]()))
     assert any(evidence in problem for problem in found), found
 
@@ -437,7 +437,7 @@ def test_an_ended_watch_leaves_no_state() -> None:
 
 
 def test_what_other_programs_wrote_among_the_states_is_not_judged() -> None:
-    """A record under a key that another program used is no agent's state, whatever its key and value."""
+    """A record under a key that another program used is not an agent's state, whatever its key and value."""
     more = [Message("agent-state", HOME, 1, 0, b"\xff", b"?", ())]
     assert broken_promises(facts(messages=[*facts().messages, *more], foreign=frozenset({b"\xff"}))) == []
 

@@ -101,7 +101,7 @@ def test_a_status_begins_when_the_service_says(ahead: int, tmp_path: Path) -> No
 def test_a_status_begins_when_it_was_seen_if_the_service_does_not_say(
     changed: Callable[[float], int], tmp_path: Path
 ) -> None:
-    """A last_status_change that is no time in milliseconds, or not that of the change, moves no status."""
+    """A last_status_change that is not a time in milliseconds, or not that of the change, moves no status."""
     found = time_in_state(tmp_path, statuses(changed))
     assert found == {"logged out": 10.0, "available": 3.0, "talking": 3.0, "wrap_up": 3.0, "break": 31.0}
 

@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
 from aiokafka.admin.records_to_delete import RecordsToDelete
 from aiokafka.structs import TopicPartition
@@ -141,6 +142,36 @@ async def test_a_registry_recreated_empty_ends_no_watch(broker: Broker, topics_p
         assert not [told for told in facts.told if told.record["type"] == "AgentWatchEnded"]
 
 
+async def test_nothing_is_sent_again_when_the_groups_offset_is_set_back(
+    broker: Broker, topics_prefix: str, tmp_path: Path
+) -> None:
+    """An administrator sets the group's offsets back to the beginning of the inbox: no event is sent a second time,
+    whether it was in its agent's partition or was moved there; the log says that the offsets are not the bridge's."""
+    async with lab(broker.bootstrap_servers, topics_prefix, tmp_path, *FEW) as the_lab:
+        bridge = await the_lab.bridge(KAFKA__GROUP_INSTANCE_ID="")
+        agents = await the_lab.register_all()
+        markers = []
+        for number, agent in enumerate(agents):
+            home = partition_for(agent.encode(), PARTITIONS)
+            for partition in (home, (home + 1) % PARTITIONS):
+                markers.append(f"1{number}0{partition}")
+                await the_lab.inject(agent, markers[-1], partition=partition)
+        await the_lab.completed()
+        assert await bridge.stop() == 0
+        partitions = [TopicPartition(f"{topics_prefix}inject", number) for number in range(PARTITIONS)]
+        group = AIOKafkaConsumer(bootstrap_servers=the_lab.bootstrap_servers, group_id=f"{topics_prefix}bridge")
+        async with group:
+            group.assign(partitions)
+            await group.commit(dict.fromkeys(partitions, 0))
+        await the_lab.bridge()
+        await the_lab.inject(agents[0], "900")
+        await the_lab.completed()
+        await the_lab.sim.settle(agents, rounds=3)
+        events = json.dumps(await the_lab.sim.get("events"))
+        assert {marker: events.count(f'"{marker}"') for marker in markers} == dict.fromkeys(markers, 1)
+    assert "inbox.offset_set" in (tmp_path / "bridge.log").read_text()
+
+
 @pytest.mark.parametrize("delivery", ["exactly_once", "at_least_once"])
 @pytest.mark.parametrize("missing", [False, True])
 async def test_streams_go_on_when_the_states_are_recreated(
@@ -243,7 +274,7 @@ async def test_events_in_added_partitions_are_moved(broker: Broker, topics_prefi
 async def test_events_of_an_inbox_that_lost_its_disk_are_delivered(
     broker: Broker, topics_prefix: str, tmp_path: Path
 ) -> None:
-    """The inbox's id is the same, and its log begins again: its end tells that it is another one, while a bridge runs
+    """The inbox's id is the same, and its log begins again: its end shows that it is another one, while a bridge runs
     and when the next one starts.
     """
     if not isinstance(broker, MavenBroker):
@@ -325,7 +356,7 @@ async def test_a_deleted_topic_does_not_come_back_by_itself(topics_prefix: str, 
             await asyncio.sleep(5)  # metadata are asked for each 2 s meanwhile
             await not_ready(the_lab, f"{topics_prefix}inject does not exist")
             await recreate(the_lab, "inject", 1, exists=False)
-            has_one = "has 1 partitions, and must have 8: delete it and run `asm-bridge topics create`"
+            has_one = "has 1 partitions, and must have 8: add the others with kafka-topics.sh"
             await not_ready(the_lab, f"{topics_prefix}inject {has_one}")
             code, out, _ = await the_lab.command("check")
             assert (code, f"{topics_prefix}inject has 1 partitions" in out) == (1, True)

@@ -61,7 +61,7 @@ async def test_a_crash_repeats_at_most_the_last_step(broker: Broker, topics_pref
 @pytest.fixture
 async def topic(broker: Broker, topics_prefix: str) -> str:
     name = f"{topics_prefix}any"
-    async with connected(AIOKafkaAdminClient(bootstrap_servers=broker.bootstrap_servers), "it") as admin:
+    async with connected(AIOKafkaAdminClient(bootstrap_servers=broker.bootstrap_servers)) as admin:
         await admin.create_topics([NewTopic(name, 1, 1)])
     return name
 

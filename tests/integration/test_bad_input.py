@@ -45,7 +45,7 @@ MALFORMED: dict[str, bytes | None] = {
     "deeper than any event": b"[" * 100_000,
     "not UTF-8": b'{"pause_event": {}, "x": "\xff\xfe"}',
 }  # fmt: skip
-"""What is no event, whoever it is for."""
+"""Values that are not events, for any agent."""
 
 REGISTRY: dict[str, tuple[str, bytes]] = {
     "literal token": ("literal_token", json.dumps({"token": LITERAL}).encode()),

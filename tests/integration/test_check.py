@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from email.utils import formatdate
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,13 @@ import prometheus_client
 import pytest
 from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
+from confluent_kafka import Consumer
 
 from bridge.check import Finding, examine
 from bridge.kafka.clients import Clients
-from bridge.kafka.topics import TOPICS, configs_of, ensure_topics
+from bridge.kafka.errors import KafkaUnavailableError
+from bridge.kafka.topics import TOPICS, configs_of, ensure_topics, partition_counts
 from bridge.ops.http import free_port
 from bridge.registry.topic import write_registry
 from bridge.settings import AsmSettings, KafkaSettings, OpsSettings, Settings, TopicsSettings
@@ -310,6 +314,44 @@ async def test_a_group_that_is_full(kafka: dict[str, Any]) -> None:
         assert "set kafka.group_id to a name" in await until(settings(**kafka), "group", "problem: ")
 
 
+@pytest.mark.kafka
+@pytest.mark.transactions
+@pytest.mark.parametrize("protocol", ["classic", "consumer"])
+async def test_a_stranger_in_the_group(kafka: dict[str, Any], protocol: str) -> None:
+    """Another program in the group takes partitions away, silently where it agrees upon the assignor or uses the
+    protocol of KIP-848: it is a problem, and a bridge is none."""
+    await create(kafka)
+    wanted, name = settings(**kafka), kafka["kafka"].group_id
+    clients = Clients.of(wanted.kafka, wanted.topics)
+    bridge = clients.group_consumer()
+    bridge.subscribe([clients.topic("inject")])
+    await bridge.start()
+    try:
+        await until(wanted, "group", f"1 processes are in the group {name}")
+        servers = kafka["kafka"].bootstrap_servers
+        if protocol == "classic":
+            stranger = AIOKafkaConsumer(
+                clients.topic("inject"),
+                bootstrap_servers=servers,
+                group_id=name,
+                client_id="a-script",
+                partition_assignment_strategy=(StickyPartitionAssignor,),
+            )
+            await stranger.start()
+            found, close = "a-script at 127.0.0.1", stranger.stop
+        else:
+            other = Consumer({"bootstrap.servers": servers, "group.id": name, "group.protocol": "consumer"})
+            other.subscribe([clients.topic("inject")])
+            await asyncio.to_thread(other.poll, 1.0)
+            found, close = "KIP-848", partial(asyncio.to_thread, other.close)
+        try:
+            assert "problem: members of the group" in await until(wanted, "group", found)
+        finally:
+            await close()
+    finally:
+        await bridge.stop()
+
+
 async def until(wanted: Settings, check: str, text: str) -> str:
     """Repeats the check until the group is stable and the text is found."""
     async with asyncio.timeout(patient(40)):
@@ -458,7 +500,7 @@ async def with_certificate(authority: Path, name: str) -> AsyncIterator[str]:
 
 
 async def test_a_bad_certificate_of_kafka(authority: Path) -> None:
-    """A bad certificate of a broker is reported with what to do."""
+    """A bad certificate of a broker is reported with what to do, in the words of `run`."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     for name, host, ca, advice in (
         ("good", "127.0.0.1", None, "set kafka.ssl_cafile"),
@@ -468,10 +510,16 @@ async def test_a_bad_certificate_of_kafka(authority: Path) -> None:
         context.load_cert_chain(authority / f"{name}.pem", authority / f"{name}.key")
         async with server(None, context) as port:
             kafka = KafkaSettings(bootstrap_servers=f"{host}:{port}", security_protocol="SSL", ssl_cafile=ca)
-            assert advice in told(await examine(settings(kafka=kafka)), "kafka")
+            said = told(await examine(settings(kafka=kafka)), "kafka")
+            assert advice in said
+            with pytest.raises(KafkaUnavailableError) as caught:
+                await partition_counts(kafka.client_arguments())
+        words = str(caught.value).partition(" failed (")[2].partition(")")[0]
+        assert words.startswith("the certificate ")
+        assert words in said
     async with serve(Simulator(Options(agents=1))) as base_url:
         kafka = KafkaSettings(bootstrap_servers=base_url.removeprefix("http://"), security_protocol="SSL")
-        assert "the port does not use TLS" in told(await examine(settings(kafka=kafka)), "kafka")
+        assert "the server does not speak TLS" in told(await examine(settings(kafka=kafka)), "kafka")
 
 
 @pytest.mark.parametrize(("ahead", "result"), [(60, "warning"), (-60, "warning"), (0, "ok")])

@@ -114,6 +114,7 @@ async def test_processes_join_leave_and_die(broker: Broker, topics_prefix: str, 
         gaps = await Gaps.since_now(the_lab)
         assert await the_lab.bridges["b"].stop() == 0
         assert await gaps.longest() < INTERVAL + 2 + BUSY
+        await the_lab.ready("a")  # partitions without agents may be the last ones
         again = lines(the_lab, "a", "partition.owned")[opened:]
         assert {int(line["messaging.destination.partition.id"]) for line in again} == taken
 

@@ -19,7 +19,7 @@ class FakeOwner:
 
     def __init__(self, partition: int, *given: Any) -> None:
         self.partition = partition
-        self.held: dict[int, object] = given[-1]
+        self.held: dict[int, object] = given[-2]
         self.agents = None
         self.delivered: list[object] = []
         self.suspended = self.ended = False

@@ -49,8 +49,8 @@ NUMBERS_AND_TEXTS = {"string", "integer", "number", "boolean"}
 
 @pytest.mark.parametrize("name", FIELDS)
 def test_a_field_is_described(name: str) -> None:
-    """Each field has a meaning, and each that is no object an example; a number says its unit, a time its clock, and a
-    field of the vendor's whose it is."""
+    """Each field has a meaning, and each that is not an object an example; a number says its unit, a time its clock,
+    and a field of the vendor's whose it is."""
     definition, field = FIELDS[name]
     all_kinds = list(kinds(field))
     text = " ".join(kind["description"] for kind in all_kinds if "description" in kind)

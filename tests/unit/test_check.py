@@ -2,15 +2,17 @@
 
 import asyncio
 import time
+from dataclasses import replace
 from email.utils import formatdate
 
 import pytest
-from aiokafka.errors import RequestTimedOutError
+from aiokafka.errors import InvalidTransactionTimeout, RequestTimedOutError
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from bridge import check
+from bridge.asm.http.response import Response
 from bridge.check import agents, failed, kafka, service
 from bridge.check.finding import Finding, ok, problem, skipped, warning
 from bridge.kafka.admin import READ, WRITE, Members, Rights
@@ -62,20 +64,23 @@ def test_no_date_is_no_fault(date: str | None) -> None:
 @pytest.mark.parametrize(
     ("status", "body", "result"),
     [
-        (401, b"", "ok"),
-        (403, b"", "ok"),
+        (401, b'{"code":16,"message":"no token"}', "ok"),
+        (403, b'{"code":7,"message":"no token"}', "ok"),
+        (401, b"", "warning"),
+        (403, b"<html>blocked</html>", "warning"),
         (200, b"{}", "warning"),
+        (200, b'{"mood":"good"}', "problem"),
         (200, b"<html>", "problem"),
         (429, b"", "warning"),
-        (503, b"", "warning"),
-        (404, b'{"code":5}', "problem"),
+        (503, b'{"code":14,"message":"overloaded"}', "warning"),
+        (404, b'{"code":5,"message":"Not Found"}', "problem"),
         (302, b"", "problem"),
         (407, b"", "problem"),
     ],
 )
 def test_what_a_call_without_a_token_shows(status: int, body: bytes, result: str) -> None:
-    """Only a service that refuses a call without a token is certain to be ASM."""
-    assert service._answered(AsmSettings(), status, body).result == result
+    """Only a service that refuses a call without a token, in the form that `run` reads, is certain to be ASM."""
+    assert service._answered(AsmSettings(), Response(status, body)).result == result
 
 
 def members(count: int, protocol: str = "sticky", operations: int | None = READ) -> Members:
@@ -98,6 +103,15 @@ def test_membership(count: int, protocol: str, delivery: str, result: str) -> No
     """A full group, a group that allows only one process, and a group of another program are reported."""
     settings = Settings(kafka=KafkaSettings(delivery=delivery))  # type: ignore[arg-type]
     assert kafka._membership(settings, members(count, protocol)).result == result
+
+
+def test_members_that_are_not_bridges_are_a_problem() -> None:
+    """Another program, or the bridges of another topics.prefix, in the group: nothing watches the agents of the
+    partitions that it gets, though all members agree upon an assignor."""
+    stranger = replace(members(2), strangers=("aiokafka-0.14.0 at 127.0.0.1",))
+    finding = kafka._membership(Settings(), stranger)
+    assert finding.result == "problem"
+    assert "aiokafka-0.14.0 at 127.0.0.1" in finding.found
 
 
 def rights(operations: int | None, settings: Settings) -> dict[str, Rights]:
@@ -135,6 +149,8 @@ async def test_nothing_raises_and_all_ends() -> None:
     for error in (RequestTimedOutError(), OSError("gone"), KafkaUnavailableError("lost: look there")):
         (found,) = await check._within("x", 1, fail(error))
         assert (found.check, found.result) == ("x", "problem")
+    (found,) = await check._within("x", 1, fail(InvalidTransactionTimeout()))
+    assert found.advice == "set the brokers' transaction.max.timeout.ms to at least 20000"
     (found,) = await check._within("x", 0.01, hang())
     assert found.found == "no answer within 0.01 s"
     assert check._CONNECT + check._LOOK + check._ASK <= 30

@@ -74,6 +74,13 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]
     assert f"asm-bridge {command}" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("group", sorted({path.partition(" ")[0] for path in PATHS if " " in path}))
+def test_no_summary_is_cut(group: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The help of a group shows the whole first sentence of each of its commands, also on a terminal of 80 columns."""
+    assert code(group, "--help") == 0
+    assert "..." not in capsys.readouterr().out.partition("Commands:")[2]
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_the_shell_completes(shell: str) -> None:
     """The shell completes commands, and options with a dot in them; a command's name is completed without loading heavy
@@ -122,6 +129,9 @@ def test_completion_can_be_installed(tmp_path: Path) -> None:
         (["sessions", "add", "a", "--interval", "2h"], "--interval: must be from 50ms to 1h, not '2h'"),
         (["simulate", "--ended", "x"], "Invalid value for '--ended': 'x' is not one of"),
         (["inject", "a", "--expires-at", "tomorrow"], "--expires-at: must be an RFC 3339 time"),
+        (["inject", "a", "missing.json", "--timeout", "soon"], "--timeout: must be a duration"),
+        (["run", "--workers", "x"], "Invalid value for '--workers': must be a valid integer. See"),
+        (["run", "--workers", "0"], "Invalid value for '--workers': must be greater than or equal to 1. See"),
     ],
 )
 def test_wrong_usage(arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -269,21 +279,32 @@ def test_a_kafka_that_hangs(capsys: pytest.CaptureFixture[str], monkeypatch: pyt
     assert len(err.splitlines()) == 1
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_tail_stops_before_kafka_has_answered(number: signal.Signals) -> None:
-    """A signal ends `tail` at once and with 0, even while Kafka accepts connections without answering."""
+@pytest.mark.parametrize(
+    ("arguments", "number", "code", "said"),
+    [
+        (["tail"], signal.SIGINT, 0, ""),
+        (["tail"], signal.SIGTERM, 0, ""),
+        (["sessions", "list"], signal.SIGINT, 130, "asm-bridge: interrupted\n"),
+    ],
+)
+def test_a_signal_ends_a_command_before_kafka_has_answered(
+    arguments: list[str], number: signal.Signals, code: int, said: str
+) -> None:
+    """A signal ends `tail` at once and with 0, even while Kafka accepts connections without answering; Ctrl-C ends the
+    other commands with one line and 130.
+    """
     with socket.create_server(("127.0.0.1", 0)) as silent:
         servers = f"127.0.0.1:{silent.getsockname()[1]}"
         environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
-        command = [sys.executable, "-m", "bridge", "tail", "--kafka.bootstrap_servers", servers]
+        command = [sys.executable, "-m", "bridge", *arguments, "--kafka.bootstrap_servers", servers]
         with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE) as process:
             silent.settimeout(30)
             connection, _ = silent.accept()
             with connection:
                 begin = time.monotonic()
                 process.send_signal(number)
-                assert process.communicate(timeout=30)[1] == b""
-                assert (process.returncode, time.monotonic() - begin < 5) == (0, True)
+                assert process.communicate(timeout=30)[1].decode() == said
+                assert (process.returncode, time.monotonic() - begin < 5) == (code, True)
 
 
 @pytest.mark.parametrize("event", ["", "{}", "[", '{"pause_event": {}, "resume_event": {}}', '{"frob_event": {}}'])
@@ -552,7 +573,7 @@ HEADER_NAMES = (
 def test_any_dead_letter_can_be_listed_and_prepared(
     value: bytes | None, key: bytes | None, headers: list[tuple[str, bytes | None]], timestamp: int
 ) -> None:
-    """`dead-letters list` and `resend` take any record of the topic, whoever wrote it, and say of each what it is, or
+    """`dead-letters list` and `resend` take any record of the topic, of any program, and say of each what it is, or
     why it cannot be sent again."""
     message = ConsumerRecord("asm.dead-letters", 3, 14, timestamp, 0, key, value, None, 0, 0, headers)
     letter = read_dead_letter(message)

@@ -1,10 +1,14 @@
 """Timestamps as records have them."""
 
+import asyncio
+from typing import Any
+
 import pytest
 from structlog.testing import capture_logs
 
 from bridge.clock import Clock, rfc3339, seconds
-from bridge.kafka.kafka_clock import Reading, follow
+from bridge.kafka import kafka_clock
+from bridge.kafka.kafka_clock import ClockTrials, Reading, follow
 from bridge.telemetry.metrics import METRICS
 
 
@@ -106,3 +110,47 @@ def test_a_wrong_clock_is_measured_and_logged_once(monkeypatch: pytest.MonkeyPat
         follow(machine.clock, Reading(KAFKA + machine.at, machine.at))
     assert METRICS.kafka_clock_ahead._value.get() == pytest.approx(0)
     assert [line["event"] for line in logged] == ["clock.differs", "clock.agrees"]
+
+
+async def test_all_partitions_wait_for_one_trial_of_kafkas_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Partitions that are recovered at one time wait until Kafka's clock has been tried once; a clock that cannot be
+    read is not tried again for each of them, and one that is known not at all."""
+    machine, tried = Machine(monkeypatch, 7200.0), list[object]()
+    answers = [None, Reading(KAFKA + 170, 170.0)]
+
+    async def read_clock(clients: object) -> Reading | None:
+        tried.append(clients)
+        await asyncio.sleep(0)
+        return answers[len(tried) - 1]
+
+    monkeypatch.setattr(kafka_clock, "read_clock", read_clock)
+    monkeypatch.setattr(kafka_clock, "time", machine)
+    clients: Any = "clients"
+    trials = ClockTrials(machine.clock, clients)
+    for at, times in ((100.0, 1), (130.0, 1), (170.0, 2), (300.0, 2)):
+        machine.at = at
+        await asyncio.gather(*(trials.before_publishing() for _ in range(8)))
+        assert len(tried) == times
+    assert machine.clock.now().wall == pytest.approx(KAFKA + 300)
+
+
+async def test_no_failure_to_read_kafkas_clock_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """aiokafka raises more than Kafka's errors while a broker starts: the clock is read later, and the log has the
+    stack once."""
+    tried = 0
+
+    async def read_clock(_: object) -> None:
+        nonlocal tried
+        tried += 1
+        raise AssertionError("Did we not perform bootstrap?")
+
+    monkeypatch.setattr(kafka_clock, "read_clock", read_clock)
+    monkeypatch.setattr(kafka_clock, "_TRY_EVERY", 0.0)
+    clients: Any = "clients"
+    with capture_logs() as logged:
+        running = asyncio.ensure_future(ClockTrials(Clock(), clients).run())
+        while tried < 3:
+            assert not running.done()
+            await asyncio.sleep(0)
+        running.cancel()
+    assert [(line["event"], type(line["exc_info"])) for line in logged] == [("clock.read_failed", AssertionError)]

@@ -71,7 +71,7 @@ def test_what_breaks_is_named() -> None:
 
 
 def test_a_record_that_goes_breaks_its_readers() -> None:
-    """From its topic, or altogether; a new one breaks nobody, as unknown records are ignored."""
+    """From its topic, or altogether; a new one breaks no reader, as unknown records are ignored."""
     today = TODAY
     fewer = {name: schema for name, schema in today.items() if name != "AgentAlertRaised"}
     union = dict(today["agent-messages"])

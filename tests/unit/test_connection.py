@@ -22,7 +22,7 @@ from aiokafka.protocol.metadata import MetadataRequest, MetadataResponse_v0
 
 from bridge.kafka import internals
 from bridge.kafka.clients import Clients, new_producer, new_reader
-from bridge.kafka.connection import KafkaConnection
+from bridge.kafka.connection import KafkaConnection, unreachable
 from bridge.kafka.errors import LoginError
 from bridge.kafka.lifecycle import CALL_DEADLINE
 from bridge.kafka.login import Login
@@ -120,6 +120,21 @@ async def test_a_connection_is_closed_before_its_session_ends() -> None:
         await asyncio.sleep(0.1)
         assert endless.connected()
         endless.close()
+
+
+async def test_a_broker_that_cannot_be_reached_is_named_until_it_can() -> None:
+    """Its address and the cause are known as soon as an attempt to connect to it has failed."""
+    broker = FakeBroker()
+    async with broker.serving():
+        pass
+    with pytest.raises(ConnectionRefusedError):
+        await connected(broker)
+    refused = f"127.0.0.1:{broker.port} (connection refused)"
+    assert refused in (unreachable() or "")
+    server = await asyncio.start_server(broker._serve, "127.0.0.1", broker.port)
+    async with server:
+        (await connected(broker)).close()
+    assert refused not in (unreachable() or "")
 
 
 async def test_a_refused_token_is_an_error() -> None:

@@ -80,7 +80,7 @@ def test_agents_that_are_not_asked_share_their_list() -> None:
 
 
 def test_a_conversation_enters_changes_and_leaves() -> None:
-    """Tells each conversation that comes, changes (with the names of what differs) and goes, in snake_case."""
+    """Publishes each conversation that comes, changes (with the names of what differs) and goes, in snake_case."""
     harness = harness_of()
     entered = listed(harness, conversation(2**60 + 1, customerName="Ana"), conversation(2))
     assert told(entered) == [("entered", str(2**60 + 1)), ("entered", "2")]
@@ -202,7 +202,7 @@ def test_the_service_is_not_asked_again_before_its_time() -> None:
 
 
 def test_a_list_without_an_answer_for_long_is_a_loss() -> None:
-    """Tells that the agent was not observed when a request for conversations kept its status polls waiting too long."""
+    """Reports the agent as lost when a request for conversations kept its status polls waiting too long."""
     harness = harness_of()
     request = next_list(harness)
     harness.now += 10
@@ -240,7 +240,7 @@ def test_a_list_that_does_not_end_concludes_nothing(tokens: list[str]) -> None:
 
 @pytest.mark.parametrize("end", [session_body(None), session_body("8")])
 def test_at_a_sessions_end_each_leaves(end: bytes) -> None:
-    """Tells each conversation in view as left, in its session, before the session's end; the next begins with none."""
+    """Publishes each conversation in view as left before the session's end; the next session begins with none."""
     harness = harness_of()
     listed(harness, conversation(1), conversation(2))
     listed(harness, conversation(3), then="p2")
@@ -264,7 +264,7 @@ def test_a_page_of_a_session_that_is_over_says_nothing() -> None:
 
 
 def test_conversations_that_are_not_asked_for_leave() -> None:
-    """Tells all of them as left when the registry entry asks for conversations no more, also after a take-over."""
+    """Publishes all as left when the registry entry no longer asks for conversations, also after a take-over."""
     for harness in (harness_of(), harness_of()):
         listed(harness, conversation(1))
     assert told(changes(harness.watch())) == [("left", "1")]
@@ -324,7 +324,7 @@ _views = st.dictionaries(
 @settings(deadline=None, max_examples=150)
 @given(st.lists(st.tuples(_views, st.integers(1, 3), st.sampled_from(["whole", "whole", "fails", "dies", "ends"]))))
 def test_who_applies_the_records_has_the_list(story: list[tuple[dict[str, tuple[str, str]], int, str]]) -> None:
-    """Whatever happens, and whoever goes on, a reader who applies each record has what was listed last, whole."""
+    """Whatever happens, and whichever owner continues, a reader who applies each record has the whole last list."""
     harness, expected = harness_of(), dict[str, tuple[str, str]]()
     for view, size, event in story:
         harness.now += 60

@@ -12,7 +12,9 @@ import pytest
 import typer
 from typer.core import TyperGroup
 
+from asm_bridge_schemas.records import TOPICS
 from bridge.cli import COMMANDS, _group
+from bridge.telemetry.metrics import METRICS
 from tests.support import ROOT
 
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -36,6 +38,29 @@ def test_the_documents_show_every_command() -> None:
     """Each command, but those that only developers need, stands in an example."""
     shown = {line[1] for line in COMMAND_LINES}
     assert shown >= COMMANDS.keys() - {"simulate", "demo"}
+
+
+def first_column(text: str) -> list[str]:
+    """The first cells of the tables in a text, as far as they are code."""
+    return re.findall(r"^\| `([^`]+)`", text, re.MULTILINE)
+
+
+def test_the_readme_lists_every_command() -> None:
+    """The README's table of commands has a row for each."""
+    assert {cell.split()[0] for cell in first_column(TEXTS["README.md"])} == COMMANDS.keys()
+
+
+def test_every_record_is_explained() -> None:
+    """docs/subscribe.md names each record."""
+    assert [cls.__name__ for cls in TOPICS if f"`{cls.__name__}`" not in TEXTS["subscribe.md"]] == []
+
+
+def test_every_metric_is_listed() -> None:
+    """The table in docs/operations.md lists exactly the metrics that the bridge has."""
+    table = TEXTS["operations.md"].partition("\n## Metrics\n")[2].partition("\n## ")[0]
+    listed = re.findall(r"`(\w+?)(?:_total|_info)?(?:\{[\w,]+\})?`", table)
+    families = [family.name.removeprefix("asm_bridge_") for family in METRICS.registry.collect()]
+    assert sorted(listed) == sorted(name for name in families if not name.startswith("process_"))
 
 
 @pytest.mark.parametrize("line", COMMAND_LINES, ids=" ".join)

@@ -308,7 +308,7 @@ def test_a_heartbeat_has_its_partition_as_its_key() -> None:
 
 
 def test_a_source_goes_before_the_path() -> None:
-    """records.source begins ce_source, which tells organisations apart."""
+    """records.source begins ce_source, which distinguishes organisations."""
     message = Encoder("json", "asm.inject", "/acme/eu").record(record(records.AgentWatchStarted))
     assert headers(message)["ce_source"] == "/acme/eu/asm/agents/agent-7"
 

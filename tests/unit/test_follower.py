@@ -22,6 +22,8 @@ class Topic:
     """The registry's topic: its id, and its records, of which the first ones are entries under ``keys``."""
 
     def __init__(self, *keys: bytes) -> None:
+        self.failure: Exception | None = None
+        """What each fetch raises."""
         self.recreate("first", *keys)
 
     def recreate(self, topic_id: str, *keys: bytes) -> None:
@@ -46,6 +48,10 @@ class Topic:
         await asyncio.sleep(0)
         found, self._position = self.records[self._position :], len(self.records)
         return found
+
+    def check_answered(self) -> None:
+        if self.failure is not None:
+            raise self.failure
 
     def watch(self, _: object) -> None:
         pass
@@ -106,6 +112,19 @@ async def test_a_recreated_registry_is_read_from_its_beginning(monkeypatch: pyte
         topic.recreate("second", b"b", b"d")
         await until(lambda: set(registry.entries()) == {"b", "d"})
         assert changed >= {"a", "c", "d"}
+
+
+async def test_a_registry_recreated_while_it_cannot_be_read_is_another_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its entries count although Kafka was away when it was recreated: they have offsets that were read in the former
+    one."""
+    topic = Topic(b"a", b"b", b"c")
+    with followed(monkeypatch, topic) as (registry, follower, _):
+        await until(follower.whole.is_set)
+        topic.failure = TimeoutError("no answer from Kafka for 31 s")
+        await until(lambda: follower.problem)
+        topic.recreate("second", b"b", b"d")
+        topic.failure = None
+        await until(lambda: set(registry.entries()) == {"b", "d"})
 
 
 async def test_agents_stay_watched_while_a_recreated_registry_is_empty(monkeypatch: pytest.MonkeyPatch) -> None:

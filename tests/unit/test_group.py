@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from bridge.kafka import internals
 from bridge.kafka.errors import (
     AuthenticationFailedError,
     GroupAuthorizationFailedError,
@@ -23,7 +24,7 @@ class FakeConsumer:
     def __init__(self) -> None:
         self.failure: Exception | None = None
         self.partitions: set[int] | None = {0}
-        self._client = SimpleNamespace(_sasl_oauth_token_provider=None)
+        self._client = SimpleNamespace(_bootstrap_servers="k:1", _sasl_oauth_token_provider=None)
         running: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.heartbeats: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._coordinator = SimpleNamespace(_coordination_task=running, _heartbeat_task=self.heartbeats)
@@ -48,6 +49,7 @@ def member_of(consumer: FakeConsumer, session_timeout: float = 10.0) -> Consumer
     clients: Any = SimpleNamespace(
         topic=str,
         session_timeout=session_timeout,
+        group_instance_id="bridge-1",
         connection={"bootstrap_servers": "k:1"},
         group_consumer=lambda: consumer,
     )
@@ -68,7 +70,7 @@ async def test_a_membership_whose_heartbeats_have_ended_is_over() -> None:
 
 
 async def test_a_membership_that_is_not_confirmed_is_over() -> None:
-    """After three session time-outs without an answered heartbeat the member ends; each answer counts anew."""
+    """After three session time-outs without an answered heartbeat the member ends; each answer begins a new count."""
     member = member_of(FakeConsumer(), session_timeout=0.1)
     running = asyncio.create_task(member.run())
     for _ in range(5):
@@ -112,7 +114,7 @@ async def test_no_record_ends_a_membership() -> None:
 
 
 async def test_a_refused_login_is_the_problem_while_the_consumer_waits() -> None:
-    """aiokafka's consumer retries in silence when its login is refused, so the member takes the reason from there."""
+    """aiokafka's consumer retries silently when its login is refused, so the member takes the reason from there."""
     consumer = FakeConsumer()
     login = consumer._client._sasl_oauth_token_provider = SimpleNamespace(
         failure=AuthenticationFailedError("no such user")
@@ -178,4 +180,34 @@ async def test_a_member_joins_again_when_the_inbox_has_changed() -> None:
     await until(lambda: bool(asked))
     await asyncio.sleep(0.1)
     assert asked == [True]
+    running.cancel()
+
+
+async def test_a_static_member_that_was_replaced_says_that_it_has_a_twin() -> None:
+    """Two processes with one kafka.group_instance_id take the membership from each other in turn: each names the
+    setting. A process whose session ended, because it was paused for too long, has none."""
+    consumer: Any = FakeConsumer()
+    coordinator = consumer._coordinator
+    coordinator.member_id, coordinator._rejoin_needed_fut = "a", asyncio.get_running_loop().create_future()
+    answered = True
+
+    async def heartbeat() -> bool:
+        if not answered:
+            coordinator.member_id = ""
+        return answered
+
+    coordinator._do_heartbeat = heartbeat
+    member = member_of(consumer)
+    internals.on_heartbeat(consumer, member._confirm, member._unknown)
+    running = asyncio.create_task(member.run())
+    answered = False
+    await coordinator._do_heartbeat()
+    await asyncio.sleep(0.1)
+    assert member.problem is None
+    answered = True
+    await coordinator._do_heartbeat()
+    answered = False
+    await coordinator._do_heartbeat()
+    twin = "another process has the same kafka.group_instance_id (bridge-1): give each process its own"
+    await until(lambda: member.problem == twin)
     running.cancel()

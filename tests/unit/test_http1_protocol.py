@@ -7,8 +7,7 @@ import tracemalloc
 import pytest
 
 from bridge.asm.http.http1_protocol import MAX_HEAD, Http1Protocol, InvalidResponse
-from bridge.asm.http.request import MAX_BODY, BodyBudget
-from bridge.asm.http.response import Response
+from bridge.asm.http.response import MAX_BODY, BodyBudget, Response
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 

@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridge.asm.http.http2 import Http2
-from bridge.asm.http.request import MAX_BODY, Exchange, PreparedRequest, Target
-from bridge.asm.http.response import Failure, Response
+from bridge.asm.http.request import Exchange, PreparedRequest, Target
+from bridge.asm.http.response import MAX_BODY, Failure, Response
 from tests.support.http2 import HEAD, Script, Server, at_request, frame, silent, until
 
 

@@ -14,8 +14,8 @@ from bridge.asm.http.flow_control import Stream
 from bridge.asm.http.frames import ErrorCode
 from bridge.asm.http.header_block import MAX_HEAD
 from bridge.asm.http.http2_protocol import MAX_OVERHEAD, STREAMS_BEFORE_SETTINGS, Http2Protocol
-from bridge.asm.http.request import MAX_BODY, BodyBudget, Exchange, PreparedRequest, Target
-from bridge.asm.http.response import Failure, Response
+from bridge.asm.http.request import Exchange, PreparedRequest, Target
+from bridge.asm.http.response import MAX_BODY, BodyBudget, Failure, Response
 from tests.support.http2 import frame
 
 OK = b"\x88"

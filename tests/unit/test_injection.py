@@ -131,6 +131,12 @@ def moved(*headers: tuple[str, bytes]) -> Any:
     return read(9, timestamp=int(EPOCH * 1000) + 60_000, headers=headers)
 
 
+def test_a_moved_record_is_known_by_its_first_place() -> None:
+    """It may be moved a second time, if the group's offset is set back: it is a duplicate then, and is not sent."""
+    assert moved(("asm_origin", b"asm.inject/1/2"), ("asm_received_at", rfc3339(EPOCH).encode())).identified
+    assert not moved(("asm_origin", b"asm.inject/1/2")).identified
+
+
 def test_a_moved_record_keeps_its_first_place_and_time() -> None:
     """A moved record keeps the id, entry and time to live of its first arrival; only its offset is new."""
     entry = moved(("asm_origin", b"asm.inject/1/2"), ("asm_received_at", rfc3339(EPOCH).encode()))

@@ -54,11 +54,13 @@ PARTS = {
     "aiokafka.producer.sender.SendProduceReqHandler": ("_batches", "self.handle_response(response)"),
     "aiokafka.admin.client.AIOKafkaAdminClient": ("_client", "_send_request"),
     "aiokafka.client.AIOKafkaClient": (
-        "cluster", "close", "MetadataRequest(", "force_metadata_update", "_sasl_oauth_token_provider",
+        "cluster", "close", "MetadataRequest(", "force_metadata_update", "_bootstrap_servers",
+        "_sasl_oauth_token_provider",
     ),
     "aiokafka.consumer.consumer.AIOKafkaConsumer": ("_client", "_coordinator", "_fetcher"),
     "aiokafka.consumer.group_coordinator.GroupCoordinator": (
         "_coordination_task", "_do_heartbeat", "_heartbeat_task", "_rejoin_needed_fut", "generation", "request_rejoin",
+        "self.member_id = JoinGroupRequest.UNKNOWN_MEMBER_ID",
     ),
     "aiokafka.conn.AIOKafkaConnection": (
         "_request_timeout", "_ssl_context", "_sasl_plain_username", "_sasl_plain_password",

@@ -44,12 +44,14 @@ class FakeProducer:
         self.poison: Callable[[Outgoing], bool] = lambda _: False
         self.calls: list[str] = []
         self.states: list[AgentState] = []
+        self.states_from = 0
+        """The first offset of the states."""
         self.foreign: list[bytes] = []
         """The keys of records of another program among the states."""
         self.inbox: str | None = None
         self.sent: list[Outgoing] = []
         self.added: list[str] = []
-        self.waiting_for = ["asm.inject-outcomes"]
+        self.unanswered = "no answer from Kafka about asm.inject-outcomes"
         self.started_at = 0.0
         self.reading: Reading | None = None
 
@@ -102,7 +104,8 @@ def producer(monkeypatch: pytest.MonkeyPatch) -> FakeProducer:
     async def start(*_: object) -> FakeProducer:
         return fake
 
-    async def states(*_: object) -> Any:
+    async def states(_: object, partitions: list[tuple[str, int]], begins: dict[Any, int]) -> Any:
+        begins[partitions[0]] = fake.states_from
         for key in fake.foreign:
             yield SimpleNamespace(key=key, value=b'{"agent_id": "a", "stream_id": "stolen"}', headers=(), timestamp=0)
         for state in fake.states:
@@ -318,7 +321,7 @@ def test_a_refused_event_is_settled_with_its_dead_letter() -> None:
 
 @pytest.mark.parametrize("committed", [None, 13, 2])
 async def test_what_was_remembered_of_another_log_is_void(producer: FakeProducer, committed: int | None) -> None:
-    """The inbox ends before what the states, or the group, remember of it: it was made anew. Its events are taken from
+    """The inbox ends before what the states, or the group, remember of it: it was recreated. Its events are taken from
     its beginning, in doubt; the states say so from then on, and the log says it once."""
     books = Books(inbox_offset=12, inbox_open=[4], delivered=[Delivered(source=None, injection_id="x")])
     producer.states = [AgentState(agent_id="a", stream_id="s", bridge=books), AgentState(agent_id="b", stream_id="t")]
@@ -434,6 +437,25 @@ async def test_lost_states_are_said_once(producer: FakeProducer) -> None:
     assert journal.states.keys() == {"b"}
 
 
+async def test_states_that_were_deleted_are_said_and_restored(producer: FakeProducer) -> None:
+    """An administrator deletes records of the topic, or sets another cleanup.policy: who remembers the states writes
+    them again; who does not says so, once, and the next owner, who finds the new ones, does not."""
+    owner = await recovered(states_topic="1")
+    owner.append(said("x"))
+    await owner.commit()
+    metadata = producer.offset[1]
+    producer.states_from = 5
+    again = await recovered(5, metadata=metadata, states_topic="1", former=owner.remembered)
+    assert again.states == owner.states
+    assert [m.key for m in producer.sent if m.topic == "agent-state"] == [b"a"]
+    for event in (["states.lost"], []):
+        with capture_logs() as logged:
+            other = journal_of(5, metadata=metadata, states_topic="1")
+            assert await other.recover() is False
+        assert [line["event"] for line in logged] == event
+        metadata = producer.offset[1]
+
+
 async def test_a_commit_in_doubt_is_not_gone_on_from(producer: FakeProducer) -> None:
     """Kafka did not answer whether the last transaction with records is committed: going on from the one before it
     might give numbers out twice. Without records it gives none out."""
@@ -459,6 +481,28 @@ async def test_entries_that_were_deleted_unread_are_counted(producer: FakeProduc
     assert METRICS.inbox_deleted._value.get() == before + 5
     (line,) = (line for line in logged if line["event"] == "inbox.deleted_unread")
     assert (line["first"], line["end"]) == (4, 9)
+
+
+@pytest.mark.parametrize("committed", [None, 0])
+async def test_nothing_is_moved_again_when_the_groups_offset_is_lost(
+    producer: FakeProducer, committed: int | None
+) -> None:
+    """The group's offsets have expired, or an administrator has set them back: the inbox is read again, and what was
+    read before the last entry that is known as completed had been moved to its partition. An offset that is not ours
+    is said."""
+    producer.states = [AgentState(agent_id="a", stream_id="s", bridge=Books(inbox_offset=7, inbox_open=[5]))]
+    with capture_logs() as logged:
+        journal = await recovered(committed)
+    assert (journal.offsets.position, journal.metadata.relocated_up_to) == (0, 7)
+    assert ("inbox.offset_set" in [line["event"] for line in logged]) is (committed == 0)
+
+
+async def test_what_another_inbox_remembers_moves_nothing(producer: FakeProducer) -> None:
+    """The records of a recreated inbox are moved, although their offsets are below those that the states know."""
+    producer.states = [AgentState(agent_id="a", stream_id="s", bridge=Books(inbox_offset=7))]
+    metadata = CommitMetadata(inbox="old", relocated_up_to=6).encode()
+    journal = await recovered(5, None, (0, 100), metadata=metadata, inbox="new")
+    assert journal.metadata.relocated_up_to == -1
 
 
 @pytest.mark.parametrize("key", [b"\xff\xfe", b"", b"another"])

@@ -67,7 +67,7 @@ async def test_an_outage_of_the_token_url_is_bridged_while_the_token_is_valid(st
     [
         ({"oauth_client_secret": "wr0ng"}, "HTTP 401 (invalid_client"),
         ({"oauth_scope": "forbidden"}, "HTTP 400 (invalid_scope): check kafka.oauth_scope"),
-        ({"oauth_token_url": "http://127.0.0.1:1/token"}, "does not answer"),
+        ({"oauth_token_url": "http://127.0.0.1:1/token"}, "does not answer (connection refused): check"),
     ],
 )
 async def test_why_there_is_no_token(given: dict[str, str], text: str) -> None:
@@ -134,7 +134,7 @@ def aws(servers: str = "b-1.x.kafka.eu-west-1.amazonaws.com:9098") -> KafkaSetti
 
 
 async def test_a_token_of_aws(monkeypatch: pytest.MonkeyPatch) -> None:
-    """AWS_MSK_IAM sends a token of Amazon's signer for the region that the brokers' name tells, as OAUTHBEARER."""
+    """AWS_MSK_IAM sends a token of Amazon's signer for the region in the brokers' name, as OAUTHBEARER."""
     regions: list[str] = []
 
     def generate(region: str) -> tuple[str, int]:
@@ -216,5 +216,5 @@ def test_one_login_for_the_same_settings() -> None:
 
 @pytest.mark.parametrize("value", [10**400, "9" * 5000, "NaN", "1e999", -1, 0, None, [], {}])
 def test_a_lifetime_that_is_none_is_not_known(value: object) -> None:
-    """A lifetime that is no number of seconds, or more than any number, counts as one that was not said."""
+    """A lifetime that is not a number of seconds, or larger than any number, counts as missing."""
     assert _seconds(value) is None

@@ -172,7 +172,12 @@ class Owned:
         parts = {name: SimpleNamespace(clock=None, exactly_once=True) for name in names}
         topics = SimpleNamespace(look=self._nothing, id=self.ids.get)
         given: Any = {"partitions": 8, "commit_interval": 0.0, "heartbeat_interval": 10.0, "instance": "host:1"}
-        self.owner = PartitionOwner(3, group, Shared(**given, **parts, topics=topics))
+        self.journals_before_clock: list[int] = []
+        trials: Any = SimpleNamespace(before_publishing=self._clock_known)
+        self.owner = PartitionOwner(3, group, Shared(**given, **parts, topics=topics, clock_trials=trials))
+
+    async def _clock_known(self) -> None:
+        self.journals_before_clock.append(len(self.journals))
 
     def _journal(self, *given: Any, **others: Any) -> FakeJournal:
         self.journals.append(FakeJournal(*given, **others))
@@ -202,6 +207,14 @@ async def owned(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Owned]:
     yield owned
     running.cancel()
     await asyncio.wait([running])
+
+
+async def test_kafkas_clock_is_tried_before_a_journal_publishes_a_time(owned: Owned) -> None:
+    """In at_least_once each journal begins after Kafka's clock was tried, so that its first heartbeat does not have the
+    time of a machine whose clock is wrong."""
+    owned.journals[0].lost = True
+    await owned.two_commits(journals=2)
+    assert owned.journals_before_clock == [0, 1]
 
 
 async def test_what_a_lost_journal_could_not_write_the_next_one_knows(owned: Owned) -> None:

@@ -5,9 +5,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from aiokafka.errors import IllegalOperation, InvalidTxnState, TopicAuthorizationFailedError, for_code
+from aiokafka.errors import IllegalOperation, InvalidTxnState, TopicAuthorizationFailedError, UnknownError, for_code
+from aiokafka.producer import sender
 from aiokafka.producer.message_accumulator import BatchBuilder
 
+from bridge.kafka import partition_producer as module
 from bridge.kafka.clients import MAX_BATCH_BYTES, Clients
 from bridge.kafka.errors import KafkaError, describe, is_refusal
 from bridge.kafka.outgoing import Outgoing
@@ -136,3 +138,71 @@ async def test_a_trial_is_aborted_and_has_the_time_of_now() -> None:
     producer = PartitionProducer(Clients({}, "group", str), client, 0)
     assert await producer.takes([Outgoing("agent-status", b"a", b"{}", [], 5000)] * 2, 60.0)
     assert (client.calls, client.times) == (["begin", "abort"], {60_000})
+
+
+class SilentClient(FencedClient):
+    """A producer that Kafka asks again and again for another try."""
+
+    def __init__(self) -> None:
+        self._sender = SimpleNamespace(_txn_manager=None, client=None, _retry_backoff=0)
+        self._txn_manager = SimpleNamespace(
+            error_transaction=lambda _: None, fatal_error=lambda _: None, partitions_to_add=set
+        )
+
+    async def send_batch(self, *_: object, **__: object) -> Any:
+        return asyncio.get_running_loop().create_future()
+
+
+async def test_what_kafka_does_not_take_is_named_with_its_last_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a commit waits, and when it is given up, the topic and Kafka's error are known: aiokafka tries a batch
+    again without a word while too few replicas are in sync."""
+    client: Any = SilentClient()
+    producer = PartitionProducer(Clients({}, "group", "asm.{}".format), client, 0)
+    monkeypatch.setattr(module, "unreachable", lambda: None)
+    nothing = producer.unanswered
+    assert nothing is None
+    sending = asyncio.ensure_future(producer.send([Outgoing("inject-outcomes", b"a", b"{}", [], None, None)]))
+    await asyncio.sleep(0.01)
+    assert producer.unanswered == "no answer from Kafka about asm.inject-outcomes"
+    handler = sender.SendProduceReqHandler(client._sender, {})
+    handler.handle_response(answer_about("asm.inject-outcomes", 19))
+    sending.cancel()
+    await asyncio.wait([sending])
+    unanswered = producer.unanswered or ""
+    assert unanswered.startswith("no answer from Kafka about asm.inject-outcomes (NotEnoughReplicasError: ")
+    assert "min.insync.replicas" in unanswered
+    monkeypatch.setattr(module, "unreachable", lambda: "no connection to Kafka at k:1 (connection refused)")
+    assert (producer.unanswered or "").endswith(" (no connection to Kafka at k:1 (connection refused))")
+
+
+def answer_about(topic: str, code: int) -> Any:
+    """Kafka's answer to a batch for the first partition of a topic."""
+    return SimpleNamespace(API_VERSION=4, topics=[(topic, [(0, code, 0, -1)])])
+
+
+@pytest.mark.parametrize(
+    ("code", "advice"),
+    [
+        (12, "offset.metadata.max.bytes"),
+        (19, "min.insync.replicas"),
+        (20, "min.insync.replicas"),
+        (23, "another program is in this group"),
+        (26, "group.min.session.timeout.ms"),
+        (50, "transaction.max.timeout.ms"),
+        (81, "group.max.size"),
+        (82, "kafka.group_instance_id"),
+    ],
+)
+def test_an_error_that_an_administrator_causes_says_what_to_do(code: int, advice: str) -> None:
+    """The text names Kafka's error, also one that aiokafka lacks or wraps in another one, and the setting."""
+    error = for_code(code)()
+    for raised in (error, KafkaError(repr(error))):
+        text = describe(raised)
+        assert type(error).__name__ in text
+        assert advice in text
+
+
+@pytest.mark.parametrize("code", [76, 81, 82, 87, 88, 89, 90, 100, 103, 110, 111, 112, 113, 120])
+def test_no_error_of_kafka_is_unknown(code: int) -> None:
+    """aiokafka calls each code that it lacks UnknownError."""
+    assert for_code(code) is not UnknownError

@@ -13,7 +13,8 @@ from h2.events import RequestReceived
 from h2.settings import SettingCodes
 
 from bridge.asm.http import pool as module
-from bridge.asm.http.connector import ConnectError, Connection, NewConnection
+from bridge.asm.http.connect_error import ConnectError
+from bridge.asm.http.connector import Connection, NewConnection
 from bridge.asm.http.pool import Pool
 from bridge.asm.http.request import PreparedRequest, Target
 from bridge.asm.http.response import Failure, Response

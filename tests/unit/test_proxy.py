@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from h2.events import RequestReceived
 
@@ -19,11 +20,13 @@ from bridge.asm.http.http2 import Http2
 from bridge.asm.http.pool import Pool
 from bridge.asm.http.proxy import Proxy
 from bridge.asm.transport import build_transport, fetch
+from bridge.check import service as check
 from bridge.ops.http import free_port
 from bridge.settings import AsmSettings
+from bridge.testing.httpx_transport import TransportForHttpx
 from bridge.testing.simulator import Options, Simulator, serve
 from tests.support.http2 import Server, at_request
-from tests.support.proxy import LOGIN, proxy
+from tests.support.proxy import LOGIN, proxy, relay
 
 TOKEN = "sim-token-agent-0"
 
@@ -131,26 +134,32 @@ async def test_socks5h_leaves_the_name_to_the_proxy() -> None:
             "it refused to connect to 127.0.0.1:{port} (HTTP 403): allow it in",
         ),
         ("http://{place}", {"refusal": 502}, "it cannot reach 127.0.0.1:{port} (HTTP 502)"),
-        ("socks5://{place}", {"socks": True, "login": True}, "it requires a user name and password"),
+        ("socks5://{place}", {"socks": True, "login": True}, "it requires a user name and password, or other ones: "),
         ("socks5://u:p%2Fw@{place}", {"socks": True, "login": True}, "it rejected the user name or password"),
         (
             "socks5://{place}",
             {"socks": True, "refusal": 2},
-            ": forbidden by its rules",
+            "it refused to connect to 127.0.0.1:{port} (forbidden by its rules): check its rules",
         ),
         ("socks5://{place}", {"socks": False}, "it does not speak SOCKS5"),
         ("https://{place}", {}, "the server does not speak TLS"),
         ("http://proxy.invalid:3128", {}, "the name cannot be resolved (DNS)"),
         ("http://127.0.0.1:1", {}, "connection refused"),
+        ("http://[::1]:1", {}, "connection refused"),
     ],
 )
 async def test_what_is_wrong_with_a_proxy_is_told(
     authority: Path, address: str, options: dict[str, Any], found: str
 ) -> None:
-    """A failure of the proxy names the proxy and what to do, never shows the password, and counts as not sent."""
+    """A failure of the proxy names the proxy and what to do, never shows the password, and counts as not sent; `check`
+    uses the same words.
+    """
     async with service(authority, secure=True) as base_url, proxy(**options) as (_, place):
         address = address.format(place=place)
         error = await error_of(base_url, address, authority)
+        finding, _ = await check.address(AsmSettings(base_url=base_url, proxy=address, ca_file=authority / "ca.pem"))
+    assert finding.result == "problem"
+    assert finding.found.removeprefix(f"{base_url}: the proxy: ") in str(error)
     assert isinstance(error, Unreachable)
     assert not error.possibly_processed
     port = base_url.rpartition(":")[2]
@@ -174,13 +183,73 @@ async def test_the_services_fault_is_not_the_proxys(authority: Path) -> None:
             assert f": the proxy {place}: the certificate is for another name" in text
 
 
+@contextlib.asynccontextmanager
+async def answering(*answers: bytes, to: str = "") -> AsyncIterator[str]:
+    """The address of a proxy that gives these answers to CONNECT, and then connects with the service, if any."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        for answer in answers:
+            writer.write(answer)
+            await writer.drain()
+        if to:
+            await relay((reader, writer), await asyncio.open_connection("127.0.0.1", int(to.rpartition(":")[2])))
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+async def test_interim_answers_come_before_the_tunnel(authority: Path) -> None:
+    """A proxy may answer CONNECT with 1xx first, and its 2xx may have fields for a body, which does not come."""
+    answers = b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    async with (
+        service(authority, secure=True) as base_url,
+        answering(*answers, to=base_url) as address,
+        client(base_url, address, authority) as (asm, _),
+    ):
+        assert (await asm.current_session(TOKEN)).asm_session_sid != "0"
+
+
+@pytest.mark.parametrize(
+    ("answers", "found"),
+    [
+        ([], ": the proxy {place}: no connection within 0.3 s"),
+        ([b"HTTP/1.1 100 Continue\r\n\r\n"], ": the proxy {place}: no connection within 0.3 s"),
+        ([b"HTTP/1.1 200 OK\r\n\r\n"], " through the proxy {place}: no connection within 0.3 s"),
+    ],
+)
+async def test_a_time_out_names_the_one_that_hangs(authority: Path, answers: list[bytes], found: str) -> None:
+    """Until it has connected, the proxy is the one that hangs; after that it is the service."""
+    async with answering(*answers) as address:
+        options = {"connect_timeout": 0.3}
+        async with client("https://127.0.0.1:1", address, authority, **options) as (asm, _):
+            with pytest.raises(Unreachable) as caught:
+                await asm.current_session(TOKEN)
+    assert f"cannot connect to 127.0.0.1:1{found.format(place=address.partition('//')[2])}" in str(caught.value)
+
+
+async def test_httpx_gets_its_own_errors() -> None:
+    """A client of httpx over the pool gets the errors that httpx has for a refusing proxy, and for a time-out."""
+    base_url = "https://127.0.0.1:1"
+    async with proxy(refusal=403) as (_, refusing), answering(b"HTTP/1.1 200 OK\r\n\r\n") as hanging:
+        for address, error in ((f"http://{refusing}", httpx.ProxyError), (hanging, httpx.ConnectTimeout)):
+            settings = AsmSettings(base_url=base_url, proxy=address, connect_timeout=0.3)
+            async with httpx.AsyncClient(transport=TransportForHttpx(build_transport(settings))) as http:
+                with pytest.raises(error):
+                    await http.post(base_url, json={})
+
+
 async def test_a_proxy_that_wants_a_login_for_plain_http_is_told(authority: Path) -> None:
-    """Without TLS a 407 is reported as the proxy's, and the request counts as not sent."""
+    """Without TLS a 407 is reported as the proxy's, in the same words, and the request counts as not sent."""
     async with service(authority, secure=False) as base_url, proxy(login=True) as (_, place):
         error = await error_of(base_url, f"http://{place}", authority)
+        finding, _ = await check.address(AsmSettings(base_url=base_url, proxy=f"http://{place}"))
+    assert (finding.result, f"{finding.found}: {finding.advice}") == ("problem", str(error))
     assert isinstance(error, Unreachable)
     assert not error.possibly_processed
-    assert "the proxy requires a user name and password (HTTP 407)" in str(error)
+    assert "the proxy: it requires a user name and password, or other ones (HTTP 407)" in str(error)
 
 
 @pytest.mark.skipif(shutil.which("tinyproxy") is None, reason="tinyproxy is not installed")

@@ -10,6 +10,7 @@ from prometheus_client import generate_latest
 from structlog.testing import capture_logs
 
 from bridge.kafka.stable_offsets import StableOffsets
+from bridge.ops import readiness
 from bridge.ops.readiness import Readiness
 from bridge.telemetry.metrics import METRICS
 
@@ -63,6 +64,21 @@ def test_each_step_of_the_start_has_a_reason() -> None:
     assert parts.reason() == "the registry has not been read yet"
     parts.preflight.waiting_for = "Kafka cannot be reached"
     assert parts.reason() == "Kafka cannot be reached"
+
+
+def test_the_broker_that_cannot_be_reached_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the first seconds of an outage nothing has failed yet but connections: each reason that knows no other cause
+    names the broker."""
+    gone = "no connection to Kafka at 127.0.0.1:9092 (connection refused)"
+    monkeypatch.setattr(readiness, "unreachable", lambda: gone)
+    parts = Parts()
+    assert parts.reason() is None
+    parts.assignment.owners = {1: SimpleNamespace(ready=False, problem=None)}
+    assert parts.reason() == f"partitions are recovering, or cannot commit: [1], {gone}"
+    parts.member.is_current = lambda: False
+    assert parts.reason() == f"Kafka has not answered a heartbeat within the session time-out: {gone}"
+    parts.member.is_member = False
+    assert parts.reason() == f"not in the consumer group: {gone}"
 
 
 def test_a_process_without_partitions_stands_by() -> None:

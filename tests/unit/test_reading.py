@@ -1,5 +1,6 @@
 """How far a topic is read: to its end, behind transactions that are open."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,6 +22,14 @@ class Consumer:
         self._isolation_level = READ_COMMITTED
         self._position = 0
         self._fetcher = self
+
+    polled_at: int | None = None
+
+    def last_poll_timestamp(self, _: TopicPartition) -> int | None:
+        return self.polled_at
+
+    def assignment(self) -> set[TopicPartition]:
+        return {PARTITION}
 
     async def start(self) -> None:
         pass
@@ -60,3 +69,20 @@ async def test_the_end_is_behind_open_transactions(monkeypatch: pytest.MonkeyPat
         ended.append(reader.at_end)
     assert ended == [False, True]
     assert consumer._isolation_level == READ_COMMITTED
+
+
+async def test_a_consumer_that_gets_no_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """aiokafka never asks the bootstrap servers again: a reader of brokers that have got other addresses would wait
+    for ever, silently. One whose fetches are answered, with records or without, is not given up."""
+    consumer, at = Consumer(stable=0, end=0), 100.0
+    monkeypatch.setattr(module, "new_reader", lambda _: consumer)
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: at, time=lambda: 0.0))
+    connection: Any = {"bootstrap_servers": "kafka:9092"}
+    async with open_reader(connection, [PARTITION]) as reader:
+        for consumer.polled_at in range(10):
+            reader.check_answered()
+            at += 29
+        reader.check_answered()
+        at += 2
+        with pytest.raises(TimeoutError, match="no answer from Kafka for 31 s"):
+            reader.check_answered()

@@ -130,7 +130,7 @@ async def test_only_the_culprit_is_written_in_another_form() -> None:
 
 
 async def test_a_record_that_no_form_makes_fit_is_missing() -> None:
-    """If Kafka takes others' records in the topic, this one is left out, and its dead letter tells its number."""
+    """If Kafka takes others' records in the topic, this one is left out, and its dead letter names its number."""
     batch = [message("x", "long"), message("y")]
     poison = [one for one in batch if one.key == b"long"]
     (written, others) = await instead_of(batch, lambda m: m.topic == "agent-messages" and m.key == poison[0].key)

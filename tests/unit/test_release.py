@@ -123,7 +123,7 @@ def _with_another_key_and_header(document: Any) -> None:
 
 
 def test_another_change_needs_a_new_minor_version(repository: Repository) -> None:
-    """A change that breaks nobody is refused under a version of the schemas that has been released."""
+    """A change that breaks no reader is refused under a version of the schemas that has been released."""
     repository.edit(f"{BASELINE}/AgentStatusChanged.json", lambda schema: schema.update(description="Another text."))
     repository.commit()
     repository.git("tag", "v0.0.9")

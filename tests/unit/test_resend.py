@@ -100,7 +100,7 @@ def test_what_cannot_be_sent_says_why(found: DeadLetter, told: str) -> None:
 
 
 def test_a_record_of_the_bridge_is_not_sent_to_an_agent() -> None:
-    """What Kafka refused is no event; an event that could not be moved is one, and goes to its agent's partition."""
+    """A record that Kafka refused is not an event; one that could not be moved is, and is sent to its agent."""
     headers = (("ce_type", b"com.tcn.asm.agent_message_received.v1"),)
     with pytest.raises(NotResendable, match="a record of the bridge"):
         resend(dead_letter("unwritable", headers=headers), NOW)

@@ -166,7 +166,7 @@ def test_what_is_known_is_not_asked_for_again() -> None:
     mine = frames(registry)
     mine.frames.update({topic: frame(9) for topic in SCHEMAS if topic != "conversations"})
     registry.down = True
-    with pytest.raises(SchemaRegistryError, match="does not answer"):
+    with pytest.raises(SchemaRegistryError, match="All connection attempts failed"):
         asyncio.run(mine.register())
     registry.down = False
     asyncio.run(mine.register())
@@ -251,11 +251,17 @@ def test_check_says_what_the_registry_would_refuse() -> None:
     assert "right to read and write" in found.advice
 
 
+def because(error: Exception, cause: Exception) -> Exception:
+    """The error as httpx raises it."""
+    error.__cause__ = cause
+    return error
+
+
 @pytest.mark.parametrize(
     ("answer", "found", "advice"),
     [
-        (httpx.ConnectError("All connection attempts failed"), "does not answer (All connection", "is running"),
-        (httpx.ConnectTimeout(""), "does not answer in time", "firewall"),
+        (because(httpx.ConnectError("All failed"), ConnectionRefusedError(111)), ": connection refused", "is running"),
+        (because(httpx.ConnectTimeout(""), TimeoutError()), ": no answer in time", "firewall"),
         (httpx.Response(401, json={}), "/subjects: HTTP 401", "schema_registry.password"),
         (httpx.Response(404, text="<html>"), "/subjects: HTTP 404", "/apis/ccompat/v7"),
         (httpx.Response(200, text="<html>"), "/subjects: HTTP 200", "registry's log"),
@@ -282,9 +288,9 @@ def test_check_says_why_the_registry_cannot_be_used(
 @pytest.mark.parametrize(
     ("certificate", "ca_file", "found", "advice"),
     [
-        ("good", False, "certificate that is not accepted (unable to get", "set schema_registry.ca_file"),
-        ("other", True, "certificate that is not accepted (IP address mismatch", "a name that is in it"),
-        (None, False, "does not use TLS", "it begins with http://"),
+        ("good", False, "signed by an authority that is not trusted", "set schema_registry.ca_file"),
+        ("other", True, "the certificate is for another name", "a name that is in the certificate"),
+        (None, False, "the server does not speak TLS", "it begins with http://"),
         ("good", True, "/subjects: HTTP 404", "/apis/ccompat/v7"),
     ],
 )

@@ -153,6 +153,24 @@ def test_unknown_keys_are_errors_everywhere(monkeypatch: pytest.MonkeyPatch) -> 
     assert SECRET not in text
 
 
+@pytest.mark.parametrize(
+    ("key", "hint"),
+    [
+        ("kafka.nope", "`asm-bridge config` lists all settings"),
+        ("nope.nope", "`asm-bridge config` lists all settings"),
+        ("kafka.group", "did you mean kafka.group_id "),
+        ("asm.interval", "did you mean poll.interval "),
+        ("kafka-group-id", "did you mean kafka.group_id "),
+        ("kafkas.delivry", "did you mean kafka.delivery "),
+        ("secret_dir", "did you mean secrets_dir "),
+    ],
+)
+def test_only_a_similar_setting_is_suggested(key: str, hint: str) -> None:
+    """The suggestion for an unknown key is a similar one of its section, or the same name elsewhere."""
+    toml(f'"{key}" = 1')
+    assert f"{key} in asm-bridge.toml: no such setting; {hint}" in problems()
+
+
 def test_service_links_are_no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     """Variables that an orchestrator adds for services whose names begin with asm-bridge are ignored."""
     for service in ("", "OPS_", "METRICS_2_"):
@@ -221,6 +239,7 @@ def test_all_that_is_wrong_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> N
         ("asm.base_url", "api.example.com"),
         ("asm.base_url", "https://api.example.com:port"),
         ("asm.proxy", "proxy:3128"),
+        ("asm.proxy", "http://pro xy:3128"),
         ("asm.max_connections", "0"),
         ("asm.max_connections", "many"),
         ("asm.http2", "perhaps"),
@@ -329,7 +348,7 @@ def test_kafkas_clients_get_their_arguments() -> None:
     context = arguments.pop("ssl_context")
     assert context.check_hostname
     assert arguments == {
-        "bootstrap_servers": ["a:1", "b:2"],
+        "bootstrap_servers": "a:1,b:2",
         "security_protocol": "SASL_SSL",
         "sasl_mechanism": "PLAIN",
         "sasl_plain_username": "user",
@@ -395,6 +414,18 @@ def test_a_variable_that_is_not_text_is_named(monkeypatch: pytest.MonkeyPatch) -
     assert problems() == "ASM_BRIDGE_KAFKA__GROUP_ID: is not UTF-8 text"
     monkeypatch.setenv("ASM_BRIDGE_KAFKA__GROUP_ID", "größe")
     assert load_settings().kafka.group_id == "größe"
+
+
+def test_a_file_that_is_not_text_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A secret, or a file of settings, that is not UTF-8 is a fault with its name, and without its content."""
+    Path("secrets").mkdir()
+    Path("secrets/asm_bridge_asm__token").write_bytes(b"gr\xf6sse")
+    Path("asm-bridge.toml").write_bytes(b"# gr\xf6sse")
+    monkeypatch.setenv("ASM_BRIDGE_SECRETS_DIR", "secrets")
+    assert problems().splitlines() == [
+        "asm-bridge.toml: cannot be read: it is not UTF-8 text",
+        "asm_bridge_asm__token in the secrets directory: cannot be read: it is not UTF-8 text",
+    ]
 
 
 @pytest.mark.parametrize("value", ["9" * 400, "1e999", "99999999999d", 10**400, float("inf")])

@@ -120,7 +120,7 @@ async def test_workers_that_do_not_run_are_told() -> None:
 
 
 def test_a_worker_that_starts_is_alive() -> None:
-    """A worker without an answer since its start is not ready, but alive, so that nobody restarts the others."""
+    """A worker without an answer since its start is not ready, but alive, so that the others are not restarted."""
     answers = {0: (200, "ok"), 1: (0, STARTING), 2: (0, "does not answer"), 3: (503, "no success for 301 s")}
     assert list(not_ready(answers)) == [1, 2, 3]
     assert list(not_alive(answers)) == [2, 3]

@@ -10,9 +10,9 @@ from structlog.testing import capture_logs
 
 from bridge.app import Bridge
 from bridge.kafka import topic_watch as module
+from bridge.kafka import topics
 from bridge.kafka.admin import SeenTopic
 from bridge.kafka.clients import Clients
-from bridge.kafka.outgoing import Outgoing
 from bridge.kafka.topic_watch import TopicWatch
 from bridge.kafka.topics import wanted_partitions
 from bridge.partitions.assignment import Assignment
@@ -29,8 +29,13 @@ class Cluster:
         self.failure: Exception | None = None
         self.asked = self.inbox_changes = 0
         monkeypatch.setattr(module, "seen_topics", self._seen)
+        self.configs: dict[str, dict[str, str]] = {}
+        self.described = 0
         monkeypatch.setattr(module, "open_admin", self._admin)
-        self.watch = TopicWatch(Clients({}, "g", SETTINGS.name), SETTINGS, self._changed)
+        monkeypatch.setattr(topics, "open_admin", self._admin)
+        monkeypatch.setattr(topics, "_describe", self._describe)
+        self.clients = Clients({}, "g", SETTINGS.name)
+        self.watch = TopicWatch(self.clients, SETTINGS, self._changed)
 
     @asynccontextmanager
     async def _admin(self, _: object) -> AsyncIterator[object]:
@@ -42,6 +47,10 @@ class Cluster:
         if self.failure is not None:
             raise self.failure
         return dict(self.topics)
+
+    async def _describe(self, *_: object) -> dict[str, dict[str, str]]:
+        self.described += 1
+        return {name: dict(found) for name, found in self.configs.items()}
 
     def _changed(self) -> None:
         self.inbox_changes += 1
@@ -71,7 +80,8 @@ async def test_a_topic_that_comes_back_with_one_partition_is_named(monkeypatch: 
     await cluster.watch.look()
     problems = dict(problem.split(" ", 1) for problem in cluster.watch.problems())
     advice = "delete it and run `asm-bridge topics create`"
-    assert problems["t.inject-outcomes"] == f"has 1 partitions, and must have 8: {advice}"
+    added = f"add the others with kafka-topics.sh --alter --partitions 8; if it is empty, {advice}"
+    assert problems["t.inject-outcomes"] == f"has 1 partitions, and must have 8: {added}"
     assert problems["t.sessions"] == f"has 3 partitions, and must have 1: {advice}"
 
 
@@ -150,33 +160,36 @@ async def test_a_look_that_failed_is_shared_by_nobody(monkeypatch: pytest.Monkey
     assert cluster.asked == 3
 
 
-async def test_a_limit_that_was_raised_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As long as a record is too large for its topic, what the topic takes is read again; otherwise it is not."""
-    clients = Clients({}, "group", str)
-    message = Outgoing("conversations", b"a", b"x" * 50_000, [])
-    limit, reads = 10_000, list[int]()
-
-    async def look(_: TopicWatch) -> None:
-        if not clients.limits.fits(message):
-            clients.limits.choose(message, iter([message._replace(value=b"")]))
-
-    async def read(of: Any) -> None:
-        reads.append(limit)
-        of.limits.update({"conversations": {"max.message.bytes": str(limit)}})
-
-    await read(clients)
-    monkeypatch.setattr(TopicWatch, "look", look)
-    monkeypatch.setattr(module, "read_limits", read)
+async def test_settings_that_are_changed_meanwhile_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every minute, whether records are too large or not: what a topic takes, and what a start would refuse or warn of,
+    which the log says once for each change; the start itself has said what was so from the beginning."""
+    cluster = Cluster(monkeypatch)
+    configs = cluster.configs = {
+        "t.conversations": {"max.message.bytes": "1000000", "cleanup.policy": "delete"},
+        "t.agent-state": {"cleanup.policy": "compact"},
+    }
     monkeypatch.setattr(module, "_LOOK_EVERY", 0.0)
-    monkeypatch.setattr(module, "_LIMITS_EVERY", 0.0)
-    watching = asyncio.ensure_future(TopicWatch(clients, TopicsSettings(), lambda: None).run())
-    while len(reads) < 5:
-        await asyncio.sleep(0)
-    limit = 100_000
-    while not clients.limits.fits(message):
-        await asyncio.sleep(0)
-    seen = len(reads)
-    for _ in range(20):
-        await asyncio.sleep(0)
-    watching.cancel()
-    assert len(reads) == seen
+    monkeypatch.setattr(module, "_SETTINGS_EVERY", -1.0)
+
+    async def look_twice() -> None:
+        until = cluster.described + 2
+        while cluster.described < until:
+            await asyncio.sleep(0)
+
+    with capture_logs() as logged:
+        watching = asyncio.ensure_future(cluster.watch.run())
+        await look_twice()
+        assert logged == []
+        assert cluster.clients.limits["conversations"] == 1_000_000
+        configs["t.conversations"]["max.message.bytes"] = "500000"
+        configs["t.agent-state"]["cleanup.policy"] = "delete"
+        await look_twice()
+        await look_twice()
+        watching.cancel()
+    assert cluster.clients.limits["conversations"] == 500_000
+    found = [(line["event"], line["topic"], line["note"].partition(":")[0]) for line in logged]
+    assert found == [
+        ("topic.limited", "t.conversations", "max.message.bytes is 500000, and must be at least 900000"),
+        ("topic.limited", "t.agent-state", "cleanup.policy is delete, and must be compact"),
+    ]
+    assert all(line["note"].endswith("until then no process can start") for line in logged)

@@ -142,7 +142,7 @@ def test_kafkas_defaults_are_enough(topic: topics.Topic) -> None:
 
 async def test_what_the_topics_take_is_read_from_them(monkeypatch: pytest.MonkeyPatch) -> None:
     """The limit of each output topic is its own, or that of its segments if they are smaller; one that the broker does
-    not report, or that is no number, is what it was: at first Kafka's default."""
+    not report, or that is not a number, is what it was: at first Kafka's default."""
     cluster = Cluster(lambda *_: None)
     await cluster.start()
     reported: dict[str, Any] = {"agent-status": "900000", "dead-letters": None, "conversations": "?"}

@@ -15,11 +15,15 @@ _BAD_FOR = 300.0
 Address = tuple[socket.AddressFamily, tuple[str, int]]
 
 
-class Addresses:
-    """Remembers the addresses that failed. ``timeout``: seconds for a look-up."""
+def place(host: str, port: int) -> str:
+    """Host and port as a URL has them, with brackets around an IPv6 address."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
-    def __init__(self, timeout: float) -> None:
-        self._timeout = timeout
+
+class Addresses:
+    """Remembers the addresses that failed."""
+
+    def __init__(self) -> None:
         self._lookups: dict[tuple[str, int], asyncio.Task[list[Address]]] = {}
         self._bad: dict[Address, float] = {}
         """Addresses that failed, and until when (monotonic) the others are tried before them."""
@@ -30,13 +34,12 @@ class Addresses:
 
     async def look_up(self, host: str, port: int) -> list[Address]:
         """The addresses of a host, with alternating families (RFC 8305, section 4), the bad ones last. Raises
-        ``TimeoutError`` and ``OSError``."""
+        ``OSError``."""
         task = self._lookups.get((host, port))
         if task is None:  # all connections that are being opened share it
             task = self._lookups[host, port] = asyncio.ensure_future(_addresses(host, port))
             task.add_done_callback(partial(self._looked_up, (host, port)))
-        async with asyncio.timeout(self._timeout):
-            found = await asyncio.shield(task)
+        found = await asyncio.shield(task)
         now = time.monotonic()
         return sorted(found, key=lambda address: self._bad.get(address, 0) > now)
 

@@ -1,21 +1,23 @@
-"""Opens connections to one service: passes a proxy, starts TLS, and explains failures."""
+"""Opens connections to one service: passes a proxy, and starts TLS."""
 
 import asyncio
-import contextlib
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from functools import partial
 from pathlib import Path
-from typing import Literal, cast
+from typing import cast
 
 import certifi
 import httpx
 
-from bridge.asm.http.addresses import Addresses
+from bridge.asm.http.addresses import Addresses, place
+from bridge.asm.http.connect_error import ConnectError, step
 from bridge.asm.http.http1 import Http1
 from bridge.asm.http.http2 import Http2
-from bridge.asm.http.proxy import Proxy, ProxyRefusal
+from bridge.asm.http.proxy import Proxy
 
 _RETRIES = (0.1, 0.2)
 """Seconds before a connection that was refused or cut is tried again: a service that restarts is back by then."""
@@ -23,29 +25,8 @@ _RETRIES = (0.1, 0.2)
 Connection = Http1 | Http2
 NewConnection = Callable[[str | None], Connection]
 """By the protocol that was agreed on in TLS, such as ``h2``; None: no TLS, or no agreement."""
-Cause = Literal[
-    "name", "refused", "timeout", "closed", "no_tls", "untrusted", "wrong_name", "expired", "not_yet_valid",
-    "certificate", "proxy_login", "proxy", "other",
-]  # fmt: skip
-
-_CERTIFICATES: dict[int, tuple[Cause, str]] = {
-    9: ("not_yet_valid", "the certificate is not valid yet"),
-    10: ("expired", "the certificate has expired"),
-    **dict.fromkeys(
-        (2, 18, 19, 20, 21), ("untrusted", "the certificate is signed by an authority that is not trusted")
-    ),
-    **dict.fromkeys((62, 64), ("wrong_name", "the certificate is for another name")),
-}
-"""By OpenSSL's X509_V_ERR_... (openssl-verification-options(1))."""
-
-
-class ConnectError(Exception):
-    """The connection failed and nothing was sent. The text says what is wrong with the service, or ``at_proxy``."""
-
-    def __init__(self, cause: Cause, text: str, *, at_proxy: bool = False) -> None:
-        super().__init__(text)
-        self.cause = cause
-        self.at_proxy = at_proxy
+Step = Callable[..., AbstractAsyncContextManager[None]]
+"""``step`` with its deadline."""
 
 
 def tls(ca_file: Path | None, protocols: list[str]) -> ssl.SSLContext:
@@ -73,13 +54,13 @@ class Connector:
         self.forwards = not secure and self.proxy is not None and not self.proxy.is_socks
         """Whether the proxy gets the requests themselves and forwards them, as proxies do without TLS."""
         self._timeout = timeout
-        self._addresses = Addresses(timeout)
+        self._addresses = Addresses()
 
     def describe(self, error: ConnectError) -> str:
         """Which peer the connection failed with, and why."""
-        proxy = f"the proxy {self.proxy.host}:{self.proxy.port}" if self.proxy else ""
+        proxy = f"the proxy {place(self.proxy.host, self.proxy.port)}" if self.proxy else ""
         where = f": {proxy}: " if error.at_proxy else f" through {proxy}: " if proxy else ": "
-        return f"cannot connect to {self.host}:{self.port}{where}{error}"
+        return f"cannot connect to {place(self.host, self.port)}{where}{error}"
 
     def close(self) -> None:
         self._addresses.close()
@@ -87,56 +68,62 @@ class Connector:
     async def open(self, new_connection: NewConnection) -> Connection:
         """Opens a connection that is ready for its first request. Raises ``ConnectError``."""
         begin = time.monotonic()
-        for pause in (*_RETRIES, None):
+        for pause in _RETRIES:
             try:
                 return await self._open(new_connection)
             except ConnectError as error:
                 spent = time.monotonic() - begin
-                if pause is None or error.cause not in ("refused", "closed") or spent + pause > self._timeout:
+                if error.cause not in ("refused", "closed") or spent + pause > self._timeout:
                     raise
-                await asyncio.sleep(pause)
-        raise AssertionError
+            await asyncio.sleep(pause)
+        return await self._open(new_connection)
 
     async def _open(self, new_connection: NewConnection) -> Connection:
-        place, target = self.proxy or self, self.host
-        too_late = "the name look-up took longer than {:g} s"
-        with _explained(self.proxy is not None, self._timeout, too_late):
-            addresses = await self._addresses.look_up(place.host, place.port)
+        clock, has_proxy = asyncio.get_running_loop().time, self.proxy is not None
+        first, target = self.proxy or self, self.host
+        too_late = f"the name look-up took longer than {self._timeout:g} s"
+        async with step(at_proxy=has_proxy, until=clock() + self._timeout, too_late=too_late):
+            addresses = await self._addresses.look_up(first.host, first.port)
         if self.proxy is not None and self.proxy.scheme == "socks5":
-            with _explained(False, self._timeout, too_late):
+            async with step(at_proxy=False, until=clock() + self._timeout, too_late=too_late):
                 (_, (target, *_)), *_ = await self._addresses.look_up(self.host, self.port)
-        with _explained(self.proxy is not None, self._timeout, "no connection within {:g} s"):
-            async with asyncio.timeout(self._timeout):
-                while True:
-                    sock, used = await self._addresses.connect(addresses)
-                    try:
-                        connection = await self._greet(sock, target, new_connection)
-                    except BaseException as error:
-                        self._addresses.mark(used)
-                        addresses.remove(used)
-                        if not (addresses and isinstance(error, OSError | EOFError | ConnectError)):
-                            raise
-                    else:
-                        self._addresses.unmark(used)
-                        return connection
+        within = partial(step, until=clock() + self._timeout, too_late=f"no connection within {self._timeout:g} s")
+        while True:
+            async with within(at_proxy=has_proxy):
+                sock, used = await self._addresses.connect(addresses)
+            try:
+                connection = await self._greet(sock, target, new_connection, within)
+            except BaseException as error:
+                self._addresses.mark(used)
+                addresses.remove(used)
+                if not addresses or not isinstance(error, ConnectError) or error.cause == "timeout":
+                    raise
+            else:
+                self._addresses.unmark(used)
+                return connection
 
-    # -- proxy and TLS
-
-    async def _greet(self, sock: socket.socket, target: str, new_connection: NewConnection) -> Connection:
+    async def _greet(self, sock: socket.socket, target: str, new_connection: NewConnection, within: Step) -> Connection:
+        """Passes the proxy, if there is one, and starts TLS."""
         loop, alpn = asyncio.get_running_loop(), AlpnProtocol(new_connection)
         if self.proxy is None:
-            await loop.create_connection(
-                lambda: alpn, sock=sock, ssl=self._tls, server_hostname=self.host if self._tls else None
-            )
-            if alpn.connection.closed:
-                raise ConnectionResetError("closed at once")
+            async with within(at_proxy=False):
+                name = self.host if self._tls else None
+                await loop.create_connection(lambda: alpn, sock=sock, ssl=self._tls, server_hostname=name)
+                if alpn.connection.closed:
+                    raise ConnectionResetError("closed at once")
             return alpn.connection
-        transport, reader = await self._to_proxy(sock)
+        reader = asyncio.StreamReader()
+        async with within(at_proxy=True):
+            name = self.proxy.host if self._proxy_tls else None
+            transport, _ = await loop.create_connection(
+                lambda: asyncio.StreamReaderProtocol(reader), sock=sock, ssl=self._proxy_tls, server_hostname=name
+            )
         try:
             if not self.forwards:
-                await self._through_proxy(target, reader, transport)
+                async with within(at_proxy=True):
+                    await self.proxy.ask(target, self.port, reader, transport)
             if self._tls is not None:
-                with _explained(False, self._timeout):
+                async with within(at_proxy=False):
                     secured = await loop.start_tls(transport, alpn, self._tls, server_hostname=self.host)
                 assert secured is not None
                 transport = secured
@@ -145,24 +132,6 @@ class Connector:
             transport.abort()
             raise
         return alpn.connection
-
-    async def _to_proxy(self, sock: socket.socket) -> tuple[asyncio.Transport, asyncio.StreamReader]:
-        assert self.proxy is not None
-        reader = asyncio.StreamReader()
-        transport, _ = await asyncio.get_running_loop().create_connection(
-            lambda: asyncio.StreamReaderProtocol(reader),
-            sock=sock,
-            ssl=self._proxy_tls,
-            server_hostname=self.proxy.host if self._proxy_tls else None,
-        )
-        return transport, reader
-
-    async def _through_proxy(self, target: str, reader: asyncio.StreamReader, transport: asyncio.Transport) -> None:
-        assert self.proxy is not None
-        try:
-            await self.proxy.ask(target, self.port, reader, transport)
-        except ProxyRefusal as error:
-            raise ConnectError("proxy_login" if error.login else "proxy", str(error), at_proxy=True) from error
 
 
 class AlpnProtocol(asyncio.Protocol):
@@ -184,35 +153,3 @@ class AlpnProtocol(asyncio.Protocol):
         self.connection.connection_made(transport)
         for data in self._early:
             self.connection.data_received(data)
-
-
-@contextlib.contextmanager
-def _explained(at_proxy: bool, timeout: float, too_late: str = "") -> Iterator[None]:
-    """Raises the errors of the operating system and OpenSSL as ``ConnectError``."""
-    try:
-        yield
-    except TimeoutError as error:
-        if not too_late:
-            raise
-        raise ConnectError("timeout", too_late.format(timeout), at_proxy=at_proxy) from error
-    except (OSError, EOFError) as error:
-        cause, text = explain(error)
-        raise ConnectError(cause, text, at_proxy=at_proxy) from error
-
-
-def explain(error: Exception) -> tuple[Cause, str]:
-    """Describes an error in words."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        general: tuple[Cause, str] = "certificate", f"the certificate is not valid: {error.verify_message}"
-        return _CERTIFICATES.get(error.verify_code, general)
-    if isinstance(error, socket.gaierror):
-        return "name", "the name cannot be resolved (DNS)"
-    if isinstance(error, ConnectionRefusedError):
-        return "refused", "connection refused"
-    if isinstance(error, EOFError | ConnectionError | ssl.SSLEOFError | ssl.SSLZeroReturnError):
-        return "closed", "the connection was closed immediately"
-    if isinstance(error, ssl.SSLError):
-        if error.reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG"):
-            return "no_tls", "the server does not speak TLS"
-        return "other", f"TLS fails: {(error.reason or str(error)).lower().replace('_', ' ')}"
-    return "other", str(error) or type(error).__name__

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import cast
 
 from bridge.asm.http.http1_protocol import Http1Protocol, InvalidResponse
-from bridge.asm.http.request import BodyBudget, Exchange
-from bridge.asm.http.response import Response
+from bridge.asm.http.request import Exchange
+from bridge.asm.http.response import BodyBudget, Response
 
 
 class Http1(asyncio.Protocol):
@@ -94,7 +94,8 @@ class Http1(asyncio.Protocol):
                 self._end("the service closes the connection")
 
     def connection_lost(self, exc: Exception | None) -> None:
-        closed = "the service closed the connection without an answer"
+        when = "in the middle of its answer" if self._protocol.begun else "without an answer"
+        closed = f"the service closed the connection {when}"
         self._end(closed if exc is None else f"the connection was lost: {exc}", lost=True)
 
     # Inside

@@ -9,8 +9,7 @@ import re
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from bridge.asm.http.content_encoding import ContentError, decode
-from bridge.asm.http.request import MAX_BODY, BodyBudget
-from bridge.asm.http.response import Response
+from bridge.asm.http.response import MAX_BODY, BodyBudget, Response
 
 MAX_HEAD = 65536
 """Consecutive bytes that do not belong to a body; exceeded by one read at most."""

@@ -9,8 +9,8 @@ from typing import cast
 
 from bridge.asm.http.flow_control import Stream
 from bridge.asm.http.http2_protocol import Http2Protocol
-from bridge.asm.http.request import BodyBudget, Exchange
-from bridge.asm.http.response import Response
+from bridge.asm.http.request import Exchange
+from bridge.asm.http.response import BodyBudget, Response
 
 _LINGER = 1.0
 """Seconds for the last frames to be sent, and for TLS to close."""

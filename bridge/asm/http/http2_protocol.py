@@ -29,8 +29,8 @@ from bridge.asm.http.frames import (
     frame,
 )
 from bridge.asm.http.header_block import MAX_HEAD, HeaderBlockReader
-from bridge.asm.http.request import MAX_BODY, BodyBudget, Exchange
-from bridge.asm.http.response import Failure, Response
+from bridge.asm.http.request import Exchange
+from bridge.asm.http.response import MAX_BODY, BodyBudget, Failure, Response
 
 _SETTINGS = {
     frames.HEADER_TABLE_SIZE: 0,

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import httpx
 
-from bridge.asm.http.connector import ConnectError, Connection, Connector
+from bridge.asm.http.connect_error import ConnectError
+from bridge.asm.http.connector import Connection, Connector
 from bridge.asm.http.http1 import Http1
 from bridge.asm.http.http2 import Http2
-from bridge.asm.http.request import BodyBudget, Exchange, PreparedRequest
-from bridge.asm.http.response import OnResponse
+from bridge.asm.http.request import Exchange, PreparedRequest
+from bridge.asm.http.response import BodyBudget, OnResponse
 
 _IDLE = 45.0
 """Seconds after which an unused connection is closed: before the other side does it while a request is on its way."""
@@ -100,7 +101,7 @@ class Pool:
         self._connector.close()
         await asyncio.gather(*opening, return_exceptions=True)
         for connection in {*self._connections, *self._retiring, *self._under_way.values()}:
-            if connection is not None:  # also the retiring ones
+            if connection is not None:
                 connection.close()
         for exchange in [*self._waiting]:
             exchange.failed("the client is closed")

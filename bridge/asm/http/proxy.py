@@ -6,11 +6,15 @@ empty password nor one beyond ASCII.
 
 import asyncio
 import base64
+import contextlib
 import ipaddress
 from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit
 
+from bridge.asm.http.addresses import place
+from bridge.asm.http.connect_error import ConnectError
 from bridge.asm.http.request import PreparedRequest, Target
+from bridge.asm.http.response import LOGIN_REQUIRED
 
 _PORTS = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
 _SOCKS_REPLIES = {
@@ -24,14 +28,6 @@ _SOCKS_REPLIES = {
     8: "it does not support this kind of address",
 }
 """RFC 1928, section 6."""
-
-
-class ProxyRefusal(Exception):
-    """The proxy answered, but refuses to connect. ``login``: because of the user or the password."""
-
-    def __init__(self, text: str, *, login: bool = False) -> None:
-        super().__init__(text)
-        self.login = login
 
 
 @dataclass(frozen=True)
@@ -70,7 +66,7 @@ class Proxy:
         return PreparedRequest(target, request.headers | login, request.body, repeatable=request.repeatable)
 
     async def ask(self, host: str, port: int, reader: asyncio.StreamReader, transport: asyncio.Transport) -> None:
-        """Makes the proxy connect to a host, by name or address. Raises ``ProxyRefusal``, and ``EOFError`` if the proxy
+        """Makes the proxy connect to a host, by name or address. Raises ``ConnectError``, and ``EOFError`` if the proxy
         closes the connection."""
         if self.is_socks:
             await self._socks5(host, port, reader, transport)
@@ -78,44 +74,44 @@ class Proxy:
             await self._connect(host, port, reader, transport)
 
     async def _connect(self, host: str, port: int, reader: asyncio.StreamReader, transport: asyncio.Transport) -> None:
-        place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        target = place(host, port)
         login = f"proxy-authorization: {self.authorization}\r\n" if self.user is not None else ""
-        transport.write(f"CONNECT {place} HTTP/1.1\r\nhost: {place}\r\n{login}\r\n".encode())
-        try:
-            head = await reader.readuntil(b"\r\n\r\n")
-        except asyncio.LimitOverrunError as error:
-            raise ProxyRefusal("it answers CONNECT with something that is not HTTP") from error
-        version, _, rest = head.partition(b" ")
-        status = rest[:3]
-        if not version.startswith(b"HTTP/1.") or not status.isdigit():
-            raise ProxyRefusal("it answers CONNECT with something that is not HTTP")
+        transport.write(f"CONNECT {target} HTTP/1.1\r\nhost: {target}\r\n{login}\r\n".encode())
+        status = b"1"
+        while status[:1] == b"1":  # an interim response (section 15.2)
+            head = b""
+            with contextlib.suppress(asyncio.LimitOverrunError):
+                head = await reader.readuntil(b"\r\n\r\n")
+            version, _, rest = head.partition(b" ")
+            status = rest[:3]
+            if not version.startswith(b"HTTP/1.") or not status.isdigit():
+                raise _refusal("it answers CONNECT with something that is not HTTP: check the proxy's address")
         told = f"(HTTP {status.decode()})"
         if status in (b"407", b"401"):  # tinyproxy answers 401 to a wrong password
-            raise ProxyRefusal(
-                f"it requires a user name and password, or other ones {told}: add them to its address", login=True
-            )
+            raise _refusal(f"{LOGIN_REQUIRED} {told}: add them to the proxy's address", login=True)
         if status[:1] == b"5":
-            raise ProxyRefusal(f"it cannot reach {place} {told}: check the address, and the proxy's own network")
+            raise _refusal(f"it cannot reach {target} {told}: check the address, and the proxy's own network")
         if status[:1] != b"2":
-            raise ProxyRefusal(f"it refused to connect to {place} {told}: allow it in the proxy's configuration")
+            raise _refusal(f"it refused to connect to {target} {told}: allow it in the proxy's configuration")
 
     async def _socks5(self, host: str, port: int, reader: asyncio.StreamReader, transport: asyncio.Transport) -> None:
         methods = b"\x00" if self.user is None else b"\x00\x02"
         transport.write(b"\x05" + bytes([len(methods)]) + methods)
         version, method = await reader.readexactly(2)
         if version != 5:
-            raise ProxyRefusal("it does not speak SOCKS5")
+            raise _refusal("it does not speak SOCKS5: check the proxy's address")
         if method == 2 and self.user is not None:
             user, password = self.user.encode()[:255], self.password.encode()[:255]
             transport.write(b"\x01" + bytes([len(user)]) + user + bytes([len(password)]) + password)
             if (await reader.readexactly(2))[1]:
-                raise ProxyRefusal("it rejected the user name or password: correct them in its address", login=True)
+                raise _refusal("it rejected the user name or password: correct them in the proxy's address", login=True)
         elif method:
-            raise ProxyRefusal("it requires a user name and password: add them to its address", login=True)
+            raise _refusal(f"{LOGIN_REQUIRED}: add them to the proxy's address", login=True)
         transport.write(b"\x05\x01\x00" + _socks_address(host) + port.to_bytes(2, "big"))
         version, reply, _, kind = await reader.readexactly(4)
         if version != 5 or reply:
-            raise ProxyRefusal(f"it refused to connect to {host}:{port}: {_SOCKS_REPLIES.get(reply, f'error {reply}')}")
+            why = _SOCKS_REPLIES.get(reply, f"error {reply}")
+            raise _refusal(f"it refused to connect to {place(host, port)} ({why}): check its rules and its network")
         await reader.readexactly((await reader.readexactly(1))[0] + 2 if kind == 3 else {1: 6, 4: 18}.get(kind, 6))
 
 
@@ -126,3 +122,8 @@ def _socks_address(host: str) -> bytes:
         name = host.encode("idna") if not host.isascii() else host.encode()
         return b"\x03" + bytes([len(name)]) + name
     return (b"\x01" if address.version == 4 else b"\x04") + address.packed
+
+
+def _refusal(text: str, *, login: bool = False) -> ConnectError:
+    """The proxy answers, but does not connect; ``login``: because of the user or the password."""
+    return ConnectError("proxy_login" if login else "proxy", text, at_proxy=True)

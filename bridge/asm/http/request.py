@@ -10,8 +10,6 @@ from hpack.hpack import encode_integer
 
 from bridge.asm.http.response import Failure, OnResponse, Response
 
-MAX_BODY = 16 * 1024 * 1024
-"""The most bytes of a response's body that are read."""
 PER_REQUEST = {"authorization": b"\x1f\x08", "content-length": b"\x0f\x0d"}
 """The headers that differ from request to request: literals with a name of the static table (RFC 7541, appendix A),
 never to be indexed (6.2.3) and not indexed (6.2.2)."""
@@ -92,19 +90,6 @@ def _block(target: Target, headers: tuple[tuple[str, str], ...]) -> bytes:
     pseudo = zip((":scheme", ":authority", ":path"), target, strict=True)
     block: bytes = encoder.encode([(":method", "POST"), *pseudo, *headers])
     return block
-
-
-class BodyBudget:
-    """Bytes of unfinished bodies, ``used`` by all connections that share it.
-
-    A response over the ``limit`` fails: without it, each request in flight could use ``MAX_BODY``.
-    """
-
-    __slots__ = ("limit", "used")
-
-    def __init__(self, limit: int = 16 * MAX_BODY) -> None:
-        self.limit = limit
-        self.used = 0
 
 
 class Exchange:

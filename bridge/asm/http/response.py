@@ -1,7 +1,12 @@
-"""The result of a request: a response, or a failure."""
+"""The result of a request: a response, which has a limited size, or a failure."""
 
 from collections.abc import Callable
 from typing import NamedTuple
+
+MAX_BODY = 16 * 1024 * 1024
+"""The most bytes of a response's body that are read."""
+LOGIN_REQUIRED = "it requires a user name and password, or other ones"
+"""About a proxy that answers 407."""
 
 
 class Response(NamedTuple):
@@ -33,3 +38,16 @@ class Failure(NamedTuple):
 
 OnResponse = Callable[[Response | Failure], None]
 """Called once, with the response or the failure."""
+
+
+class BodyBudget:
+    """Bytes of unfinished bodies, ``used`` by all connections that share it.
+
+    A response over the ``limit`` fails: without it, each request in flight could use ``MAX_BODY``.
+    """
+
+    __slots__ = ("limit", "used")
+
+    def __init__(self, limit: int = 16 * MAX_BODY) -> None:
+        self.limit = limit
+        self.used = 0

@@ -59,7 +59,7 @@ async def _transactions(servers: str) -> bool:
 async def _probe(servers: str, transactional_id: str | None) -> None:
     producer = AIOKafkaProducer(bootstrap_servers=servers, transactional_id=transactional_id)
     if transactional_id is None:
-        async with connected(producer, servers):
+        async with connected(producer):
             return
     try:
         await asyncio.wait_for(producer.start(), _DEADLINE)
@@ -75,7 +75,7 @@ async def create(servers: str, prefix: str) -> None:
 
 async def remove(servers: str, prefix: str) -> None:
     """Deletes every topic with this prefix."""
-    async with connected(AIOKafkaAdminClient(bootstrap_servers=servers), servers) as admin, asyncio.timeout(_DEADLINE):
+    async with connected(AIOKafkaAdminClient(bootstrap_servers=servers)) as admin, asyncio.timeout(_DEADLINE):
         topics = [topic for topic in await admin.list_topics() if topic.startswith(prefix)]
         if topics:
             await admin.delete_topics(topics)

@@ -45,7 +45,7 @@ async def reading(servers: str, topic: str) -> AsyncIterator[Reader]:
         auto_offset_reset="earliest",
     )
     reader = Reader()
-    async with connected(consumer, servers):
+    async with connected(consumer):
         consumer.assign([TopicPartition(topic, number) for number in range(PARTITIONS)])
         async with _meanwhile(reader.follow(consumer)):
             yield reader
@@ -58,7 +58,7 @@ async def injecting(place: Place, rate: float) -> AsyncIterator[None]:
         yield
         return
     producer = AIOKafkaProducer(bootstrap_servers=place.brokers, acks="all")
-    async with connected(producer, place.brokers), _meanwhile(_inject(producer, place, rate)):
+    async with connected(producer), _meanwhile(_inject(producer, place, rate)):
         yield
 
 

@@ -125,7 +125,7 @@ def _call_pictures(stream: list[Told]) -> Iterator[frozenset[tuple[str, str]]]:
     view = View()
     for (_, record), following in zip(stream, [*stream[1:], None], strict=True):
         for _ in view.follow([record]):
-            """What contradicts is told by ``streams``."""
+            """Contradictions are reported by ``streams``."""
         seen = record["type"] == "QueuedCallChanged" and record["reason"] in (None, "gone")
         more = following is not None and following.record["type"] == "QueuedCallChanged"
         if seen and not (more and following and following.record["observed_at"] == record["observed_at"]):
@@ -212,5 +212,5 @@ def _current(facts: Facts) -> dict[str, list[Told]]:
 def _view(stream: list[Told]) -> View:
     view = View()
     for _ in view.follow(told.record for told in stream):
-        """What contradicts is told by ``streams``."""
+        """Contradictions are reported by ``streams``."""
     return view

@@ -25,6 +25,8 @@ TINY = 100
 """The bytes that a record may have in a topic that refuses every record."""
 _REFUSED = (f"max.message.bytes is {TINY}", "does not exist: run `asm-bridge topics create`")
 _LOOK_EVERY = 0.5
+EXTRA, OF_RIGHTS = "extra", "rights"
+"""The turns of the process that joins and leaves, and of the rights of all processes."""
 
 
 @dataclass
@@ -45,7 +47,7 @@ class Trial:
     administration: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held by a fault that needs the topics as they are, makes them others, or takes a broker away."""
     turns: defaultdict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
-    """By process; held by the fault that is about it."""
+    """By process, and ``OF_RIGHTS``; held by the fault that is about it."""
     unusable_until: float = 0.0
     """When the last topic that was ``TINY``, or missing, could be used again (monotonic)."""
 
@@ -60,6 +62,16 @@ class Trial:
         async with self.turns[name]:
             self.see_to(name)
             yield name
+
+    @contextlib.asynccontextmanager
+    async def undisturbed(self) -> AsyncIterator[None]:
+        """Waits for the faults of all processes and rights to end; none begins before the block has ended."""
+        async with contextlib.AsyncExitStack() as stack:
+            for name in (*self.processes, EXTRA, OF_RIGHTS):
+                await stack.enter_async_context(self.turns[name])
+            for name in self.processes:
+                self.see_to(name)
+            yield
 
     def see_to(self, name: str) -> None:
         """Restarts a process that has ended by itself, as an orchestrator does, and counts it: as a promise that was
@@ -145,9 +157,10 @@ async def process_paused(trial: Trial, rng: Random) -> None:
 
 
 async def process_joined_and_left(trial: Trial, rng: Random) -> None:
-    trial.lab.launch("extra", KAFKA__GROUP_INSTANCE_ID="")
-    await asyncio.sleep(rng.uniform(3, 10))
-    await _ended(trial, "extra")
+    async with trial.turns[EXTRA]:
+        trial.lab.launch(EXTRA, KAFKA__GROUP_INSTANCE_ID="")
+        await asyncio.sleep(rng.uniform(3, 10))
+        await _ended(trial, EXTRA)
 
 
 async def _ended(trial: Trial, name: str) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import httpx
 from aiokafka import AIOKafkaProducer
+from aiokafka.errors import OutOfOrderSequenceNumber, UnknownError
 
 from asm_bridge_schemas.frame import unframed
 from bridge.kafka.partitioner import partition_for
@@ -273,10 +274,25 @@ class Lab:
             options.setdefault("partition", partition_for(key, PARTITIONS))
         self._under_way[topic] += 1
         try:
-            written = await self._producer.send_and_wait(self.prefix + topic, value, key=key, **options)
+            while True:
+                try:
+                    written = await self._producer.send_and_wait(self.prefix + topic, value, key=key, **options)
+                    return written.partition, written.offset
+                except (UnknownError, OutOfOrderSequenceNumber):  # Kafka's answers on a full disk, and after it
+                    await self.reconnect()
+                    if (found := await self._written_after_all(topic, value, key)) is not None:
+                        return found
         finally:
             self._under_way[topic] -= 1
-        return written.partition, written.offset
+
+    async def _written_after_all(self, topic: str, value: bytes | None, key: bytes | None) -> tuple[int, int] | None:
+        """Where a record is that Kafka has written although it answered with an error; None if it has not."""
+        known = {(one.partition, one.offset) for one in self.produced} if topic == "inject" else set()
+        for message in await read_topics(self.bootstrap_servers, self.prefix, [topic]):
+            place = message.partition, message.offset
+            if (message.key, message.value) == (key, value) and place not in known:
+                return place
+        return None
 
     @asynccontextmanager
     async def held(self, topic: str) -> AsyncIterator[None]:

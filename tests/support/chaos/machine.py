@@ -13,7 +13,7 @@ from confluent_kafka import KafkaException, admin
 
 from bridge.ops.http import free_port
 from bridge.testing.brokers.secured import BRIDGE, Right, SecuredBroker
-from tests.support.chaos.faults import Fault, Trial
+from tests.support.chaos.faults import OF_RIGHTS, Fault, Trial
 from tests.support.chaos.harness import Lab
 from tests.support.chaos.shifted import clock_file
 
@@ -158,11 +158,12 @@ async def disk_full(trial: Trial, rng: Random) -> None:
 async def right_taken_away(trial: Trial, rng: Random, *, kind: str, name: str, operation: str) -> None:
     """One right is missing for some seconds."""
     broker, named = _harsh(trial), name.format(prefix=trial.lab.prefix)
-    await asyncio.to_thread(broker.deny, kind, named, operation)
-    try:
-        await asyncio.sleep(rng.uniform(2, 10))
-    finally:
-        await asyncio.to_thread(broker.allow, kind, named, operation)
+    async with trial.turns[OF_RIGHTS]:
+        await asyncio.to_thread(broker.deny, kind, named, operation)
+        try:
+            await asyncio.sleep(rng.uniform(2, 10))
+        finally:
+            await asyncio.to_thread(broker.allow, kind, named, operation)
 
 
 async def clock_wrong(trial: Trial, rng: Random) -> None:

@@ -45,11 +45,12 @@ LANES: dict[str, tuple[Mapping[str, Fault], tuple[float, float]]] = {
     "transactions": (foreign.TRANSACTIONS, (1, 5)),
     "poison": (foreign.POISON, (0.5, 3)),
     "topics": (topics.TOPICS, (2, 8)),
+    "states": (topics.STATES, (8, 15)),
     "refusals": (topics.REFUSALS, (1, 5)),
 }
 """The faults of each lane, and the seconds between two of them. The lane ``inbox`` is ``traffic.inject``."""
-ALL = (*(name for name in LANES if name not in ("kills", "pauses")), "inbox")
-"""Every lane; ``processes`` has the faults of the two that are left out."""
+ALL = (*(name for name in LANES if name not in ("kills", "pauses", "states")), "inbox")
+"""Every lane; ``processes`` and ``topics`` have the faults of the three that are left out."""
 SETTLED = 180.0
 """Seconds within which all must be well when the faults are over: one session time-out, one back-off, times to live."""
 
@@ -174,7 +175,6 @@ async def _ready(trial: Trial, name: str) -> None:
 
 def main() -> int:
     options = _options()
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # that a broker is away is what the run is about
     broker = _start(options)
     plan = Plan(
         seconds=options.minutes * 60,
@@ -188,6 +188,7 @@ def main() -> int:
         kinds=options.faults,
     )
     directory = Path(tempfile.mkdtemp(prefix=f"asm-bridge-chaos-{plan.seed}-"))
+    _log_to(directory / "lab.log")  # that a broker is away is what the run is about
     say(f"{plan.seconds / 60:g} min on {broker.description}; logs in {directory}")
     try:
         nodes = broker.nodes if isinstance(broker, Cluster) else [broker]
@@ -198,6 +199,14 @@ def main() -> int:
     if not report.broken:
         shutil.rmtree(directory, ignore_errors=True)
     return 1 if report.broken else 0
+
+
+def _log_to(path: Path) -> None:
+    """Writes what the lab's own clients say of Kafka to a file."""
+    log, handler = logging.getLogger("aiokafka"), logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    log.addHandler(handler)
+    log.propagate = False
 
 
 def say(*lines: str) -> None:

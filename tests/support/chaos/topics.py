@@ -1,6 +1,9 @@
 """Deletes and recreates topics, as an administrator does."""
 
 import asyncio
+import json
+import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from random import Random
@@ -11,6 +14,7 @@ from aiokafka.errors import TopicAlreadyExistsError
 from aiokafka.structs import TopicPartition
 from confluent_kafka import admin as confluent
 
+from bridge.kafka.partitioner import partition_for
 from tests.support.chaos.facts import OUTPUT, read_topics
 from tests.support.chaos.faults import TINY, Fault, Trial
 from tests.support.chaos.harness import PARTITIONS, Lab, until
@@ -18,6 +22,9 @@ from tests.support.chaos.harness import PARTITIONS, Lab, until
 _COMPACTED = ("sessions", "agent-state")
 _COMPLETED = 120.0
 """Seconds within which every event has its outcome when no more are sent."""
+_OWNED, _WRITTEN = 120.0, 90.0
+"""Seconds within which all partitions have owners when no process is disturbed, and states are written again."""
+_STEADY = 3.0
 _BEFORE = 10**9
 """What is taken from the offsets of a deleted log, so that they stand before those of the next one."""
 
@@ -111,6 +118,38 @@ async def heartbeats_recreated(trial: Trial, rng: Random) -> None:
         await _away_and_back(trial, rng, "heartbeats", PARTITIONS)
 
 
+async def states_recreated(trial: Trial, rng: Random) -> None:
+    """The states' topic is deleted and recreated. Its owners write all states again before any partition changes hands:
+    a new owner could not know them, and its agents would begin new streams.
+    """
+    async with trial.administration, trial.undisturbed():
+        await until(lambda: _all_owned(trial), "all partitions are owned", _OWNED)
+        await _away_and_back(trial, rng, "agent-state", PARTITIONS)
+        await until(lambda: _states_written(trial), "all states are written again", _WRITTEN)
+
+
+async def _all_owned(trial: Trial) -> bool:
+    """Whether every process is ready, and every partition has one owner; for long enough that each member of the group
+    would know of a rebalance."""
+    since = time.monotonic()
+    while time.monotonic() - since < _STEADY:
+        answers = await asyncio.gather(*(trial.lab.ask(name, "api/status") for name in trial.processes))
+        reports = [json.loads(text) for code, text in answers if code == 200]
+        owned = sorted(one["number"] for report in reports if report["ready"] for one in report["partitions"])
+        if owned != list(range(PARTITIONS)):
+            return False
+        await asyncio.sleep(0.5)
+    return True
+
+
+async def _states_written(trial: Trial) -> bool:
+    """Whether each partition has states again, which one transaction writes; one that has a single agent may have none,
+    as the agent may be removed."""
+    agents = Counter(partition_for(agent_id, PARTITIONS) for agent_id in trial.agents)
+    found = await read_topics(trial.lab.bootstrap_servers, trial.lab.prefix, ["agent-state"])
+    return {number for number, several in agents.items() if several > 1} <= {message.partition for message in found}
+
+
 async def topic_takes_nothing(trial: Trial, rng: Random) -> None:
     """An output topic refuses every record for some seconds, because none is so small. What is observed, and what the
     service took, is published later. A process that starts meanwhile says so and ends.
@@ -165,7 +204,7 @@ async def _ends(the_lab: Lab, topic: str) -> dict[int, int]:
 
 
 async def _fill(the_lab: Lab, topic: str, ends: dict[int, int]) -> None:
-    """Takes the offsets before ``ends`` with records that nobody reads."""
+    """Takes the offsets before ``ends`` with records that are not read."""
     name = f"{the_lab.prefix}{topic}"
     filler = AIOKafkaProducer(bootstrap_servers=the_lab.bootstrap_servers, transactional_id=f"{name}-filler")
     async with filler:
@@ -176,6 +215,8 @@ async def _fill(the_lab: Lab, topic: str, ends: dict[int, int]) -> None:
 
 
 TOPICS: dict[str, Fault] = {
-    fault.__name__: fault for fault in (registry_recreated, outcomes_recreated, inbox_recreated, heartbeats_recreated)
+    fault.__name__: fault
+    for fault in (registry_recreated, outcomes_recreated, inbox_recreated, heartbeats_recreated, states_recreated)
 }
+STATES: dict[str, Fault] = {states_recreated.__name__: states_recreated}
 REFUSALS: dict[str, Fault] = {topic_takes_nothing.__name__: topic_takes_nothing}

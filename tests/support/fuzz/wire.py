@@ -9,13 +9,14 @@ from unittest.mock import Mock
 
 from hpack import Encoder
 
+from bridge.asm.http.connect_error import ConnectError
 from bridge.asm.http.content_encoding import ContentError, decode
 from bridge.asm.http.frames import frame
 from bridge.asm.http.http1_protocol import Http1Protocol, InvalidResponse
 from bridge.asm.http.http2_protocol import Http2Protocol
-from bridge.asm.http.proxy import Proxy, ProxyRefusal
-from bridge.asm.http.request import BodyBudget, Exchange, PreparedRequest, Target
-from bridge.asm.http.response import Failure, Response
+from bridge.asm.http.proxy import Proxy
+from bridge.asm.http.request import Exchange, PreparedRequest, Target
+from bridge.asm.http.response import BodyBudget, Failure, Response
 from tests.support.fuzz.data import Data
 from tests.support.header_blocks import compare, connections
 
@@ -109,14 +110,14 @@ def coded_body(data: bytes) -> None:
 
 
 def proxy(data: bytes) -> None:
-    """Whatever a proxy answers, the connection is made, or refused with ``ProxyRefusal`` or an end of file."""
+    """Whatever a proxy answers, the connection is made, or refused with ``ConnectError`` or an end of file."""
     given = Data(data)
     address = given.choice(("http://p:1", "http://u:w@p:1", "socks5://p", "socks5h://u:w@p"))
     host = given.choice(("asm.test", "10.0.0.1", "::1", "bücher.example"))
     reader = asyncio.StreamReader(limit=_LIMIT, loop=Mock())
     reader.feed_data(given.rest())
     reader.feed_eof()
-    with contextlib.suppress(ProxyRefusal, EOFError):
+    with contextlib.suppress(ConnectError, EOFError):
         _finish(Proxy.parse(address).ask(host, 443, reader, Mock()))
 
 
