@@ -1,7 +1,7 @@
 """Whether this commit may be released: prints what is wrong and fails, or keeps the baseline of its schemas.
 
-The tag of a release holds the baseline of its schemas in ``schemas/released/``. One that is missing is written, to be
-committed; one that an earlier tag holds never changes.
+The tag of a release holds the baseline of its schemas in ``schemas/released/``: all that ``make schemas`` generates.
+One that is missing is written, to be committed; one that an earlier tag holds never changes.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from asm_bridge_schemas.export import export
 
 ROOT = Path(__file__).parents[1]
 RELEASED = ROOT / "schemas" / "released"
-GENERATED = ROOT / "schemas" / "json"
+GENERATED = (ROOT / "schemas" / "json", ROOT / "schemas")
 _IN_CODE = "VERSION in schemas/asm_bridge_schemas/asyncapi.py"
 
 
@@ -33,10 +33,10 @@ def main() -> int:
     if problems:
         return 1
     baseline = RELEASED / VERSION
-    if _texts(baseline) != _texts(GENERATED):
+    if _texts(baseline) != _texts(*GENERATED):
         shutil.rmtree(baseline, ignore_errors=True)
         baseline.mkdir()
-        for name, text in _texts(GENERATED).items():
+        for name, text in _texts(*GENERATED).items():
             (baseline / name).write_text(text, encoding="utf-8")
         print(f"release: wrote {baseline.relative_to(ROOT)}: commit it, and run this again", file=sys.stderr)
         return 1
@@ -65,9 +65,9 @@ def _version(tag: str | None) -> Iterator[str]:
 def _schemas() -> Iterator[str]:
     with tempfile.TemporaryDirectory() as folder:
         export(Path(folder))
-        if _texts(Path(folder)) != _texts(GENERATED):
-            yield "schemas/json is not what the code generates: run `make schemas`"
-    today = read(GENERATED)
+        if _texts(Path(folder)) != _texts(*GENERATED):
+            yield "schemas/json or schemas/asyncapi.json is not what the code generates: run `make schemas`"
+        today = read(Path(folder))
     released = _released()
     for version in released:
         if _number(version) > _number(VERSION):
@@ -77,7 +77,7 @@ def _schemas() -> Iterator[str]:
         broken = breaks(read(RELEASED / version), today)
         for one in broken:
             yield f"schemas {version} are broken for {one}: undo it, or set {_IN_CODE} to a new major version"
-        if version == VERSION and not broken and _texts(RELEASED / version) != _texts(GENERATED):
+        if version == VERSION and not broken and _texts(RELEASED / version) != _texts(*GENERATED):
             yield f"schemas {version} have been released and these differ: set {_IN_CODE} to a new minor version"
 
 
@@ -95,10 +95,9 @@ def _number(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version.split("."))
 
 
-def _texts(folder: Path) -> dict[str, str]:
-    """The schemas in a folder: no table, and no AsyncAPI document."""
-    names = sorted({path.name for path in folder.glob("*.json")} - {"status-groups.json", "asyncapi.json"})
-    return {name: (folder / name).read_text(encoding="utf-8") for name in names}
+def _texts(*folders: Path) -> dict[str, str]:
+    """The documents in folders, by name."""
+    return {path.name: path.read_text(encoding="utf-8") for folder in folders for path in folder.glob("*.json")}
 
 
 def _project(file: str) -> dict[str, str]:

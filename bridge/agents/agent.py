@@ -124,7 +124,7 @@ class Agent:
             self.health.forget_token()
         self.entry, self.interval, self.unknown_since = entry, entry.interval or interval, None
         if entry.get_conversations and self.conversations is NOT_ASKED:
-            self.conversations = ConversationList(self.health.delay)
+            self.conversations = ConversationList(self.health.backoff.delay)
         self.conversations.watch(step, entry)
         self._requests.forget()
         if restored:
@@ -372,7 +372,7 @@ class Agent:
         tries = max(injection.attempts for injection in request.injections)
         if may_be_an_events(error) and (tries > 1 or error.http_status != 429):
             self._plain_next = True
-            self._events_at = at.monotonic + min(self.health.delay(tries), _LONGEST_EVENT_WAIT)
+            self._events_at = at.monotonic + min(self.health.backoff.delay(tries), _LONGEST_EVENT_WAIT)
 
     def _stale(self, request: PollRequest) -> bool:
         """Whether a request was about something that is no longer watched."""

@@ -96,15 +96,16 @@ def _status(step: Step, answer: VoiceStatus) -> None:
     duration = None
     if old is not None and not lasts and state.status_since is not None and not state.bridge.status_interrupted:
         duration = _milliseconds(state.status_since, step.now)
+    fields = msgspec.structs.asdict(new)
     step.emit(
         AgentStatusChanged,
-        changed=[name for name in STATUS_FIELDS if old is None or getattr(old, name) != getattr(new, name)],
+        changed=[name for name, value in fields.items() if old is None or getattr(old, name) != value],
         status_group=group,
         status_since=since,
         previous_status_desc=old.status_desc if old else None,
         previous_observed_at=state.bridge.status_observed_at,
         previous_duration_ms=duration,
-        **{name: getattr(new, name) for name in STATUS_FIELDS},
+        **fields,
     )
     step.set(status=new, status_group=group, status_since=since)
     step.book(status_observed_at=step.at, status_interrupted=lasts and state.bridge.status_interrupted)
@@ -232,6 +233,8 @@ def _message(step: Step, answer: VoiceStatus) -> None:
 
 def _alert(step: Step, alert: AgentAlert | None) -> None:
     old, new, fields = step.state.alert, None, dict[str, Any]()
+    if alert is None and old is None:
+        return
     for kind in _ALERTS:
         shown = getattr(alert, kind, None)
         if shown is not None:

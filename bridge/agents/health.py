@@ -37,15 +37,15 @@ class Health:
     """
 
     __slots__ = (
-        "_backoff", "_failed_at", "_failures", "_good_token", "_quick_tries", "_refused_token", "answered",
-        "not_before", "problem",
+        "_failed_at", "_failures", "_good_token", "_quick_tries", "_refused_token", "answered", "backoff", "not_before",
+        "problem",
     )  # fmt: skip
 
     def __init__(self, backoff: Backoff, at: Instant) -> None:
         self.answered = at
         self.not_before = 0.0
         self.problem: AsmError | Unpollable | None = None
-        self._backoff = backoff
+        self.backoff = backoff
         self._failures = 0
         self._failed_at = 0.0
         self._refused_token: str | None = None
@@ -83,10 +83,6 @@ class Health:
         self.not_before = at.monotonic + self._wait(error, token)
         self._failures += 1
 
-    def delay(self, failures: int) -> float:
-        """The agent's back-off, in seconds."""
-        return self._backoff.delay(failures)
-
     def resume(self, step: Step, status_desc: str | None) -> None:
         """The service answered: an agent that was lost is observed again, with this status (None without a session)."""
         if (lost := step.state.lost) is not None:
@@ -115,7 +111,7 @@ class Health:
     def _wait(self, error: AsmError, token: str) -> float:
         """Seconds to wait: the longer of the back-off and the service's Retry-After."""
         if not isinstance(error, Unauthorized):
-            return max(self._backoff.delay(self._failures), error.retry_after or 0.0)
+            return max(self.backoff.delay(self._failures), error.retry_after or 0.0)
         if token == self._good_token and self._quick_tries < len(QUICK_TRIES):
             self._quick_tries += 1
             return QUICK_TRIES[self._quick_tries - 1] * random.uniform(0.75, 1.25)  # noqa: S311 - no secret

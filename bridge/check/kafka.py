@@ -51,7 +51,10 @@ async def connection(kafka: KafkaSettings) -> list[Finding]:
             advertised = brokers(admin)
     except KafkaUnavailableError:
         text = f"{kafka.bootstrap_servers} accepts the connection, but does not answer"
-        return [problem("kafka", text, _wants_more(kafka))]
+        advice = f"if it requires a login, set kafka.security_protocol to SASL_{kafka.security_protocol}, and the login"
+        if kafka.uses_sasl:
+            advice = "check whether it is overloaded, and the broker's log"
+        return [problem("kafka", text, advice)]
     lost = await _try_all(kafka, [broker for broker in advertised if broker not in servers], "its advertised.listeners")
     if lost:
         return [
@@ -60,12 +63,6 @@ async def connection(kafka: KafkaSettings) -> list[Finding]:
     if found:
         return [warning(one.check, one.found, one.advice) for one in found]
     return [ok("kafka", f"brokers that answer: {', '.join(show_host_port(*broker) for broker in advertised)}")]
-
-
-def _wants_more(kafka: KafkaSettings) -> str:
-    if kafka.uses_sasl:
-        return "check whether it is overloaded, and the broker's log"
-    return f"if it requires a login, set kafka.security_protocol to SASL_{kafka.security_protocol}, and the login"
 
 
 async def _try_all(kafka: KafkaSettings, servers: list[tuple[str, int]], setting: str) -> list[Finding]:

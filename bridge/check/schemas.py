@@ -28,7 +28,7 @@ async def subjects(settings: Settings) -> list[Finding]:
                 )
             )
     except SchemaRegistryError as error:
-        return [_problem(error)]
+        return [problem("schemas", error.found, error.advice)]
     faults = [one for one in results if isinstance(one, Finding)]
     return list(dict.fromkeys(faults)) or [_all_well(settings, [one for one in results if isinstance(one, str)])]
 
@@ -41,7 +41,7 @@ async def _one(registry: SchemaRegistryClient, subject: str, schema: str) -> Fin
         if await registry.is_compatible(subject, schema):
             return subject
     except SchemaRegistryError as error:
-        return _problem(error)
+        return problem("schemas", error.found, error.advice)
     return problem("schemas", f"{subject}: the schema is not compatible with its last version", INCOMPATIBLE)
 
 
@@ -51,7 +51,3 @@ def _all_well(settings: Settings, missing: list[str]) -> Finding:
         return ok("schemas", f"{url} has the schemas of all {len(registered_texts())} output topics")
     text = f"`run` registers {', '.join(missing)}, which needs the right to write; check does not write to find out"
     return ok("schemas", f"{url} answers; {text}")
-
-
-def _problem(error: SchemaRegistryError) -> Finding:
-    return problem("schemas", error.found, error.advice)

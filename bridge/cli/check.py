@@ -6,11 +6,10 @@ from typing import Annotated
 
 import typer
 
-from bridge.check import Finding, examine, failed
+from bridge.check import examine, failed
 from bridge.cli.event_loop import run_async
 from bridge.cli.options import Json, SettingsCommand, new_app, settings_of
 from bridge.cli.output import print_json, print_table, progress
-from bridge.settings import Settings
 from bridge.telemetry.logs import setup_logging
 
 app = new_app()
@@ -32,18 +31,15 @@ def check(
     Changes nothing. Exit codes: 0: no problem, though there may be warnings; 1: a problem; 2: usage or configuration
     error.
     """
-    findings = _examine(settings_of(ctx), offline, all_agents)
+    # What the bridge's parts and its libraries would log is reported once, by the findings.
+    setup_logging("console")
+    logging.disable(logging.CRITICAL)
+    with progress("trying tokens") as report:
+        work = examine(settings_of(ctx), offline=offline, all_agents=all_agents, on_progress=report)
+        findings = run_async(work)
     if json:
         print_json([asdict(finding) for finding in findings])
     else:
         print_table(("Check", "Result", "Found", "What to do"), map(astuple, findings))
     if failed(findings):
         raise typer.Exit(1)
-
-
-def _examine(settings: Settings, offline: bool, all_agents: bool) -> list[Finding]:
-    # What the bridge's parts and its libraries would log is reported once, by the findings.
-    setup_logging("console")
-    logging.disable(logging.CRITICAL)
-    with progress("trying tokens") as report:
-        return run_async(examine(settings, offline=offline, all_agents=all_agents, on_progress=report))

@@ -94,6 +94,7 @@ class Metrics:
             "skipped_ticks", "Polls skipped, by reason", "reason", ("late", "unanswered", "rate_limit", "partition")
         )
         self.records = counter("records", "Records appended, by topic", "topic", _RECORD_TOPICS)
+        self._records = {record: self.records.labels(topic) for record, topic in TOPICS.items()}
         self.changes = counter("changes", "Steps that added a record")
         self.outcomes = counter("injection_outcomes", "Injections completed, by outcome", "outcome", values_of(Outcome))
         self.dead_letters = counter("dead_letters", "Dead letters, by error code", "code", DEAD_LETTER_CODES)
@@ -142,7 +143,7 @@ class Metrics:
         if step.records:
             self.changes.inc()
         for record in step.records:
-            self.records.labels(TOPICS[type(record)]).inc()
+            self._records[type(record)].inc()
             if isinstance(record, InjectionCompleted):
                 self.outcomes.labels(record.outcome).inc()
             elif isinstance(record, AgentObservationLost | AgentObservationResumed):

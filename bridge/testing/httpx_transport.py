@@ -6,6 +6,7 @@ import asyncio
 
 import httpx
 
+from bridge.asm.http.connect_error import ConnectError
 from bridge.asm.http.request import PreparedRequest, Target
 from bridge.asm.http.response import Failure, OnResponse, Response
 from bridge.asm.transport import Transport, fetch
@@ -58,14 +59,23 @@ class TransportForHttpx(httpx.AsyncBaseTransport):
         prepared = PreparedRequest(Target.of(request.url), headers, await request.aread())
         response = await fetch(self._transport, prepared)
         if isinstance(response, Failure):
-            kind = httpx.ReadError if response.sent else httpx.ConnectError
-            raise kind(response.text, request=request)
+            raise _error_of(response)(response.text, request=request)
         fields = {"retry-after": response.retry_after, "date": response.date}
         found = {name: value for name, value in fields.items() if value is not None}
         return httpx.Response(response.status, headers=found, content=response.body)
 
     async def aclose(self) -> None:
         await self._transport.aclose()
+
+
+def _error_of(failure: Failure) -> type[httpx.TransportError]:
+    """The error that httpx raises in this case."""
+    if failure.sent:
+        return httpx.ReadError
+    if isinstance(failure.error, ConnectError) and failure.error.cause == "timeout":
+        return httpx.ConnectTimeout
+    is_proxys = isinstance(failure.error, ConnectError) and failure.error.cause in ("proxy", "proxy_login")
+    return httpx.ProxyError if is_proxys else httpx.ConnectError
 
 
 _GENERATED = {"host", "accept-encoding", "content-length", "transfer-encoding", "connection"}

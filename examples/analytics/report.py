@@ -4,6 +4,7 @@ python report.py [--data DIR] [--picture FILE] [--offline]
 """
 
 import argparse
+import contextlib
 import sys
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import duckdb
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import to_parquet
+from confluent_kafka import KafkaException
 
 mpl.use("agg")  # no window
 
@@ -33,8 +35,8 @@ COLOURS = {
 def tables(data: Path) -> duckdb.DuckDBPyConnection:
     """A database with the report's tables."""
     database = duckdb.connect()
-    database.execute(f"SET file_search_path = '{data}'")
-    database.execute((HERE / "report.sql").read_text(encoding="utf-8"))
+    with contextlib.chdir(data):
+        database.execute((HERE / "report.sql").read_text(encoding="utf-8"))
     return database
 
 
@@ -100,7 +102,8 @@ def draw(database: duckdb.DuckDBPyConnection, file: Path) -> None:
             "SELECT begins, length FROM queue_length WHERE skill = ? ORDER BY begins", [skill]
         ).fetchall()
         below.step(*zip(*steps, strict=True), where="post", label=skill)
-    below.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
+    if below.lines:
+        below.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
     below.set_title("Calls waiting, by skill", loc="left")
     figure.savefig(file)
     plt.close(figure)
@@ -116,9 +119,11 @@ def main() -> None:
     if not options.offline:
         try:
             added = to_parquet.append(options.data)
-        except to_parquet.HeldBackError as error:
-            sys.exit(str(error))
+        except (to_parquet.NothingAddedError, KafkaException) as error:
+            sys.exit(f"nothing was added from Kafka at {to_parquet.BROKERS}: {error}")
         print("added to", options.data, added)
+    if not any(options.data.glob("heartbeats/*.parquet")):
+        sys.exit(f"there are no Parquet files in {options.data}: leave out --offline")
     database = tables(options.data)
     if not database.execute("FROM stays").fetchall():
         sys.exit("nothing to report yet: no heartbeat says up to when the records are complete")

@@ -1,4 +1,4 @@
--- The report, as tables: run it in a folder that to_parquet.py has filled, or with file_search_path set to it.
+-- The report, as tables: run it in a folder that to_parquet.py has filled.
 -- Times are UTC. The bridge's clock, but start_date, which is the vendor's.
 
 -- -- how far the data is complete, and whether any of it is missing

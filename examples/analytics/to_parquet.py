@@ -2,15 +2,19 @@
 
     data/agent-status/000000000000.parquet     one file per topic and run, named by how many offsets lie before it
 
-A file appears whole or not at all, and the offsets in the files say where the next run goes on: no consumer group, and
-no record twice. A run reads up to the high watermarks of its start, and waits for transactions that are open before
-them. Personal data (phone numbers, messages) is left out.
+DuckDB sees names relative to the folder alone, so whatever the folder's own name has in it (an apostrophe, a comma, a
+star) means nothing. A file appears whole or not at all, and the offsets in the files say where the next run goes on: no
+consumer group, and no record twice. A run reads up to the high watermarks of its start, and waits for transactions that
+are open before them. Personal data (phone numbers, messages) is left out.
 """
 
+import contextlib
+import fcntl
 import json
 import os
 import tempfile
 import time
+from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +23,7 @@ import msgspec
 from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
-from asm_bridge_schemas.consume import Unknown, decode
+from asm_bridge_schemas.consume import Decoded, Unknown, decode
 
 BROKERS = os.environ.get("ASM_BRIDGE_KAFKA__BOOTSTRAP_SERVERS", "localhost:9092")
 PREFIX = os.environ.get("ASM_BRIDGE_TOPICS__PREFIX", "asm.")
@@ -73,8 +77,16 @@ TOPICS = {
 }
 
 
-class HeldBackError(Exception):
-    """A transaction is open before the end of a topic, and stays so: nothing was appended."""
+class NothingAddedError(Exception):
+    """Why nothing was added: a topic that is missing, that is not the one in the files, or that cannot be read to its
+    end."""
+
+
+class Last(NamedTuple):
+    """The last record of a partition in the files."""
+
+    offset: int
+    time: datetime
 
 
 class Found(NamedTuple):
@@ -88,8 +100,15 @@ class Found(NamedTuple):
 def append(data: Path, brokers: str = BROKERS, prefix: str = PREFIX) -> dict[str, int]:
     """Appends the records of each topic in TOPICS up to its end as of now. Returns how many, by topic.
 
-    Raises ``HeldBackError``, ``KafkaException``.
+    Raises ``NothingAddedError``, ``KafkaException``.
     """
+    data.mkdir(parents=True, exist_ok=True)
+    with (data / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # two at a time would write the same files
+        return _append(data, brokers, prefix)
+
+
+def _append(data: Path, brokers: str, prefix: str) -> dict[str, int]:
     admin = AdminClient({"bootstrap.servers": brokers})
     consumer = Consumer(
         {
@@ -117,16 +136,22 @@ def append(data: Path, brokers: str = BROKERS, prefix: str = PREFIX) -> dict[str
 
 def _ends(admin: AdminClient, topic: str) -> list[TopicPartition]:
     """The partitions of a topic with their high watermarks: what an open transaction holds back counts as written."""
-    partitions = [TopicPartition(topic, number) for number in admin.list_topics(topic, 10).topics[topic].partitions]
+    found = admin.list_topics(timeout=10).topics.get(topic)  # of all: to ask for one by its name may create it
+    if found is None or not found.partitions:
+        raise NothingAddedError(f"there is no topic {topic}: does a bridge run, with this prefix (topics.prefix)?")
+    partitions = [TopicPartition(topic, number) for number in found.partitions]
     latest = {partition: OffsetSpec.latest() for partition in partitions}
-    found = admin.list_offsets(latest, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=10)
-    return [TopicPartition(topic, one.partition, end.result().offset) for one, end in found.items()]
+    ends = admin.list_offsets(latest, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=10)
+    return [TopicPartition(topic, one.partition, end.result().offset) for one, end in ends.items()]
 
 
 def _read(consumer: Consumer, ends: list[TopicPartition], folder: Path, file: Path) -> Found:
-    following = _following(folder)
-    starts = [TopicPartition(end.topic, end.partition, following.get(end.partition, 0)) for end in ends]
+    known = _last(folder)  # its last records are read again, to see that it is the same topic
+    offsets = {number: last.offset for number, last in known.items()}
+    starts = [TopicPartition(end.topic, end.partition, offsets.get(end.partition, 0)) for end in ends]
     columns, count = TOPICS[folder.name], 0
+    another = f"{ends[0].topic} is not the topic of the files in {folder}, but another Kafka's, or it was made anew: "
+    another += "move them away, or use another --data"
     unread = {end.partition: end for end in ends}
     consumer.assign(starts)
     with file.open("w", encoding="utf-8") as lines:
@@ -139,11 +164,17 @@ def _read(consumer: Consumer, ends: list[TopicPartition], folder: Path, file: Pa
                 if error := message.error():
                     if error.code() != KafkaError._PARTITION_EOF:
                         raise KafkaException(error)
+                    if number in offsets and message.offset() <= offsets[number]:
+                        raise NothingAddedError(another)
                     # The end of what can be read now: an open transaction may hold back the rest.
                     if number in unread and message.offset() >= unread[number].offset:
                         del unread[number]
                     continue
                 record = decode(message.value(), message.headers())
+                if number in offsets and message.offset() <= offsets[number]:
+                    if message.offset() < offsets[number] or _time(record) != known[number].time:
+                        raise NothingAddedError(another)
+                    continue
                 if record is None or isinstance(record, Unknown):  # a later release's, or not the bridge's
                     continue
                 fields = msgspec.to_builtins(record)
@@ -152,28 +183,37 @@ def _read(consumer: Consumer, ends: list[TopicPartition], folder: Path, file: Pa
                 count += 1
             if time.monotonic() - last > PATIENCE:
                 where = ", ".join(f"{end.topic}/{end.partition}" for end in unread.values())
-                raise HeldBackError(
+                raise NothingAddedError(
                     f"{where} cannot be read to the end, as a transaction has been open there for {PATIENCE:g} s "
-                    "(kafka-transactions.sh find-hanging shows whose): nothing was added"
+                    "(kafka-transactions.sh find-hanging shows whose)"
                 )
-    return Found(file, count, sum(start.offset for start in starts))
+    return Found(file, count, sum(offset + 1 for offset in offsets.values()))
 
 
 def write(found: Found, folder: Path) -> None:
     """Adds a file to the folder of a topic."""
+    folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     if found.records or not any(folder.glob("*.parquet")):  # an empty file is a table, too
         name = f"{found.start:012}.parquet"
         unfinished = folder / f"{name}.unfinished"
-        read = f"read_json('{found.lines}', format = 'newline_delimited', columns = {TOPICS[folder.name]})"
-        duckdb.execute(f"COPY (SELECT * FROM {read}) TO '{unfinished}' (FORMAT parquet)")  # noqa: S608
+        with contextlib.chdir(found.lines.parent):
+            rows = duckdb.read_json(found.lines.name, format="newline_delimited", columns=TOPICS[folder.name])
+            rows.write_parquet(str(unfinished))
         unfinished.rename(folder / name)
 
 
-def _following(folder: Path) -> dict[int, int]:
-    """The offset after the last one in the files, by partition."""
+def _last(folder: Path) -> dict[int, Last]:
+    """The last record in the files, by partition."""
     if not any(folder.glob("*.parquet")):
         return {}
-    files = f"read_parquet('{folder}/*.parquet')"
-    query = f"SELECT _partition, max(_offset) + 1 FROM {files} GROUP BY _partition"  # noqa: S608
-    return dict(duckdb.execute(query).fetchall())
+    with contextlib.chdir(folder):
+        time = "observed_until" if folder.name == "heartbeats" else "observed_at"
+        query = f"SELECT _partition, max(_offset), arg_max({time}, _offset) FROM '*.parquet' GROUP BY _partition"  # noqa: S608
+        return {number: Last(*last) for number, *last in duckdb.sql(query).fetchall()}
+
+
+def _time(record: Decoded) -> datetime | None:
+    """What the files have as a record's time: UTC without a zone."""
+    text = getattr(record, "observed_until", None) or getattr(record, "observed_at", None)
+    return datetime.fromisoformat(text).replace(tzinfo=None) if text else None

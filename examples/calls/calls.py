@@ -7,9 +7,12 @@ too: the topic is compacted, and the last row of a key holds.
 """
 
 import os
+import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
 from fold import row, see
 from quixstreams import Application, State
 from quixstreams.models import TopicConfig
@@ -54,5 +57,17 @@ def application() -> Application:
     return app
 
 
+def check() -> None:
+    """Ends with what is wrong if there is nothing to read: Quix Streams would create the topic, with one partition."""
+    name = f"{PREFIX}queued-calls"
+    try:
+        topics = AdminClient({"bootstrap.servers": BROKERS}).list_topics(timeout=10).topics
+    except KafkaException as error:
+        sys.exit(f"Kafka at {BROKERS} does not answer: {error}")
+    if name not in topics:
+        sys.exit(f"there is no topic {name} at {BROKERS}: does a bridge run, with this prefix (topics.prefix)?")
+
+
 if __name__ == "__main__":
+    check()
     application().run()

@@ -7,9 +7,12 @@ the outcome.
 import asyncio
 import logging
 import os
+import sys
 from datetime import datetime
 from typing import Any
 
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
 from faststream import FastStream
 from faststream.kafka import KafkaBroker, KafkaMessage
 
@@ -106,7 +109,23 @@ def seconds(time: str) -> float:
     return datetime.fromisoformat(time).timestamp()
 
 
+async def main() -> None:
+    """Runs until a signal; ends with what is wrong if there is nothing to read: a consumer would create the topics."""
+    wanted = [f"{PREFIX}{name}" for name in ("agent-state", "heartbeats", "inject", "inject-outcomes")]
+    admin = AIOKafkaAdminClient(bootstrap_servers=BROKERS)
+    try:
+        await admin.start()
+        missing = sorted(set(wanted) - set(await admin.list_topics()))
+    except KafkaError as error:
+        sys.exit(f"Kafka at {BROKERS} does not answer: {error}")
+    finally:
+        await admin.close()
+    if missing:
+        sys.exit(f"there is no topic {missing[0]} at {BROKERS}: does a bridge run, with this prefix (topics.prefix)?")
+    await app.run()
+
+
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     logging.getLogger("aiokafka").setLevel(logging.WARNING)
-    asyncio.run(app.run())
+    asyncio.run(main())

@@ -106,7 +106,7 @@ def _operation(name: str, topic: Topic) -> tuple[str, Part]:
 def _binding(topic: str) -> Part:
     """AsyncAPI's Kafka binding: what the key of a message is."""
     key = TOPICS[topic].key
-    schema = {"type": "string", "description": f"{key[0].upper()}{key[1:]}."}
+    schema = {"title": TOPICS[topic].keyed_by, "type": "string", "description": f"{key[0].upper()}{key[1:]}."}
     return {"kafka": {"key": schema, "bindingVersion": "0.5.0"}}
 
 

@@ -1,16 +1,18 @@
-"""Which change of the schemas breaks whom: pure functions over the released schemas and today's.
+"""Which change of the contract breaks whom: pure functions over the released documents and today's: the schemas, the
+AsyncAPI document (topics, keys, headers) and the table of status groups.
 
-Everybody ignores fields and records that they do not know. Then a change may break
+Everybody ignores fields, headers and records that they do not know. Then a change may break
 
 - ``readers``: consumers made from the released schemas, which read new records;
 - ``replays``: consumers made from today's, which read records that were written before;
 - ``producers``: those made from the released schemas, which send to the bridge.
 
 A change that breaks any of them needs a new major version. ``python -m asm_bridge_schemas.compatibility RELEASED
-TODAY`` compares two directories of schemas, prints what breaks, and fails if anything does.
+TODAY`` compares two directories that ``schemas export`` wrote, prints what breaks, and fails if anything does.
 """
 
 import json
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,6 +22,7 @@ from asm_bridge_schemas.definitions import Schema
 
 Who = Literal["readers", "replays", "producers"]
 
+TOPICS, GROUPS = "asyncapi", "status-groups"
 _INPUTS = ("SessionEntry", "Event", "CanonicalEvent")
 _ANNOTATIONS = frozenset({"title", "description", "examples", "default", "$schema", "$id", "$defs", "definitions"})
 _LOWER, _UPPER = ("minimum", "minItems", "minLength"), ("maximum", "maxItems", "maxLength")
@@ -41,8 +44,8 @@ class Break(NamedTuple):
 
 
 def breaks(released: Mapping[str, Schema], today: Mapping[str, Schema]) -> list[Break]:
-    """Returns what the change from one set of schemas to the other breaks. Both are by title; each schema is complete
-    in itself.
+    """Returns what the change from one set of documents to the other breaks. Both are by name (``read``); each schema
+    is complete in itself.
 
     Unions (a topic's, ``Published``) are compared by the names of their records, which have schemas of their own.
     """
@@ -51,6 +54,14 @@ def breaks(released: Mapping[str, Schema], today: Mapping[str, Schema]) -> list[
         new = today.get(name)
         if new is None:
             found.append(Break("producers" if name in _INPUTS else "readers", name, "is gone"))
+            continue
+        if old.get("$id") != new.get("$id"):
+            found.append(Break("readers", name, f"has the id {new.get('$id')}"))
+        if name == TOPICS:
+            found += _of_topics(old, new)
+        elif name == GROUPS:
+            moved = sorted(status for status, group in old.items() if new.get(status) != group)
+            found += [Break("readers", f"{name}.{status}", f"is {new.get(status)}") for status in moved]
         elif name in _INPUTS:
             found += [Break("producers", where, what) for where, what in unreadable(new, old, name)]
         elif "oneOf" in old:
@@ -62,11 +73,86 @@ def breaks(released: Mapping[str, Schema], today: Mapping[str, Schema]) -> list[
     return found
 
 
+def _of_topics(old: Schema, new: Schema) -> Iterator[Break]:
+    """What two AsyncAPI documents say beside the payloads: of topics, keys and headers."""
+    taken = set()
+    for name, before in old["channels"].items():
+        after, who = new["channels"].get(name), _who(old, name)
+        if who == "producers":
+            taken.update(before["messages"])
+        if after is None:
+            yield Break(who, f"asm.{name}", "is gone")
+            continue
+        is_now = _facts(after)
+        for fact, value in _facts(before).items():
+            if is_now[fact] != value:
+                yield Break(who, f"asm.{name}", f"has the {fact} {is_now[fact]}")
+        if _kept(after) < _kept(before):
+            yield Break(who, f"asm.{name}", "keeps records for a shorter time")
+        if "Tombstone" in after["messages"].keys() - before["messages"].keys():
+            yield Break(who, f"asm.{name}", "may have null values")
+        if _who(new, name) != who:
+            yield Break(who, f"asm.{name}", "has another direction")
+    for name, before in old["components"]["messages"].items():
+        who, after = "producers" if name in taken else "readers", new["components"]["messages"].get(name)
+        yield from _of_message(name, before, after, old, new, who) if after else [Break(who, name, "is no message")]
+
+
+def _of_message(name: str, before: Schema, after: Schema, old: Schema, new: Schema, who: Who) -> Iterator[Break]:
+    for fact in ("name", "contentType"):
+        if before.get(fact) != after.get(fact):
+            yield Break(who, name, f"has the {fact} {after.get(fact)}")
+    if (key := _key(after)) != _key(before):
+        yield Break(who, name, f"has the key {key}")
+    released, today = _headers(before, old), _headers(after, new)
+    where = f"{name}.headers"
+    if who == "producers":
+        unread = released.get("properties", {}).keys() - today.get("properties", {}).keys()
+        yield from (Break(who, f"{where}.{header}", "is not read") for header in sorted(unread))
+        yield from (Break(who, path, what) for path, what in unreadable(today, released, where))
+        return
+    yield from (Break(who, path, what) for path, what in unreadable(released, today, where, records=True))
+    yield from (Break("replays", path, what) for path, what in unreadable(today, released, where))
+
+
+def _who(document: Schema, channel: str) -> Who:
+    """Those who use a topic: the document is written from the bridge's side."""
+    reference = {"$ref": f"#/channels/{channel}"}
+    actions = {one["action"] for one in document["operations"].values() if one["channel"] == reference}
+    return "producers" if "receive" in actions else "readers"
+
+
+def _facts(channel: Schema) -> dict[str, Any]:
+    kafka = channel["bindings"]["kafka"]
+    settings = {name: kafka["topicConfiguration"].get(name) for name in ("cleanup.policy", "message.timestamp.type")}
+    return {"address": channel["address"], "number of partitions": kafka["partitions"], **settings}
+
+
+def _kept(channel: Schema) -> float:
+    """For how many milliseconds a topic keeps a record at least."""
+    kept: float = channel["bindings"]["kafka"]["topicConfiguration"].get("retention.ms", float("inf"))
+    return kept
+
+
+def _key(message: Schema) -> tuple[str, str]:
+    key = message["bindings"]["kafka"]["key"]
+    return key["type"], key["title"]
+
+
+def _headers(message: Schema, document: Schema) -> Schema:
+    """A message's own headers, or else those of its traits."""
+    headers: Schema = message.get("headers", {})
+    for trait in () if headers else message.get("traits", ()):
+        headers = document["components"]["messageTraits"][trait["$ref"].rpartition("/")[2]]["headers"]
+    return headers
+
+
 def unreadable(reader: Schema, writer: Schema, where: str, *, records: bool = False) -> Iterator[tuple[str, str]]:
     """Returns what fits ``writer`` but not ``reader``: (where, what is wrong). It is empty if the reader accepts
     everything written.
 
-    ``records``: a field that the reader knows must still be written, whether it needs it or not.
+    ``records``: a field that the reader knows must still be written, and a value that it knows by name must still be
+    one of those, whether it needs them or not.
     """
     for path, what in _Comparison(reader, writer, records).values(reader, writer):
         yield where + path, what
@@ -96,8 +182,11 @@ class _Comparison:
         """For each of the writer's alternatives, the problems with the reader's that fits it best."""
         readers = _alternatives(reader, self._reader_root)
         problems: list[_Problem] = []
-        for one in _alternatives(writer, self._writer_root):
+        writers = _alternatives(writer, self._writer_root)
+        for one in writers:
             problems += self._best(readers, one)
+        if self._records and (named := _named(writers)):
+            problems += [("", f"is never {value}") for value in sorted(_named(readers) - named)]
         return problems
 
     def _best(self, readers: list[Schema], writer: Schema) -> list[_Problem]:
@@ -153,6 +242,9 @@ def _beyond_limits(reader: Schema, writer: Schema, values: set[str] | None) -> I
     for name in ("pattern", "format"):
         if name in reader and reader[name] != writer.get(name) and values is None:
             yield "", f"may have another {name}"
+    if "pattern" in reader:
+        texts = [text for text in map(json.loads, sorted(values or ())) if isinstance(text, str)]
+        yield from (("", f'may be "{text}"') for text in texts if not re.search(reader["pattern"], text))
     for names, sign in ((_LOWER, 1), (_UPPER, -1)):
         for name in names:
             if name in reader and (name not in writer or sign * writer[name] < sign * reader[name]):
@@ -202,10 +294,14 @@ def _constants(schema: Schema) -> set[str] | None:
     return None if values is None else {json.dumps(value) for value in values}
 
 
+def _named(alternatives: list[Schema]) -> set[str]:
+    """The values that are named, also those of a list that may grow."""
+    return set().union(*(_constants(one) or () for one in alternatives))
+
+
 def read(directory: Path) -> dict[str, Schema]:
-    """The schemas in a directory, by title. Other documents there are left out."""
-    documents = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(directory.glob("*.json"))]
-    return {one["title"]: one for one in documents if "$schema" in one}
+    """The documents in a directory, by name: that of the file without its ending, and the title of a schema."""
+    return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(directory.glob("*.json"))}
 
 
 if __name__ == "__main__":

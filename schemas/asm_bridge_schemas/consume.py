@@ -17,15 +17,16 @@
 
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import msgspec
 
+from asm_bridge_schemas.cloudevents import media_type
 from asm_bridge_schemas.frame import unframed
 from asm_bridge_schemas.records import TOPICS, AgentState, PartitionHeartbeat, Published, ce_type
 
 Headers = Mapping[str, bytes | str | None] | Iterable[tuple[str, bytes | str | None]]
-"""A Kafka record's headers, as its client hands them over."""
+"""A Kafka record's headers, as its client hands them over. A gateway may have changed the case of their names."""
 
 _JSON, _MSGPACK = "application/json", "application/msgpack"
 _ANY: Any = Published | AgentState | PartitionHeartbeat
@@ -44,9 +45,11 @@ class Unknown(NamedTuple):
     reason: str
 
 
-def decode(
-    value: bytes | None, headers: Headers | None = None
-) -> Published | AgentState | PartitionHeartbeat | Unknown | None:
+Decoded = Published | AgentState | PartitionHeartbeat | Unknown | None
+"""What ``decode`` returns. ``Sequences`` and ``Pictures`` accept all of it, and use what concerns them."""
+
+
+def decode(value: bytes | None, headers: Headers | None = None) -> Decoded:
     """The record in a Kafka message's value; None for a tombstone.
 
     Reads JSON and MessagePack, as ``content-type`` says, also with a Schema Registry's frame. Whatever it cannot read
@@ -56,12 +59,12 @@ def decode(
         return None
     texts = _texts(headers)
     name = texts.get("ce_type")
-    decoder = _DECODERS.get((texts.get("content-type", _JSON), name))
+    decoder = _DECODERS.get((media_type(texts.get("content-type")) or _JSON, name))
     if decoder is None:
         return Unknown(name, f"content-type {texts.get('content-type')!r}, ce_type {name!r} is not known")
     try:
         record: Published | AgentState | PartitionHeartbeat = decoder.decode(unframed(value))
-    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+    except (msgspec.MsgspecError, UnicodeError, RecursionError, TypeError, LookupError) as error:
         return Unknown(name, f"{type(error).__name__}: {error}")
     return record
 
@@ -69,12 +72,13 @@ def decode(
 def _texts(headers: Headers | None) -> dict[str, str]:
     pairs = headers.items() if isinstance(headers, Mapping) else headers or ()
     return {
-        name: value if isinstance(value, str) else value.decode(errors="backslashreplace")
+        str(name).lower(): value if isinstance(value, str) else bytes(value).decode(errors="backslashreplace")
         for name, value in pairs
         if value is not None
     }
 
 
+_NUMBERED = frozenset(TOPICS[cls] for cls in get_args(Published))
 Seen = Literal["next", "ahead", "late", "repeated", "unnumbered"]
 """``next``: the number after the highest one. ``ahead``: numbers before it have not been seen yet. ``late``: one of
 those. ``repeated``: seen before, or covered by an ``AgentState``. ``unnumbered``: it belongs to no stream."""
@@ -92,6 +96,7 @@ class Missing(NamedTuple):
 class Sequences:
     """Which numbers of each stream have been seen: by ``sequence`` for a reader of all topics, or, with
     ``topic="queued-calls"``, by ``topic_sequence`` for a reader of that one; records of other topics are unnumbered.
+    So is everything but a numbered record: a state, a heartbeat, a tombstone, what cannot be read.
 
     Kafka keeps no order between topics, so a reader of several meets numbers ``ahead`` and then those that were
     ``late``: what is ``missing`` is known once all topics have been read to one time (see ``PartitionHeartbeat``).
@@ -104,6 +109,8 @@ class Sequences:
     """
 
     def __init__(self, *, topic: str | None = None, from_start: bool = True) -> None:
+        if topic is not None and topic not in _NUMBERED:
+            raise ValueError(f"{topic!r} is no topic with numbered records: use one of {', '.join(sorted(_NUMBERED))}")
         self._topic = topic
         self._from_start = from_start
         self._streams: dict[tuple[str, str], list[list[int]]] = {}
@@ -126,8 +133,10 @@ class Sequences:
         else:
             self._streams[key] = [[1, state.sequence], *later]
 
-    def see(self, record: Published) -> Seen:
+    def see(self, record: Decoded) -> Seen:
         """Notes a record's number, and returns what it means."""
+        if not isinstance(record, Published):
+            return "unnumbered"  # a state repeats the number of a record, which must be seen itself
         number = record.sequence if self._topic is None else record.topic_sequence
         other_topic = self._topic is not None and TOPICS[type(record)] != self._topic
         if record.stream_id is None or number is None or other_topic:

@@ -39,15 +39,16 @@ def schemas(definitions: dict[str, Schema] | None = None) -> dict[str, Schema]:
     return {f"{schema['title']}.json": schema for schema in made}
 
 
-def export(directory: Path) -> list[Path]:
-    """Writes the schemas, the AsyncAPI document and the table of status groups; the files written.
+def documents() -> dict[str, Schema]:
+    """File name -> content: the schemas, the AsyncAPI document and the table of status groups."""
+    return {**schemas(), "asyncapi.json": document(), "status-groups.json": STATUS_GROUPS}
 
-    The directory is made if it is missing.
-    """
+
+def export(directory: Path) -> list[Path]:
+    """Writes the documents. Returns the files written. The directory is made if it is missing."""
     directory.mkdir(parents=True, exist_ok=True)
-    documents = {**schemas(), "asyncapi.json": document(), "status-groups.json": STATUS_GROUPS}
     paths = []
-    for name, content in documents.items():
+    for name, content in documents().items():
         paths.append(directory / name)
         paths[-1].write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     return paths

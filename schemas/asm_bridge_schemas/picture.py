@@ -13,11 +13,13 @@ which they came), so a reader that joins late begins with those and continues wi
     ['42']
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from msgspec.structs import replace
 
 from asm_bridge_schemas import records
+from asm_bridge_schemas.consume import Decoded
 from asm_bridge_schemas.records import AgentState, Alert, CallInView, Loss, Published, Status
 
 
@@ -98,64 +100,95 @@ class Pictures:
 
     def __init__(self) -> None:
         self.agents: dict[str, AgentState] = {}
+        self._former: dict[str, dict[str, AgentState]] = {}
+        """agent_id -> the pictures of streams before this one, while a topic that lags still holds records of them."""
         self._before: dict[str, AgentState] = {}
         """The picture before the last step: before the records that have its observed_at."""
-        self._ahead: dict[str, dict[int, Published]] = {}
-        self._ended: dict[str, str] = {}
-        """agent_id -> the stream that ended last."""
+        self._ahead: dict[str, dict[str, dict[int, Published]]] = {}
+        """agent_id -> stream_id -> the records that wait for others, by number."""
+        self._ended: dict[str, dict[str, str]] = {}
+        """agent_id -> its streams that have ended -> when they did."""
         self._loaded: dict[str, str] = {}
         """agent_id -> the stream of the last state loaded: the one that a tombstone ends."""
 
     @property
     def held(self) -> int:
         """How many records wait for others that have not come yet."""
-        return sum(map(len, self._ahead.values()))
+        return sum(len(held) for streams in self._ahead.values() for held in streams.values())
 
-    def load(self, agent_id: str, state: AgentState | None) -> list[Published]:
+    def load(self, agent_id: str, state: Decoded) -> list[Published]:
         """Loads a record of asm.agent-state, None for a tombstone. Returns the held records that can be applied now.
 
-        A state older than the picture is left out.
+        A state older than the picture is left out, and so is anything that is no state.
         """
-        known = self.agents.get(agent_id)
+        if not isinstance(state, AgentState | None):
+            return []
         if state is None or state.stream_id is None:
             ended = self._loaded.pop(agent_id, None)
-            if known is not None and ended is not None and known.stream_id == ended:
-                self._end(agent_id, ended)
+            self._end_those(agent_id, lambda stream_id: stream_id == ended)
             return []
-        self._loaded[agent_id] = state.stream_id
-        if state.stream_id == self._ended.get(agent_id) or (known is not None and not _newer(state, known)):
+        stream_id = self._loaded[agent_id] = state.stream_id
+        if stream_id in self._ended.get(agent_id, {}):
             return []
-        self.agents[agent_id] = state
-        self._before.pop(agent_id, None)
-        return self._release(agent_id, state.stream_id)
+        of_former = stream_id in self._former.get(agent_id, {})
+        latest = self._picture(agent_id, stream_id) or self.agents.get(agent_id)
+        newer = latest is None or _newer(state, latest)
+        if not of_former and (newer or stream_id == _stream(latest)):
+            self._end_those(agent_id, lambda other: other != stream_id)
+        if not newer:
+            return []
+        if of_former:
+            self._former[agent_id][stream_id] = state
+        else:
+            self._before.pop(agent_id, None)
+            self._now_is(agent_id, state)
+        return self._release(agent_id, stream_id)
 
-    def apply(self, record: Published) -> list[Published]:
-        """Returns the records that were applied, in order: this one and those that waited for it, or none."""
+    def apply(self, record: Decoded) -> list[Published]:
+        """Returns the records that were applied, in order: this one and those that waited for it, or none. Records of
+        an agent's former stream may come after the first ones of the next.
+
+        Whatever is no event is left out: a state belongs to ``load``.
+        """
+        if not isinstance(record, Published):
+            return []
         agent_id, stream_id, number = record.agent_id, record.stream_id, record.sequence
-        if stream_id is None or number is None or stream_id == self._ended.get(agent_id):
+        if stream_id is None or number is None:
             return []
         known = self.agents.get(agent_id)
-        if known is not None and known.stream_id == stream_id and number <= known.sequence:
-            if not self._replaces(record, number, known):
+        if known is not None and known.stream_id == stream_id:
+            if number <= known.sequence and not self._replaces(record, number, known):
                 return []
-        elif known is not None and known.stream_id != stream_id and record.observed_at < (known.observed_at or ""):
-            return []  # of a stream before
-        self._ahead.setdefault(stream_id, {})[number] = record
+        elif self._is_past(record, number):
+            return []
+        self._ahead.setdefault(agent_id, {}).setdefault(stream_id, {})[number] = record
         return self._release(agent_id, stream_id)
+
+    def _is_past(self, record: Published, number: int) -> bool:
+        """Whether a record of another stream than the agent's is of one that has ended, or of one before."""
+        former, known = self._picture(record.agent_id, record.stream_id), self.agents.get(record.agent_id)
+        if former is not None:
+            return number <= former.sequence
+        ended = self._ended.get(record.agent_id, {})
+        newest = max(ended.values(), default="") if known is None else known.observed_at or ""
+        return record.stream_id in ended or record.observed_at < newest
 
     def _replaces(self, record: Published, number: int, known: AgentState) -> bool:
         """Whether the record is of a step that was published before with another content; goes back if it is."""
         before = self._before.get(record.agent_id)
-        if before is None or record.observed_at <= (known.observed_at or "") or number <= before.sequence:
+        if before is None or before.stream_id != known.stream_id or number <= before.sequence:
+            return False
+        if record.observed_at <= (known.observed_at or ""):
             return False
         self.agents[record.agent_id] = before
         return True
 
     def _release(self, agent_id: str, stream_id: str) -> list[Published]:
         """Applies what can be applied of the records held for a stream."""
-        held, applied = self._ahead.get(stream_id, {}), list[Published]()
-        known = self.agents.get(agent_id)
-        current = known if known is not None and known.stream_id == stream_id else None
+        streams, applied = self._ahead.get(agent_id, {}), list[Published]()
+        held = streams.get(stream_id, {})
+        of_former = stream_id in self._former.get(agent_id, {})
+        current = self._picture(agent_id, stream_id)
         number = 0 if current is None else current.sequence
         for passed in [one for one in held if one <= number]:
             del held[passed]
@@ -163,23 +196,61 @@ class Pictures:
             if current is not None and current.observed_at != record.observed_at:
                 if record.observed_at < (current.observed_at or ""):
                     break  # of a step that another one, which was shorter, has replaced
-                self._before[agent_id] = current
+                if not of_former:
+                    self._before[agent_id] = current
             current = fold(current, record)
             applied.append(record)
             number += 1
         if not held:
-            self._ahead.pop(stream_id, None)
-        if applied and current is not None:
-            self.agents[agent_id] = current
-        elif applied:
-            self._end(agent_id, stream_id)
+            streams.pop(stream_id, None)
+        if applied and current is None:
+            self._end(agent_id, stream_id, applied[-1].observed_at)
+        elif current is not None and of_former:
+            self._former[agent_id][stream_id] = current
+        elif current is not None:
+            self._now_is(agent_id, current)
         return applied
 
-    def _end(self, agent_id: str, stream_id: str) -> None:
-        self._ended[agent_id] = stream_id
-        self._ahead.pop(stream_id, None)
-        self._before.pop(agent_id, None)
-        self.agents.pop(agent_id, None)
+    def _now_is(self, agent_id: str, state: AgentState) -> None:
+        known = self.agents.get(agent_id)
+        self.agents[agent_id] = state
+        if known is not None and known.stream_id == state.stream_id:
+            return
+        if known is not None:
+            self._follow(agent_id, known)
+        streams = self._ahead.get(agent_id, {})
+        for stream_id, held in list(streams.items()):
+            earlier = next(iter(held.values())).observed_at < (state.observed_at or "")
+            if earlier and self._picture(agent_id, stream_id) is None:
+                del streams[stream_id]  # its beginning will not come any more
+
+    def _follow(self, agent_id: str, former: AgentState) -> None:
+        if former.stream_id is not None:
+            self._former.setdefault(agent_id, {})[former.stream_id] = former
+
+    def _picture(self, agent_id: str, stream_id: str | None) -> AgentState | None:
+        """That of a stream, be it the agent's or a former one."""
+        known = self.agents.get(agent_id)
+        return known if stream_id == _stream(known) else self._former.get(agent_id, {}).get(stream_id or "")
+
+    def _end_those(self, agent_id: str, of: Callable[[str], bool]) -> None:
+        known = self.agents.get(agent_id)
+        for picture in [*self._former.get(agent_id, {}).values(), *([] if known is None else [known])]:
+            if picture.stream_id is not None and of(picture.stream_id):
+                self._end(agent_id, picture.stream_id, picture.observed_at or "")
+
+    def _end(self, agent_id: str, stream_id: str, at: str) -> None:
+        self._ahead.get(agent_id, {}).pop(stream_id, None)
+        self._ended.setdefault(agent_id, {})[stream_id] = at
+        if self._former.get(agent_id, {}).pop(stream_id, None) is None:
+            self._before.pop(agent_id, None)
+            known = self.agents.pop(agent_id, None)
+            if known is not None and known.stream_id != stream_id:
+                self._follow(agent_id, known)
+
+
+def _stream(state: AgentState | None) -> str | None:
+    return None if state is None else state.stream_id
 
 
 def _newer(state: AgentState, known: AgentState) -> bool:

@@ -356,8 +356,8 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 def _items(value: Any) -> Iterable[tuple[str, Any]]:
     """The fields given of a message, or of one that was decoded in part."""
     if isinstance(value, msgspec.Struct):
-        fields = value.__struct_fields__
-        return [(name, item) for name in fields if (item := getattr(value, name)) is not msgspec.UNSET]
+        fields = zip(value.__struct_fields__, msgspec.structs.astuple(value), strict=True)
+        return [(name, item) for name, item in fields if item is not msgspec.UNSET]
     return _mapping(value).items()
 
 

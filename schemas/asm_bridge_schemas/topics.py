@@ -17,11 +17,12 @@ _OBSERVED = "observed_at, to the millisecond. Clock: bridge"
 
 
 class Topic(NamedTuple):
-    """``key`` and ``timestamp``: of each record; ``taken``: the message that is written by others than the bridge;
-    ``tombstones``: what a record with a null value means."""
+    """``key`` and ``timestamp``: of each record; ``keyed_by``: the key's name, however it is described; ``taken``: the
+    message that is written by others than the bridge; ``tombstones``: what a record with a null value means."""
 
     description: str
     key: str = _AGENT
+    keyed_by: str = "agent_id"
     timestamp: str = _OBSERVED
     cleanup: Literal["delete", "compact"] = "delete"
     partitions: int = PARTITIONS
@@ -76,6 +77,7 @@ TOPICS = {
         f"One per partition every {HEARTBEAT_SECONDS} s (setting `records.heartbeat_interval`): silence on the other "
         "topics is then not an outage. If none comes for three intervals, no bridge owns the partition, or its owner "
         "cannot write.",
+        keyed_by="partition",
         key="the number of the partition that it is about, and in which it is, as ASCII digits: `3`",
         timestamp="observed_until, to the millisecond. Clock: bridge",
     ),
@@ -88,6 +90,7 @@ TOPICS = {
         "that of the original (or in 0, if the bridge does not use that one). An `unwritable` record of the bridge's "
         "own, which a rule of Kafka's refuses, is here whole, with all its headers; its topic has a shortened one "
         "with the same numbers, or none, if even that is refused: its number is then only in the dead letter.",
+        keyed_by="original_key",
         key="that of the original; none if it had none, or one longer than 1 KiB",
         timestamp="when it was written. Clock: the machine that the bridge runs on",
         tombstones="the original value was null, or longer than 512 KiB, or an entry of asm.sessions, which may hold a "

@@ -95,9 +95,10 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KeptDemo]:
 
 @opt_in
 def test_analytics(demo: KeptDemo, tmp_path: Path) -> None:
-    """The report has a row for each agent, misses no record, goes on where it stopped, and draws a picture."""
-    picture = tmp_path / "report.svg"
-    command = [python("analytics"), str(EXAMPLES / "analytics/report.py"), "--data", str(tmp_path / "data")]
+    """The report has a row for each agent, misses no record, goes on where it stopped, and draws a picture, whatever
+    its folder is called."""
+    picture, data = tmp_path / "report.svg", tmp_path / "it's, [data] of 100% *"
+    command = [python("analytics"), str(EXAMPLES / "analytics/report.py"), "--data", str(data)]
     command += ["--picture", str(picture)]
     env = environment(demo.brokers, "asm.")
     for _ in range(30):  # the first heartbeat comes after 10 s, and with it the watermark
@@ -109,8 +110,44 @@ def test_analytics(demo: KeptDemo, tmp_path: Path) -> None:
     said = run(command, env)
     assert "No record is missing." in said
     assert all(f"\nagent-{number} " in said for number in range(8))
-    assert len(list(tmp_path.glob("data/agent-status/*.parquet"))) > 1
+    assert len(list((data / "agent-status").glob("*.parquet"))) > 1
     assert picture.read_text().rstrip().endswith("</svg>")
+
+
+PROGRAMS_OF_READERS = {
+    "analytics": lambda: [python("analytics"), str(EXAMPLES / "analytics/report.py")],
+    "calls": lambda: [python("calls"), str(EXAMPLES / "calls/calls.py")],
+    "microservice": lambda: [python("microservice"), str(EXAMPLES / "microservice/long_waits.py")],
+    "typescript": lambda: [npm(), "start", "--silent"],
+}
+
+
+@opt_in
+@pytest.mark.parametrize("name", PROGRAMS_OF_READERS)
+def test_what_is_wrong_is_said(demo: KeptDemo, tmp_path: Path, name: str) -> None:
+    """Without topics under the prefix, and without Kafka, an example ends with what is wrong in its last line; it does
+    not wait."""
+    command = PROGRAMS_OF_READERS[name]()
+    command += ["--data", str(tmp_path)] if name == "analytics" else []
+    for brokers, prefix, wrong in (
+        (demo.brokers, "wrong.", "there is no topic wrong."),
+        ("127.0.0.1:1", "asm.", "127.0.0.1:1"),
+    ):
+        env = environment(brokers, prefix) | {"SECONDS": "5"}
+        cwd = EXAMPLES / name if name == "typescript" else tmp_path
+        done = subprocess.run(command, env=env, cwd=cwd, capture_output=True, text=True, timeout=90, check=False)
+        assert done.returncode not in (0, None)
+        assert wrong in done.stderr.splitlines()[-1], done.stderr
+        assert "Traceback" not in done.stderr
+
+
+@opt_in
+def test_typescript_proves_on_the_demos_broker(demo: KeptDemo) -> None:
+    """The proof does not rely on the ends that the demo's broker gives, which lie before its last batches."""
+    folder, env = EXAMPLES / "typescript", environment(demo.brokers, "asm.")
+    for _ in range(3):
+        said = run([npm(), "run", "--silent", "prove"], env, folder, timeout=90)
+        assert "nothing is missing, nothing is repeated" in said
 
 
 @opt_in

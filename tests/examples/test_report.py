@@ -190,7 +190,7 @@ async def test_records_behind_an_open_transaction_are_waited_for(
             await ours.send_and_wait(topic, json.dumps(record("AgentWatchStarted", 1, 0)).encode())
         code, _, error = await finished(append(tmp_path, environment, patience=2))
         assert code == 1
-        assert f"HeldBackError: {topic}/0 cannot be read to the end" in error
+        assert f"NothingAddedError: {topic}/0 cannot be read to the end" in error
         assert not list(tmp_path.rglob("*.parquet"))
         process = append(tmp_path, environment, patience=60)
         with pytest.raises(subprocess.TimeoutExpired):
@@ -216,6 +216,31 @@ async def test_what_retention_has_left_is_read(bootstrap_servers: str, topics_pr
     code, added, error = await finished(append(tmp_path, examples.environment(bootstrap_servers, topics_prefix), 30))
     assert code == 0, error
     assert json.loads(added)["agent-status"] == 2
+
+
+@pytest.mark.kafka
+@pytest.mark.parametrize("others", [0, 1, 2, 3, 4])
+async def test_the_files_of_another_kafka_are_left_alone(
+    bootstrap_servers: str, topics_prefix: str, tmp_path: Path, others: int
+) -> None:
+    """A report over the records of two Kafkas would be wrong: whether the other topic is shorter than the one in the
+    files, as long or longer, nothing is appended."""
+    for folder, count in (("", 3), ("other.", others)):
+        await create_topics(bootstrap_servers, topics_prefix + folder)
+        async with AIOKafkaProducer(bootstrap_servers=bootstrap_servers) as producer:
+            for number in range(count):
+                value = json.dumps(record("AgentProfileChanged", number + 1, number + 10 * len(folder))).encode()
+                await producer.send_and_wait(f"{topics_prefix}{folder}agent-status", value)
+    for _ in range(2):
+        own = examples.environment(bootstrap_servers, topics_prefix)
+        code, added, error = await finished(append(tmp_path, own, 30))
+        assert code == 0, error
+    assert json.loads(added)["agent-status"] == 0
+    other = examples.environment(bootstrap_servers, f"{topics_prefix}other.")
+    code, _, error = await finished(append(tmp_path, other, 30))
+    assert code == 1
+    assert f"NothingAddedError: {topics_prefix}other.agent-status is not the topic of the files in" in error
+    assert len(list(tmp_path.rglob("*.parquet"))) == 3
 
 
 async def create_topics(bootstrap_servers: str, prefix: str) -> None:

@@ -59,6 +59,7 @@ def test_the_documents_programs_run(demo: KeptDemo, text: str, tmp_path: Path) -
     program = tmp_path / "program.py"
     program.write_text(text)
     demo.simulator("freeze", {})  # a reader that stops while records come may lack the last ones
+    demo.simulator("agents/agent-1/login", {})  # of an agent whose life froze while it was logged out no event goes out
     printed = demo.run([sys.executable, str(program)], timeout=40)
     demo.simulator("thaw", {})
     assert printed or "assert " in text

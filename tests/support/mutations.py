@@ -20,10 +20,11 @@ class Mutation(NamedTuple):
     def breaks_registry(self) -> bool:
         """Whether a Schema Registry refuses it (BACKWARD): new readers must read old records, and those of a closed
         form cannot where a field is gone. Lists that may grow are plain text there."""
-        return "replays" in self.breaks or self.name in CLOSED
+        return ("replays" in self.breaks or self.name in CLOSED) and self.name not in OPEN
 
 
 CLOSED = ("a removed field", "a field of a nested object")
+OPEN = ("a renamed status",)
 
 
 def mutated(definitions: Definitions, mutation: Mutation) -> Definitions:
@@ -71,6 +72,14 @@ def _never_null(definitions: Definitions) -> None:
     _fields(definitions)["previous_duration_ms"] = {"type": "integer", "minimum": 0}
 
 
+def _rename(values: list[str], value: str) -> None:
+    values[values.index(value)] = f"{value}_now"
+
+
+def _closed(definitions: Definitions) -> None:
+    definitions["LossReason"] |= {"type": "string", "enum": definitions["LossReason"].pop("anyOf")[0]["enum"]}
+
+
 NOBODY: frozenset[str] = frozenset()
 READERS = frozenset({"readers"})
 REPLAYS = frozenset({"replays"})
@@ -91,10 +100,19 @@ MUTATIONS = [
     Mutation("a field that may be missing", lambda d: _required(d).remove("paused"), READERS),
     Mutation("a field that may be null", _nullable, READERS),
     Mutation("a field that is never null", _never_null, REPLAYS),
-    Mutation("a narrowed enum", lambda d: d["CallList"]["enum"].remove("hqm"), REPLAYS),
+    Mutation("a narrowed enum", lambda d: d["CallList"]["enum"].remove("hqm"), BOTH),
     Mutation("a widened enum", lambda d: d["CallList"]["enum"].append("parked"), READERS),
     Mutation("a widened enum that may grow", lambda d: _known(d, "LossReason").append("asleep"), NOBODY),
-    Mutation("a narrowed enum that may grow", lambda d: _known(d, "LossReason").remove("failed"), NOBODY),
+    Mutation("a narrowed enum that may grow", lambda d: _known(d, "LossReason").remove("failed"), READERS),
+    Mutation("a renamed value of an enum", lambda d: _rename(d["CallList"]["enum"], "hqm"), BOTH),
+    Mutation("a renamed value of an enum that may grow", lambda d: _rename(_known(d, "LossReason"), "failed"), READERS),
+    Mutation("a renamed status", lambda d: _rename(_known(d, "StatusDesc"), "READY"), BOTH),
+    Mutation("a list that may no longer grow", _closed, REPLAYS),
+    Mutation("a longer text", lambda d: _fields(d)["queue"].update(maxLength=9), REPLAYS),
+    Mutation("a lower minimum", lambda d: _fields(d)["sequence"].update(minimum=0), READERS),
+    Mutation("another pattern", lambda d: _fields(d)["current_session_id"].update(pattern="^[a-f0-9]+$"), BOTH),
+    Mutation("a list of another kind", lambda d: _fields(d)["changed"].update(items={"type": "integer"}), BOTH),
+    Mutation("a list that becomes an object", lambda d: _fields(d).update(changed={"type": "object"}), BOTH),
     Mutation("an enum that becomes text", lambda d: d["CallList"].pop("enum"), READERS),
     Mutation("text that becomes an enum", lambda d: _fields(d)["queue"].update(enum=["a"]), REPLAYS),
     Mutation("another type tag", lambda d: _fields(d)["type"].update(const="StatusChanged"), BOTH),

@@ -1,6 +1,7 @@
 """Old readers read new records, new readers old ones; which change would break whom."""
 
 import json
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from asm_bridge_schemas import records
 from asm_bridge_schemas.asyncapi import VERSION
 from asm_bridge_schemas.compatibility import Break, breaks, read, unreadable
 from asm_bridge_schemas.definitions import Schema, record_definitions
-from asm_bridge_schemas.export import schemas
+from asm_bridge_schemas.export import documents, schemas
 from asm_bridge_schemas.registry import registered_schemas
 from tests.support.mutations import MUTATIONS, Mutation, mutated
 from tests.support.samples import sample
@@ -25,11 +26,11 @@ VERSIONS = sorted(path.name for path in RELEASED.glob(f"{MAJOR}.*"))
 DEFINITIONS = record_definitions()
 
 
-def by_title(found: dict[str, Schema]) -> dict[str, Schema]:
-    return {schema["title"]: schema for schema in found.values()}
+def by_name(found: dict[str, Schema]) -> dict[str, Schema]:
+    return {name.removesuffix(".json"): content for name, content in json.loads(json.dumps(found)).items()}
 
 
-TODAY = by_title(schemas(DEFINITIONS))
+TODAY = by_name(documents())
 REGISTERED = registered_schemas(DEFINITIONS)
 
 
@@ -40,7 +41,7 @@ def released(version: str) -> dict[str, Schema]:
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_nobody_is_broken(version: str) -> None:
-    """Today's schemas against each release of this major version. What fails here needs another way, or a new major;
+    """Today's documents against each release of this major version. What fails here needs another way, or a new major;
     while 1.0.0 has not been released (schemas/released/README.md), it needs a new baseline."""
     assert breaks(released(version), TODAY) == []
 
@@ -48,7 +49,7 @@ def test_nobody_is_broken(version: str) -> None:
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
 def test_a_change_breaks_whom_it_breaks(mutation: Mutation) -> None:
     """Changing, removing and adding a field, a value, a null: the verdict names exactly those who would fail."""
-    found = breaks(TODAY, by_title(schemas(mutated(DEFINITIONS, mutation))))
+    found = breaks(TODAY, TODAY | by_name(schemas(mutated(DEFINITIONS, mutation))))
     assert {one.who for one in found} == mutation.breaks, found
 
 
@@ -64,7 +65,7 @@ def test_the_registered_form_gives_the_same_verdict(mutation: Mutation) -> None:
 def test_what_breaks_is_named() -> None:
     """The text of a verdict says who, where and what."""
     (removed,) = (one for one in MUTATIONS if one.name == "a removed field")
-    found = breaks(TODAY, by_title(schemas(mutated(DEFINITIONS, removed))))
+    found = breaks(TODAY, TODAY | by_name(schemas(mutated(DEFINITIONS, removed))))
     assert found == [Break("readers", "AgentStatusChanged.paused", "is not written")]
     assert str(found[0]) == "readers: AgentStatusChanged.paused is not written"
 
@@ -97,6 +98,102 @@ def test_producers_may_go_on_sending_what_they_send() -> None:
     assert {one.who for one in found} == {"producers"}
     assert changed("SessionEntry", None, lambda s: s["properties"]["interval"].update(anyOf=[{"type": "null"}]))
     assert changed("SessionEntry", None, lambda s: s.update(required=["token"]))
+
+
+def _channel(name: str) -> Callable[[Schema], Schema]:
+    return lambda document: document["channels"][name]  # type: ignore[no-any-return]
+
+
+def _message(name: str) -> Callable[[Schema], Schema]:
+    return lambda document: document["components"]["messages"][name]  # type: ignore[no-any-return]
+
+
+def _every_header(document: Schema) -> Schema:
+    headers: Schema = document["components"]["messageTraits"]["cloudEvent"]["headers"]
+    return headers
+
+
+def _partitions(channel: Schema) -> None:
+    channel["bindings"]["kafka"]["partitions"] = 16
+
+
+def _setting(name: str, value: Any) -> Callable[[Schema], None]:
+    return lambda channel: channel["bindings"]["kafka"]["topicConfiguration"].update({name: value})
+
+
+STATUS, INJECT, STATE = _channel("agent-status"), _channel("inject"), _channel("agent-state")
+CHANGES: list[tuple[str, Callable[[Schema], Any], set[str]]] = [
+    ("nothing", lambda d: None, set()),
+    ("another text", lambda d: STATUS(d).update(description="Else."), set()),
+    ("a new topic", lambda d: d["channels"].update(new=STATUS(d)), set()),
+    ("a topic that is gone", lambda d: d["channels"].pop("agent-status"), {"readers"}),
+    ("an input that is gone", lambda d: d["channels"].pop("inject"), {"producers"}),
+    ("another address", lambda d: STATUS(d).update(address="asm.statuses"), {"readers"}),
+    ("another number of partitions", lambda d: _partitions(STATUS(d)), {"readers"}),
+    ("of an input", lambda d: _partitions(INJECT(d)), {"producers"}),
+    ("a topic that becomes compacted", lambda d: _setting("cleanup.policy", ["compact"])(STATUS(d)), {"readers"}),
+    ("a shorter retention", lambda d: _setting("retention.ms", 1000)(STATUS(d)), {"readers"}),
+    ("a longer retention", lambda d: _setting("retention.ms", 10**12)(STATUS(d)), set()),
+    ("another clock", lambda d: _setting("message.timestamp.type", "CreateTime")(INJECT(d)), {"producers"}),
+    ("null values", lambda d: STATUS(d)["messages"].update(Tombstone={}), {"readers"}),
+    ("another direction", lambda d: d["operations"]["publish-agent-status"].update(action="receive"), {"readers"}),
+    ("a message that is gone", lambda d: d["components"]["messages"].pop("DeadLetter"), {"readers"}),
+    ("another ce_type", lambda d: _message("AgentState")(d).update(name="com.tcn.asm.agent_state.v2"), {"readers"}),
+    ("another form", lambda d: _message("AgentState")(d).update(contentType="application/avro"), {"readers"}),
+    (
+        "another key",
+        lambda d: _message("QueuedCallChanged")(d)["bindings"]["kafka"]["key"].update(title="call_sid"),
+        {"readers"},
+    ),
+    (
+        "another key of an input",
+        lambda d: _message("CanonicalEvent")(d)["bindings"]["kafka"]["key"].update(type="integer"),
+        {"producers"},
+    ),
+    ("a new header", lambda d: _every_header(d)["properties"].update(ce_new={"type": "string"}), set()),
+    ("a header that is gone", lambda d: _every_header(d)["properties"].pop("ce_time"), {"readers"}),
+    ("a header that may be missing", lambda d: _every_header(d)["required"].remove("ce_id"), {"readers"}),
+    ("a header that is needed now", lambda d: _every_header(d)["required"].append("ce_time"), {"replays"}),
+    (
+        "another version of CloudEvents",
+        lambda d: _every_header(d)["properties"]["ce_specversion"].update(const="2.0"),
+        {"readers", "replays"},
+    ),
+    (
+        "a dead letter's header",
+        lambda d: _message("DeadLetter")(d)["headers"]["properties"].pop("asm_error"),
+        {"readers"},
+    ),
+    (
+        "a header that is not read any more",
+        lambda d: _message("CanonicalEvent")(d)["headers"]["properties"].pop("expires_at"),
+        {"producers"},
+    ),
+    (
+        "a header that producers must write",
+        lambda d: _message("CanonicalEvent")(d)["headers"].update(required=["ce_id"]),
+        {"producers"},
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "change", "broken"), CHANGES, ids=[name for name, *_ in CHANGES])
+def test_a_topics_change_breaks_whom_it_breaks(name: str, change: Callable[[Schema], Any], broken: set[str]) -> None:
+    """Names, keys, headers, partitions and settings of topics are as much relied on as what is in the records."""
+    document = json.loads(json.dumps(TODAY["asyncapi"]))
+    change(document)
+    found = breaks(TODAY, {**TODAY, "asyncapi": document})
+    assert {one.who for one in found} == broken, found
+
+
+def test_a_status_stays_in_its_group_and_a_schema_keeps_its_id() -> None:
+    """A status that counts as something else, and another ce_dataschema, break readers; a new status breaks nobody."""
+    groups = TODAY["status-groups"]
+    assert breaks(TODAY, {**TODAY, "status-groups": {**groups, "NEW": "other"}}) == []
+    found = breaks(TODAY, {**TODAY, "status-groups": {**groups, "READY": "break"}})
+    assert found == [Break("readers", "status-groups.READY", "is break")]
+    state = {**TODAY["AgentState"], "$id": "urn:else"}
+    assert breaks(TODAY, {**TODAY, "AgentState": state}) == [Break("readers", "AgentState", "has the id urn:else")]
 
 
 @pytest.mark.parametrize("version", VERSIONS)

@@ -3,6 +3,7 @@
 import doctest
 import random
 from collections import defaultdict
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -67,6 +68,48 @@ def test_what_cannot_be_read_is_reported_and_stops_nobody() -> None:
     for headers in (None, {}, [("ce_type", None)], [("ce_type", b"\xff")], {"content-type": "text/plain"}):
         assert isinstance(decode(b"7", headers), Unknown)
     assert isinstance(decode(b'{"type": "AgentYawned"}'), Unknown)
+
+
+def test_headers_that_a_gateway_has_changed_are_read() -> None:
+    """The case of a header's name, a media type's parameters and other spellings, a repeated header, bytes of another
+    kind: all mean the same."""
+    record, message = written(records.AgentWatchStarted)
+    assert message.value is not None
+    headers = dict(message.headers)
+    assert decode(message.value, {name.upper(): value for name, value in headers.items()}) == record
+    for content_type in ("application/json; charset=utf-8", "Application/JSON", ""):
+        assert decode(message.value, headers | {"content-type": content_type.encode()}) == record
+    assert decode(message.value, [*headers.items(), *headers.items()]) == record
+    assert decode(memoryview(message.value), {name: bytearray(value) for name, value in headers.items()}) == record
+    assert decode(message.value.decode(), headers) == record  # type: ignore[arg-type]
+    packed, message = written(records.AgentWatchStarted, "msgpack")
+    assert decode(message.value, {"Content-Type": b"application/msgpack;v=1"}) == packed
+    for value in (7, {"type": "AgentWatchStarted"}, "ab"):
+        assert isinstance(decode(value, headers), Unknown)  # type: ignore[arg-type]
+
+
+def test_all_that_decode_returns_may_be_passed_on() -> None:
+    """A reader of every topic passes whatever comes to Sequences and Pictures: a state's number does not stand for the
+    record's, and nothing but events changes a picture."""
+    sequences, pictures = Sequences(), Pictures()
+    state = AgentState(agent_id="agent-7", stream_id="s1", sequence=1, observed_at="2026-11-23T09:30:00.000250Z")
+    others = [state, sample(records.PartitionHeartbeat), Unknown(None, "?"), None]
+    for other in others:
+        assert sequences.see(other) == "unnumbered"  # type: ignore[arg-type]
+        assert pictures.apply(other) == []  # type: ignore[arg-type]
+    assert pictures.agents == {}
+    assert pictures.held == 0
+    for other in (numbered(1), sample(records.PartitionHeartbeat), Unknown(None, "?")):
+        assert pictures.load("agent-7", other) == []  # type: ignore[arg-type]
+    assert sequences.see(numbered(2)) == "ahead"
+    assert sequences.missing() == [Missing("agent-7", "s1", 1, 1)]
+
+
+@pytest.mark.parametrize("topic", ["asm.queued-calls", "agent-state", "dead-letters", ""])
+def test_sequences_refuse_a_topic_without_numbers(topic: str) -> None:
+    """A name with its prefix, or a topic without numbers, would never show that a record is missing."""
+    with pytest.raises(ValueError, match=r"agent-status, .*queued-calls"):
+        Sequences(topic=topic)
 
 
 def numbered(number: int, topic_number: int = 1, stream: str = "s1") -> Published:
@@ -137,8 +180,8 @@ STEPS = st.lists(
 )
 
 
-def played(steps: list[str], *, unwatch: bool = False) -> Stream:
-    """What an agent publishes that is answered this."""
+def played(steps: list[str], *, unwatch: bool = False, lives: int = 1) -> Stream:
+    """What an agent publishes that is answered this; with more ``lives`` it is removed and registered again."""
     harness, stream = AgentHarness(), Stream()
     answers = {
         "call-1": {"queuedCalls": {"agentQueueCalls": [{"callSid": "1", "startDate": "2026-09-21T14:13:20Z"}]}},
@@ -151,11 +194,14 @@ def played(steps: list[str], *, unwatch: bool = False) -> Stream:
     def take() -> None:
         stream.extend((record, harness.agent.state) for record in harness.records[len(stream) :])
 
-    harness.in_session(get_queued_calls=True)
-    take()
-    for number, step in enumerate(steps):
+    for number, step in enumerate(["begin", *steps] + ["again", *steps] * (lives - 1)):
         harness.now += 1
-        if step == "lost":
+        if step in ("begin", "again"):
+            if step == "again":
+                harness.unwatch()
+                take()
+            harness.in_session(get_queued_calls=True)
+        elif step == "lost":
             harness.pass_by(20)
         elif step == "profile":
             harness.watch(get_queued_calls=True, labels={"number": str(number)})
@@ -181,18 +227,26 @@ def shuffled(stream: list[Published], seed: int) -> list[Published]:
 
 
 @settings(max_examples=100)
-@given(STEPS, st.integers(0, 1000), st.booleans())
-def test_pictures_are_what_the_bridge_publishes(steps: list[str], seed: int, unwatch: bool) -> None:
-    """Records in any order of the topics lead to the published state; each is applied once, in order."""
-    stream = played(steps, unwatch=unwatch)
+@given(STEPS, st.integers(0, 1000), st.booleans(), st.integers(1, 3))
+def test_pictures_are_what_the_bridge_publishes(steps: list[str], seed: int, unwatch: bool, lives: int) -> None:
+    """Records in any order of the topics lead to the published state; each is applied once, in the order of its stream,
+    also if a topic is read beyond the end of one stream before another topic."""
+    stream = played(steps, unwatch=unwatch, lives=lives)
     pictures, applied = Pictures(), list[Published]()
     for record in shuffled([record for record, _ in stream], seed):
         applied += pictures.apply(record)
         assert pictures.apply(record) == []
-    assert applied == [record for record, _ in stream]
+    assert by_stream(applied) == by_stream(record for record, _ in stream)
     assert pictures.held == 0
     left = {agent_id: public(state) for agent_id, state in pictures.agents.items()}
     assert left == ({} if unwatch else {"agent-7": public(stream[-1][1])})
+
+
+def by_stream(found: Iterable[Published]) -> dict[str | None, list[Published]]:
+    streams: dict[str | None, list[Published]] = {}
+    for record in found:
+        streams.setdefault(record.stream_id, []).append(record)
+    return streams
 
 
 @settings(max_examples=100)
@@ -244,6 +298,30 @@ def test_a_step_that_comes_again_may_be_shorter_and_out_of_order() -> None:
     arriving = [first, former[0], former[1], new[1], former[2], new[0], after]
     assert [pictures.apply(one) for one in arriving] == [[first], [former[0]], [former[1]], [], [], new, [after]]
     assert pictures.held == 0
+
+
+def test_a_stream_with_a_gap_does_not_hold_up_the_next() -> None:
+    """Retention may have taken a record of an agent's former stream: the next one is shown all the same, and the former
+    is continued when the record comes after all, until a state says that it is over."""
+    stream = played(["calls", "PEERED"], lives=2)
+    first, second = by_stream(record for record, _ in stream).values()
+    pictures, joined, repaired = Pictures(), Pictures(), Pictures()
+    for record in [*first[:2], *first[3:], *second]:
+        for one in (pictures, joined, repaired):
+            one.apply(record)
+    assert pictures.agents["agent-7"].stream_id == second[0].stream_id
+    assert pictures.held == len(first) - 3
+    assert joined.load("agent-7", pictures.agents["agent-7"]) == []
+    assert joined.held == 0
+    assert joined.apply(first[2]) == []
+    state = stream[2][1]
+    assert state.stream_id == first[0].stream_id
+    assert repaired.load("agent-7", state) == first[state.sequence :]
+    assert repaired.held == 0
+    assert repaired.agents == joined.agents
+    assert pictures.apply(first[2]) == first[2:]
+    assert pictures.held == 0
+    assert joined.agents == pictures.agents
 
 
 def test_a_late_tombstone_ends_its_own_stream_only() -> None:

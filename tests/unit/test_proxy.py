@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from h2.events import RequestReceived
 
@@ -22,6 +23,7 @@ from bridge.asm.transport import build_transport, fetch
 from bridge.check import service as check
 from bridge.ops.http import free_port
 from bridge.settings import AsmSettings
+from bridge.testing.httpx_transport import TransportForHttpx
 from bridge.testing.simulator import Options, Simulator, serve
 from tests.support.http2 import Server, at_request
 from tests.support.proxy import LOGIN, proxy, relay
@@ -226,6 +228,17 @@ async def test_a_time_out_names_the_one_that_hangs(authority: Path, answers: lis
             with pytest.raises(Unreachable) as caught:
                 await asm.current_session(TOKEN)
     assert f"cannot connect to 127.0.0.1:1{found.format(place=address.partition('//')[2])}" in str(caught.value)
+
+
+async def test_httpx_gets_its_own_errors() -> None:
+    """A client of httpx over the pool gets the errors that httpx has for a refusing proxy, and for a time-out."""
+    base_url = "https://127.0.0.1:1"
+    async with proxy(refusal=403) as (_, refusing), answering(b"HTTP/1.1 200 OK\r\n\r\n") as hanging:
+        for address, error in ((f"http://{refusing}", httpx.ProxyError), (hanging, httpx.ConnectTimeout)):
+            settings = AsmSettings(base_url=base_url, proxy=address, connect_timeout=0.3)
+            async with httpx.AsyncClient(transport=TransportForHttpx(build_transport(settings))) as http:
+                with pytest.raises(error):
+                    await http.post(base_url, json={})
 
 
 async def test_a_proxy_that_wants_a_login_for_plain_http_is_told(authority: Path) -> None:

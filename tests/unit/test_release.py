@@ -27,6 +27,7 @@ class Repository:
             (root / name).parent.mkdir(exist_ok=True)
             shutil.copy(ROOT / name, root / name)
         shutil.copytree(ROOT / "schemas/json", root / "schemas/json")
+        shutil.copy(ROOT / "schemas/asyncapi.json", root / "schemas/asyncapi.json")
         shutil.copytree(ROOT / BASELINE, root / BASELINE)
         (root / "CHANGELOG.md").write_text(f"## [Unreleased]\n\n## [{VERSION}] - 2026-12-01\n\n- A bridge.\n")
         self.git("init", "-q")
@@ -98,6 +99,27 @@ def test_a_breaking_change_needs_a_new_major_version(repository: Repository) -> 
     assert code == 1
     assert "schemas 1.0.0 are broken for readers: AgentStatusChanged.gone is not written" in said
     assert "new major version" in said
+
+
+def test_a_topics_key_and_headers_are_released_too(repository: Repository) -> None:
+    """The baseline holds the AsyncAPI document: another key, and a header that is no longer written, are refused; so is
+    a document that the code would not generate."""
+    repository.edit(f"{BASELINE}/asyncapi.json", _with_another_key_and_header)
+    repository.commit()
+    repository.git("tag", "v0.0.9")
+    repository.edit("schemas/asyncapi.json", lambda document: document.update(id="urn:else"))
+    repository.commit()
+    code, said = repository.release()
+    assert code == 1
+    assert "schemas 1.0.0 are broken for readers: AgentState has the key ('string', 'agent_id')" in said
+    assert "schemas 1.0.0 are broken for readers: DeadLetter.headers.asm_why is not written" in said
+    assert "is not what the code generates: run `make schemas`" in said
+
+
+def _with_another_key_and_header(document: Any) -> None:
+    messages = document["components"]["messages"]
+    messages["AgentState"]["bindings"]["kafka"]["key"]["title"] = "call_sid"
+    messages["DeadLetter"]["headers"]["properties"]["asm_why"] = {"type": "string"}
 
 
 def test_another_change_needs_a_new_minor_version(repository: Repository) -> None:

@@ -26,6 +26,23 @@ export const kafka = new Kafka({
   logLevel: logLevel.ERROR,
 });
 
+// A consumer of a topic that is not there would wait, or create it with other settings than the bridge does.
+const admin = kafka.admin();
+try {
+  await admin.connect();
+  const there = new Set(await admin.listTopics());
+  const missing = Object.values(topics).filter((name) => !there.has(name));
+  if (missing.length) fail(`there is no topic ${missing[0]}: does a bridge run, with this prefix (topics.prefix)?`);
+} catch (error) {
+  fail(`Kafka does not answer: ${(error as Error).message}`);
+}
+await admin.disconnect();
+
+function fail(why: string): never {
+  console.error(why);
+  process.exit(1);
+}
+
 /** The record in a message's value; undefined for a tombstone. */
 export function decode(value: Buffer | null): AnyRecord | undefined {
   return value === null ? undefined : (JSON.parse(value.toString("utf-8")) as AnyRecord);
