@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -297,7 +298,9 @@ def test_a_signal_ends_a_command_before_kafka_has_answered(
         servers = f"127.0.0.1:{silent.getsockname()[1]}"
         environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
         command = [sys.executable, "-m", "bridge", *arguments, "--kafka.bootstrap_servers", servers]
-        with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE) as process:
+        # A shell's background job, as which the tests may run, ignores SIGINT, and so would the command.
+        heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+        with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, preexec_fn=heed) as process:  # noqa: PLW1509
             silent.settimeout(30)
             connection, _ = silent.accept()
             with connection:
