@@ -11,6 +11,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import TopicAlreadyExistsError
 from aiokafka.structs import TopicPartition
+from confluent_kafka import KafkaException
 from confluent_kafka import admin as confluent
 
 from tests.support.chaos.facts import OUTPUT, read_topics
@@ -22,6 +23,7 @@ _COMPLETED = 120.0
 """Seconds within which every event has its outcome when no more are sent."""
 _OWNED, _WRITTEN = 120.0, 90.0
 """Seconds within which all partitions have owners when no process is disturbed, and states are written again."""
+_CONFIGURED = 60.0
 _STEADY = 3.0
 _BEFORE = 10**9
 """What is taken from the offsets of a deleted log, so that they stand before those of the next one."""
@@ -162,7 +164,7 @@ async def topic_takes_nothing(trial: Trial, rng: Random) -> None:
 
 
 async def configure(the_lab: Lab, topic: str, **configs: int | str) -> None:
-    """Changes these settings of a topic, named without the prefix."""
+    """Changes these settings of a topic, named without the prefix, when the broker is there: faults overlap."""
     client = confluent.AdminClient({"bootstrap.servers": the_lab.bootstrap_servers})
     entries = [
         confluent.ConfigEntry(name, str(value), incremental_operation=confluent.AlterConfigOpType.SET)  # type: ignore[attr-defined]
@@ -173,8 +175,20 @@ async def configure(the_lab: Lab, topic: str, **configs: int | str) -> None:
         the_lab.prefix + topic,
         incremental_configs=entries,
     )
-    for future in client.incremental_alter_configs([resource]).values():
-        await asyncio.to_thread(future.result, 10)
+
+    async def configured() -> bool:
+        try:
+            for future in client.incremental_alter_configs([resource]).values():
+                await asyncio.to_thread(future.result, 10)
+        except TimeoutError:
+            return False
+        except KafkaException as error:
+            if error.args[0].code() >= 0 and not error.args[0].retriable():  # the library's own codes are negative
+                raise
+            return False
+        return True
+
+    await until(configured, f"{topic} is configured", _CONFIGURED)
 
 
 @asynccontextmanager
