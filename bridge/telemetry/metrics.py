@@ -94,7 +94,9 @@ class Metrics:
             "skipped_ticks", "Polls skipped, by reason", "reason", ("late", "unanswered", "rate_limit", "partition")
         )
         self.records = counter("records", "Records appended, by topic", "topic", _RECORD_TOPICS)
-        self._records = {record: self.records.labels(topic) for record, topic in TOPICS.items()}
+        self._records = {
+            record: self.records.labels(topic) for record, topic in TOPICS.items() if record is not AgentState
+        }
         self.changes = counter("changes", "Steps that added a record")
         self.outcomes = counter("injection_outcomes", "Injections completed, by outcome", "outcome", values_of(Outcome))
         self.dead_letters = counter("dead_letters", "Dead letters, by error code", "code", DEAD_LETTER_CODES)

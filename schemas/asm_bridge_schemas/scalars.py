@@ -65,7 +65,10 @@ class Codec(NamedTuple):
 
 def timestamp(text: str | None) -> str | None:
     """RFC 3339 text as the same instant in UTC, its fractional digits kept; None if it cannot be read."""
-    return None if text is None or len(text) > _LONGEST_TIME else _timestamp(text)
+    if text is None or len(text) > _LONGEST_TIME:
+        return None
+    result = _timestamp(text)
+    return text if text == result else result  # the very same text takes no memory
 
 
 @lru_cache(maxsize=1024)  # a call's start comes with every status of every agent that sees the call
@@ -81,8 +84,7 @@ def _timestamp(text: str) -> str | None:
             utc = instant.astimezone(UTC).isoformat()[:19]
     except (ValueError, OverflowError):
         return None
-    result = f"{utc}{fraction or ''}Z"
-    return text if text == result else result  # the very same text takes no memory
+    return f"{utc}{fraction or ''}Z"
 
 
 _KINDS = {

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.parser import text_string_to_metric_families
 
-from asm_bridge_schemas.records import AgentObservationLost, AgentState, InjectionCompleted
+from asm_bridge_schemas.records import TOPICS, AgentObservationLost, AgentState, InjectionCompleted
 from bridge.agents.health import Unpollable
 from bridge.agents.step import Step
 from bridge.asm.errors import Unreachable
@@ -25,7 +25,7 @@ from bridge.ops.events import ProcessHealth, changes, observed
 from bridge.ops.http import free_port, listen
 from bridge.ops.probe import is_alive
 from bridge.ops.rates import Sample, per_second, quantile, sample
-from bridge.telemetry.metrics import METRICS
+from bridge.telemetry.metrics import METRICS, Metrics
 from tests.support.ops import TOKEN_REFERENCE, Pictured, fail, served
 
 ROOT = Path(__file__).parents[2]
@@ -401,3 +401,10 @@ async def test_status_command_without_a_bridge() -> None:
         code, _, err = await status_command("--url", f"{url}/elsewhere")
     assert code == 1
     assert "is not a bridge of this release" in err
+
+
+def test_records_are_counted_by_the_topics_that_have_them() -> None:
+    """The states' topic has no records of a stream, and so no series that stays at zero for good."""
+    (family,) = Metrics().records.collect()
+    topics = {sample.labels["topic"] for sample in family.samples}
+    assert topics == set(TOPICS.values()) - {"agent-state"}

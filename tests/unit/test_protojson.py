@@ -436,6 +436,7 @@ def test_times_to_be_sent_are_utc_and_placeholders_are_left_out() -> None:
 def test_a_time_is_the_same_instant_in_utc(text: str, utc: str) -> None:
     """A time with an offset is converted to UTC with all its fractional digits."""
     assert timestamp(text) == utc
+    timestamp("".join(list(utc)))  # the same text as another object, which is remembered
     assert timestamp(utc) is utc, "a text that needs no change is not copied"
 
 
