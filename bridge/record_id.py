@@ -1,6 +1,12 @@
 """The position of a record in Kafka, and its text form ``topic/partition/offset``."""
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
+
+
+class _Placed(Protocol):
+    topic: str
+    partition: int
+    offset: int
 
 
 class RecordId(NamedTuple):
@@ -20,6 +26,11 @@ class RecordId(NamedTuple):
     def entry(self) -> str:
         """``partition/offset``, as outcomes name an entry of the inbox."""
         return f"{self.partition}/{self.offset}"
+
+    @classmethod
+    def of(cls, record: _Placed) -> "RecordId":
+        """The id of a record as it was read from Kafka."""
+        return cls(record.topic, record.partition, record.offset)
 
     @classmethod
     def parse(cls, text: str) -> "RecordId":

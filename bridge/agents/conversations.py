@@ -99,8 +99,8 @@ class ConversationList:
                 return
             self._compare(step)
             self._known = answer.body if self._pages == 1 else None
-        self._failures, self.due = 0, False
-        self._begin()
+        self._failures = 0
+        self._end()
 
     def failed(self, request: PollRequest, error: AsmError, at: Instant) -> None:
         """Handles a failed request: the list starts over, later."""
@@ -108,8 +108,7 @@ class ConversationList:
             return
         self._not_before = at.monotonic + max(self._delay(self._failures), error.retry_after or 0.0)
         self._failures += 1
-        self.due = False
-        self._begin()
+        self._end()
 
     def leave(self, step: Step) -> None:
         """Empties the view: the session has ended, or conversations are not requested."""
@@ -125,6 +124,10 @@ class ConversationList:
     def _begin(self) -> None:
         self._page_token, self._pages, self._bytes = "", 0, 0
         self._read, self._request = _NONE, None
+
+    def _end(self) -> None:
+        self.due = False
+        self._begin()
 
     def _take(self, step: Step, page: ListConversationsRes, size: int) -> None:
         """Keeps the page's conversations, but no more new ones than may come into view."""

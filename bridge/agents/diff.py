@@ -32,7 +32,6 @@ from asm_bridge_schemas.statuses import status_group
 from bridge.agents.step import Step
 from bridge.clock import seconds
 
-STATUS_FIELDS = Status.__struct_fields__
 T = TypeVar("T")
 
 _LISTS: tuple[tuple[CallList, str], ...] = (

@@ -101,7 +101,7 @@ def read_injection(message: KafkaRecord, ttl: float, possibly_processed: bool, r
         headers=message.headers,
         injection_id=ce_id or origin.entry,
         source=source,
-        identified=bool(ce_id) or origin != _place(message),
+        identified=bool(ce_id) or origin != RecordId.of(message),
         origin=origin,
         received_at=received_at,
         readable_at=readable_at,
@@ -151,11 +151,7 @@ def _first_arrival(message: KafkaRecord, headers: dict[str, str]) -> tuple[Recor
             if origin.topic == message.topic:
                 return origin, received_at, min(readable_at, message.timestamp / 1000)
     arrived = message.timestamp / 1000
-    return _place(message), arrived, arrived
-
-
-def _place(message: KafkaRecord) -> RecordId:
-    return RecordId(message.topic, message.partition, message.offset)
+    return RecordId.of(message), arrived, arrived
 
 
 def is_utf8(key: bytes) -> bool:

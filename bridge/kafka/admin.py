@@ -123,7 +123,7 @@ async def group_members(admin: AIOKafkaAdminClient, clients: Clients) -> Members
             code, _, state, _, protocol, members, operations = answer.groups[0]
             if code not in (0, *_UNAUTHORIZED):
                 raise for_code(code)(clients.group_id)
-            others = [member for member in members if member[_CLIENT] != clients.member_id]
+            others = [member for member in members if member[_CLIENT] != clients.member_client_id]
             strangers = tuple(f"{member[_CLIENT]} at {member[_HOST].lstrip('/')}" for member in others)
             if state == "Dead" and any(name == clients.group_id for name, _ in await admin.list_consumer_groups()):
                 strangers = ("a consumer of the protocol of KIP-848 (group.protocol=consumer)",)

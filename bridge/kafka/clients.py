@@ -126,7 +126,7 @@ class Clients:
         )
 
     @property
-    def member_id(self) -> str:
+    def member_client_id(self) -> str:
         """The client id of the group's members: others in the group are strangers."""
         return f"asm-bridge-{self.topic('inject')}"
 
@@ -205,7 +205,7 @@ class Clients:
         arguments["request_timeout_ms"] = min(arguments["request_timeout_ms"], max(timeout // 2, 1000))
         return AIOKafkaConsumer(
             **arguments,
-            client_id=self.member_id,
+            client_id=self.member_client_id,
             group_id=self.group_id,
             group_instance_id=self.group_instance_id,
             partition_assignment_strategy=(StickyPartitionAssignor,),

@@ -172,7 +172,7 @@ def read_dead_letter(message: KafkaRecord) -> DeadLetter:
     try:
         origin = RecordId.parse(texts.get(names.ORIGIN, ""))
     except ValueError:
-        origin = RecordId(message.topic, message.partition, message.offset)
+        origin = RecordId.of(message)
     return DeadLetter(
         key=message.key,
         value=message.value,

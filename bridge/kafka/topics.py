@@ -126,25 +126,28 @@ async def read_limits(clients: Clients) -> None:
 
     Raises ``KafkaUnavailableError``.
     """
-    names = {clients.topic(topic.name): topic.name for topic in TOPICS if topic.output}
-    async with open_admin(clients.connection) as admin:
-        configs = await _describe(admin, list(names))
-    clients.limits.update({names[name]: found for name, found in configs.items()})
+    await _read_configs(clients, [topic for topic in TOPICS if topic.output])
 
 
 async def judged_topics(clients: Clients, settings: TopicsSettings) -> dict[str, list[str]]:
     """By full name: what a start would refuse of a topic's settings as they are now, and what it would warn of. None
     are known of topics that the broker does not report. Raises ``KafkaUnavailableError``."""
     expected = {settings.name(topic.name): configs_of(topic, settings) for topic in TOPICS}
-    async with open_admin(clients.connection) as admin:
-        configs = await _describe(admin, list(expected))
-    outputs = {settings.name(topic.name): topic.name for topic in TOPICS if topic.output}
-    clients.limits.update({outputs[name]: found for name, found in configs.items() if name in outputs})
+    configs = await _read_configs(clients, TOPICS)
     judged = {name: judge(found, expected[name]) for name, found in configs.items()}
     return {
         name: [*(f"{text}; until then no process can start" for text in problems), *notes]
         for name, (problems, notes) in judged.items()
     }
+
+
+async def _read_configs(clients: Clients, topics: Iterable[Topic]) -> dict[str, dict[str, str]]:
+    """The settings of these topics by full name, of which ``clients.limits`` takes those of the output topics."""
+    names = {clients.topic(topic.name): topic for topic in topics}
+    async with open_admin(clients.connection) as admin:
+        configs = await _describe(admin, list(names))
+    clients.limits.update({names[name].name: found for name, found in configs.items() if names[name].output})
+    return configs
 
 
 async def partition_counts(connection: Mapping[str, Any]) -> dict[str, int]:

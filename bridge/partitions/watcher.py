@@ -226,7 +226,7 @@ class PartitionAgents:
         self._journal.offsets.completed(message.offset)
         if message.offset <= self._journal.metadata.relocated_up_to:
             return
-        origin = RecordId(message.topic, message.partition, message.offset)
+        origin = RecordId.of(message)
         if home is None:
             code, text = "malformed_event", "the record has no key; it must be the agent_id"
             if message.key is not None:

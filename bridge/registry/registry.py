@@ -92,7 +92,7 @@ class Registry:
 
     def read(self, message: KafkaRecord) -> None:
         """Applies one record of the topic."""
-        self.put(RecordId(message.topic, message.partition, message.offset), message.key or b"", message.value)
+        self.put(RecordId.of(message), message.key or b"", message.value)
 
     def put(self, record_id: RecordId, key: bytes, value: bytes | None) -> None:
         """Applies the record of this key and value."""

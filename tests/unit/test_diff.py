@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from asm_bridge_schemas import asm, records
 from asm_bridge_schemas.records import AgentState, Published, Status
 from bridge.agents import diff as changes
-from bridge.agents.diff import STATUS_FIELDS, end_session, observe
+from bridge.agents.diff import end_session, observe
 from bridge.agents.step import Step
 from tests.support.pictures import Picture
 from tests.support.strategies import EPOCH, TIMES, answers, sids
 
+STATUS_FIELDS = Status.__struct_fields__
 Observed = tuple[str, asm.VoiceStatus, bool, bool]
 observations = st.tuples(sids, answers, st.booleans(), st.booleans())
 histories = st.lists(observations | st.sampled_from(["ended", "unwatched"]), min_size=1, max_size=8)
