@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from typing import cast
 
+from bridge.asm.http.connect_error import lost
 from bridge.asm.http.http1_protocol import Http1Protocol, InvalidResponse
 from bridge.asm.http.request import Exchange
 from bridge.asm.http.response import BodyBudget, Response
@@ -96,7 +97,7 @@ class Http1(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         when = "in the middle of its answer" if self._protocol.begun else "without an answer"
         closed = f"the service closed the connection {when}"
-        self._end(closed if exc is None else f"the connection was lost: {exc}", lost=True)
+        self._end(closed if exc is None else lost(exc), lost=True)
 
     # Inside
 
