@@ -309,12 +309,12 @@ def test_steps_that_come_again_lead_to_the_last_of_them_however_topics_lag(chanc
     for lost in [False, *(chance.random() < 0.3 for _ in range(chance.randrange(4))), False]:
         at, state = at + 1, held
         for number in range(state.sequence + 1, state.sequence + chance.randrange(2, 5)):
-            cls = chance.choice([records.AgentProfileChanged, records.QueuedCallChanged, records.AgentMessageReceived])
-            fields = {
-                records.AgentProfileChanged: {"labels": {"at": str(at)}},
-                records.QueuedCallChanged: {"change": "entered", "list": "hqm", "call_sid": str(at)},
-                records.AgentMessageReceived: {"message": "m", "message_timestamp": at},
-            }[cls]
+            contents: list[tuple[type[Published], dict[str, Any]]] = [
+                (records.AgentProfileChanged, {"labels": {"at": str(at)}}),
+                (records.QueuedCallChanged, {"change": "entered", "list": "hqm", "call_sid": str(at)}),
+                (records.AgentMessageReceived, {"message": "m", "message_timestamp": at}),
+            ]
+            cls, fields = chance.choice(contents)
             if number == 1:
                 cls, fields = records.AgentWatchStarted, {"reason": "registered"}
             place = {"stream_id": "s", "sequence": number, "topic_sequence": 1, "asm_session_sid": None}
