@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import PrivateAttr, SecretStr
 
 from bridge.settings.section import Problem, Section, Text, setting
-from bridge.settings.types import CommitInterval, File, Positive, Servers, TokenUrl
+from bridge.settings.types import CommitInterval, File, Positive, Servers, TokenUrl, ssl_context
 
 
 class KafkaSettings(Section):
@@ -184,8 +184,7 @@ def _signature(path: Path | None) -> tuple[int, ...]:
 def _ssl_context(files: tuple[Path | None, ...], _: tuple[tuple[int, ...], ...], password: str) -> ssl.SSLContext:
     """``files``: authorities, certificate and key. Loading the system's authorities takes 20 ms: it is done once."""
     cafile, certfile, keyfile = files
-    context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=cafile)
-    context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # from Python 3.13 on it refuses many a company's own authority
+    context = ssl_context(cafile, system=cafile is None)
     if certfile:
         context.load_cert_chain(certfile, keyfile, password)  # without any password OpenSSL asks on the terminal
     return context

@@ -173,25 +173,20 @@ def _validated(reading: _ReadValues) -> Settings:
     for key, given in reading.given.items():
         section, _, name = key.rpartition(".")
         (nested.setdefault(section, {}) if section else nested)[name] = given.value
-    reading.problems += _problems(reading, nested)
-    if reading.problems:
+    settings, wrong = None, set[str]()
+    try:
+        settings = Settings(**nested)
+    except ValidationError as error:
+        wrong = {_key(one["loc"]) for one in error.errors()}
+        reading.problems += [_line(reading, _key(one["loc"]), _text(one)) for one in error.errors()]
+    between = _between_keys(nested, wrong)
+    reading.problems += [_line(reading, key, text) for key, text in between if key not in wrong]
+    if settings is None or reading.problems:
         raise SettingsError(reading.problems)
-    settings = Settings(**nested)
     settings._sources.update({key: given.source for key, given in reading.given.items()})
     files = {key: given.path for key, given in reading.given.items() if given.path is not None}
     settings.kafka.read_again({key.removeprefix("kafka."): path for key, path in files.items()})
     return settings
-
-
-def _problems(reading: _ReadValues, nested: dict[str, Any]) -> Iterator[str]:
-    wrong = set()
-    try:
-        Settings(**nested)
-    except ValidationError as error:
-        wrong = {_key(one["loc"]) for one in error.errors()}
-        yield from (_line(reading, _key(one["loc"]), _text(one)) for one in error.errors())
-    between = _between_keys(nested, wrong)
-    yield from (_line(reading, key, text) for key, text in between if key not in wrong)
 
 
 def _between_keys(nested: dict[str, Any], wrong: set[str]) -> Iterator[tuple[str, str]]:

@@ -1,6 +1,8 @@
 """Every setting: its key, type, default and meaning. No other part of the program repeats them."""
 
 from collections.abc import Iterator
+from functools import partial
+from operator import attrgetter
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
@@ -54,10 +56,8 @@ class AsmSettings(Section):
 
     def transport_arguments(self) -> dict[str, Any]:
         """The arguments for connections to the service."""
-        return self.model_dump(
-            include={"ca_file", "proxy", "connect_timeout", "request_timeout"}
-            | {"max_connections", "max_connection_age", "http2"}
-        )
+        names = ("proxy", "connect_timeout", "request_timeout", "max_connections", "max_connection_age", "http2")
+        return {"new_tls": partial(ssl_context, self.ca_file), **self.model_dump(include=set(names))}
 
     def problems(self) -> Iterator[Problem]:
         url = urlsplit(self.base_url)
@@ -242,7 +242,4 @@ SECRETS = frozenset(key for key, field in KEYS.items() if SecretStr in getattr(f
 
 def lookup(settings: Settings, key: str) -> Any:
     """The value of ``kafka.group_id`` and the like."""
-    value: Any = settings
-    for name in key.split("."):
-        value = getattr(value, name)
-    return value
+    return attrgetter(key)(settings)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
+import certifi
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from asm_bridge_schemas.asm import OMITTABLE
@@ -59,11 +60,20 @@ def host_port(value: str) -> tuple[str, int]:
     """("127.0.0.1", 8080) from ``127.0.0.1:8080``; IPv6 as ``[::1]:8080``. Raises ``ValueError``."""
     host, colon, port = value.strip().rpartition(":")
     host = host.removeprefix("[").removesuffix("]") if host.startswith("[") else host
-    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535 or " " in host:
+    numeric = port.isascii() and port.isdigit() and int(port) <= 65535
+    if not colon or not numeric or " " in host or not _is_host(host):
         raise ValueError("must be HOST:PORT, e.g. 127.0.0.1:8080")
     if ":" in host and not value.strip().startswith("["):
         raise ValueError("must have the IPv6 address in brackets, e.g. [::1]:8080")
     return host, int(port)
+
+
+def _is_host(host: str) -> bool:
+    """Whether a look-up can be tried: no part of a name is empty, or longer than 63 characters (RFC 1035)."""
+    try:
+        return bool(host.encode("idna"))
+    except UnicodeError:
+        return False
 
 
 def show_host_port(host: str, port: int) -> str:
@@ -115,7 +125,8 @@ def _is_address(value: str, *schemes: str) -> bool:
     """Whether the text is a URL with one of the schemes, a host, a usable port, if any, and no white space."""
     try:
         url = urlsplit(value.strip())
-        return url.scheme in schemes and bool(url.hostname) and url.port != 0 and not re.search(r"\s", value.strip())
+        known = url.scheme in schemes and _is_host(url.hostname or "")
+        return known and url.port != 0 and not re.search(r"\s", value.strip())
     except ValueError:
         return False
 
@@ -177,12 +188,19 @@ def exists(path: Path, kind: Callable[[Path], bool]) -> bool:
         return False
 
 
-def ssl_context(ca_file: Path | None) -> ssl.SSLContext:
-    """Trusts the system's authorities, and those of ``ca_file``. Raises ``OSError`` (``ssl.SSLError`` is one)."""
-    context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH)
+def ssl_context(ca_file: Path | None, alpn: list[str] | None = None, *, system: bool = True) -> ssl.SSLContext:
+    """Trusts the authorities of ``ca_file`` and, unless ``system`` is false, the system's (or Mozilla's, if it has
+    none). ``alpn``: the protocols to offer. Raises ``OSError`` (``ssl.SSLError`` is one).
+    """
+    context = ssl.create_default_context(cafile=None if system else ca_file)
+    paths = ssl.get_default_verify_paths()
+    if system and not (paths.cafile or paths.capath):  # python.org's Python for macOS, or an image without any
+        context.load_verify_locations(certifi.where())
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # from Python 3.13 on it refuses many a company's own authority
     if ca_file:
         context.load_verify_locations(ca_file)
+    if alpn:
+        context.set_alpn_protocols(alpn)
     return context
 
 

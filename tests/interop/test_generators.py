@@ -1,4 +1,4 @@
-"""Types made from schemas/json by the code generators of other languages compile, have good names, and read records.
+"""Types that docs/subscribe.md's commands make of schemas/json compile, have good names, and read records.
 
 `make generators` runs these; they download the generators into the cache, and are skipped in `make test`.
 """
@@ -11,7 +11,6 @@ import shutil
 import subprocess
 import sys
 import venv
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ pytestmark = [
     pytest.mark.skipif(not os.environ.get("GENERATORS"), reason="downloads code generators: run `make generators`"),
     pytest.mark.timeout(600),
 ]
-SCHEMAS = ROOT / "schemas" / "json"
+DOCUMENT = (ROOT / "docs" / "subscribe.md").read_text(encoding="utf-8").replace("\\\n", "")
 NPM = ("json-schema-to-typescript@15.0.4", "quicktype@23.2.6", "typescript@5.9.3")
 PIP = "datamodel-code-generator==0.89.0"
 
@@ -45,9 +44,19 @@ NAMED_BY_NUMBER = re.compile(r"\b(?!AgentState\b)[A-Z][A-Za-z]*\d\b|\b(Purple|Fl
 """What generators call a type for which the schema has no name."""
 
 
+def generate(programs: Path, folder: Path, options: str, schema: str = "Published") -> None:
+    """Runs the document's command with these options as it stands there, but for the schema, in a folder with
+    schemas/ in it."""
+    (command,) = re.findall(rf"^.*{re.escape(options)} .*$", DOCUMENT, re.MULTILINE)
+    if not (folder / "schemas").exists():
+        (folder / "schemas").symlink_to(ROOT / "schemas")
+    command = command.replace("Published", schema).replace("published", schema)
+    run(["bash", "-euc", command], folder, PATH=f"{programs}{os.pathsep}{os.environ['PATH']}")
+
+
 @pytest.fixture(scope="module")
-def npm() -> Callable[..., str]:
-    """Runs a program of the packages from npm, in the folder that is its first argument."""
+def npm() -> Path:
+    """The folder of the programs from npm."""
     if not (shutil.which("npm") and shutil.which("node")):
         pytest.skip("no npm and node on this machine")
 
@@ -55,14 +64,13 @@ def npm() -> Callable[..., str]:
         (folder / "package.json").write_text('{"private": true}')
         run(["npm", "install", "--silent", "--no-audit", "--no-fund", *NPM], folder)
 
-    programs = installed("npm-" + "-".join(NPM), install) / "node_modules" / ".bin"
-    return lambda folder, name, *arguments: run([str(programs / name), *arguments], folder)
+    return installed("npm-" + "-".join(NPM), install) / "node_modules" / ".bin"
 
 
-def test_typescript_compiles(npm: Callable[..., str], tmp_path: Path) -> None:
+def test_typescript_compiles(npm: Path, tmp_path: Path) -> None:
     """json-schema-to-typescript: the compiler takes each record, and those of a later release, as what they are."""
     for name in ("Published", "AgentState", "PartitionHeartbeat", "CanonicalEvent", "SessionEntry"):
-        npm(tmp_path, "json2ts", "-i", str(SCHEMAS / f"{name}.json"), "-o", f"{name}.ts")
+        generate(npm, tmp_path, "json2ts", name)
     types = (tmp_path / "Published.ts").read_text()
     assert set(re.findall(r"^export (?:type|interface) (\w+)", types, re.MULTILINE)) >= NAMES
     assert not NAMED_BY_NUMBER.findall("".join(path.read_text() for path in tmp_path.glob("*.ts")))
@@ -75,14 +83,8 @@ def test_typescript_compiles(npm: Callable[..., str], tmp_path: Path) -> None:
         '  return record.type === "AgentStatusChanged" ? (record.previous_duration_ms ?? 0) / 60000 : null;\n}',
     ]
     (tmp_path / "program.ts").write_text("\n".join(program))
-    npm(tmp_path, "tsc", "--noEmit", "--strict", "--target", "es2022", "--moduleResolution", "node10", "program.ts")
-
-
-def quicktype(npm: Callable[..., str], folder: Path, language: str, file: str, *options: str) -> None:
-    """Types of all records: each definition of Published.json is one."""
-    source = f"{SCHEMAS / 'Published.json'}#/$defs/"
-    options = ("--package", "records", *options)
-    npm(folder, "quicktype", "-s", "schema", "-l", language, *options, "-o", str(folder / file), source)
+    options = ("--noEmit", "--strict", "--target", "es2022", "--moduleResolution", "node10")
+    run([str(npm / "tsc"), *options, "program.ts"], tmp_path)
 
 
 GO = """
@@ -107,10 +109,10 @@ func main() {
 
 
 @pytest.mark.skipif(shutil.which("go") is None, reason="no go on this machine")
-def test_go_compiles(npm: Callable[..., str], tmp_path: Path) -> None:
+def test_go_compiles(npm: Path, tmp_path: Path) -> None:
     """quicktype for Go: the package compiles, and what it reads it writes again, unknown values included."""
     (tmp_path / "records").mkdir()
-    quicktype(npm, tmp_path, "go", "records/records.go")
+    generate(npm, tmp_path / "records", "-l go")
     types = (tmp_path / "records" / "records.go").read_text()
     assert set(re.findall(r"^type (\w+) ", types, re.MULTILINE)) >= NAMES
     assert not NAMED_BY_NUMBER.findall(types)
@@ -159,10 +161,9 @@ public class Main {
 
 @pytest.mark.skipif(shutil.which("javac") is None, reason="no javac on this machine")
 @pytest.mark.skipif(maven.why_not() is not None, reason=f"Jackson comes with Kafka's jars: {maven.why_not()}")
-def test_java_compiles(npm: Callable[..., str], tmp_path: Path) -> None:
+def test_java_compiles(npm: Path, tmp_path: Path) -> None:
     """quicktype for Java: the classes compile with Jackson and read records, those of a later release included."""
-    (tmp_path / "records").mkdir()
-    quicktype(npm, tmp_path, "java", "records/Records.java", "--array-type", "list")
+    generate(npm, tmp_path, "-l java")
     types = {path.stem for path in (tmp_path / "records").glob("*.java")}
     assert types >= NAMES
     assert not NAMED_BY_NUMBER.findall(" ".join(types))
@@ -184,11 +185,9 @@ def test_python_reads_records(tmp_path: Path) -> None:
         venv.create(folder / "venv", with_pip=True)
         run([str(folder / "venv/bin/python"), "-m", "pip", "install", "-q", PIP], folder)
 
-    program = installed(f"pip-{PIP}", install) / "venv/bin/datamodel-codegen"
-    options = ("--input-file-type", "jsonschema", "--output-model-type", "pydantic_v2.BaseModel", "--use-title-as-name")
+    programs = installed(f"pip-{PIP}", install) / "venv/bin"
     for name in ("Published", "CanonicalEvent"):
-        source = ("--input", str(SCHEMAS / f"{name}.json"), "--output", f"{name}.py", "--disable-warnings")
-        run([str(program), *source, *options, "--target-python-version", "3.11"], tmp_path)
+        generate(programs, tmp_path, "datamodel-codegen", name)
     types = (tmp_path / "Published.py").read_text()
     assert set(re.findall(r"^class (\w+)\(", types, re.MULTILINE)) >= NAMES
     assert not NAMED_BY_NUMBER.findall(types)

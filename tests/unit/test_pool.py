@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import ssl
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,6 +22,7 @@ from bridge.asm.http.response import Failure, Response
 from bridge.asm.transport import fetch
 from bridge.ops.http import free_port
 from bridge.settings import AsmSettings
+from bridge.settings.types import ssl_context
 from tests.support.http2 import Server, at_request, until
 
 HEADERS = {"authorization": "Bearer tok-1", "user-agent": "asm-kafka-bridge"}
@@ -318,7 +320,7 @@ async def secured(authority: Path, protocols: list[str], **options: Any) -> Asyn
 
     server = await asyncio.get_running_loop().create_server(speak, "127.0.0.1", 0, ssl=context)
     serving.url = httpx.URL(f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1")
-    serving.pool = pool_to(serving.url, **{"ca_file": authority / "ca.pem", **options})
+    serving.pool = pool_to(serving.url, **{"new_tls": partial(ssl_context, authority / "ca.pem"), **options})
     try:
         yield serving, made
     finally:
@@ -351,7 +353,7 @@ async def test_http2_can_be_switched_off(authority: Path) -> None:
 
 async def test_an_unknown_authority_is_not_trusted(authority: Path) -> None:
     """Nothing is sent to a server whose certificate is not trusted."""
-    async with secured(authority, ["h2"], ca_file=None) as (serving, _):
+    async with secured(authority, ["h2"], new_tls=partial(ssl_context, None)) as (serving, _):
         error = await serving.error()
         assert "the certificate is signed by an authority that is not trusted" in error.text
         assert not error.sent

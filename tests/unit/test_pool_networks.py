@@ -6,6 +6,7 @@ import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from bridge.asm.http.request import PreparedRequest, Target
 from bridge.asm.http.response import Failure, Response
 from bridge.asm.transport import fetch
 from bridge.settings import AsmSettings
+from bridge.settings.types import ssl_context
 from tests.support.http2 import Server, at_request, until
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
@@ -191,7 +193,7 @@ async def http2(
 
     server = await asyncio.get_running_loop().create_server(accept, "127.0.0.1", 0, ssl=context)
     url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    pool = pool_to(url, ca_file=authority / "ca.pem", **options)
+    pool = pool_to(url, new_tls=partial(ssl_context, authority / "ca.pem"), **options)
     try:
         yield made, pool
     finally:

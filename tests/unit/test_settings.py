@@ -1,6 +1,7 @@
 """Settings: their sources, and how invalid ones are refused."""
 
 import os
+import ssl
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr, ValidationError
 
-from bridge.settings import KEYS, Settings, SettingsError, load_settings, lookup, masked, secret_values, shown, sources
+from bridge.settings import (
+    KEYS,
+    AsmSettings,
+    KafkaSettings,
+    SchemaRegistrySettings,
+    Settings,
+    SettingsError,
+    load_settings,
+    lookup,
+    masked,
+    secret_values,
+    shown,
+    sources,
+)
 from bridge.settings.load import env_name
 from bridge.settings.model import SECRETS
 from bridge.settings.types import duration, show_duration
@@ -112,6 +126,17 @@ def test_a_schema_registry_needs_json_and_its_own_address() -> None:
     assert wrong == "--schema_registry.ca_file: cannot be loaded: check that it is PEM"
     settings = load_settings(None, {"schema_registry.url": "http://registry.example:8081/apis/ccompat/v7/"})
     assert settings.schema_registry.url == "http://registry.example:8081/apis/ccompat/v7"
+
+
+def test_mozillas_authorities_are_trusted_where_the_system_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a system without certificate authorities, those of certifi are trusted by every client that uses TLS."""
+    none = ssl.get_default_verify_paths()._replace(cafile=None, capath=None)
+    monkeypatch.setattr(ssl, "get_default_verify_paths", lambda: none)
+    monkeypatch.setattr(ssl.SSLContext, "load_default_certs", lambda *_: None)
+    registry = SchemaRegistrySettings(url="https://registry.example").client_arguments()["verify"]
+    kafka = KafkaSettings(security_protocol="SSL", ssl_password=SecretStr("new")).login_arguments()["ssl_context"]
+    service = AsmSettings().transport_arguments()["new_tls"](["h2"])
+    assert all(context.cert_store_stats()["x509_ca"] > 50 for context in (registry, kafka, service))
 
 
 def test_an_empty_value_is_unset(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -263,6 +288,10 @@ def test_all_that_is_wrong_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> N
         ("injection.max_attempts", "0"),
         ("ops.listen", "127.0.0.1:99999"),
         ("ops.listen", "::1:8080"),
+        ("ops.listen", "a..b:8080"),
+        ("kafka.bootstrap_servers", "a..b:9092"),
+        ("asm.base_url", f"https://{'x' * 64}.example"),
+        ("asm.proxy", "http://a..b:3128"),
         ("log.format", "xml"),
         ("sessions_file", "missing.toml"),
         ("secrets_dir", "missing"),

@@ -7,10 +7,8 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from functools import partial
-from pathlib import Path
 from typing import cast
 
-import certifi
 import httpx
 
 from bridge.asm.http.addresses import Addresses, place
@@ -25,32 +23,21 @@ _RETRIES = (0.1, 0.2)
 Connection = Http1 | Http2
 NewConnection = Callable[[str | None], Connection]
 """By the protocol that was agreed on in TLS, such as ``h2``; None: no TLS, or no agreement."""
+NewTls = Callable[[list[str]], ssl.SSLContext]
+"""By the protocols to offer (ALPN); trusts the right authorities."""
 Step = Callable[..., AbstractAsyncContextManager[None]]
 """``step`` with its deadline."""
-
-
-def tls(ca_file: Path | None, protocols: list[str]) -> ssl.SSLContext:
-    """Trusts the system's authorities (or Mozilla's, if it has none) and those of ``ca_file``."""
-    context = ssl.create_default_context()
-    system = ssl.get_default_verify_paths()
-    if not (system.cafile or system.capath):  # python.org's Python for macOS, or an image without any
-        context.load_verify_locations(certifi.where())
-    context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # from Python 3.13 on it refuses many a company's own authority
-    if ca_file is not None:
-        context.load_verify_locations(ca_file)
-    context.set_alpn_protocols(protocols)
-    return context
 
 
 class Connector:
     """``timeout``: seconds for looking the name up, and again for the connection, the proxy and TLS together."""
 
-    def __init__(self, url: httpx.URL, *, ca_file: Path | None, proxy: str | None, http2: bool, timeout: float) -> None:
+    def __init__(self, url: httpx.URL, *, new_tls: NewTls, proxy: str | None, http2: bool, timeout: float) -> None:
         secure = url.scheme == "https"
         self.host, self.port = url.host, url.port or (443 if secure else 80)
-        self._tls = tls(ca_file, ["h2", "http/1.1"] if http2 else ["http/1.1"]) if secure else None
+        self._tls = new_tls(["h2", "http/1.1"] if http2 else ["http/1.1"]) if secure else None
         self.proxy = Proxy.parse(proxy) if proxy else None
-        self._proxy_tls = tls(ca_file, ["http/1.1"]) if self.proxy and self.proxy.scheme == "https" else None
+        self._proxy_tls = new_tls(["http/1.1"]) if self.proxy and self.proxy.scheme == "https" else None
         self.forwards = not secure and self.proxy is not None and not self.proxy.is_socks
         """Whether the proxy gets the requests themselves and forwards them, as proxies do without TLS."""
         self._timeout = timeout

@@ -2,12 +2,11 @@
 
 import asyncio
 import time
-from pathlib import Path
 
 import httpx
 
 from bridge.asm.http.connect_error import ConnectError
-from bridge.asm.http.connector import Connection, Connector
+from bridge.asm.http.connector import Connection, Connector, NewTls
 from bridge.asm.http.http1 import Http1
 from bridge.asm.http.http2 import Http2
 from bridge.asm.http.request import Exchange, PreparedRequest
@@ -39,7 +38,7 @@ class Pool:
         self,
         url: httpx.URL,
         *,
-        ca_file: Path | None,
+        new_tls: NewTls,
         proxy: str | None,
         connect_timeout: float,
         request_timeout: float,
@@ -47,7 +46,7 @@ class Pool:
         max_connection_age: float,
         http2: bool,
     ) -> None:
-        self._connector = Connector(url, ca_file=ca_file, proxy=proxy, http2=http2, timeout=connect_timeout)
+        self._connector = Connector(url, new_tls=new_tls, proxy=proxy, http2=http2, timeout=connect_timeout)
         self._request_timeout = request_timeout
         self._max_connections = max_connections
         self._max_connection_age = max_connection_age
