@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import ctypes
 import gc
 import os
 import signal
@@ -41,6 +42,8 @@ from bridge.telemetry.unreadable import UnreadableFields
 
 log = structlog.get_logger()
 
+_TRIM_EVERY = 10.0
+
 
 def run(settings: Settings) -> int:
     """Run the bridge until SIGINT or SIGTERM. Returns the exit code."""
@@ -65,6 +68,16 @@ async def _run(settings: Settings) -> int:
         log.error("run.failed", error=error)  # noqa: TRY400 - the text says it all
         return 1
     return 0
+
+
+async def _return_freed_memory() -> None:
+    """Gives freed memory back to the system. glibc keeps what is free below the top of its heap: after the burst in
+    which a partition's first records are encoded, that is an eighth of a process with 5,000 agents. Takes 1 to 4 ms.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc has it; musl and macOS need it less
+    while trim is not None:
+        await asyncio.sleep(_TRIM_EVERY)
+        trim(0)
 
 
 class StartError(Exception):
@@ -132,7 +145,13 @@ class Bridge:
 
     async def _work(self, stop: asyncio.Event) -> None:
         async with asyncio.TaskGroup() as tasks:
-            parts = (self._topics.run(), self._follower.run(), self._poller.run(), self.readiness.log_changes())
+            parts = (
+                self._topics.run(),
+                self._follower.run(),
+                self._poller.run(),
+                self.readiness.log_changes(),
+                _return_freed_memory(),
+            )
             running = [tasks.create_task(part) for part in parts]
             if self._clock_trials is not None:
                 running.append(tasks.create_task(self._clock_trials.run()))

@@ -33,5 +33,6 @@ OWN = MOVED | {ERROR_CODE, ERROR}
 
 
 def texts(headers: Iterable[tuple[str, bytes | None]]) -> dict[str, str]:
-    """The headers that have a value, as text; bytes that are not UTF-8 are shown as ``\\xff``."""
-    return {name: value.decode(errors="backslashreplace") for name, value in headers if value is not None}
+    """The headers that have a value, as text, by their names in lower case: a gateway may have changed these. Bytes
+    that are not UTF-8 are shown as ``\\xff``."""
+    return {name.lower(): value.decode(errors="backslashreplace") for name, value in headers if value is not None}

@@ -20,7 +20,7 @@ def too_large(value: bytes | None, headers: Headers) -> str | None:
     if len(value or b"") > MAX_BYTES:
         return f"the value is longer than {MAX_BYTES} bytes"
     for name, text in headers:
-        if name in _IDS and len(text or b"") > MAX_ID_BYTES:
+        if name.lower() in _IDS and len(text or b"") > MAX_ID_BYTES:
             return f"{name} is longer than {MAX_ID_BYTES} bytes"
     # The bridge adds these to a record that it moves; longer ones are the sender's.
     senders = (header for header in headers if header[0] not in names.MOVED or len(header[1] or b"") > MAX_ID_BYTES)
@@ -35,7 +35,7 @@ def kept(headers: Iterable[tuple[str, bytes | None]]) -> list[tuple[str, bytes |
     found: list[tuple[str, bytes | None]] = []
     for header in headers:
         size = _size(header)
-        if size <= left and not (header[0] in _IDS and len(header[1] or b"") > MAX_ID_BYTES):
+        if size <= left and not (header[0].lower() in _IDS and len(header[1] or b"") > MAX_ID_BYTES):
             left -= size
             found.append(header)
     return found
@@ -46,7 +46,7 @@ def clipped(value: bytes | None, headers: Headers) -> tuple[bytes | None, list[t
     left = MAX_HEADER_BYTES + 1
     found: list[tuple[str, bytes | None]] = []
     for name, text in headers:
-        header = (name, text[: MAX_ID_BYTES + 1] if name in _IDS and text else text)
+        header = (name, text[: MAX_ID_BYTES + 1] if name.lower() in _IDS and text else text)
         if _size(header) > left:
             found.append(("cut-off", b"x" * left))
             break

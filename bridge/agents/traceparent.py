@@ -20,7 +20,8 @@ class Trace:
 
 def read_trace(headers: Sequence[tuple[str, bytes | None]]) -> Trace | None:
     """The trace in the headers of a record of the inbox; None if they have no valid ``traceparent``."""
-    found = {name: value for name, value in headers if value is not None and name in ("traceparent", "tracestate")}
+    present = ((name.lower(), value) for name, value in headers if value is not None)
+    found = {name: value for name, value in present if name in ("traceparent", "tracestate")}
     if not _TRACEPARENT.fullmatch(found.get("traceparent", b"")):
         return None
     if len(found.get("tracestate", b"")) > _LONGEST_STATE:

@@ -84,6 +84,8 @@ def explained(failure: Failure) -> tuple[str, str]:
     """Explains why no answer came: what is wrong and what to do."""
     error = failure.error
     if not isinstance(error, ConnectError):
+        if "HTTP/1.1" in failure.text:
+            return failure.text, "set asm.http2 to false"
         return failure.text, "check asm.base_url, and whether it requires https or a proxy (asm.proxy)"
     if error.cause in ("proxy", "proxy_login"):
         found, _, advice = str(error).partition(": ")

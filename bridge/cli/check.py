@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from bridge.check import examine, failed
-from bridge.cli.event_loop import run_async
+from bridge.cli.kafka import run_async
 from bridge.cli.options import Json, SettingsCommand, new_app, settings_of
 from bridge.cli.output import print_json, print_table, progress
 from bridge.telemetry.logs import setup_logging

@@ -9,9 +9,8 @@ import typer
 
 from bridge.agents.step import DeadLetter
 from bridge.cli.errors import CliError, UsageError
-from bridge.cli.event_loop import run_async
 from bridge.cli.inject import details, open_inbox
-from bridge.cli.kafka_clock import kafka_now
+from bridge.cli.kafka import kafka_now, run_async
 from bridge.cli.options import Json, SettingsCommand, new_app, seconds, settings_of
 from bridge.cli.output import print_json, print_table
 from bridge.clock import rfc3339
@@ -74,7 +73,7 @@ def resend(
         raise UsageError("name the origins, or give --agent, --code or --since, or only --all")
     settings, wait_time = settings_of(ctx), seconds("--timeout", timeout) if wait else None
     letters, now = run_async(_read(settings, agent, code, since, timed=True))
-    found = _prepared(letters, origins or [], now)
+    found = _prepared(letters, origins or [], settings.topics.name("inject"), now)
     report: Callable[[_Resent], None] = (lambda _: None) if json else _line
     for one in found:
         if one.resend is None or dry_run:
@@ -128,11 +127,12 @@ class _Resent:
         }
 
 
-def _prepared(letters: Iterable[DeadLetter], origins: list[str], now: float) -> list[_Resent]:
-    """The chosen dead letters in their original order, one for each origin. Raises ``CliError`` if a named one is
-    missing."""
+def _prepared(letters: Iterable[DeadLetter], origins: list[str], inbox: str, now: float) -> list[_Resent]:
+    """The chosen dead letters in their original order, one for each origin; those of the ``inbox`` may be named without
+    the topic. Raises ``CliError`` if a named one is missing."""
     newest = {str(letter.origin): letter for letter in letters}
-    names = {entry: origin for origin, letter in newest.items() for entry in (origin, letter.origin.entry)}
+    names = {letter.origin.entry: origin for origin, letter in newest.items() if letter.origin.topic == inbox}
+    names |= {origin: origin for origin in newest}
     if unknown := [origin for origin in origins if origin not in names]:
         raise CliError(f"nothing was sent: no such dead letter: {', '.join(unknown)}")
     chosen = [newest[names[origin]] for origin in origins] if origins else list(newest.values())

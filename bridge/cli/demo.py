@@ -5,9 +5,10 @@ from typing import Annotated
 import typer
 
 from bridge.app import StartError
-from bridge.cli.errors import CliError, UsageError
-from bridge.cli.event_loop import run_async
-from bridge.cli.options import Command, new_app, seconds
+from bridge.cli.errors import CliError
+from bridge.cli.kafka import run_async
+from bridge.cli.options import Command, new_app, parsed, seconds
+from bridge.settings.types import servers
 from bridge.testing.brokers import BrokerUnavailableError
 from bridge.testing.demo import Demo
 
@@ -38,8 +39,7 @@ def demo(
     nothing is shown and nothing is injected, and it exits with 0.
     """
     duration = None if for_ is None else seconds("--for", for_)
-    if broker is not None and ":" not in broker:
-        raise UsageError(f"--broker: {broker!r} is not HOST:PORT")
+    broker = None if broker is None else parsed("--broker", servers, broker)
     try:
         missing = run_async(Demo(sessions, broker, keep=keep).run(duration))
     except BrokerUnavailableError as error:

@@ -12,9 +12,9 @@ import typer
 
 from asm_bridge_schemas.commands import CommandError, read_event
 from bridge import clock
+from bridge.agents.injection import MAX_AHEAD
 from bridge.cli.errors import CliError, UsageError
-from bridge.cli.event_loop import run_async
-from bridge.cli.kafka_clock import kafka_now
+from bridge.cli.kafka import kafka_now, run_async
 from bridge.cli.options import SettingsCommand, new_app, seconds, settings_of
 from bridge.cli.output import print_json
 from bridge.kafka.partitioner import partition_for
@@ -27,8 +27,6 @@ from bridge.registry.file import check_agent_id
 from bridge.settings import Settings
 
 app = new_app()
-
-_HOUR = 3600.0
 
 
 @app.command(cls=SettingsCommand)
@@ -95,8 +93,10 @@ def details(outcome: dict[str, Any]) -> str:
 
 
 def _read(agent_id: str, file: str) -> bytes:
+    if file == "-" and sys.stdin.isatty():
+        typer.echo("asm-bridge: reading the event from standard input; end it with Ctrl-D", err=True)
     try:
-        value = _bytes(file)
+        value = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
         check_agent_id(agent_id)
         read_event(value, "application/json")
     except OSError as error:
@@ -104,14 +104,6 @@ def _read(agent_id: str, file: str) -> bytes:
     except CommandError as error:
         raise CliError(f"not sent: {error}") from None
     return value
-
-
-def _bytes(file: str) -> bytes:
-    if file != "-":
-        return Path(file).read_bytes()
-    if sys.stdin.isatty():
-        typer.echo("asm-bridge: reading the event from standard input; end it with Ctrl-D", err=True)
-    return sys.stdin.buffer.read()
 
 
 def _time(expires_at: str | None) -> float | None:
@@ -126,12 +118,11 @@ async def _expires_at(settings: Settings, at: float | None, within: float | None
     if at is None and within is None:
         return None
     now = await kafka_now(settings)
-    if at is None:
-        return clock.rfc3339(now + (within or 0.0))
+    at = now + (within or 0.0) if at is None else at
     if at <= now:
         raise UsageError("--expires-at: is in the past")
-    if at > now + _HOUR:
-        typer.echo("asm-bridge: --expires-at is more than an hour from now; the bridge limits it to one hour", err=True)
+    if at > now + MAX_AHEAD:
+        typer.echo("asm-bridge: the event expires in an hour: the bridge limits the time to that", err=True)
     return clock.rfc3339(at)
 
 

@@ -1,10 +1,10 @@
 """Common options of the commands, and every setting as an option of every command that uses settings."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from inspect import Parameter, Signature
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 from typer.core import TyperCommand
@@ -13,6 +13,7 @@ from bridge.cli.errors import UsageError, listed
 from bridge.settings import KEYS, Settings, SettingsError, load_settings, shown_default
 from bridge.settings.types import duration
 
+T = TypeVar("T")
 Json = Annotated[bool, typer.Option("--json", help="As JSON.")]
 _PANEL = "Settings"
 _MARK = "setting__"
@@ -74,12 +75,17 @@ def settings_of(ctx: typer.Context) -> Settings:
     return settings
 
 
-def seconds(option: str, text: str) -> float:
-    """The duration that was given to an option. Raises ``UsageError``."""
+def parsed(option: str, parse: Callable[[str], T], text: str) -> T:
+    """The value that was given to an option, in the form of a setting. Raises ``UsageError``."""
     try:
-        value = duration(text)
+        return parse(text)
     except ValueError as error:
         raise UsageError(f"{option}: {error}") from None
+
+
+def seconds(option: str, text: str) -> float:
+    """The duration that was given to an option. Raises ``UsageError``."""
+    value = parsed(option, duration, text)
     if value <= 0:
         raise UsageError(f"{option}: must be longer than 0")
     return value

@@ -10,8 +10,7 @@ import typer
 
 from asm_bridge_schemas.commands import CommandError, SessionEntry, session_entry
 from bridge.cli.errors import CliError, UsageError, listed
-from bridge.cli.event_loop import run_async
-from bridge.cli.kafka_clock import kafka_now
+from bridge.cli.kafka import kafka_now, run_async
 from bridge.cli.options import Json, SettingsCommand, new_app, seconds, settings_of
 from bridge.cli.output import print_json, print_table, progress
 from bridge.kafka.errors import InvalidTimestampError

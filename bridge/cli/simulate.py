@@ -9,7 +9,8 @@ import typer
 import uvloop
 
 from bridge.cli.errors import CliError, UsageError
-from bridge.cli.options import Command, new_app
+from bridge.cli.options import Command, new_app, parsed
+from bridge.settings.types import host_port
 from bridge.signals import stop_on_signals
 from bridge.testing.simulator import Fault, Faults, Options, Simulator, serve
 from bridge.testing.simulator.faults import NAMES, FaultName
@@ -114,7 +115,7 @@ def simulate(
 
     Under /sim/ (agents, events, stats, faults, ...) you can see what it sent and received, and control it.
     """
-    host, port = _address(listen)
+    host, port = parsed("--listen", host_port, f"127.0.0.1{listen}" if listen.startswith(":") else listen)
     chances: dict[FaultName, float] = {
         "status_429": fault_429,
         "status_500": fault_500,
@@ -172,13 +173,6 @@ def _faults(chances: dict[FaultName, float], measures: Fault) -> Faults:
     return {
         name: msgspec.structs.replace(measures, probability=chance) for name, chance in chances.items() if chance > 0
     }
-
-
-def _address(listen: str) -> tuple[str, int]:
-    host, colon, port = listen.rpartition(":")
-    if not colon or not port.isdecimal() or int(port) > 65535:
-        raise UsageError(f"--listen: {listen!r} is not HOST:PORT, e.g. 127.0.0.1:8090")
-    return host.strip("[]") or "127.0.0.1", int(port)
 
 
 def _write_files(simulator: Simulator, tokens: Path | None, sessions: Path | None) -> None:

@@ -8,7 +8,7 @@ import typer
 from bridge.asm.http.connect_error import explain
 from bridge.cli.errors import CliError, UsageError
 from bridge.cli.options import SettingsCommand, new_app, settings_of
-from bridge.cli.output import print_json, print_table
+from bridge.cli.output import print_json, table
 from bridge.printable import printable
 
 app = new_app()
@@ -31,16 +31,25 @@ def status(
     """Show the state of a running bridge. Exits with 1 if it is not ready or cannot be reached."""
     ops = settings_of(ctx).ops
     address = (url or ops.local_url).rstrip("/")
-    found = _fetch(address, ops.authorization())
+    answer = _fetch(address, ops.authorization())
+    try:
+        found = answer.raise_for_status().json()
+        ready = bool(found["ready"])
+        text = "" if json else _text(address, found)
+    except (httpx.HTTPStatusError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        raise CliError(
+            f"what answers at {address}, with HTTP {answer.status_code}, is not a bridge of this release: give the "
+            "address of the bridge's ops.listen with --url"
+        ) from None
     if json:
         print_json(found)
     else:
-        _show(address, found)
-    if not found["ready"]:
+        typer.echo(text)
+    if not ready:
         raise typer.Exit(1)
 
 
-def _fetch(address: str, authorization: dict[str, str]) -> dict[str, Any]:
+def _fetch(address: str, authorization: dict[str, str]) -> httpx.Response:
     try:
         # Not through a proxy from the environment: bridges are on this machine or in its network.
         answer = httpx.get(f"{address}/api/status", headers=authorization, timeout=_TIMEOUT, trust_env=False)
@@ -53,29 +62,16 @@ def _fetch(address: str, authorization: dict[str, str]) -> dict[str, Any]:
         ) from None
     if answer.status_code in (401, 421):
         raise CliError(f"the bridge at {address} refuses to answer: {answer.text.strip()}")
-    try:
-        found: dict[str, Any] = answer.raise_for_status().json()
-        return found | {"ready": bool(found["ready"])}
-    except (httpx.HTTPStatusError, ValueError, KeyError, TypeError, RecursionError):
-        raise CliError(
-            f"what answers at {address}, with HTTP {answer.status_code}, is not a bridge of this release: give the "
-            "address of the bridge's ops.listen with --url"
-        ) from None
+    return answer
 
 
-def _show(address: str, found: dict[str, Any]) -> None:
-    typer.echo(
-        printable(f"{'ready' if found['ready'] else 'NOT READY: ' + str(found['reason'])}  ({found['process']})")
-    )
-    for notice in found["notices"]:
-        typer.echo(printable(f"! {notice['text']}: {notice['advice']}"))
-    typer.echo()
-    print_table(("", ""), _rows(found))
-    if found["events"]:
-        typer.echo("\nlast events")
-    for event in found["events"][:_EVENTS]:
-        typer.echo(printable(f"{event['at'][11:19]}Z  {event['text']}"))
-    typer.echo(f"\nmore: {address}/ in a browser")
+def _text(address: str, found: dict[str, Any]) -> str:
+    state = "ready" if found["ready"] else f"NOT READY: {found['reason']}"
+    notices = [f"! {notice['text']}: {notice['advice']}" for notice in found["notices"]]
+    events = [f"{event['at'][11:19]}Z  {event['text']}" for event in found["events"][:_EVENTS]]
+    lines = [*map(printable, [f"{state}  ({found['process']})", *notices]), "", table(("", ""), _rows(found))]
+    lines += ["", "last events", *map(printable, events)] if events else []
+    return "\n".join([*lines, "", f"more: {address}/ in a browser"])
 
 
 def _rows(found: dict[str, Any]) -> list[tuple[str, str]]:

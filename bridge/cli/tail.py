@@ -1,38 +1,26 @@
 """``asm-bridge tail``: reads topics as they grow, until there is enough, the time is over or a signal comes."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
-from typing import Annotated
+from collections.abc import AsyncGenerator, Coroutine, Mapping, Sequence
+from contextlib import aclosing
+from math import inf
+from typing import Annotated, Any
 
 import typer
 
 from bridge.agents.injection import KafkaRecord
 from bridge.cli.errors import CliError
-from bridge.cli.event_loop import run_async
+from bridge.cli.kafka import run_async
 from bridge.cli.options import SettingsCommand, new_app, seconds, settings_of
 from bridge.cli.output import reader_gone
 from bridge.cli.stdout import discard_output
-from bridge.kafka.reading import Reader, open_reader
+from bridge.kafka.reading import open_reader
 from bridge.kafka.show import as_json, as_line
 from bridge.kafka.topics import TOPICS, partition_counts
 from bridge.settings import Settings, TopicsSettings
 from bridge.signals import stop_on_signals, unless
 
 app = new_app()
-
-
-@dataclass(frozen=True, slots=True)
-class TailOptions:
-    """The options of a tail; ``duration`` in seconds."""
-
-    topics: tuple[str, ...] = ()
-    from_beginning: bool = False
-    until_end: bool = False
-    limit: int | None = None
-    agent: str | None = None
-    duration: float | None = None
-    json: bool = False
 
 
 @app.command(cls=SettingsCommand)
@@ -60,57 +48,53 @@ def tail(
     ] = False,
 ) -> None:
     """Print records as they arrive, decoded, one line each; committed records only. Ctrl-C stops it."""
-    options = TailOptions(
-        topics=tuple(topics or ()),
-        from_beginning=from_beginning or until_end,
-        until_end=until_end,
-        limit=limit,
-        agent=agent,
-        duration=None if for_ is None else seconds("--for", for_),
-        json=json,
-    )
+    settings = settings_of(ctx)
+    duration = inf if for_ is None else seconds("--for", for_)
+    records = _records(settings, topics or [], duration, from_beginning=from_beginning, until_end=until_end)
     try:
-        run_async(_until_signal(settings_of(ctx), options))
+        run_async(_until_signal(_print(records, settings.topics.prefix, limit, agent, json)))
     except BrokenPipeError:
         discard_output()
 
 
-async def _until_signal(settings: Settings, options: TailOptions) -> None:
-    await unless(stop_on_signals(), _tail(settings, options))
+async def _until_signal(work: Coroutine[Any, Any, None]) -> None:
+    await unless(stop_on_signals(), work)
 
 
-async def _tail(settings: Settings, options: TailOptions) -> None:
-    """Prints records. Raises ``CliError`` if a topic does not exist, ``BrokenPipeError`` if the reader of the output
-    has closed it.
-    """
-    counts = await partition_counts(settings.kafka.client_arguments())
-    names = dict.fromkeys(_names(settings.topics, options, counts))
-    partitions = [(name, partition) for name in names for partition in range(counts[name])]
+async def _print(
+    records: AsyncGenerator[KafkaRecord, None], prefix: str, limit: int | None, agent: str | None, json: bool
+) -> None:
+    """Prints records, at most ``limit``. Raises ``BrokenPipeError`` if the reader of the output has closed it."""
     printed = 0
-    connection = settings.kafka.client_arguments()
-    async with open_reader(connection, partitions, from_end=not options.from_beginning) as reader:
-        async for message in _records(reader, options):
-            if options.agent is not None and message.key != options.agent.encode():
+    async with aclosing(records):
+        async for message in records:
+            if agent is not None and message.key != agent.encode():
                 continue
-            print(as_json(message) if options.json else as_line(message, settings.topics.prefix), flush=True)
+            print(as_json(message) if json else as_line(message, prefix), flush=True)
             printed += 1
-            if printed == options.limit:
+            if printed == limit:
                 return
 
 
-async def _records(reader: Reader, options: TailOptions) -> AsyncIterator[KafkaRecord]:
-    """Records in the order of time within each fetch, until the duration is over, the end has been reached, or the
-    reader of our output has closed it.
+async def _records(
+    settings: Settings, chosen: Sequence[str], duration: float, *, from_beginning: bool, until_end: bool
+) -> AsyncGenerator[KafkaRecord, None]:
+    """Records in the order of time within each fetch, until ``duration`` seconds are over, the end has been reached, or
+    the reader of our output has closed it. Raises ``CliError`` if a topic does not exist.
     """
-    loop = asyncio.get_running_loop()
-    end = loop.time() + (float("inf") if options.duration is None else options.duration)
-    while not (loop.time() >= end or reader_gone() or (options.until_end and reader.at_end)):
-        for message in sorted(await reader.fetch(0.2), key=lambda message: message.timestamp):
-            yield message
+    connection, loop = settings.kafka.client_arguments(), asyncio.get_running_loop()
+    counts = await partition_counts(connection)
+    names = dict.fromkeys(_names(settings.topics, chosen, counts))
+    partitions = [(name, partition) for name in names for partition in range(counts[name])]
+    async with open_reader(connection, partitions, from_end=not (from_beginning or until_end)) as reader:
+        end = loop.time() + duration
+        while not (loop.time() >= end or reader_gone() or (until_end and reader.at_end)):
+            for message in sorted(await reader.fetch(0.2), key=lambda message: message.timestamp):
+                yield message
 
 
-def _names(topics: TopicsSettings, options: TailOptions, counts: Mapping[str, int]) -> list[str]:
-    if not options.topics:
+def _names(topics: TopicsSettings, chosen: Sequence[str], counts: Mapping[str, int]) -> list[str]:
+    if not chosen:
         output = [topics.name(topic.name) for topic in TOPICS if topic.output and topic.name != "agent-state"]
         found = [name for name in output if name in counts]
         if not found:
@@ -118,7 +102,7 @@ def _names(topics: TopicsSettings, options: TailOptions, counts: Mapping[str, in
                 f"there are no topics {topics.prefix}...: check topics.prefix, or run `asm-bridge topics create`"
             )
         return found
-    return [_name(topics, topic, counts) for topic in options.topics]
+    return [_name(topics, topic, counts) for topic in chosen]
 
 
 def _name(topics: TopicsSettings, topic: str, counts: Mapping[str, int]) -> str:

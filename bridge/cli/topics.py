@@ -2,7 +2,7 @@
 
 import typer
 
-from bridge.cli.event_loop import run_async
+from bridge.cli.kafka import run_async
 from bridge.cli.options import Json, SettingsCommand, new_app, settings_of
 from bridge.cli.output import print_json, print_table
 from bridge.kafka.topics import TopicResult, ensure_topics, not_reported

@@ -45,16 +45,15 @@ def resend(letter: DeadLetter, now: float) -> Resend:
     """
     agent_id, value = _agent(letter), _event(letter)
     kept = [(name, text) for name, text in letter.headers if text is not None and name not in names.OWN]
-    note = None
-    if _has_passed(dict(kept).get(names.EXPIRES_AT), now):
-        kept = [header for header in kept if header[0] != names.EXPIRES_AT]
+    note, texts = None, names.texts(letter.headers)
+    if _has_passed(texts.get(names.EXPIRES_AT), now):
+        kept = [header for header in kept if header[0].lower() != names.EXPIRES_AT]
         note = "its expires_at has passed and was left out"
-    texts = names.texts(letter.headers)
     wrapped = unwrap(value, texts.get(names.CONTENT_TYPE))
     injection_id = texts.get(names.CE_ID) if wrapped is None else wrapped.id
     if not injection_id:
         injection_id = letter.origin.entry
-        kept = [*(header for header in kept if header[0] != names.CE_ID), (names.CE_ID, injection_id.encode())]
+        kept = [*(header for header in kept if header[0].lower() != names.CE_ID), (names.CE_ID, injection_id.encode())]
     return Resend(agent_id, value, tuple(kept), injection_id, note)
 
 
@@ -88,12 +87,12 @@ def _event(letter: DeadLetter) -> bytes:
     return letter.value
 
 
-def _has_passed(expires_at: bytes | None, now: float) -> bool:
+def _has_passed(expires_at: str | None, now: float) -> bool:
     """Whether the time has passed; an unreadable one counts as the reason for which the original was refused."""
     if expires_at is None:
         return False
     try:
-        return times.seconds(expires_at.decode()) <= now
+        return times.seconds(expires_at) <= now
     except ValueError:
         raise NotResendable(
             "its header expires_at is not an RFC 3339 time; send its value with `asm-bridge inject`"

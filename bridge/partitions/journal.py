@@ -36,8 +36,9 @@ log = structlog.get_logger()
 
 _BATCH_BYTES = 8 * 1024 * 1024
 """Steps gathered beyond this stop the polling until they are committed."""
-_KEPT_EVERY = 2.0
-"""Seconds after which ``observed_until`` is written, even if nothing else is."""
+_KEPT_FOR = 1.75
+"""Seconds after which a commit writes ``observed_until`` even if it writes nothing else: every two seconds, as an idle
+partition commits once a second."""
 _OUTPUTS = [topic.name for topic in TOPICS if topic.output and topic.partitioned]
 _OVERDUE = 2.0
 """Seconds after which a commit in progress stops the polling."""
@@ -260,7 +261,7 @@ class Journal:
         self.observed_until = self._clock.now().wall
         if heartbeat is not None:
             self._batch.add(self._encoder.heartbeat(heartbeat(rfc3339(self.observed_until))))
-        overdue = bool(self.states) and time.monotonic() - self._kept_at > _KEPT_EVERY
+        overdue = bool(self.states) and time.monotonic() - self._kept_at > _KEPT_FOR
         keep = overdue or clean is not None or heartbeat is not None
         return await self._commit(clean=bool(clean), keep=keep)
 

@@ -31,9 +31,9 @@ from bridge.telemetry.metrics import METRICS
 
 log = structlog.get_logger()
 
-_SWEEP = 0.25
-"""Seconds between checks of the waiting entries' deadlines: at the same time in all partitions, and with a slot of the
-poller, because waking up costs more than checking."""
+_SWEEP, _IDLE_SWEEP = 0.25, 1.0
+"""Seconds between checks of the waiting entries' deadlines, and between checks while no entry waits: at the same time
+in all partitions, and with a slot of the poller, because waking up costs more than checking."""
 
 _STALLED = 2.0
 """A commit that takes longer than this (seconds) holds up the polling."""
@@ -185,7 +185,9 @@ class PartitionOwner:
                 await self._hand_over(journal, agents, self._suspended)
 
     async def _gather_and_commit(self, journal: Journal, agents: PartitionAgents) -> None:
-        if await fires(journal.wake, _SWEEP - time.monotonic() % _SWEEP):
+        now = time.monotonic()
+        every = _SWEEP if agents.waiting or self._next_heartbeat - now < _IDLE_SWEEP else _IDLE_SWEEP
+        if await fires(journal.wake, every - now % every):
             await fires(self._flush_now, linger(self._shared, journal.oldest_at, time.monotonic()))
         if self._rewound:
             self._rewound = False

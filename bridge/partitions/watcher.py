@@ -115,6 +115,11 @@ class PartitionAgents:
             injection.possibly_processed for agent in self._waiting for injection in agent.pending.injections
         )
 
+    @property
+    def waiting(self) -> bool:
+        """Whether events wait, for whose deadlines ``sweep`` is to be called."""
+        return bool(self._waiting)
+
     # -- for the poller
 
     @property

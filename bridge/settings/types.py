@@ -102,15 +102,16 @@ def _bootstrap(value: Any) -> Any:
     return value
 
 
-def _servers(value: str) -> str:
-    servers = [server.strip() for server in value.split(",") if server.strip()]
+def servers(value: str) -> str:
+    """Brokers as ``HOST:PORT,...``, without spaces. Raises ``ValueError``."""
+    found = [server.strip() for server in value.split(",") if server.strip()]
     try:
-        ports = [host_port(server)[1] for server in servers]
+        ports = [host_port(server)[1] for server in found]
     except ValueError:
         ports = []
-    if not servers or 0 in (ports or [0]):
+    if not found or 0 in (ports or [0]):
         raise ValueError("must be HOST:PORT, or several separated by commas, e.g. kafka-1:9092,kafka-2:9092")
-    return ",".join(servers)
+    return ",".join(found)
 
 
 def is_loopback(host: str) -> bool:
@@ -239,7 +240,7 @@ Retention = Annotated[Seconds, AfterValidator(_retention)]
 Count = Annotated[int, Field(ge=1)]
 Listen = Annotated[str, AfterValidator(_listen)]
 Omitted = Annotated[str, BeforeValidator(_bootstrap), AfterValidator(_omitted)]
-Servers = Annotated[str, BeforeValidator(_bootstrap), AfterValidator(_servers)]
+Servers = Annotated[str, BeforeValidator(_bootstrap), AfterValidator(servers)]
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
 ProxyUrl = Annotated[str, AfterValidator(_proxy)]
 TokenUrl = Annotated[

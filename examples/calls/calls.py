@@ -6,6 +6,7 @@ no agent sees the call any more, and written again, under the same key, if anoth
 too: the topic is compacted, and the last row of a key holds.
 """
 
+import json
 import os
 import sys
 from collections.abc import Iterable, Mapping
@@ -15,11 +16,16 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 from fold import row, see
 from quixstreams import Application, State
-from quixstreams.models import TopicConfig
+from quixstreams.models import JSONDeserializer, TopicConfig
 
 BROKERS = os.environ.get("ASM_BRIDGE_KAFKA__BOOTSTRAP_SERVERS", "localhost:9092")
 PREFIX = os.environ.get("ASM_BRIDGE_TOPICS__PREFIX", "asm.")
 LISTS = ("agent_queue", "hqm")  # a call on hold has been answered
+
+
+def load(value: bytes) -> Any:
+    """The record in a value, with or without a Schema Registry's five bytes."""
+    return json.loads(value[5:] if value[:1] == b"\0" else value)
 
 
 def collect(record: Mapping[str, Any], state: State) -> Iterable[dict[str, Any]]:
@@ -44,7 +50,7 @@ def application() -> Application:
         producer_extra_config={"transaction.timeout.ms": 10_000},
         state_dir=os.environ.get("STATE_DIR", "state"),
     )
-    queued = app.topic(f"{PREFIX}queued-calls", value_deserializer="json")
+    queued = app.topic(f"{PREFIX}queued-calls", value_deserializer=JSONDeserializer(loads=load))
     calls = app.topic(
         f"{PREFIX}calls",
         value_serializer="json",

@@ -1,9 +1,10 @@
 """The vendor's messages and enums (tcn.api ASM), as read from a gateway's JSON.
 
 A Struct holds values normalised by ``protojson.read``: 64-bit identifiers as digits ("0" where unset), other int64 as
-numbers, enums as names (a number that the list lacks as its digits), Timestamps as the text sent, messages and wrappers
-as None where unset, the members of a oneof as fields of their own. protojson compiles its mapping from the annotations.
-Facts are from the vendor's published protobuf descriptors; ``UNAVALIABLE`` is spelled so there.
+numbers, enums as names (a number that the list lacks as its digits), Timestamps in UTC (one that cannot be read as the
+text sent), messages and wrappers as None where unset, the members of a oneof as fields of their own. protojson compiles
+its mapping from the annotations. Facts are from the vendor's published protobuf descriptors; ``UNAVALIABLE`` is spelled
+so there.
 """
 
 from enum import Enum, IntEnum

@@ -2,8 +2,9 @@
 
 Identifiers (``*_sid``) are strings of digits, because they exceed 2^53. Counts and the vendor's integer times are
 numbers. Times are RFC 3339 text in UTC; a time that cannot be read is null, with its text in ``..._raw``. Enums are the
-vendor's names; a number that the vendor's list lacks passes through as its digits. Each description names the clock of
-a time: *bridge* (this process, when an answer arrived) or *vendor*. ``x-pii`` marks personal data.
+vendor's names; a name that the vendor's list lacks passes through, and so does a number, as its digits. Each
+description names the clock of a time: *bridge* (this process, when an answer arrived) or *vendor*. ``x-pii`` marks
+personal data.
 """
 
 import re
@@ -28,10 +29,12 @@ def about(description: str, *examples: Any, pii: bool = False, since: str | None
 
 
 def _vendors(title: str, names: type[IntEnum], description: str) -> Meta:
-    """The vendor's names, or the digits of a number that its list lacks."""
+    """The vendor's names, or a name or the digits of a number that its list lacks."""
     known = [member.name for member in names]
-    text = f"{description} A number that this list lacks, of a newer service, is in digits."
-    return _open(title, text, known, known[1], pattern="^-?[0-9]+$")
+    text = (
+        f"{description} A name or number that this list lacks, of a newer service, passes through (a number in digits)."
+    )
+    return _open(title, text, known, known[1])
 
 
 def _reasons(title: str, description: str, *values: str) -> Meta:
@@ -39,9 +42,9 @@ def _reasons(title: str, description: str, *values: str) -> Meta:
     return _open(title, f"{description} A later release may add others.", list(values), values[0])
 
 
-def _open(title: str, description: str, known: list[str], example: str, **other: str) -> Meta:
+def _open(title: str, description: str, known: list[str], example: str) -> Meta:
     """Text that is one of the known values, or another: so generated types can read values of a later release."""
-    alternatives = [{"title": f"Known{title}", "type": "string", "enum": known}, {"type": "string", **other}]
+    alternatives = [{"title": f"Known{title}", "type": "string", "enum": known}, {"type": "string"}]
     return Meta(title=title, description=description, examples=[example], extra_json_schema={"anyOf": alternatives})
 
 
@@ -523,8 +526,9 @@ class ConversationChanged(StreamRecord, frozen=True, kw_only=True, tag=True):
     conversation: Annotated[
         dict[str, Any] | None,
         about(
-            "The vendor's `OmniConversation` in snake_case; one that left is as last seen. Null if the bridge no "
-            "longer has it, and for one that is larger than 512 KiB.",
+            "The vendor's `OmniConversation` in snake_case, with its times in UTC (one that cannot be read is as it "
+            "was sent); one that left is as last seen. Null if the bridge no longer has it, and for one that is larger "
+            "than 512 KiB.",
             {"conversation_sid": "5000000000000000042", "status": "CONVERSATION_STATUS_NEW"},
             pii=True,
         ),

@@ -145,6 +145,12 @@ def _bool(value: Any) -> bool:
     return value
 
 
+def _received_time(value: Any) -> str:
+    """A time in UTC, or the text of one that cannot be read."""
+    text = string(value)
+    return timestamp(text) or text
+
+
 def _time(value: Any) -> str | None:
     text = timestamp(string(value))
     if text is None and not _PLACEHOLDER.fullmatch(value):
@@ -166,7 +172,7 @@ def _tolerant_time(value: Any, unreadable: list[ProtoJSONError]) -> str:
     """A time that cannot be read stays the text that was sent, for the record's ``..._raw``."""
     text = odd.time(value)
     if type(text) is str:
-        return text
+        return _received_time(text)
     unreadable.append(expected("a time", value))
     return odd.shown(value)
 
@@ -179,7 +185,7 @@ _TIME_PATTERNS = [{"format": "date-time", "pattern": f"^{_RFC3339.pattern}$"}, {
 
 INT64 = Codec(_int64, _sent_int64, _tolerant(_int64, 0, odd.integer), 0, _INT64_SCHEMA)
 INT64_ID = Codec(_int64_id, _sent_int64, _tolerant(_int64_id, "0", odd.integer), "0", _INT64_SCHEMA)
-TIMESTAMP = Codec(string, _time, _tolerant_time, "", {"type": "string", "anyOf": _TIME_PATTERNS})
+TIMESTAMP = Codec(_received_time, _time, _tolerant_time, "", {"type": "string", "anyOf": _TIME_PATTERNS})
 BOOL = Codec(_bool, _bool, _tolerant(_bool, False, odd.boolean), False, {"type": "boolean"})
 STRING = Codec(string, string, _tolerant(string, "", odd.text), "", {"type": "string"})
 

@@ -16,11 +16,12 @@ from typing import Any
 
 import pytest
 
+from asm_bridge_schemas.frame import unframed
 from bridge.testing.brokers import Broker
 from tests.support import ROOT, examples
 from tests.support.chaos.facts import read_topics
 from tests.support.chaos.harness import lab, until
-from tests.support.examples import EXAMPLES, environment, flink, npm, opt_in, python, run
+from tests.support.examples import EXAMPLES, environment, flink, npm, opt_in, python, run, schema_registry
 from tests.support.kept_demo import KeptDemo, kept_demo
 
 PROGRAMS = sorted(path for path in EXAMPLES.glob("*/*.py"))
@@ -116,6 +117,7 @@ def test_analytics(demo: KeptDemo, tmp_path: Path) -> None:
 
 PROGRAMS_OF_READERS = {
     "analytics": lambda: [python("analytics"), str(EXAMPLES / "analytics/report.py")],
+    "analytics in Flink": lambda: [*flink(), str(EXAMPLES / "analytics/report.flink.sql")],
     "calls": lambda: [python("calls"), str(EXAMPLES / "calls/calls.py")],
     "microservice": lambda: [python("microservice"), str(EXAMPLES / "microservice/long_waits.py")],
     "typescript": lambda: [npm(), "start", "--silent"],
@@ -190,7 +192,8 @@ def test_typescript(demo: KeptDemo) -> None:
 @pytest.mark.timeout(300)
 async def test_typescript_proves_that_nothing_is_missing(broker: Broker, topics_prefix: str, tmp_path: Path) -> None:
     """A consumer in another language that knows schemas/asyncapi.json alone reads every topic of a run in which the
-    bridge is killed twice, and finds each number of each stream once.
+    bridge is killed twice, and finds each number of each stream once. The last bridge frames values for a Schema
+    Registry.
     """
     arguments = ["--sessions", "20", "--change-rate", "1"]
     async with lab(broker.bootstrap_servers, topics_prefix, tmp_path, *arguments) as the_lab:
@@ -199,14 +202,18 @@ async def test_typescript_proves_that_nothing_is_missing(broker: Broker, topics_
         for number in range(3):
             if number:
                 the_lab.kill()
+            if number == 1:
                 await the_lab.bridge()
+            if number == 2:
+                with schema_registry() as url:
+                    await the_lab.bridge("framed", SCHEMA_REGISTRY__URL=url)
             for index, agent_id in enumerate(agents):
                 await the_lab.inject(agent_id, str(1000 * number + index))
             await the_lab.inject_raw(b"agent-0", b"not an event")
             await the_lab.sim.post("thaw")
             await the_lab.sim.settle(agents, rounds=20)
         await the_lab.completed()
-        assert await the_lab.bridges["bridge"].stop() == 0
+        assert await the_lab.bridges["framed"].stop() == 0
         env = environment(broker.bootstrap_servers, topics_prefix)
         said = run([npm(), "run", "--silent", "prove"], env, EXAMPLES / "typescript", timeout=120)
     sys.stdout.write(said)
@@ -222,7 +229,8 @@ async def test_typescript_proves_that_nothing_is_missing(broker: Broker, topics_
 @pytest.mark.transactions
 @pytest.mark.timeout(300)
 async def test_calls_exactly_once(broker: Broker, topics_prefix: str, tmp_path: Path) -> None:
-    """Each call has one row although several agents saw it, also when the program is killed and started again."""
+    """Each call has one row although several agents saw it, also when the program is killed and started again, and
+    when the bridge frames values for a Schema Registry from then on."""
     spec = importlib.util.spec_from_file_location("example_fold", EXAMPLES / "calls/fold.py")
     assert spec is not None
     assert spec.loader is not None
@@ -253,11 +261,14 @@ async def test_calls_exactly_once(broker: Broker, topics_prefix: str, tmp_path: 
             process.kill()
             process.wait()
             process = subprocess.Popen([interpreter, program], env=env, cwd=tmp_path, stdout=log, stderr=log)
-            await the_lab.sim.settle(agents, rounds=10)
             assert await the_lab.bridges["bridge"].stop() == 0
+            with schema_registry() as url:
+                await the_lab.bridge("framed", SCHEMA_REGISTRY__URL=url)
+            await the_lab.sim.settle(agents, rounds=10)
+            assert await the_lab.bridges["framed"].stop() == 0
             views: dict[str, Any] = {}
             for message in await read_topics(broker.bootstrap_servers, topics_prefix, ["queued-calls"]):
-                record = json.loads(message.value)
+                record = json.loads(unframed(message.value))
                 if record["list"] != "on_hold":
                     fold.see(views.setdefault(record["call_sid"], {}), record)
             wanted = {sid: row for sid, own in views.items() if (row := fold.row(sid, own)) is not None}

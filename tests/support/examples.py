@@ -4,7 +4,10 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +56,25 @@ def environment(brokers: str, prefix: str) -> dict[str, str]:
         "ASM_BRIDGE_TOPICS__PREFIX": prefix,
         "PYTHONUNBUFFERED": "1",
     }
+
+
+class _Registry(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["content-length"]))
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b'{"id": 7}')
+
+
+@contextmanager
+def schema_registry() -> Iterator[str]:
+    """The address of a registry that has every schema, all of them under one id."""
+    with HTTPServer(("127.0.0.1", 0), _Registry) as server:
+        threading.Thread(target=server.serve_forever).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
 
 
 def run(command: list[str], env: Mapping[str, str], cwd: Path = ROOT, timeout: float = 60) -> str:

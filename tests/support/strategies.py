@@ -27,12 +27,14 @@ TIMES = {
 times = st.sampled_from(list(TIMES))
 
 sessions_of_agents = st.builds(asm.AgentSession, agent_sid=sids, asm_session_sid=sids, user_id=texts)
-callers = st.builds(asm.CallerSid, caller_sid=sids, type=st.sampled_from(["INBOUND", "OUTBOUND", "77"]), org_id=texts)
+callers = st.builds(
+    asm.CallerSid, caller_sid=sids, type=st.sampled_from(["INBOUND", "OUTBOUND", "77", "NEW"]), org_id=texts
+)
 members = st.builds(
     asm.TransferMember,
     identifier=texts,
     is_muted=st.booleans(),
-    member_type=st.sampled_from(["TransferMemberType_AGENT", "TransferMemberType_CALLER", "9"]),
+    member_type=st.sampled_from(["TransferMemberType_AGENT", "TransferMemberType_CALLER", "9", "NEW"]),
     agent_session=st.none() | sessions_of_agents,
     caller_sid=st.none() | callers,
     outbound_id=st.none() | texts,
@@ -41,7 +43,7 @@ calls = st.builds(
     asm.QueuedCallData,
     call_sid=sids,
     phone_number=texts,
-    call_type=st.sampled_from(["INBOUND", "MAC", "12"]),
+    call_type=st.sampled_from(["INBOUND", "MAC", "12", "NEW"]),
     start_date=times,
     hold_date=times,
     skills=st.lists(texts, max_size=2),
@@ -72,7 +74,7 @@ alerts = st.one_of(
 answers = st.builds(
     asm.VoiceStatus,
     status=st.sampled_from([0, 7, 2**63 - 1]),
-    status_desc=st.sampled_from(["UNAVALIABLE", "READY", "PEERED", "99"]),
+    status_desc=st.sampled_from(["UNAVALIABLE", "READY", "PEERED", "99", "NEW_STATUS"]),
     paused=st.booleans(),
     queue=texts,
     current_session_id=sids | st.just("0"),

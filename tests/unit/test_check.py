@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from bridge import check
-from bridge.asm.http.response import Response
+from bridge.asm.http.frames import ErrorCode, error_name
+from bridge.asm.http.response import Failure, Response
 from bridge.check import agents, failed, kafka, service
 from bridge.check.finding import Finding, ok, problem, skipped, warning
 from bridge.kafka.admin import READ, WRITE, Members, Rights
@@ -189,3 +190,9 @@ def test_an_address_that_does_not_exist_is_a_problem() -> None:
     (found,) = check.ops(Settings(ops=OpsSettings(listen="no-such-host.invalid:80"), topics=TopicsSettings()))
     assert found.result == "problem"
     assert "set ops.listen" in found.advice
+
+
+def test_a_service_that_wants_http1_is_told_by_a_setting() -> None:
+    """``check`` names the setting for a service that agrees on HTTP/2 but wants HTTP/1.1."""
+    text = f"the service broke the request off: {error_name(ErrorCode.HTTP_1_1_REQUIRED)}"
+    assert service.explained(Failure(text, sent=True)) == (text, "set asm.http2 to false")

@@ -22,13 +22,15 @@ from hypothesis import strategies as st
 
 from asm_bridge_schemas.commands import SessionEntry
 from asm_bridge_schemas.records import TOPICS
+from bridge.agents.step import DeadLetter
 from bridge.cli import COMMANDS, main
-from bridge.cli.dead_letters import _attempt, _object, _row
+from bridge.cli.dead_letters import _attempt, _object, _prepared, _row
 from bridge.cli.errors import CliError
-from bridge.cli.event_loop import run_async
+from bridge.cli.kafka import run_async
 from bridge.cli.output import print_json
 from bridge.kafka.encoding import read_dead_letter
 from bridge.kafka.show import _SUMMARIES, as_json, as_line
+from bridge.record_id import RecordId
 from bridge.registry.file import SessionsFileError, as_toml, changes, read_entries, read_sessions
 from bridge.settings import KEYS
 from bridge.telemetry.logs import setup_logging
@@ -121,13 +123,14 @@ def test_completion_can_be_installed(tmp_path: Path) -> None:
         (["frob"], "No such command 'frob'"),
         (["chek"], "Did you mean 'check'? See `asm-bridge --help`."),
         (["topics", "creat"], "Did you mean 'create'? See `asm-bridge topics --help`."),
-        (["simulate", "--listen", "8090"], "--listen: '8090' is not HOST:PORT"),
+        (["simulate", "--listen", "8090"], "--listen: must be HOST:PORT, e.g. 127.0.0.1:8080"),
         (["config", "--frob"], "No such option: --frob"),
         (["topics"], "Missing command"),
         (["inject"], "Missing argument"),
         (["tail", "--for", "soon"], "--for: must be a duration"),
         (["sessions", "add", "a", "--label", "x"], "--label: 'x' is not NAME=VALUE"),
         (["sessions", "add", "a", "--interval", "2h"], "--interval: must be from 50ms to 1h, not '2h'"),
+        (["demo", "--broker", "a:b"], "--broker: must be HOST:PORT"),
         (["simulate", "--ended", "x"], "Invalid value for '--ended': 'x' is not one of"),
         (["inject", "a", "--expires-at", "tomorrow"], "--expires-at: must be an RFC 3339 time"),
         (["inject", "a", "missing.json", "--timeout", "soon"], "--timeout: must be a duration"),
@@ -585,6 +588,18 @@ def test_any_dead_letter_can_be_listed_and_prepared(
     prepared = _attempt(letter, 1.7e9)
     assert (prepared.resend is None) == bool(prepared.problem)
     assert json.loads(json.dumps(prepared.as_object()))["origin"]
+
+
+def test_a_short_origin_names_an_entry_of_the_inbox() -> None:
+    """`dead-letters resend 3/17` sends the event at 3/17 of the inbox, not another topic's record at that position."""
+    letters = [
+        DeadLetter(key=b"a", value=b"{}", code="unknown_agent", text="why", origin=RecordId(topic, 3, 17))
+        for topic in ("asm.inject", "asm.sessions")
+    ]
+    for named in ("3/17", "asm.inject/3/17"):
+        assert [one.origin for one in _prepared(letters, [named], "asm.inject", 1.7e9)] == ["asm.inject/3/17"]
+    (registry,) = _prepared(letters, ["asm.sessions/3/17"], "asm.inject", 1.7e9)
+    assert registry.origin == "asm.sessions/3/17"
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this machine has no /dev/full")

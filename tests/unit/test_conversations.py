@@ -96,6 +96,23 @@ def test_a_conversation_enters_changes_and_leaves() -> None:
     assert left.conversation["status"] == NEW
 
 
+def test_a_conversations_times_are_in_utc() -> None:
+    """Every readable time of a conversation is published in UTC, also inside it; the same instant in another form is no
+    change; what cannot be read stays as it was sent."""
+    harness = harness_of()
+
+    def at(time: str) -> dict[str, Any]:
+        assignments = [{"dateCreated": time}]
+        return conversation(1, dateCreated=time, endTime="1s", conversationAssignments=assignments)
+
+    (entered,) = listed(harness, at("2026-11-28T10:00:00.5+05:30"))
+    assert entered.conversation is not None
+    assert entered.conversation["date_created"] == "2026-11-28T04:30:00.5Z"
+    assert entered.conversation["conversation_assignments"][0]["date_created"] == "2026-11-28T04:30:00.5Z"
+    assert entered.conversation["end_time"] == "1s"
+    assert listed(harness, at("2026-11-28T04:30:00.5Z")) == []
+
+
 def test_the_same_list_is_no_change() -> None:
     """Publishes nothing and leaves the state as it is where a list is the same, also where its order is another."""
     harness = harness_of()

@@ -593,6 +593,15 @@ async def test_bytes_cut_anywhere() -> None:
         assert (conn.capacity, wire.closed) == (7, False)
 
 
+async def test_anything_after_a_ping_shows_that_the_service_is_there() -> None:
+    """A service that ignores PING but sends other frames is not taken for a dead one when it is silent later."""
+    async with talking(silent) as talk:
+        talk.conn.ping()
+        assert talk.conn.pinged_at is not None
+        talk.conn.data_received(frame(8, 0, 0, struct.pack(">I", 1)))
+        assert talk.conn.pinged_at is None
+
+
 async def test_one_write_a_round() -> None:
     """The requests of one iteration of the event loop are sent in one write."""
     conn, wire = offline()

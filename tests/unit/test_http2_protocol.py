@@ -127,17 +127,13 @@ def test_a_push_is_a_violation() -> None:
 
 
 def test_pings_go_both_ways() -> None:
-    """The service's PING is answered, and the answer to our own is recognised."""
+    """The service's PING is answered, and its answer to our own is not."""
     client = Client(0)
     client.receive(frame(6, 0, 0, b"12345678"))
     assert client.sent == [(6, 1, 0, b"12345678")]
     client.protocol.ping()
-    client.protocol.ping()
-    client.receive(b"")
-    assert client.sent[1:] == [(6, 0, 0, bytes(8))]
-    assert client.protocol.ping_pending
     client.receive(frame(6, 1, 0, bytes(8)))
-    assert not client.protocol.ping_pending
+    assert client.sent[1:] == [(6, 0, 0, bytes(8))]
 
 
 def test_streams_beyond_a_goaway_were_not_processed() -> None:
@@ -150,6 +146,44 @@ def test_streams_beyond_a_goaway_were_not_processed() -> None:
     assert (failure.sent, failure.counts_as_outage) == (False, False)
     assert (client.protocol.closing, client.protocol.closed, client.protocol.allowed) == (True, False, 0)
     assert client.receive(ANSWER + frame(1, 0x5, 3, OK)) == [Response(200, b"")] * 2
+
+
+def test_a_head_disproves_that_a_request_was_not_processed() -> None:
+    """A request whose head has come was processed, although GOAWAY says that it was not: its events are not sent again
+    as if they had never left.
+    """
+    client = Client(2)
+    headed, other = client.receive(frame(1, 0x4, 1, OK) + frame(7, 0, 0, struct.pack(">II", 0, 0)))
+    assert isinstance(headed, Failure)
+    assert isinstance(other, Failure)
+    assert (headed.sent, other.sent) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("code", "text"),
+    [
+        (ErrorCode.NO_ERROR, "cut"),
+        (ErrorCode.COMPRESSION_ERROR, "cut: COMPRESSION_ERROR"),
+        (ErrorCode.ENHANCE_YOUR_CALM, "cut: ENHANCE_YOUR_CALM (it wants fewer requests)"),
+        (ErrorCode.HTTP_1_1_REQUIRED, "cut: HTTP_1_1_REQUIRED (it wants HTTP/1.1)"),
+        (99, "cut: error 99"),
+    ],
+)
+def test_the_end_of_a_connection_says_what_its_goaway_said(code: int, text: str) -> None:
+    """A request that the service accepted before GOAWAY, and that ends with the connection, fails with the reason that
+    GOAWAY gave.
+    """
+    client = Client()
+    assert client.receive(frame(7, 0, 0, struct.pack(">II", 1, code))) == []
+    (stream,) = client.protocol.lost("cut")
+    assert stream.outcome == Failure(text, sent=True)
+
+
+def test_http1_on_a_connection_of_http2_is_recognised() -> None:
+    """A service that agrees on HTTP/2 and then speaks HTTP/1.1 is described as that, not as a broken frame."""
+    (failure,) = Client().receive(b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\n\r\n")
+    assert isinstance(failure, Failure)
+    assert failure.text == "invalid HTTP/2 from the service: it agreed on HTTP/2 but speaks HTTP/1.1"
 
 
 def test_window_updates_let_bodies_go_on() -> None:

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.agents.bounds import MAX_BYTES, MAX_HEADER_BYTES, MAX_ID_BYTES, clipped
+from asm_bridge_schemas.cloudevents import CONTENT_TYPE
+from bridge.agents.bounds import MAX_BYTES, MAX_HEADER_BYTES, MAX_ID_BYTES, clipped, too_large
 from bridge.agents.injection import MAX_AHEAD, read_injection
 from bridge.clock import rfc3339
 from tests.support.strategies import EPOCH, PAUSE_EVENT, TTL, Message
@@ -29,6 +30,20 @@ def test_an_entry_with_an_id_has_it() -> None:
     """An injection with ce_id is identified by it."""
     entry = read(5, headers=[("ce_id", b"x"), ("ce_source", b"/crm")])
     assert (entry.injection_id, entry.entry, entry.source, entry.identified) == ("x", "3/5", "/crm", True)
+
+
+def test_the_case_of_a_headers_name_does_not_count() -> None:
+    """A gateway may write the names of headers as HTTP does: content-type, id, source, expiry and trace are read."""
+    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    wrapped = {"specversion": "1.0", "id": "x", "source": "/crm", "type": "t", "data": {"pause_event": {}}}
+    structured = read(value=msgspec.json.encode(wrapped), headers=[("Content-Type", CONTENT_TYPE.encode())])
+    assert (structured.injection_id, structured.source, structured.fault) == ("x", "/crm", None)
+    headers = [("CE_ID", b"x"), ("Ce_Source", b"/crm"), ("Expires_At", b"2001-01-01T00:00:00Z")]
+    binary = read(headers=[*headers, ("Traceparent", trace.encode())])
+    assert (binary.injection_id, binary.source, binary.expires_at) == ("x", "/crm", 978307200.0)
+    assert binary.trace is not None
+    assert binary.trace.headers == (("traceparent", trace.encode()),)
+    assert too_large(None, [("Ce_Id", b"x" * 1025)]) == "Ce_Id is longer than 1024 bytes"
 
 
 def test_an_empty_id_is_none() -> None:

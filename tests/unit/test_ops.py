@@ -16,13 +16,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.parser import text_string_to_metric_families
+from starlette.responses import JSONResponse
 
 from asm_bridge_schemas.records import TOPICS, AgentObservationLost, AgentState, InjectionCompleted
 from bridge.agents.health import Unpollable
 from bridge.agents.step import Step
 from bridge.asm.errors import Unreachable
 from bridge.ops.events import ProcessHealth, changes, observed
-from bridge.ops.http import free_port, listen
+from bridge.ops.http import answering, free_port, listen
 from bridge.ops.probe import is_alive
 from bridge.ops.rates import Sample, per_second, quantile, sample
 from bridge.telemetry.metrics import METRICS, Metrics
@@ -401,6 +402,18 @@ async def test_status_command_without_a_bridge() -> None:
         code, _, err = await status_command("--url", f"{url}/elsewhere")
     assert code == 1
     assert "is not a bridge of this release" in err
+
+
+@pytest.mark.parametrize("answer", [{"ready": True}, {"ready": True, "process": "p", "notices": [1]}, [], "ready"])
+async def test_status_command_with_another_release(answer: Any) -> None:
+    """`asm-bridge status` prints one text, not half a status or a traceback, if what answers has other fields."""
+
+    listener = listen("127.0.0.1", 0)
+    async with answering(listener, JSONResponse(answer)):
+        code, out, err = await status_command("--url", f"http://127.0.0.1:{listener.getsockname()[1]}")
+    assert (code, out) == (1, "")
+    assert "is not a bridge of this release" in err
+    assert len(err.splitlines()) == 1
 
 
 def test_records_are_counted_by_the_topics_that_have_them() -> None:

@@ -270,3 +270,25 @@ async def test_a_topic_of_states_that_is_recreated_while_it_is_read_is_read_agai
     assert [journal.states_topic for journal in owned.journals] == ["1", "1", "2"]
     assert [journal.former for journal in owned.journals[1:]] == [owned.journals[0].remembered] * 2
     assert owned.journals[1].commits == 0
+
+
+async def test_an_idle_partition_wakes_up_seldom(owned: Owned, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While no event waits, whose deadline might pass, and no heartbeat is near, the pauses are longer."""
+    pauses = list[float]()
+
+    async def fires(_: asyncio.Event, within: float) -> bool:
+        pauses.append(within)
+        await asyncio.sleep(0.001)
+        return False
+
+    monkeypatch.setattr(module, "_IDLE_SWEEP", 1e9)
+    monkeypatch.setattr(module, "fires", fires)
+    agents: Any = owned.owner.agents
+    longest = []
+    for waiting, next_heartbeat in ((True, float("inf")), (False, time.monotonic() + 10), (False, float("inf"))):
+        agents.waiting, owned.owner._next_heartbeat = waiting, next_heartbeat
+        await owned.two_commits()
+        pauses.clear()
+        await owned.two_commits()
+        longest.append(max(pauses))
+    assert [pause > module._SWEEP for pause in longest] == [False, False, True]

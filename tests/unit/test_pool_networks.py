@@ -17,6 +17,7 @@ from h2.events import RequestReceived
 from h2.settings import SettingCodes
 
 from bridge.asm.http import addresses
+from bridge.asm.http.connect_error import lost
 from bridge.asm.http.pool import Pool
 from bridge.asm.http.request import PreparedRequest, Target
 from bridge.asm.http.response import Failure, Response
@@ -258,7 +259,9 @@ async def test_refused_streams_are_sent_again(authority: Path) -> None:
 
 
 async def test_a_service_that_refuses_all_is_given_up(authority: Path) -> None:
-    """A request that is refused repeatedly fails in the end, as not processed."""
+    """A request that is refused repeatedly fails in the end, as not processed and as an outage, so that the agents do
+    not go on asking all together.
+    """
 
     def script(server: Server, event: Any) -> None:
         if isinstance(event, RequestReceived):
@@ -268,7 +271,7 @@ async def test_a_service_that_refuses_all_is_given_up(authority: Path) -> None:
     async with http2(authority, script, request_timeout=2.0) as (made, pool):
         failure = await ask(pool)
         assert isinstance(failure, Failure)
-        assert not failure.sent
+        assert (failure.sent, failure.counts_as_outage) == (False, True)
         assert len(made) <= 2
         assert sum(len(server.saw(RequestReceived)) for server in made) <= 30
 
@@ -517,3 +520,18 @@ async def test_a_service_that_restarts_is_waited_for_a_moment() -> None:
     assert isinstance(await asked, Response)
     await pool.aclose()
     server.close()
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (ConnectionResetError(104, "Connection reset by peer"), "it was reset"),
+        (BrokenPipeError(32, "Broken pipe"), "it was reset"),
+        (TimeoutError(110, "Connection timed out"), "no answer in time"),
+        (ssl.SSLEOFError(8, "EOF occurred in violation of protocol (_ssl.c:2580)"), "it was reset"),
+    ],
+)
+def test_a_lost_connection_is_described_in_words(error: Exception, text: str) -> None:
+    """A connection that is lost is described in words, without the numbers of the operating system."""
+    assert lost(error).startswith(f"the connection was lost: {text}")
+    assert "[Errno" not in lost(error)

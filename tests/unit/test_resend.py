@@ -69,11 +69,12 @@ def test_an_original_without_an_id_keeps_the_one_it_had() -> None:
     assert (entry.injection_id, entry.identified, sent.injection_id) == ("3/17", True, "3/17")
 
 
+@pytest.mark.parametrize("name", ["expires_at", "Expires_At"])
 @pytest.mark.parametrize(("ahead", "kept"), [(60.0, True), (0.0, False), (-60.0, False)])
-def test_an_expiry_that_has_passed_is_left_out(ahead: float, kept: bool) -> None:
+def test_an_expiry_that_has_passed_is_left_out(ahead: float, kept: bool, name: str) -> None:
     """An expires_at that has passed is dropped with a notice, since the event would only expire again."""
-    sent = resend(dead_letter(headers=(("ce_id", b"x"), ("expires_at", rfc3339(NOW + ahead).encode()))), NOW)
-    assert ("expires_at" in dict(sent.headers)) is kept
+    sent = resend(dead_letter(headers=(("ce_id", b"x"), (name, rfc3339(NOW + ahead).encode()))), NOW)
+    assert (name in dict(sent.headers)) is kept
     assert (sent.note is None) is kept
 
 

@@ -47,6 +47,12 @@ async def step(*, at_proxy: bool, until: float, too_late: str) -> AsyncIterator[
         raise ConnectError(cause, text, at_proxy=at_proxy) from error
 
 
+def lost(error: Exception) -> str:
+    """Why an open connection was lost."""
+    cause, words = explain(error)
+    return f"the connection was lost: {'it was reset' if cause == 'closed' else words}"
+
+
 def explain(error: BaseException) -> tuple[Cause, str]:
     """Describes an error in words, or the one that caused it: other clients have errors of their own."""
     if isinstance(error, ssl.SSLCertVerificationError):

@@ -57,8 +57,28 @@ class ProtocolError(Exception):
         self.code = code
 
 
+def too_large(data: bytes) -> ProtocolError:
+    """The error for a frame over the limit; ``data``: the first bytes of the connection, if they are this frame. A
+    proxy that ends TLS for a service may agree on HTTP/2 in its place.
+    """
+    if data.startswith(b"HTTP/1."):
+        return ProtocolError("it agreed on HTTP/2 but speaks HTTP/1.1")
+    return ProtocolError("a frame over the limit", ErrorCode.FRAME_SIZE_ERROR)
+
+
+_MEANINGS = {
+    ErrorCode.ENHANCE_YOUR_CALM: "it wants fewer requests",
+    ErrorCode.INADEQUATE_SECURITY: "the TLS is too weak for HTTP/2",
+    ErrorCode.HTTP_1_1_REQUIRED: "it wants HTTP/1.1",
+}
+
+
 def error_name(code: int) -> str:
-    return ErrorCode(code).name if code in set(ErrorCode) else f"error {code}"
+    """The code's name, and what it means to an operator where the name does not say it."""
+    if code not in set(ErrorCode):
+        return f"error {code}"
+    name, meaning = ErrorCode(code).name, _MEANINGS.get(ErrorCode(code))
+    return f"{name} ({meaning})" if meaning else name
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:

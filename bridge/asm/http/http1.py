@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from typing import cast
 
+from bridge.asm.http.connect_error import lost
 from bridge.asm.http.http1_protocol import Http1Protocol, InvalidResponse
 from bridge.asm.http.request import Exchange
 from bridge.asm.http.response import BodyBudget, Response
@@ -96,14 +97,14 @@ class Http1(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         when = "in the middle of its answer" if self._protocol.begun else "without an answer"
         closed = f"the service closed the connection {when}"
-        self._end(closed if exc is None else f"the connection was lost: {exc}", lost=True)
+        self._end(closed if exc is None else lost(exc), lost=True)
 
     # Inside
 
     def _answered(self, response: Response, keep: bool) -> None:
         exchange, self._exchange = self._exchange, None
         assert exchange is not None
-        if keep:
+        if keep and not self._transport.get_write_buffer_size():  # answered early: it may never read the rest
             self.capacity = 1
             self.heard_at = time.monotonic()
             self._on_capacity(self)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import cast
 
+from bridge.asm.http.connect_error import lost
 from bridge.asm.http.flow_control import Stream
 from bridge.asm.http.http2_protocol import Http2Protocol
 from bridge.asm.http.request import Exchange
@@ -35,7 +36,7 @@ class Http2(asyncio.Protocol):
     ) -> None:
         self.heard_at = self.answered_at = time.monotonic()
         self.pinged_at: float | None = None
-        """Since when a ping is unanswered (monotonic seconds)."""
+        """When a PING was sent, if nothing has come since (monotonic seconds)."""
         self._on_closed = on_closed
         self._on_capacity = on_capacity
         self._loop = asyncio.get_running_loop()
@@ -88,7 +89,7 @@ class Http2(asyncio.Protocol):
         self._settle(self._protocol.cancel(exchange, text))
 
     def ping(self) -> None:
-        """Sends a PING; does nothing while another one is unanswered (``pinged_at``)."""
+        """Sends a PING; does nothing if nothing has come since another one (``pinged_at``)."""
         if self.pinged_at is None and not self._protocol.closed:
             self.pinged_at = time.monotonic()
             self._protocol.ping()
@@ -109,7 +110,7 @@ class Http2(asyncio.Protocol):
         self._schedule_flush()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        ended = self._protocol.lost(f"the connection was lost: {exc}" if exc else "the service closed the connection")
+        ended = self._protocol.lost(lost(exc) if exc else "the service closed the connection")
         self._protocol.sender.outgoing.clear()
         self._settle(ended, lost=True)
 
@@ -128,8 +129,7 @@ class Http2(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self.heard_at = time.monotonic()
         ended = self._protocol.receive_data(data)
-        if self.pinged_at is not None and not self._protocol.ping_pending:
-            self.pinged_at = None
+        self.pinged_at = None
         if ended:
             self.answered_at = self.heard_at
         self._settle(ended)

@@ -68,7 +68,6 @@ class Http2Protocol:
         """No more streams can be opened, ever; those that are open may still end well (section 6.8)."""
         self.closed = False
         """Nothing more is read."""
-        self.ping_pending = False
         self.sender = Sender()
         self.sender.outgoing += (
             frames.PREFACE,
@@ -85,6 +84,7 @@ class Http2Protocol:
         self._consumed = 0
         self._begun: tuple[int, int, bytearray] | None = None
         self._overhead = 0
+        self._reason = ""
 
     # Called by the connection
 
@@ -97,10 +97,7 @@ class Http2Protocol:
             self.close_gently()
 
     def ping(self) -> None:
-        """Sends a PING (section 6.7); ``ping_pending`` until it is answered."""
-        if not self.ping_pending:
-            self.ping_pending = True
-            self._write(frame(frames.PING, 0, 0, bytes(8)))
+        self._write(frame(frames.PING, 0, 0, bytes(8)))
 
     def cancel(self, exchange: Exchange, text: str) -> list[Stream]:
         """Cancels a request; does nothing if it has ended."""
@@ -124,6 +121,7 @@ class Http2Protocol:
     def lost(self, text: str) -> list[Stream]:
         """Ends the streams of a lost connection: one outage, however many they are."""
         self.closed = True
+        text += self._reason
         self.close_gently()
         counts_as_outage = True
         for stream in [*self.open.values()]:
@@ -160,7 +158,7 @@ class Http2Protocol:
             kind, number, start = word & 0xFF, number & LARGEST, at + HEAD_SIZE
             at = start + (word >> 8)
             if at - start > DEFAULT_FRAME_SIZE:  # we never allow more (section 4.2)
-                raise ProtocolError("a frame over the limit", ErrorCode.FRAME_SIZE_ERROR)
+                raise frames.too_large(b"" if self.settings_read else data)
             if at > end:
                 return data[start - HEAD_SIZE :]
             if self._begun is not None and kind != frames.CONTINUATION:
@@ -265,8 +263,7 @@ class Http2Protocol:
             self._check_was_open(number)
             return
         text = f"the service broke the request off: {frames.error_name(code)}"
-        refused = code == ErrorCode.REFUSED_STREAM and stream.head is None  # certainly not processed (section 8.7)
-        self._fail(stream, Failure(text, sent=not refused, counts_as_outage=False))
+        self._break_off(stream, text, processed=code != ErrorCode.REFUSED_STREAM)
 
     def _on_settings(self, number: int, flags: int, payload: bytes) -> None:
         """Handles SETTINGS (section 6.5). Only the last value of a setting is applied, so that a frame full of them
@@ -309,9 +306,7 @@ class Http2Protocol:
             raise ProtocolError("PING of a stream")
         if len(payload) != 8:
             raise ProtocolError("PING of a wrong size", ErrorCode.FRAME_SIZE_ERROR)
-        if flags & frames.ACK:
-            self.ping_pending = False
-        else:
+        if not flags & frames.ACK:
             self._write(frame(frames.PING, frames.ACK, 0, payload))
 
     def _on_goaway(self, number: int, _flags: int, payload: bytes) -> None:
@@ -321,8 +316,9 @@ class Http2Protocol:
         last, code = frames.UINT32.unpack_from(payload)[0] & LARGEST, frames.UINT32.unpack_from(payload, 4)[0]
         self.close_gently()
         text = f"the service takes no more requests here: {frames.error_name(code)}"
+        self._reason = f": {frames.error_name(code)}" if code else ""
         for stream in [stream for stream in self.open.values() if stream.number > last]:
-            self._fail(stream, Failure(text, sent=False, counts_as_outage=False))
+            self._break_off(stream, text, processed=False)
 
     def _on_window_update(self, number: int, _flags: int, payload: bytes) -> None:
         """Handles WINDOW_UPDATE (section 6.9)."""
@@ -363,6 +359,10 @@ class Http2Protocol:
         """Resets a stream (section 5.4.2)."""
         self._write(frames.reset(stream.number, code))
         self._fail(stream, Failure(text, sent=True))
+
+    def _break_off(self, stream: Stream, text: str, *, processed: bool) -> None:
+        """Not ``processed``: so the service says (section 8.7), and it has sent no head, which would disprove it."""
+        self._fail(stream, Failure(text, sent=processed or stream.head is not None, counts_as_outage=False))
 
     def _fail(self, stream: Stream, failure: Failure) -> None:
         stream.outcome = failure

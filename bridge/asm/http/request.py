@@ -130,8 +130,8 @@ class Exchange:
     def not_processed(self, text: str) -> None:
         """The service has certainly not processed the request (RFC 9113, section 8.7), which is sent again."""
         self.sent = False
-        if not self._resend(self):
-            self.failed(text, counts_as_outage=False)
+        if not self._resend(self):  # who refuses it again and again takes no requests
+            self.failed(text)
 
     def connection_lost(self, text: str, *, counts_as_outage: bool = True) -> None:
         """The connection ended before the first byte of the response: a ``repeatable`` request is sent again, once."""

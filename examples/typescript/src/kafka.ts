@@ -43,7 +43,7 @@ function fail(why: string): never {
   process.exit(1);
 }
 
-/** The record in a message's value; undefined for a tombstone. */
+/** The record in a message's value, with or without a Schema Registry's five bytes; undefined for a tombstone. */
 export function decode(value: Buffer | null): AnyRecord | undefined {
-  return value === null ? undefined : (JSON.parse(value.toString("utf-8")) as AnyRecord);
+  return value === null ? undefined : (JSON.parse(value.toString("utf-8", value[0] === 0 ? 5 : 0)) as AnyRecord);
 }
