@@ -97,11 +97,6 @@ class Agent:
         """Why it cannot be polled, or why its last poll failed."""
         return self.unpollable or self.health.problem
 
-    @property
-    def answered_at(self) -> float:
-        """When the last good answer came (seconds since 1970), or watching began."""
-        return self.health.answered.wall
-
     # -- the registry
 
     def watch(self, entry: SessionEntry, interval: float, at: Instant) -> Step | None:
@@ -153,10 +148,6 @@ class Agent:
         return self._done(step)
 
     # -- requests
-
-    def may_poll(self, token: str, at: Instant, outage_ended: float = float("-inf")) -> bool:
-        """Whether a request may go out now, with this token; see ``Health.may_poll``."""
-        return self.entry is not None and self.health.may_poll(token, at, outage_ended)
 
     def next_request(self, token: str, at: Instant, *, status: bool = True) -> PollRequest:
         """The next request; the events in it count as tried. ``status``: a status poll is due; otherwise it may be for

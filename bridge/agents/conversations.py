@@ -115,7 +115,7 @@ class ConversationList:
         self._known = None
         self._begin()
         for sid in step.state.bridge.conversations:
-            self._left(step, sid)
+            _emit(step, "left", sid, [], self._last_seen.get(sid))
         if step.state.bridge.conversations:
             step.book(conversations={})
         self._last_seen = _NONE
@@ -149,7 +149,7 @@ class ConversationList:
         known = step.state.bridge.conversations
         for sid in known:
             if sid not in self._read:
-                self._left(step, sid)
+                _emit(step, "left", sid, [], self._last_seen.get(sid))
         view = {sid: digests for sid, digests in known.items() if sid in self._read}
         seen: dict[str, OmniConversation] = {}
         for sid, conversation in self._read.items():
@@ -160,34 +160,23 @@ class ConversationList:
                 continue
             digests = _digests(conversation)
             if view.get(sid) != digests:
-                self._changed(step, conversation, view.get(sid), digests)
+                if (old := view.get(sid)) is None:
+                    _emit(step, "entered", sid, list(_FIELDS), conversation)
+                else:
+                    _emit(step, "updated", sid, _differing(old, digests), conversation)
                 view[sid] = digests
         self._last_seen = seen
         if view != known:
             step.book(conversations=view)
 
-    def _changed(self, step: Step, conversation: OmniConversation, old: str | None, new: str) -> None:
-        step.emit(
-            ConversationChanged,
-            change="entered" if old is None else "updated",
-            conversation_sid=conversation.conversation_sid,
-            changed=list(_FIELDS) if old is None else _differing(old, new),
-            conversation=_published(conversation),
-        )
-
-    def _left(self, step: Step, sid: str) -> None:
-        last = self._last_seen.get(sid)
-        step.emit(
-            ConversationChanged,
-            change="left",
-            conversation_sid=sid,
-            changed=[],
-            conversation=last and _published(last),
-        )
-
 
 NOT_ASKED = ConversationList(Backoff().delay)
 """Shared by all agents whose conversations were never asked for: nothing that they do changes it."""
+
+
+def _emit(step: Step, change: str, sid: str, changed: list[str], conversation: OmniConversation | None) -> None:
+    published = conversation and _published(conversation)
+    step.emit(ConversationChanged, change=change, conversation_sid=sid, changed=changed, conversation=published)
 
 
 def _published(conversation: OmniConversation) -> dict[str, Any] | None:

@@ -91,7 +91,8 @@ def read_injection(message: KafkaRecord, ttl: float, possibly_processed: bool, r
         ids = (headers.get(names.CE_ID), headers.get(names.CE_SOURCE))
     else:
         ids = (wrapped.id, wrapped.source)
-        large = too_large(None, [(names.CE_ID, _bytes(wrapped.id)), (names.CE_SOURCE, _bytes(wrapped.source))])
+        given = zip((names.CE_ID, names.CE_SOURCE), ids, strict=True)
+        large = too_large(None, [(name, text.encode()) for name, text in given if text is not None])
     ce_id, source = map(_id, ids)
     injection = Injection(
         offset=message.offset,
@@ -131,10 +132,6 @@ def _fill(injection: Injection, headers: dict[str, str], wrapped: StructuredEven
     if injection.size > MAX_BYTES // 6 and len(msgspec.json.encode(event.value)) > MAX_BYTES:
         raise CommandError("too_large", f"the event is longer than {MAX_BYTES} bytes as JSON")
     injection.event = event
-
-
-def _bytes(text: str | None) -> bytes | None:
-    return None if text is None else text.encode()
 
 
 def _id(text: str | None) -> str | None:

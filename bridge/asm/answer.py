@@ -158,19 +158,15 @@ def retry_after(response: Response, most: float) -> float | None:
     if response.retry_after is None:
         return None
     value = response.retry_after.strip()
+    if value.isascii() and value.isdigit():
+        return min(float(value), most)
+    until, now = http_date(value), http_date(response.date)
+    return None if until is None else min(max(0.0, until - (time.time() if now is None else now)), most)
+
+
+def http_date(text: str | None) -> float | None:
+    """Seconds since 1970 of a date as HTTP has it; None if there is none, or if it is unreadable."""
     try:
-        wait = float(value) if value.isascii() and value.isdigit() else _date(value) - _now(response.date)
+        return email.utils.parsedate_to_datetime(text or "").timestamp()
     except (ValueError, OverflowError):
         return None
-    return min(max(0.0, wait), most)
-
-
-def _now(date: str | None) -> float:
-    try:
-        return time.time() if date is None else _date(date)
-    except (ValueError, OverflowError):
-        return time.time()
-
-
-def _date(value: str) -> float:
-    return email.utils.parsedate_to_datetime(value).timestamp()

@@ -1,12 +1,11 @@
 """The vendor's service: its address, certificate and clock. Calls only methods that read."""
 
-import email.utils
 import time
 
 import httpx
 
 from asm_bridge_schemas.asm import AsmSession
-from bridge.asm.answer import Answer, read_response
+from bridge.asm.answer import Answer, http_date, read_response
 from bridge.asm.client import HEADERS, PATH
 from bridge.asm.errors import ForeignAnswer, Unauthorized
 from bridge.asm.http.connect_error import Cause, ConnectError
@@ -14,12 +13,11 @@ from bridge.asm.http.request import PreparedRequest, Target
 from bridge.asm.http.response import Failure, Response
 from bridge.asm.transport import build_transport, fetch
 from bridge.check.finding import Finding, ok, problem, skipped, warning
-from bridge.clock import difference
+from bridge.clock import difference, differs
 from bridge.settings import AsmSettings
 
 CONNECT, REQUEST = 4.0, 6.0
 """Maximum seconds, whatever the settings allow: a check must end."""
-_SKEW = 5.0
 
 
 def bounded(asm: AsmSettings) -> AsmSettings:
@@ -69,12 +67,10 @@ def _answered(asm: AsmSettings, response: Response) -> Finding:
 
 def clock(date: str | None, sent: float, arrived: float) -> Finding:
     """Compares this machine's clock with the answer's Date, which is in whole seconds (RFC 9110, 6.6.1)."""
-    try:
-        theirs = email.utils.parsedate_to_datetime(date or "").timestamp() + 0.5
-    except (ValueError, OverflowError):
+    if (begun := http_date(date)) is None:
         return skipped("clock", "the service's answer has no Date to compare this machine's clock with")
-    skew = (sent + arrived) / 2 - theirs
-    if abs(skew) <= _SKEW + (arrived - sent) / 2:
+    skew = (sent + arrived) / 2 - (begun + 0.5)
+    if not differs(max(0.0, abs(skew) - (arrived - sent) / 2)):
         return ok("clock", "this machine's clock agrees with the service's, to the second")
     advice = "set it with NTP: times in records and expires_at are off by as much"
     return warning("clock", difference(skew, "the service's"), advice)

@@ -97,7 +97,14 @@ def add(
         ),
         "labels": _labels(label or []),
     }
-    _apply(settings_of(ctx), {agent_id: _entry(agent_id, fields)})
+    try:
+        check_agent_id(agent_id)
+        entry = session_entry(fields)
+    except CommandError as error:
+        raise UsageError(str(error)) from None
+    settings = settings_of(ctx)
+    registry = _registry(settings)
+    _write(settings, changes(read_entries(registry), {agent_id: entry}), registry)
 
 
 @app.command(cls=SettingsCommand)
@@ -133,7 +140,9 @@ def import_(
         raise CliError(listed("nothing was written:", error.problems)) from None
     if prune and not entries:
         raise CliError("nothing was written: the file has no entries, and --prune would remove every agent")
-    _apply(settings_of(ctx), entries, prune=prune, dry_run=dry_run, json=json)
+    settings = settings_of(ctx)
+    registry = _registry(settings)
+    _write(settings, changes(read_entries(registry), entries, prune), registry, dry_run, json)
 
 
 @app.command(cls=SettingsCommand)
@@ -151,18 +160,6 @@ def export(ctx: typer.Context, json: Json = False) -> None:
 
 def _registry(settings: Settings) -> dict[str, bytes]:
     return run_async(read_registry(settings.kafka, settings.topics.name("sessions")))
-
-
-def _apply(
-    settings: Settings,
-    wanted: dict[str, SessionEntry],
-    *,
-    prune: bool = False,
-    dry_run: bool = False,
-    json: bool = False,
-) -> None:
-    registry = _registry(settings)
-    _write(settings, changes(read_entries(registry), wanted, prune), registry, dry_run, json)
 
 
 async def _write_by_kafkas_clock(
@@ -197,14 +194,6 @@ def _write(
         typer.echo(f"{agent}: {'would be ' if dry_run else ''}{change}")
     if not done:
         typer.echo("nothing to change")
-
-
-def _entry(agent_id: str, fields: dict[str, Any]) -> SessionEntry:
-    try:
-        check_agent_id(agent_id)
-        return session_entry(fields)
-    except CommandError as error:
-        raise UsageError(str(error)) from None
 
 
 def _interval(option: str, text: str) -> float:

@@ -10,7 +10,6 @@ from aiokafka.conn import create_conn
 from aiokafka.errors import (
     GroupCoordinatorNotAvailableError,
     GroupLoadInProgressError,
-    IncompatibleBrokerVersion,
     KafkaError,
     NotCoordinatorForGroupError,
     for_code,
@@ -59,9 +58,7 @@ async def seen_topics(admin: AIOKafkaAdminClient, names: Iterable[str]) -> Mappi
     """Topics by full name, without those that this client may not describe; None if the broker is too old to report
     ids (before Kafka 2.8). Creates no topic. Raises ``KafkaError``.
     """
-    try:
-        answer = await send_request(admin, topics_with_ids(names))
-    except (NotImplementedError, IncompatibleBrokerVersion):
+    if (answer := await send_request(admin, topics_with_ids(names))) is None:
         return None
     found = {}
     for code, name, topic_id, _, partitions, *_ in answer.topics:
@@ -105,11 +102,8 @@ async def topic_rights(admin: AIOKafkaAdminClient, names: Iterable[str]) -> dict
     """Rights by full name, or None if the broker is too old to report them (before Kafka 2.3). Raises
     ``KafkaError``.
     """
-    try:
-        answer = await send_request(admin, topics_with_rights(names))
-    except (NotImplementedError, IncompatibleBrokerVersion):
-        return None
-    return {topic[1]: _rights(topic[0], topic[-1]) for topic in answer.topics}
+    answer = await send_request(admin, topics_with_rights(names))
+    return None if answer is None else {topic[1]: _rights(topic[0], topic[-1]) for topic in answer.topics}
 
 
 async def group_members(admin: AIOKafkaAdminClient, clients: Clients) -> Members | None:
@@ -120,6 +114,8 @@ async def group_members(admin: AIOKafkaAdminClient, clients: Clients) -> Members
         try:
             coordinator = await admin.find_coordinator(clients.group_id)
             answer = await send_request(admin, group_with_rights(clients.group_id), coordinator)
+            if answer is None:
+                return None
             code, _, state, _, protocol, members, operations = answer.groups[0]
             if code not in (0, *_UNAUTHORIZED):
                 raise for_code(code)(clients.group_id)
@@ -130,8 +126,6 @@ async def group_members(admin: AIOKafkaAdminClient, clients: Clients) -> Members
             return Members(_rights(code, operations), len(members), protocol, strangers)
         except (GroupCoordinatorNotAvailableError, GroupLoadInProgressError, NotCoordinatorForGroupError):
             await asyncio.sleep(_RETRY)
-        except (NotImplementedError, IncompatibleBrokerVersion):
-            return None
 
 
 def _rights(code: int, operations: int) -> Rights:

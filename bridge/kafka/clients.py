@@ -89,14 +89,6 @@ async def _stop(producer: AIOKafkaProducer) -> None:
 
 
 @dataclass(slots=True)
-class _SharedProducer:
-    """The producer of all partitions in ``at_least_once``; ``lock``: while it starts or stops."""
-
-    producer: AIOKafkaProducer | None = None
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-
-
-@dataclass(frozen=True, slots=True)
 class Clients:
     """How to reach Kafka. ``connection``: the arguments of every aiokafka client; ``topic``: the full name of a topic;
     ``limits``: the sizes that the topics accept, once they have been read.
@@ -110,7 +102,10 @@ class Clients:
     session_timeout: float = 10.0
     group_instance_id: str | None = None
     limits: Limits = field(default_factory=Limits)
-    _shared: _SharedProducer = field(default_factory=_SharedProducer, init=False, repr=False)
+    _shared: AIOKafkaProducer | None = field(default=None, init=False, repr=False)
+    """The producer of all partitions in ``at_least_once``."""
+    _shared_changes: asyncio.Lock = field(default_factory=asyncio.Lock, init=False, repr=False)
+    """Held while it starts or stops."""
 
     @classmethod
     def of(cls, kafka: KafkaSettings, topics: TopicsSettings) -> "Clients":
@@ -139,10 +134,13 @@ class Clients:
         """
         if self.exactly_once:
             return await self._start_transactional(partition)
-        async with self._shared.lock:
-            if self._shared.producer is None:
-                self._shared.producer = await self._start_plain()
-            return self._shared.producer
+        async with self._shared_changes:
+            if self._shared is None:
+                try:
+                    self._shared = await self._started(enable_idempotence=True)
+                except _NOT_SUPPORTED:
+                    self._shared = await self._started()
+            return self._shared
 
     @asynccontextmanager
     async def trial_producer(self, purpose: int | str = "check") -> AsyncIterator[AIOKafkaProducer]:
@@ -155,19 +153,11 @@ class Clients:
             await _stop(producer)
 
     async def _start_transactional(self, partition: int | str) -> AIOKafkaProducer:
-        transactional_id = f"{self.group_id}-{partition}"
+        name = f"{self.group_id}-{partition}"
         try:
-            return await self._started(
-                transactional_id=transactional_id, transaction_timeout_ms=_TRANSACTION_TIMEOUT_MS
-            )
+            return await self._started(transactional_id=name, transaction_timeout_ms=_TRANSACTION_TIMEOUT_MS)
         except _NOT_SUPPORTED as error:
             raise NoTransactionsError(type(error).__name__) from error
-
-    async def _start_plain(self) -> AIOKafkaProducer:
-        try:
-            return await self._started(enable_idempotence=True)
-        except _NOT_SUPPORTED:
-            return await self._started()
 
     async def _started(self, **kind: Any) -> AIOKafkaProducer:
         producer = new_producer(
@@ -192,9 +182,9 @@ class Clients:
         if self.exactly_once:
             await _stop(producer)
             return
-        async with self._shared.lock:
-            if producer is self._shared.producer:
-                self._shared.producer = None
+        async with self._shared_changes:
+            if producer is self._shared:
+                self._shared = None
                 await _stop(producer)
 
     def group_consumer(self) -> AIOKafkaConsumer:

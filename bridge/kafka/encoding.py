@@ -31,10 +31,7 @@ from bridge.kafka.smaller import smaller_dead_letters, smaller_records, smaller_
 from bridge.record_id import RecordId
 
 CONTENT_TYPES = {"json": b"application/json", "msgpack": b"application/msgpack"}
-_DECODERS: dict[bytes, msgspec.json.Decoder[AgentState] | msgspec.msgpack.Decoder[AgentState]] = {
-    b"application/json": msgspec.json.Decoder(AgentState),
-    b"application/msgpack": msgspec.msgpack.Decoder(AgentState),
-}
+_CODECS: dict[bytes, Any] = {CONTENT_TYPES["json"]: msgspec.json, CONTENT_TYPES["msgpack"]: msgspec.msgpack}
 
 _unreserved = re.compile(r"[A-Za-z0-9._~-]*").fullmatch
 """Whether ``quote`` would not change the text (RFC 3986, section 2.3), as most ids: this takes a fifth of its time."""
@@ -60,12 +57,20 @@ class Encoder:
         framed: Callable[[str, bytes], bytes] | None = None,
         limits: Limits | None = None,
     ) -> None:
-        self._encode = (msgspec.json if encoding == "json" else msgspec.msgpack).Encoder().encode
-        self._decode: Any = (msgspec.json if encoding == "json" else msgspec.msgpack).decode
-        self._content_type = (names.CONTENT_TYPE, CONTENT_TYPES[encoding])
+        content_type = CONTENT_TYPES[encoding]
+        self._encode = _CODECS[content_type].Encoder().encode
+        self._decode = _CODECS[content_type].decode
         self._inbox = inbox
         self._source = source
-        self._types = {cls: self._type_headers(cls) for cls in records.TOPICS}
+        self._types = {
+            cls: [
+                (names.CE_SPECVERSION, b"1.0"),
+                (names.CE_TYPE, records.ce_type(cls).encode()),
+                (names.CE_DATASCHEMA, records.dataschema(cls).encode()),
+                (names.CONTENT_TYPE, content_type),
+            ]
+            for cls in records.TOPICS
+        }
         self._limits = Limits() if limits is None else limits
         self._framed = framed
 
@@ -135,7 +140,7 @@ class Encoder:
                 yield message._replace(value=self._value(topic, form))
 
     def _value(self, topic: str, content: Any) -> bytes:
-        value = self._encode(content)
+        value: bytes = self._encode(content)
         return value if self._framed is None else self._framed(topic, value)
 
     def _id(self, record: Published) -> str:
@@ -157,14 +162,6 @@ class Encoder:
         if time is not None:
             headers.append((names.CE_TIME, time.encode()))
         return headers
-
-    def _type_headers(self, cls: type[Any]) -> list[tuple[str, bytes]]:
-        return [
-            (names.CE_SPECVERSION, b"1.0"),
-            (names.CE_TYPE, records.ce_type(cls).encode()),
-            (names.CE_DATASCHEMA, records.dataschema(cls).encode()),
-            self._content_type,
-        ]
 
 
 def read_dead_letter(message: KafkaRecord) -> DeadLetter:
@@ -191,21 +188,16 @@ def read_state(key: bytes, value: bytes, headers: Iterable[tuple[str, bytes | No
     ``msgspec.DecodeError`` for anything else."""
     value = unframed(value)
     content_type = dict(headers).get(names.CONTENT_TYPE, b"application/json")
-    if content_type is None or content_type not in _DECODERS:
+    if content_type is None or content_type not in _CODECS:
         raise msgspec.DecodeError(f"the content-type {content_type!r} is not one of a state")
     try:
-        state = _DECODERS[content_type].decode(value)
+        state: AgentState = _CODECS[content_type].decode(value, type=AgentState)
         known = state.agent_id.encode() == key
     except (UnicodeError, RecursionError) as error:
         raise msgspec.DecodeError(str(error)) from error
     if not known:
         raise msgspec.DecodeError(f"the state of agent {state.agent_id!r} has another key")
-    state = state if state.version > 1 else _upgraded(state, value, content_type)
-    return _checked(state)
-
-
-def _checked(state: AgentState) -> AgentState:
-    """A state from which its agent can continue. Raises ``msgspec.DecodeError`` for one with invalid times."""
+    state = state if state.version > 1 else _upgraded(state, _CODECS[content_type].decode(value, type=_Books1))
     times = [state.observed_at, state.status_since, state.bridge.status_observed_at]
     times += [state.lost.since if state.lost else None, *(call.start_date for call in state.calls)]
     try:
@@ -228,11 +220,9 @@ class _Books1(msgspec.Struct):
     delivered: list[Delivered] = []
 
 
-def _upgraded(state: AgentState, value: bytes, content_type: bytes) -> AgentState:
+def _upgraded(state: AgentState, old: _Books1) -> AgentState:
     """A state of version 1 as one of today's. Its calls have no digests, so each of them is ``updated`` once."""
-    decode = msgspec.json.decode if content_type == CONTENT_TYPES["json"] else msgspec.msgpack.decode
-    old = msgspec.structs.asdict(decode(value, type=_Books1))
-    books = Books(**old, call_digests=[""] * len(state.calls))
+    books = Books(**msgspec.structs.asdict(old), call_digests=[""] * len(state.calls))
     group = None if state.status is None else status_group(state.status.status_desc)
     return msgspec.structs.replace(state, version=2, bridge=books, status_group=group)
 

@@ -6,6 +6,7 @@ parts, and fails when one of them is gone.
 """
 
 import asyncio
+import contextlib
 import copy
 import functools
 import struct
@@ -22,7 +23,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.client import ConnectionGroup, CoordinationType
 from aiokafka.consumer import fetcher
 from aiokafka.consumer.fetcher import READ_UNCOMMITTED
-from aiokafka.errors import CorruptRecordException, ProducerClosed, for_code
+from aiokafka.errors import CorruptRecordException, IncompatibleBrokerVersion, ProducerClosed, for_code
 from aiokafka.producer import message_accumulator, sender, transaction_manager
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.protocol.fetch import FetchRequest
@@ -41,6 +42,7 @@ log = structlog.get_logger()
 C = TypeVar("C")
 _compiled_records = sys.modules[DefaultRecordBatchBuilder.__module__]
 _FETCH_ALLOWANCE = 20.0
+_UNKNOWN_REQUEST = (NotImplementedError, IncompatibleBrokerVersion)
 
 
 # -- producers
@@ -106,10 +108,12 @@ def transactional_id(producer: AIOKafkaProducer) -> str:
 
 
 async def ask_coordinator(producer: AIOKafkaProducer, request: Any) -> Any:
-    """Sends a request to the coordinator of the producer's transactions, and returns the response. Raises
-    ``KafkaError``."""
+    """Sends a request to the coordinator of the producer's transactions. Returns the response, or None if the broker is
+    too old to know the request. Raises ``KafkaError``."""
     node = await producer._sender._find_coordinator(CoordinationType.TRANSACTION, transactional_id(producer))
-    return await producer.client.send(node, request, group=ConnectionGroup.COORDINATION)
+    with contextlib.suppress(*_UNKNOWN_REQUEST):
+        return await producer.client.send(node, request, group=ConnectionGroup.COORDINATION)
+    return None
 
 
 _ERRORS = "errors_of_topics"
@@ -186,8 +190,11 @@ def brokers(admin: AIOKafkaAdminClient) -> list[tuple[str, int]]:
 
 
 async def send_request(admin: AIOKafkaAdminClient, request: Any, node: int | None = None) -> Any:
-    """Sends a request to a broker (any one for None) and returns the response. Raises ``KafkaError``."""
-    return await admin._send_request(request, node)
+    """Sends a request to a broker (any one for None). Returns the response, or None if the broker is too old to know
+    the request. Raises ``KafkaError``."""
+    with contextlib.suppress(*_UNKNOWN_REQUEST):
+        return await admin._send_request(request, node)
+    return None
 
 
 # -- all clients: a topic that is deleted must not come back with the broker's own number of partitions because a client

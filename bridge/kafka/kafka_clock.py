@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import structlog
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import IncompatibleBrokerVersion, KafkaError, ProducerFenced
+from aiokafka.errors import KafkaError, ProducerFenced
 
 from bridge.clock import Clock, difference
 from bridge.kafka import internals
@@ -109,9 +109,8 @@ async def reading_of(producer: AIOKafkaProducer, since: float) -> Reading | None
 
     Raises ``KafkaError``.
     """
-    try:
-        answer = await internals.ask_coordinator(producer, transaction(internals.transactional_id(producer)))
-    except (NotImplementedError, IncompatibleBrokerVersion):
+    answer = await internals.ask_coordinator(producer, transaction(internals.transactional_id(producer)))
+    if answer is None:
         return None
     code, _, state, _, began_ms, *_ = answer.transactions[0]
     return Reading(began_ms / 1000, since) if code == 0 and state == "Ongoing" else None

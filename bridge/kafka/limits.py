@@ -27,23 +27,22 @@ class Limits:
     def __init__(self, compression: str | None = None) -> None:
         self._compression = compression
         self._bytes: dict[str, int] = {}
-        self._recompressed: frozenset[str] = frozenset()
+        self._recompressed: set[str] = set()
         self._said = Once()
 
     def __getitem__(self, topic: str) -> int:
         return self._bytes.get(topic, _DEFAULT)
 
     def update(self, configs: Mapping[str, Mapping[str, str]]) -> None:
-        """``configs``: by topic, as the broker reports them."""
+        """``configs``: by topic, as the broker reports them; what it does not report stays as it was."""
         for topic, found in configs.items():
             if (limit := found.get("max.message.bytes", "")).isdecimal():
                 self._bytes[topic] = int(limit)
             if (segment := found.get("segment.bytes", "")).isdecimal():
                 self._bytes[topic] = min(self[topic], int(segment))
         ours = ("producer", self._compression)
-        self._recompressed = frozenset(
-            topic for topic, found in configs.items() if found.get("compression.type", "producer") not in ours
-        )
+        others = {topic for topic, found in configs.items() if found.get("compression.type", "producer") not in ours}
+        self._recompressed = (self._recompressed - configs.keys()) | others
 
     def fits(self, message: Outgoing) -> bool:
         limit = self._bytes.get(message.topic, _DEFAULT)

@@ -67,10 +67,13 @@ class SchemaRegistryClient:
         except httpx.HTTPError as error:
             cause, text = explain(error)
             raise SchemaRegistryError(f"{self._url}: {text}", _UNREACHABLE.get(cause, _RUNNING)) from error
-        answer = _json(response)
-        if response.status_code == 200 and answer is not None:
-            return answer if isinstance(answer, dict) else {}
+        try:
+            answer = response.json()
+        except (ValueError, RecursionError):
+            answer = None
         known = answer if isinstance(answer, dict) else {}
+        if response.status_code == 200 and answer is not None:
+            return known
         if response.status_code == 404 and known.get("error_code") in _NOT_FOUND:
             return None
         said = str(known.get("message") or "")[:300]
@@ -137,13 +140,6 @@ _UNREACHABLE: dict[Cause, str] = {
     "wrong_name": "use a name that is in the certificate in schema_registry.url",
     "expired": "renew the certificate, or check this machine's clock",
 }
-
-
-def _json(response: httpx.Response) -> Any:
-    try:
-        return response.json()
-    except (ValueError, RecursionError):
-        return None
 
 
 def _id(answer: Mapping[str, Any]) -> int:

@@ -105,7 +105,7 @@ def _view(watched: Watched, now: float) -> SessionView:
         lost_since=state.lost.since if state.lost else None,
         asm_session_sid=state.asm_session_sid,
         status_desc=state.status.status_desc if state.status else None,
-        last_answer_seconds=round(max(0.0, now - agent.answered_at), 1) if asked else None,
+        last_answer_seconds=round(max(0.0, now - agent.health.answered.wall), 1) if asked else None,
         pending=len(agent.pending.injections),
         labels=state.labels,
     )

@@ -7,6 +7,7 @@ import socket
 from collections.abc import AsyncIterator, Iterator
 
 import uvicorn
+from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp
 
 from bridge.settings import OpsSettings
@@ -38,6 +39,11 @@ def free_port() -> int:
             probe.bind(("127.0.0.1", port))
             return port
     raise OSError("no free port on 127.0.0.1 between 20000 and 32000: end a process that listens there")
+
+
+def verdict(reason: str | None, good: str) -> Response:
+    """The answer of a probe: 503 and the reason, or 200 and ``good``."""
+    return PlainTextResponse(f"{reason or good}\n", status_code=503 if reason else 200)
 
 
 @contextlib.asynccontextmanager

@@ -11,14 +11,14 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from bridge.ops.access import Guard
 from bridge.ops.agents import Query, sessions_page
 from bridge.ops.gauges import set_gauges
-from bridge.ops.http import answering
+from bridge.ops.http import answering, verdict
 from bridge.ops.monitor import Monitor
 from bridge.ops.readiness import STANDING_BY
 from bridge.ops.snapshot import StatusSource
@@ -30,32 +30,18 @@ _PAGE = Path(__file__).parent / "page"
 
 def application(snapshot: StatusSource, monitor: Monitor, ops: OpsSettings) -> Starlette:
     """The endpoints. ``monitor`` must be running, since it provides rates and streams."""
-    routes: list[BaseRoute] = [
-        *_probes(snapshot),
-        *_api(snapshot, monitor),
-        Mount("/", StaticFiles(directory=_PAGE, html=True)),
-    ]
-    return Starlette(routes=routes, middleware=[Middleware(Guard, ops=ops)])
 
-
-def _probes(snapshot: StatusSource) -> list[Route]:
     async def healthz(request: Request) -> Response:
-        reason = snapshot().given_up
-        return PlainTextResponse(f"{reason or 'ok'}\n", status_code=503 if reason else 200)
+        return verdict(snapshot().given_up, "ok")
 
     async def readyz(request: Request) -> Response:
         now = snapshot()
-        good = f"ready, {STANDING_BY}" if now.standing_by else "ready"
-        return PlainTextResponse(f"{now.not_ready or good}\n", status_code=503 if now.not_ready else 200)
+        return verdict(now.not_ready, f"ready, {STANDING_BY}" if now.standing_by else "ready")
 
     async def metrics(request: Request) -> Response:
         set_gauges(snapshot())
         return Response(generate_latest(METRICS.registry), media_type=CONTENT_TYPE_LATEST)
 
-    return [Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", metrics)]
-
-
-def _api(snapshot: StatusSource, monitor: Monitor) -> list[Route]:
     async def status(request: Request) -> Response:
         return Response(monitor.status(), media_type="application/json")
 
@@ -70,7 +56,16 @@ def _api(snapshot: StatusSource, monitor: Monitor) -> list[Route]:
     async def events(request: Request) -> Response:
         return StreamingResponse(monitor.stream(), media_type="text/event-stream")
 
-    return [Route("/api/status", status), Route("/api/sessions", sessions), Route("/api/events", events)]
+    routes: list[BaseRoute] = [
+        Route("/healthz", healthz),
+        Route("/readyz", readyz),
+        Route("/metrics", metrics),
+        Route("/api/status", status),
+        Route("/api/sessions", sessions),
+        Route("/api/events", events),
+        Mount("/", StaticFiles(directory=_PAGE, html=True)),
+    ]
+    return Starlette(routes=routes, middleware=[Middleware(Guard, ops=ops)])
 
 
 @contextlib.asynccontextmanager

@@ -11,10 +11,11 @@ from prometheus_client.registry import Collector
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from bridge.ops.access import Guard
+from bridge.ops.http import verdict
 from bridge.settings import OpsSettings
 
 STARTING = "starting"
@@ -29,8 +30,7 @@ def application(
     """``get_all(path)``: the answers of all workers; ``restarts()``: how often each of them was restarted."""
 
     def respond(reasons: Mapping[int, str], good: str) -> Response:
-        lines = [f"worker {number}: {reason}" for number, reason in reasons.items()] or [good]
-        return PlainTextResponse("\n".join(lines) + "\n", status_code=503 if reasons else 200)
+        return verdict("\n".join(f"worker {number}: {reason}" for number, reason in reasons.items()), good)
 
     async def healthz(request: Request) -> Response:
         return respond(not_alive(await get_all("healthz")), "ok")

@@ -128,6 +128,8 @@ class Assignment:
             return
         for number, owner in list(self._owners.items()):
             if number not in partitions or not (kept and owner.resume()):
+                if number in partitions and owner.held:
+                    self._held[number] = owner.held
                 self._end(number)
         for number in partitions - self._owners.keys():
             assert self.member is not None

@@ -105,11 +105,15 @@ class PartitionOwner:
         """Whether the inbox delivered an offset that had been read: it may be another log."""
         self._remembered: Remembered | None = None
         """What the last journal committed, if that is known."""
-        self.held = held
-        """The outcomes of sent events that could not be written yet (see ``Journal``)."""
+        self._held = held
         self._lost: str | None = None
         """Why the partition was lost, until it can commit again."""
         self._next_heartbeat = 0.0
+
+    @property
+    def held(self) -> Mapping[int, KnownOutcome]:
+        """The outcomes of sent events that have not been written yet (see ``Journal``)."""
+        return self._held if self._journal is None else self._journal.unwritten
 
     @property
     def problem(self) -> str | None:
@@ -158,7 +162,7 @@ class PartitionOwner:
             shared.encoder,
             self._group,
             shared.policy.clock,
-            self.held,
+            self._held,
             inbox=shared.topics.id("inject"),
             states_topic=shared.topics.id("agent-state"),
             former=self._remembered,
@@ -268,7 +272,7 @@ class PartitionOwner:
         self._suspended, self._inbox_paused = None, False
         self._flush_now.clear()
         if journal is not None:
-            self.held = journal.unwritten
+            self._held = journal.unwritten
             if agents is not None:
                 self._remembered = journal.remembered
             await journal.close()

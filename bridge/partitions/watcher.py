@@ -18,6 +18,7 @@ from bridge.kafka.outgoing import Outgoing
 from bridge.kafka.partitioner import partition_for
 from bridge.kafka.stable_offsets import Release, readable_at
 from bridge.partitions.journal import Journal
+from bridge.partitions.offsets import differ
 from bridge.record_id import RecordId
 from bridge.registry.registry import InvalidEntry, Registry
 from bridge.settings.model import InjectionSettings
@@ -174,12 +175,11 @@ class PartitionAgents:
         """Writes an invalid registry entry as a dead letter, once, without its value, which may hold a token."""
         mine = partition_for(bad.key, self._partitions) == self._journal.partition
         metadata = self._journal.metadata
-        of_another = None not in (metadata.registry_id, bad.registry_id) and metadata.registry_id != bad.registry_id
-        if mine and (of_another or bad.offset > metadata.invalid_entries_up_to):
-            self._journal.dead_letter(
-                DeadLetter(key=bad.key, value=None, code=bad.code, text=bad.text, origin=bad.origin)
-            )
-            self._journal.advance(invalid_entries_up_to=bad.offset, registry_id=bad.registry_id)
+        another = differ(metadata.registry_id, bad.registry_id)
+        if mine and (another or bad.origin.offset > metadata.invalid_entries_up_to):
+            letter = DeadLetter(key=bad.key, value=None, code=bad.code, text=bad.text, origin=bad.origin)
+            self._journal.dead_letter(letter)
+            self._journal.advance(invalid_entries_up_to=bad.origin.offset, registry_id=bad.registry_id)
 
     # -- the inbox
 

@@ -177,11 +177,11 @@ class Poller:
             token = self._tokens.get(agent.entry.token)
         except AsmError as error:
             return error
-        breaker = self._breaker
+        breaker, health = self._breaker, agent.health
         if breaker.outage is None:
-            if not (agent.may_poll(token, at, breaker.closed_at) and breaker.may_poll(at.monotonic, agent.share)):
+            if not (health.may_poll(token, at, breaker.closed_at) and breaker.may_poll(at.monotonic, agent.share)):
                 return None
-        elif not (agent.health.has_another(token) or breaker.may_poll(at.monotonic)):
+        elif not (health.has_another(token) or breaker.may_poll(at.monotonic)):
             return breaker.outage
         return agent.next_request(token, at, status=status or breaker.outage is not None)
 

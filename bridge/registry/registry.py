@@ -9,7 +9,7 @@ import structlog
 from asm_bridge_schemas.commands import CommandError, SessionEntry, read_session_entry
 from bridge.agents.bounds import MAX_HEADER_BYTES, MAX_ID_BYTES
 from bridge.agents.health import Unpollable
-from bridge.agents.injection import KafkaRecord
+from bridge.agents.injection import KafkaRecord, is_utf8
 from bridge.kafka.partitioner import key_hash
 from bridge.record_id import RecordId
 from bridge.telemetry.metrics import METRICS
@@ -29,9 +29,8 @@ class Registered:
 @dataclass(frozen=True, slots=True)
 class InvalidEntry:
     """The last entry of a key, if it is invalid. Its value is not kept, since it may be a token. ``registry_id``: the
-    id of the topic that its offset is of, if known."""
+    id of the topic that it is in, if known."""
 
-    offset: int
     key: bytes
     code: str
     text: str
@@ -73,7 +72,7 @@ class Registry:
         return [agent_id for agent_id, one in self._entries.items() if one.hash % partitions == partition]
 
     def invalid_entries(self) -> list[InvalidEntry]:
-        return sorted(self._invalid.values(), key=lambda invalid: invalid.offset)
+        return sorted(self._invalid.values(), key=lambda invalid: invalid.origin)
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -96,21 +95,26 @@ class Registry:
 
     def put(self, record_id: RecordId, key: bytes, value: bytes | None) -> None:
         """Applies the record of this key and value."""
+        if value is None:  # it removes an entry whose key is invalid, too
+            self._invalid.pop(key, None)
+            if is_utf8(key):
+                self._put(key.decode(), None)
+            return
         try:
             agent_id = key.decode()
             if not agent_id:
                 raise CommandError("malformed_entry", "the key is empty; it must be the agent_id")
-            if len(key) > MAX_ID_BYTES or len(value or b"") > MAX_HEADER_BYTES:
+            if len(key) > MAX_ID_BYTES or len(value) > MAX_HEADER_BYTES:
                 text = f"a key has at most {MAX_ID_BYTES} bytes, and an entry {MAX_HEADER_BYTES}"
                 raise CommandError("malformed_entry", text)
-            entry = None if value is None else read_session_entry(value)
+            registered = Registered(record_id.offset, read_session_entry(value), key_hash(agent_id))
         except UnicodeDecodeError:
             self._refuse(record_id, key, "malformed_entry", "the key is not UTF-8; it must be the agent_id")
         except CommandError as error:
             self._refuse(record_id, key, error.code, str(error))
         else:
             self._invalid.pop(key, None)
-            self._put(agent_id, None if entry is None else Registered(record_id.offset, entry, key_hash(agent_id)))
+            self._put(agent_id, registered)
 
     def begin_again(self) -> set[bytes]:
         """The topic was recreated: its entries stay in force until ``forget``. Returns their keys."""
@@ -140,7 +144,7 @@ class Registry:
 
     def _refuse(self, origin: RecordId, key: bytes, code: str, text: str) -> None:
         METRICS.registry_errors.inc()
-        invalid = self._invalid[key] = InvalidEntry(origin.offset, key, code, text, origin, self.topic_id)
+        invalid = self._invalid[key] = InvalidEntry(key, code, text, origin, self.topic_id)
         log.warning("registry.entry_refused", key=key.decode(errors="backslashreplace"), code=code, error=text)
         self._refused(invalid)
 

@@ -34,6 +34,7 @@ CONVENTIONS = {
 }
 """Our short names for fields that OpenTelemetry's semantic conventions define."""
 _REPEATING = ("aiokafka", "opentelemetry")
+_LIBRARY_REPEATS = 30.0
 _QUIET, _REMEMBERED = 60.0, 1000
 
 
@@ -73,6 +74,11 @@ def setup_logging(
 ) -> None:
     """Routes structlog and the standard library's logging through one chain that masks ``secrets`` in every text."""
     console = format == "console" or (format == "auto" and sys.stderr.isatty())
+    renderer: Processor = structlog.processors.JSONRenderer(default=str, ensure_ascii=False)
+    if console:
+        renderer = structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback, pad_event_to=30
+        )
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -85,7 +91,7 @@ def setup_logging(
         structlog.processors.format_exc_info,  # before the masking: an exception's text may hold a secret, too
         _short if console else _conventional,
         Masking(secrets),
-        _renderer(console),
+        renderer,
     ]
     _install(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=final), level)
     structlog.configure(
@@ -116,14 +122,6 @@ def _conventional(logger: WrappedLogger, name: str, event: EventDict) -> EventDi
     if "partition" in event:
         event["partition"] = str(event["partition"])  # there it is text, as not only Kafka has partitions
     return {CONVENTIONS.get(key, key): value for key, value in _short(logger, name, event).items()}
-
-
-def _renderer(console: bool) -> Processor:
-    if console:
-        return structlog.dev.ConsoleRenderer(
-            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback, pad_event_to=30
-        )
-    return structlog.processors.JSONRenderer(default=str, ensure_ascii=False)
 
 
 def _install(formatter: logging.Formatter, level: str) -> None:
@@ -157,17 +155,16 @@ def _demote(record: logging.LogRecord) -> bool:
 
 
 class _LibraryRepeatFilter:
-    """Passes a line that a library repeats once in ``seconds``: in an outage aiokafka connects 200 times per second."""
+    """Passes a line that a library repeats once in 30 s: in an outage aiokafka connects 200 times per second."""
 
-    def __init__(self, seconds: float = 30.0) -> None:
-        self._seconds = seconds
+    def __init__(self) -> None:
         self._last: dict[tuple[str, int], float] = {}
 
     def __call__(self, record: logging.LogRecord) -> bool:
         if not record.name.startswith(_REPEATING) or record.levelno < logging.WARNING:
             return True
         place = record.pathname, record.lineno
-        if record.created - self._last.get(place, 0.0) < self._seconds:
+        if record.created - self._last.get(place, 0.0) < _LIBRARY_REPEATS:
             return False
         self._last[place] = record.created
         return True

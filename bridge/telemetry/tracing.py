@@ -77,11 +77,12 @@ def traces(group_id: str) -> Iterator[None]:
 
 def _start(exporters: list[str], group_id: str) -> Callable[[], None] | None:
     try:
-        from opentelemetry.sdk.resources import Resource
+        from opentelemetry.sdk.resources import OTELResourceDetector, Resource
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-        provider = TracerProvider(resource=Resource.create(_service(os.environ)), shutdown_on_exit=False)
+        named = Resource.create({"service.name": "asm-kafka-bridge"}).merge(OTELResourceDetector().detect())
+        provider = TracerProvider(resource=named, shutdown_on_exit=False)
         for name in exporters:
             provider.add_span_processor(BatchSpanProcessor(_exporter(name)))
     except ImportError:
@@ -93,11 +94,6 @@ def _start(exporters: list[str], group_id: str) -> Callable[[], None] | None:
     _switch(provider.get_tracer("asm-kafka-bridge"), group_id)
     log.info("tracing.started", exporters=exporters)
     return provider.shutdown
-
-
-def _service(environ: Mapping[str, str]) -> dict[str, str]:
-    named = environ.get("OTEL_SERVICE_NAME") or "service.name=" in environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
-    return {} if named else {"service.name": "asm-kafka-bridge"}
 
 
 def _exporter(name: str) -> "SpanExporter":

@@ -228,10 +228,14 @@ class _Comparison:
                 yield f".{name}", "may be missing"
             yield from _below(f".{name}", self.values(schema, written[name]))
         others = reader.get("additionalProperties", True)
+        # An object without named fields is a map: it has others.
+        written_others = writer.get("additionalProperties", "properties" not in writer)
         if others is False:
             yield from ((f".{name}", "is not known") for name in sorted(written.keys() - read.keys()))
-        elif isinstance(others, dict) and isinstance(writer.get("additionalProperties"), dict):
-            yield from _below("{}", self.values(others, writer["additionalProperties"]))
+            if written_others is not False:
+                yield "{}", "is not known"
+        elif isinstance(others, dict) and written_others is not False:
+            yield from _below("{}", self.values(others, {} if written_others is True else written_others))
 
 
 def _below(path: str, problems: list[_Problem]) -> Iterator[_Problem]:

@@ -86,12 +86,17 @@ def _calls(calls: list[CallInView], record: records.QueuedCallChanged) -> list[C
     return [*calls, call]
 
 
+_REPLACEABLE = 16
+"""How many of an agent's last records a step that comes again may replace."""
+
+
 class Pictures:
     """The picture of every agent, by agent_id in ``agents``, for a reader of all topics.
 
     ``apply`` accepts records in the order in which Kafka delivers them: it holds back records that arrive ahead of
     those of another topic, and skips those that the picture already contains. With ``at_least_once``, an agent's last
-    step may arrive again with different content after a crash of the bridge: it replaces the first one.
+    step may arrive again with different content after a crash of the bridge: it replaces the first one, also while a
+    topic lags. For this, each agent's last 16 records are kept (some 25 kB).
 
     To join late: ``load`` the states on asm.agent-state up to the end of the topic, then ``apply`` the other topics'
     records from any earlier time on. If you also load the states that follow, this repairs gaps that are due to a
@@ -102,8 +107,8 @@ class Pictures:
         self.agents: dict[str, AgentState] = {}
         self._former: dict[str, dict[str, AgentState]] = {}
         """agent_id -> the pictures of streams before this one, while a topic that lags still holds records of them."""
-        self._before: dict[str, AgentState] = {}
-        """The picture before the last step: before the records that have its observed_at."""
+        self._recent: dict[str, list[tuple[Published, AgentState | None]]] = {}
+        """agent_id -> the last records applied, in order, and the picture before each: others may replace them."""
         self._ahead: dict[str, dict[str, dict[int, Published]]] = {}
         """agent_id -> stream_id -> the records that wait for others, by number."""
         self._ended: dict[str, dict[str, str]] = {}
@@ -140,7 +145,7 @@ class Pictures:
         if of_former:
             self._former[agent_id][stream_id] = state
         else:
-            self._before.pop(agent_id, None)
+            self._recent.pop(agent_id, None)
             self._now_is(agent_id, state)
         return self._release(agent_id, stream_id)
 
@@ -157,12 +162,17 @@ class Pictures:
             return []
         known = self.agents.get(agent_id)
         if known is not None and known.stream_id == stream_id:
-            if number <= known.sequence and not self._replaces(record, number, known):
+            if number <= known.sequence and not self._replaces(record, known.sequence - number):
                 return []
         elif self._is_past(record, number):
             return []
-        self._ahead.setdefault(agent_id, {}).setdefault(stream_id, {})[number] = record
+        self._hold(record, stream_id, number)
         return self._release(agent_id, stream_id)
+
+    def _hold(self, record: Published, stream_id: str, number: int) -> None:
+        held = self._ahead.setdefault(record.agent_id, {}).setdefault(stream_id, {})
+        if number not in held or held[number].observed_at < record.observed_at:
+            held[number] = record
 
     def _is_past(self, record: Published, number: int) -> bool:
         """Whether a record of another stream than the agent's is of one that has ended, or of one before."""
@@ -173,13 +183,24 @@ class Pictures:
         newest = max(ended.values(), default="") if known is None else known.observed_at or ""
         return record.stream_id in ended or record.observed_at < newest
 
-    def _replaces(self, record: Published, number: int, known: AgentState) -> bool:
-        """Whether the record is of a step that was published before with another content; goes back if it is."""
-        before = self._before.get(record.agent_id)
-        if before is None or before.stream_id != known.stream_id or number <= before.sequence:
+    def _replaces(self, record: Published, later: int) -> bool:
+        """Whether the record is of a step that was published before with another content; goes back if it is.
+
+        ``later``: how many records after it were applied. Those of the new step, and of later ones, are held again.
+        """
+        recent = self._recent.get(record.agent_id, [])
+        first = len(recent) - 1 - later
+        if first < 0 or recent[first][0].observed_at >= record.observed_at:
             return False
-        if record.observed_at <= (known.observed_at or ""):
+        while first and recent[first - 1][0].observed_at == recent[first][0].observed_at:
+            first -= 1  # a step is replaced as a whole
+        before = recent[first][1]
+        if before is None:
             return False
+        for applied, _ in recent[first:]:
+            if applied.observed_at >= record.observed_at and applied.stream_id and applied.sequence:
+                self._hold(applied, applied.stream_id, applied.sequence)
+        del recent[first:]
         self.agents[record.agent_id] = before
         return True
 
@@ -190,17 +211,19 @@ class Pictures:
         of_former = stream_id in self._former.get(agent_id, {})
         current = self._picture(agent_id, stream_id)
         number = 0 if current is None else current.sequence
-        for passed in [one for one in held if one <= number]:
-            del held[passed]
         while (record := held.pop(number + 1, None)) is not None:
-            if current is not None and current.observed_at != record.observed_at:
-                if record.observed_at < (current.observed_at or ""):
-                    break  # of a step that another one, which was shorter, has replaced
-                if not of_former:
-                    self._before[agent_id] = current
+            if current is not None and record.observed_at < (current.observed_at or ""):
+                break  # of a step that another one, which was shorter, has replaced
+            if not of_former:
+                recent = self._recent.setdefault(agent_id, [])
+                recent.append((record, current))
+                del recent[:-_REPLACEABLE]
             current = fold(current, record)
             applied.append(record)
             number += 1
+        at = "" if current is None else current.observed_at or ""
+        for passed in [one for one, record in held.items() if one <= number or record.observed_at < at]:
+            del held[passed]
         if not held:
             streams.pop(stream_id, None)
         if applied and current is None:
@@ -243,7 +266,7 @@ class Pictures:
         self._ahead.get(agent_id, {}).pop(stream_id, None)
         self._ended.setdefault(agent_id, {})[stream_id] = at
         if self._former.get(agent_id, {}).pop(stream_id, None) is None:
-            self._before.pop(agent_id, None)
+            self._recent.pop(agent_id, None)
             known = self.agents.pop(agent_id, None)
             if known is not None and known.stream_id != stream_id:
                 self._follow(agent_id, known)
@@ -254,6 +277,8 @@ def _stream(state: AgentState | None) -> str | None:
 
 
 def _newer(state: AgentState, known: AgentState) -> bool:
-    if state.stream_id == known.stream_id:
-        return state.sequence > known.sequence
+    if state.stream_id == known.stream_id and state.sequence > known.sequence:
+        return True
+    if state.stream_id == known.stream_id:  # that of a step which has replaced a longer one is later all the same
+        return (state.observed_at or "") > (known.observed_at or "")
     return (state.observed_at or "") >= (known.observed_at or "")

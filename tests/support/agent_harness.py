@@ -84,7 +84,7 @@ class AgentHarness:
         return self.take(*(injection(offset, EPOCH + self.now, **headers) for offset in offsets))
 
     def next_request(self, token: str = "t") -> PollRequest:
-        assert self.agent.may_poll(token, self.at)
+        assert self.agent.health.may_poll(token, self.at)
         assert self.agent.in_flight is None, "a second request while one is in flight"
         self.agent.in_flight = self.agent.next_request(token, self.at)
         return self.agent.in_flight

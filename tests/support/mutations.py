@@ -37,6 +37,11 @@ def _fields(definitions: Definitions) -> dict[str, Schema]:
     return fields
 
 
+def _labels(definitions: Definitions) -> Schema:
+    labels: Schema = definitions["AgentWatchStarted"]["properties"]["labels"]
+    return labels
+
+
 def _required(definitions: Definitions) -> list[str]:
     required: list[str] = definitions["AgentStatusChanged"]["required"]
     return required
@@ -114,6 +119,8 @@ MUTATIONS = [
     Mutation("a list that becomes an object", lambda d: _fields(d).update(changed={"type": "object"}), BOTH),
     Mutation("an enum that becomes text", lambda d: d["CallList"].pop("enum"), READERS),
     Mutation("text that becomes an enum", lambda d: _fields(d)["queue"].update(enum=["a"]), REPLAYS),
+    Mutation("a map that is closed", lambda d: _labels(d).update(additionalProperties=False), REPLAYS),
+    Mutation("a map of other values", lambda d: _labels(d).update(additionalProperties={"type": "integer"}), BOTH),
     Mutation("another type tag", lambda d: _fields(d)["type"].update(const="StatusChanged"), BOTH),
     Mutation(
         "a field of a nested object",

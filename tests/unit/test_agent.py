@@ -354,8 +354,8 @@ def test_a_refused_token_is_not_used_for_a_minute() -> None:
     harness.fail(harness.next_request("old"), unauthorized())
     for moment, old in ((0.0, False), (59.9, False), (60.0, True)):
         harness.now = moment
-        assert harness.agent.may_poll("old", harness.at) is old
-        assert harness.agent.may_poll("new", harness.at)
+        assert harness.agent.health.may_poll("old", harness.at) is old
+        assert harness.agent.health.may_poll("new", harness.at)
 
 
 def test_another_token_reference_is_used_at_once() -> None:
@@ -363,7 +363,7 @@ def test_another_token_reference_is_used_at_once() -> None:
     harness = AgentHarness().in_session(token="file:a")
     harness.fail(harness.next_request("old"), unauthorized())
     harness.watch(token="file:b")
-    assert harness.agent.may_poll("new", harness.at)
+    assert harness.agent.health.may_poll("new", harness.at)
 
 
 def test_retry_after_is_obeyed() -> None:
@@ -373,7 +373,7 @@ def test_retry_after_is_obeyed() -> None:
     harness.fail(harness.next_request(), throttled(429, 12.5))
     harness.inject(2)
     harness.now = 12.4
-    assert not harness.agent.may_poll("t", harness.at)
+    assert not harness.agent.health.may_poll("t", harness.at)
     harness.now = 12.5
     assert sent(harness.next_request()) == [1, 2]
 
@@ -648,8 +648,8 @@ def test_waiting_is_over_when_the_outage_is() -> None:
     harness = AgentHarness().in_session()
     harness.fail(harness.next_request(), throttled(429, 50))
     harness.now = 5
-    assert not harness.agent.may_poll("t", harness.at, outage_ended=-1)
-    assert harness.agent.may_poll("t", harness.at, outage_ended=4)
+    assert not harness.agent.health.may_poll("t", harness.at, outage_ended=-1)
+    assert harness.agent.health.may_poll("t", harness.at, outage_ended=4)
 
 
 def test_retry_after_zero_does_not_end_the_back_off() -> None:
@@ -795,7 +795,8 @@ class Conversation(RuleBasedStateMachine):
     @precondition(lambda self: self.request is None)
     @rule()
     def begin(self) -> None:
-        if not self.harness.agent.may_poll("t", self.harness.at):
+        agent = self.harness.agent
+        if agent.entry is None or not agent.health.may_poll("t", self.harness.at):
             return
         self.request = self.harness.next_request()
         assert len(self.request.injections) <= 2

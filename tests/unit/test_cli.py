@@ -26,13 +26,14 @@ from bridge.agents.step import DeadLetter
 from bridge.cli import COMMANDS, main
 from bridge.cli.dead_letters import _attempt, _object, _prepared, _row
 from bridge.cli.errors import CliError
+from bridge.cli.inject import _expires_at
 from bridge.cli.kafka import run_async
 from bridge.cli.output import print_json
 from bridge.kafka.encoding import read_dead_letter
 from bridge.kafka.show import _SUMMARIES, as_json, as_line
 from bridge.record_id import RecordId
 from bridge.registry.file import SessionsFileError, as_toml, changes, read_entries, read_sessions
-from bridge.settings import KEYS
+from bridge.settings import KEYS, Settings
 from bridge.telemetry.logs import setup_logging
 
 PATHS = (
@@ -588,6 +589,22 @@ def test_any_dead_letter_can_be_listed_and_prepared(
     prepared = _attempt(letter, 1.7e9)
     assert (prepared.resend is None) == bool(prepared.problem)
     assert json.loads(json.dumps(prepared.as_object()))["origin"]
+
+
+@pytest.mark.parametrize(("at", "within"), [(8_200.0, None), (None, 7_200.0)])
+async def test_more_than_an_hour_is_announced(
+    at: float | None, within: float | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`inject` says that more than an hour does not count, whether it was given as a time or as a duration."""
+
+    async def now(_: Settings) -> float:
+        return 1_000.0
+
+    monkeypatch.setattr("bridge.cli.inject.kafka_now", now)
+    assert await _expires_at(Settings(), at, within) == "1970-01-01T02:16:40.000000Z"
+    assert "in an hour" in capsys.readouterr().err
+    assert await _expires_at(Settings(), None, 60.0) == "1970-01-01T00:17:40.000000Z"
+    assert capsys.readouterr().err == ""
 
 
 def test_a_short_origin_names_an_entry_of_the_inbox() -> None:

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from asm_bridge_schemas import consume, picture, records
 from asm_bridge_schemas.consume import Missing, Sequences, Unknown, decode
 from asm_bridge_schemas.frame import frame
-from asm_bridge_schemas.picture import Pictures
+from asm_bridge_schemas.picture import Pictures, fold
 from asm_bridge_schemas.records import TOPICS, AgentState, Published
 from bridge.kafka.encoding import Encoder
 from bridge.kafka.outgoing import Outgoing
@@ -297,6 +297,45 @@ def test_a_step_that_comes_again_may_be_shorter_and_out_of_order() -> None:
     pictures = Pictures()
     arriving = [first, former[0], former[1], new[1], former[2], new[0], after]
     assert [pictures.apply(one) for one in arriving] == [[first], [former[0]], [former[1]], [], [], new, [after]]
+    assert pictures.held == 0
+
+
+@given(st.randoms(use_true_random=False))
+def test_steps_that_come_again_lead_to_the_last_of_them_however_topics_lag(chance: random.Random) -> None:
+    """An at_least_once bridge that crashes between its records and its state continues from the state before: whatever
+    each topic's lag, the picture is that of the steps that hold, and no record of the others is kept."""
+    topics: dict[str, list[Any]] = {}
+    held, at = AgentState(agent_id="agent-7"), 0
+    for lost in [False, *(chance.random() < 0.3 for _ in range(chance.randrange(4))), False]:
+        at, state = at + 1, held
+        for number in range(state.sequence + 1, state.sequence + chance.randrange(2, 5)):
+            contents: list[tuple[type[Published], dict[str, Any]]] = [
+                (records.AgentProfileChanged, {"labels": {"at": str(at)}}),
+                (records.QueuedCallChanged, {"change": "entered", "list": "hqm", "call_sid": str(at)}),
+                (records.AgentMessageReceived, {"message": "m", "message_timestamp": at}),
+            ]
+            cls, fields = chance.choice(contents)
+            if number == 1:
+                cls, fields = records.AgentWatchStarted, {"reason": "registered"}
+            place = {"stream_id": "s", "sequence": number, "topic_sequence": 1, "asm_session_sid": None}
+            record = cls(agent_id="agent-7", observed_at=f"2026-11-23T09:30:{at:02}.000000Z", **place, **fields)
+            topics.setdefault(records.TOPICS[cls], []).append(record)
+            folded = fold(state, record)
+            assert folded is not None
+            state = folded
+        if not lost:
+            held = state
+            topics.setdefault("agent-state", []).append(state)
+    if chance.random() < 0.5:
+        del topics["agent-state"]
+    pictures = Pictures()
+    lags = {topic: chance.choice([0.1, 1.0, 5.0]) for topic in topics}
+    while topics:
+        (topic,) = chance.choices(list(topics), [lags[one] for one in topics])
+        record = topics[topic].pop(0)
+        pictures.load("agent-7", record) if topic == "agent-state" else pictures.apply(record)
+        topics = {one: coming for one, coming in topics.items() if coming}
+    assert pictures.agents == {"agent-7": held}
     assert pictures.held == 0
 
 

@@ -196,7 +196,7 @@ def test_a_failure_concludes_nothing(error: Any) -> None:
     assert harness.fail(next_list(harness), error) == []
     assert not harness.agent.urgent
     assert harness.agent.problem is None
-    assert harness.agent.may_poll("t", harness.at)
+    assert harness.agent.health.may_poll("t", harness.at)
     assert harness.next_request().call == "getstatus"
     harness.answer(harness.agent.in_flight, status_body())  # type: ignore[arg-type]
     harness.now += 30

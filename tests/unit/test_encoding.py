@@ -444,6 +444,8 @@ def test_a_record_that_compresses_is_left_whole() -> None:
     assert len(writing.record(step.records[0]).value or b"") > 2_000_000
     limits.update({"agent-messages": {"compression.type": "uncompressed"}})
     assert len(writing.record(step.records[0]).value or b"") < 1_000_000
+    limits.update({})  # the broker reported nothing this time
+    assert len(writing.record(step.records[0]).value or b"") < 1_000_000
 
 
 def test_a_state_forgets_what_does_not_fit() -> None:

@@ -165,8 +165,8 @@ async def test_an_invalid_entry_has_the_id_of_its_registry(monkeypatch: pytest.M
     topic.write(b"a", b"?")
     with followed(monkeypatch, topic) as (registry, _, _):
         await until(registry.invalid_entries)
-        assert [(one.offset, one.registry_id) for one in registry.invalid_entries()] == [(0, "first")]
+        assert [(one.origin.offset, one.registry_id) for one in registry.invalid_entries()] == [(0, "first")]
         topic.recreate("second")
         topic.write(b"b", b"?")
         await until(lambda: [one.key for one in registry.invalid_entries()] == [b"b"])
-        assert [(one.offset, one.registry_id) for one in registry.invalid_entries()] == [(0, "second")]
+        assert [(one.origin.offset, one.registry_id) for one in registry.invalid_entries()] == [(0, "second")]

@@ -29,7 +29,7 @@ def record(name: str, line: int, created: float, level: int = logging.ERROR) -> 
 
 def test_what_aiokafka_repeats_is_logged_once_in_half_a_minute() -> None:
     """A line that aiokafka repeats in an outage is logged once in half a minute."""
-    seldom = _LibraryRepeatFilter(30.0)
+    seldom = _LibraryRepeatFilter()
     kept = [seldom(record("aiokafka", 7, 1000.0 + second / 10)) for second in range(600)]
     assert sum(kept) == 2
     assert seldom(record("aiokafka", 8, 1001.0))
@@ -37,7 +37,7 @@ def test_what_aiokafka_repeats_is_logged_once_in_half_a_minute() -> None:
 
 def test_nothing_of_the_bridge_itself_is_left_out() -> None:
     """Only repeated warnings and errors of aiokafka are left out of the log."""
-    seldom = _LibraryRepeatFilter(30.0)
+    seldom = _LibraryRepeatFilter()
     assert all(seldom(record("bridge.partitions.owner", 7, 1000.0)) for _ in range(3))
     assert all(seldom(record("aiokafka", 7, 1000.0, logging.DEBUG)) for _ in range(3))
 

@@ -442,3 +442,30 @@ async def test_a_connection_whose_other_side_has_closed_is_not_used() -> None:
             connection.eof_received()
             assert connection.closed
             assert connection not in serving.pool._free
+
+
+async def test_a_connection_whose_request_was_answered_early_is_not_used_again() -> None:
+    """A service that refuses a large request before it has read it may never read the rest: the next request does not
+    wait behind it.
+    """
+
+    class Refusing(Peer):
+        def data_received(self, data: bytes) -> None:
+            if len(self.server.peers) == 1:
+                self.transport.pause_reading()
+                self.write(b"HTTP/1.1 413 Payload Too Large\r\nContent-Length: 0\r\n\r\n")
+            else:
+                super().data_received(data)
+
+    serving = Service(lambda peer, _: peer.write())
+    server = await asyncio.get_running_loop().create_server(lambda: Refusing(serving), "127.0.0.1", 0)
+    serving.url = httpx.URL(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1")
+    serving.pool = pool_to(serving.url, request_timeout=5.0)
+    large = PreparedRequest(Target.of(serving.url), HEADERS, bytes(32 * 1024 * 1024))
+    assert await fetch(serving.pool, large) == Response(413, b"")
+    begin = asyncio.get_running_loop().time()
+    assert await serving.ask() == Response(200, b"{}")
+    assert asyncio.get_running_loop().time() - begin < 2
+    await serving.pool.aclose()
+    server.close()
+    serving.peers[0].transport.abort()

@@ -319,6 +319,24 @@ async def test_a_service_that_takes_no_streams_gets_no_crowd(authority: Path) ->
         assert {type(one) for one in await asyncio.gather(*asked)} == {Response}
 
 
+async def test_a_service_that_takes_no_streams_is_named_as_the_reason(authority: Path) -> None:
+    """A request that waits in vain for a service with MAX_CONCURRENT_STREAMS 0 fails as not sent, and says why."""
+
+    def script(server: Server, event: Any) -> None:
+        if isinstance(event, RequestReceived):
+            server.h2.update_settings({SettingCodes.MAX_CONCURRENT_STREAMS: 0})
+            server.answer(event.stream_id)
+
+    async with http2(authority, script, request_timeout=0.5) as (made, pool):
+        await answered(pool, 1)
+        await until(lambda: not next(iter(pool._connections)).capacity)
+        failure = await ask(pool, repeatable=False)
+        assert isinstance(failure, Failure)
+        assert (failure.text, failure.sent) == ("the service allowed no more requests within 0.5 s", False)
+        await answered(pool, 1)
+        assert len(made) == 2
+
+
 async def test_a_dead_peer_is_noticed_by_ping(authority: Path) -> None:
     """A connection without any data, not even an answer to PING, is closed long before the requests' own time-out, and
     is replaced.

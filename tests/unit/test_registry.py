@@ -66,7 +66,7 @@ def test_a_bad_entry_leaves_the_last_good_one_in_force(value: Any) -> None:
     assert registered is not None
     assert registered.entry.skills == ["english"]
     (bad,) = book.refused
-    assert (bad.offset, bad.key, str(bad.origin)) == (2, b"a", "asm.sessions/0/2")
+    assert (bad.origin.offset, bad.key, str(bad.origin)) == (2, b"a", "asm.sessions/0/2")
     assert bad.code == ("literal_token" if value == {"token": SECRET} else "malformed_entry")
     assert SECRET not in f"{bad}"
     assert book.registry.invalid_entries() == [bad]
@@ -93,6 +93,16 @@ def test_a_key_that_is_no_agent_is_refused(key: bytes | None) -> None:
     book.put("a", {})
     assert [bad.code for bad in book.refused] == ["malformed_entry"]
     assert book.registry.get("a") is not None
+
+
+@pytest.mark.parametrize("key", [b"", b"\xff", b"x" * 5000])
+def test_a_tombstone_removes_an_entry_whose_key_is_no_agent(key: bytes) -> None:
+    """A tombstone removes an entry whose key is not an agent id, and is not an invalid entry itself."""
+    book = Book()
+    book.put(key, {})
+    book.put(key, None)
+    assert book.registry.invalid_entries() == []
+    assert len(book.refused) == 1
 
 
 def test_the_second_agent_of_one_session_is_sick() -> None:

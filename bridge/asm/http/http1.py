@@ -104,7 +104,7 @@ class Http1(asyncio.Protocol):
     def _answered(self, response: Response, keep: bool) -> None:
         exchange, self._exchange = self._exchange, None
         assert exchange is not None
-        if keep:
+        if keep and not self._transport.get_write_buffer_size():  # answered early: it may never read the rest
             self.capacity = 1
             self.heard_at = time.monotonic()
             self._on_capacity(self)

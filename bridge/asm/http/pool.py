@@ -147,9 +147,11 @@ class Pool:
                 continue
             connection = self._under_way[exchange]
             if connection is None:
-                exchange.failed(f"no connection was free within {self._request_timeout:g} s")
-                for stalled in [one for one in self._connections if _is_stalled(one)]:
-                    stalled.close()
+                stalled = [one for one in self._connections if _is_stalled(one)]
+                why = "the service allowed no more requests" if stalled else "no connection was free"
+                exchange.failed(f"{why} within {self._request_timeout:g} s")
+                for one in stalled:
+                    one.close()
                 continue
             connection.cancel(exchange, f"no answer within {self._request_timeout:g} s")
             since = self._sent_at(exchange, connection)

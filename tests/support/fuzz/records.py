@@ -60,7 +60,7 @@ def answers(data: bytes) -> None:
 def _follow(agent: AgentHarness, body: bytes, status: int) -> None:
     """The agent gets the answer to whatever it asks, and then good ones, which it publishes."""
     for _ in range(3):
-        if agent.agent.may_poll("t", agent.at):
+        if agent.agent.health.may_poll("t", agent.at):
             agent.answer(agent.next_request(), body, status)
     good = {
         "getstatus": status_body(queue="after"),
