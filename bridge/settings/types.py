@@ -123,12 +123,15 @@ def is_loopback(host: str) -> bool:
 
 
 def _is_address(value: str, *schemes: str) -> bool:
-    """Whether the text is a URL with one of the schemes, a host, a usable port, if any, and no white space."""
+    """Whether the text is a URL with one of the schemes, a host, a usable port, if any, and no white space; and whether
+    the HTTP client can use it, which is stricter about hosts."""
+    import httpx
+
     try:
-        url = urlsplit(value.strip())
-        known = url.scheme in schemes and _is_host(url.hostname or "")
-        return known and url.port != 0 and not re.search(r"\s", value.strip())
-    except ValueError:
+        url, usable = urlsplit(value.strip()), httpx.URL(value.strip())
+        known = url.scheme in schemes and _is_host(url.hostname or "") and usable.host
+        return bool(known) and url.port != 0 and not re.search(r"\s", value.strip())
+    except (ValueError, httpx.InvalidURL):
         return False
 
 
