@@ -79,14 +79,14 @@ class Encoder:
         headers = self._headers(cls, "agents", record.agent_id, self._id(record), record.observed_at)
         if trace is not None:
             headers += trace.headers
-        topic, at = records.TOPICS[cls], _milliseconds(seconds(record.observed_at))
+        topic, at = records.TOPICS[cls], _milliseconds(record.observed_at)
         message = Outgoing(topic, record.agent_id.encode(), self._value(topic, record), headers, at)
         return self.fitted(message)
 
     def state(self, agent_id: str, state: AgentState | None, at: float, inbox: str | None = None) -> Outgoing:
         """``at``: the Kafka timestamp, in seconds since 1970; ``inbox``: the id, if known, of the inbox that its
         offsets are of. The id differs from that of the stream's record with the same number."""
-        timestamp = _milliseconds(at)
+        timestamp = int(at * 1000)
         if state is None:
             return Outgoing("agent-state", agent_id.encode(), None, [], timestamp)
         stream = state.stream_id or agent_id
@@ -100,9 +100,7 @@ class Encoder:
     def heartbeat(self, heartbeat: PartitionHeartbeat) -> Outgoing:
         key, until = str(heartbeat.partition), heartbeat.observed_until
         headers = self._headers(PartitionHeartbeat, "partitions", key, f"{key}:{until}", until)
-        return Outgoing(
-            "heartbeats", key.encode(), self._value("heartbeats", heartbeat), headers, _milliseconds(seconds(until))
-        )
+        return Outgoing("heartbeats", key.encode(), self._value("heartbeats", heartbeat), headers, _milliseconds(until))
 
     def dead_letter(self, letter: DeadLetter, partition: int | None = None) -> Outgoing:
         headers = kept(header for header in letter.headers if header[0] not in names.OWN)
@@ -227,6 +225,5 @@ def _upgraded(state: AgentState, old: _Books1) -> AgentState:
     return msgspec.structs.replace(state, version=2, bridge=books, status_group=group)
 
 
-def _milliseconds(at: float) -> int:
-    """A time as Kafka's timestamp: its text cut off after the milliseconds, as Java and JavaScript read it."""
-    return round(at * 1_000_000) // 1000
+def _milliseconds(time: str) -> int:
+    return round(seconds(time) * 1000)

@@ -13,7 +13,7 @@ HEARTBEAT_SECONDS = 10
 """Setting records.heartbeat_interval."""
 _MIB = 1024 * 1024
 _AGENT = "the agent_id, in UTF-8"
-_OBSERVED = "observed_at, without the digits after the milliseconds. Clock: bridge"
+_OBSERVED = "observed_at, rounded to the millisecond. Clock: bridge"
 
 
 class Topic(NamedTuple):
@@ -79,7 +79,7 @@ TOPICS = {
         "cannot write.",
         keyed_by="partition",
         key="the number of the partition that it is about, and in which it is, as ASCII digits: `3`",
-        timestamp="observed_until, without the digits after the milliseconds. Clock: bridge",
+        timestamp="observed_until, rounded to the millisecond. Clock: bridge",
     ),
     "dead-letters": Topic(
         "Records that could not be handled: the original key, value and headers, with the reason in three more "

@@ -1,5 +1,6 @@
 """A broker that is a child process of the test run."""
 
+import os
 import shutil
 import signal
 import subprocess
@@ -64,15 +65,19 @@ class ProcessBroker(Broker):
         self._launch()
 
     def pause(self) -> None:
-        self._signal(signal.SIGSTOP)
+        """Returns when the broker has stopped: on a busy machine, it still answers for a while after the signal."""
+        process = self._signal(signal.SIGSTOP)
+        if hasattr(os, "waitid"):  # not on macOS before Python 3.13
+            os.waitid(os.P_PID, process, os.WSTOPPED | os.WNOWAIT)
 
     def resume(self) -> None:
         self._signal(signal.SIGCONT)
 
-    def _signal(self, number: signal.Signals) -> None:
+    def _signal(self, number: signal.Signals) -> int:
         if self._process is None:
             raise RuntimeError("the broker does not run")
         self._process.send_signal(number)
+        return self._process.pid
 
     def _launch(self) -> None:
         with (self.home / "log").open("ab") as log:
