@@ -13,6 +13,7 @@ from bridge.kafka.errors import describe, stack_of
 from bridge.kafka.group import ConsumerGroupMember
 from bridge.kafka.partitioner import partition_for
 from bridge.partitions.owner import Failures, PartitionOwner, Shared
+from bridge.partitions.recovery import Remembered
 from bridge.partitions.watcher import PartitionAgents
 from bridge.registry.registry import InvalidEntry
 from bridge.telemetry.logs import RepeatFilter
@@ -126,17 +127,19 @@ class Assignment:
     def _assign(self, partitions: set[int], kept: bool) -> None:
         if self._draining:  # from a rebalance that was in progress: these owners would never be ended
             return
+        remembered: dict[int, Remembered | None] = {}
         for number, owner in list(self._owners.items()):
             if number not in partitions or not (kept and owner.resume()):
                 if number in partitions and owner.held:
                     self._held[number] = owner.held
+                if kept:  # otherwise another process may have owned it in between
+                    remembered[number] = owner.remembered
                 self._end(number)
         for number in partitions - self._owners.keys():
             assert self.member is not None
-            held = self._held.pop(number, {})
-            owner = self._owners[number] = PartitionOwner(
-                number, self.member, self._shared, held, self._failures[number]
-            )
+            held, failures = self._held.pop(number, {}), self._failures[number]
+            owner = PartitionOwner(number, self.member, self._shared, held, failures, remembered.get(number))
+            self._owners[number] = owner
             self._tasks[number] = self._running.create_task(owner.run())
         log.info("partitions.assigned", partitions=sorted(partitions), kept=len(partitions) if kept else 0)
 

@@ -89,6 +89,7 @@ class PartitionOwner:
         shared: Shared,
         held: Mapping[int, KnownOutcome] = MappingProxyType({}),
         failures: Failures | None = None,
+        remembered: Remembered | None = None,
     ) -> None:
         self.partition = partition
         self.agents: PartitionAgents | None = None
@@ -103,8 +104,7 @@ class PartitionOwner:
         self._inbox_paused = False
         self._rewound = False
         """Whether the inbox delivered an offset that had been read: it may be another log."""
-        self._remembered: Remembered | None = None
-        """What the last journal committed, if that is known."""
+        self._remembered = remembered
         self._held = held
         self._lost: str | None = None
         """Why the partition was lost, until it can commit again."""
@@ -114,6 +114,12 @@ class PartitionOwner:
     def held(self) -> Mapping[int, KnownOutcome]:
         """The outcomes of sent events that have not been written yet (see ``Journal``)."""
         return self._held if self._journal is None else self._journal.unwritten
+
+    @property
+    def remembered(self) -> Remembered | None:
+        """What the last journal committed, if that is known: the topic of the states may lose it."""
+        recovered = self._journal is not None and self.agents is not None
+        return self._journal.remembered if self._journal is not None and recovered else self._remembered
 
     @property
     def problem(self) -> str | None:

@@ -326,6 +326,12 @@ class AgentSessionEnded(StreamRecord, frozen=True, kw_only=True, tag=True):
     reason: SessionEndReason
 
 
+_SINCE = (
+    "When the agent was last observed. With `bridge_down`: until when its partition is known to have been observed, "
+    "which is at most a few seconds before the bridge stopped. Clock: bridge."
+)
+
+
 class AgentObservationLost(StreamRecord, frozen=True, kw_only=True, tag=True):
     """The agent was not observed for longer than three intervals and longer than 5 s.
 
@@ -333,19 +339,18 @@ class AgentObservationLost(StreamRecord, frozen=True, kw_only=True, tag=True):
     last may no longer be true. For time in state, end the last status at `since`."""
 
     reason: LossReason
-    since: Annotated[Time, about("When the agent was last observed. Clock: bridge.", "2026-11-23T09:29:48.120000Z")]
+    since: Annotated[Time, about(_SINCE, "2026-11-23T09:29:48.120000Z")]
 
 
 class AgentObservationResumed(StreamRecord, frozen=True, kw_only=True, tag=True):
     """The agent is observed again. `reason` and `since` are those of the loss.
 
-    `status_desc` is valid from `observed_at` on: for time in state, continue there. All changes since the loss follow
-    as records of the same step."""
+    `status_desc` is valid from `observed_at` on: for time in state, continue there. All changes of the status, calls,
+    messages and alert since the loss follow as records of the same step. In between there are only the end of its
+    session, with what ends with it, and changes of its conversations, which are asked for separately."""
 
     reason: LossReason
-    since: Annotated[
-        Time, about("When the agent was last observed before. Clock: bridge.", "2026-11-23T09:29:48.120000Z")
-    ]
+    since: Annotated[Time, about(_SINCE, "2026-11-23T09:29:48.120000Z")]
     status_desc: Annotated[StatusDesc | None, about("The status from now on; null without a session.", "READY")] = None
     status_group: Annotated[StatusGroup | None, about("Its group; null without a session.", "available")] = None
 
@@ -526,9 +531,9 @@ class ConversationChanged(StreamRecord, frozen=True, kw_only=True, tag=True):
     conversation: Annotated[
         dict[str, Any] | None,
         about(
-            "The vendor's `OmniConversation` in snake_case, with its times in UTC (one that cannot be read is as it "
-            "was sent); one that left is as last seen. Null if the bridge no longer has it, and for one that is larger "
-            "than 512 KiB.",
+            "The vendor's `OmniConversation` in snake_case, null for what is not set, with its times in UTC (one that "
+            "cannot be read is as it was sent); one that left is as last seen. Null if the bridge no longer has it, "
+            "and for one that is larger than 512 KiB.",
             {"conversation_sid": "5000000000000000042", "status": "CONVERSATION_STATUS_NEW"},
             pii=True,
         ),
@@ -606,7 +611,7 @@ class Loss(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """An `AgentObservationLost` that was published and not yet resumed."""
 
     reason: LossReason
-    since: Annotated[Time, about("When the agent was last observed. Clock: bridge.", "2026-11-23T09:29:48.120000Z")]
+    since: Annotated[Time, about(_SINCE, "2026-11-23T09:29:48.120000Z")]
 
 
 class Delivered(msgspec.Struct, frozen=True, kw_only=True, gc=False, array_like=True):

@@ -68,7 +68,7 @@ TOPICS = {
     "agent-state": Topic(
         "The latest picture of each agent, for a reader that joins late. A state is written in the transaction of the "
         "records that lead to it, one per agent and transaction, and says by `sequence` which of them it contains.",
-        timestamp="when the transaction was written, no earlier than observed_at. Clock: bridge",
+        timestamp="when the transaction was written, cut off after the milliseconds. Clock: bridge",
         cleanup="compact",
         max_bytes=8 * _MIB,
         tombstones="the agent is no longer watched, and no event for it is waiting; its `AgentWatchEnded` came before",

@@ -19,7 +19,8 @@ class FakeOwner:
 
     def __init__(self, partition: int, *given: Any) -> None:
         self.partition = partition
-        self.held: dict[int, object] = given[-2]
+        self.held: dict[int, object] = given[-3]
+        self.remembered: object = given[-1]
         self.agents = None
         self.delivered: list[object] = []
         self.suspended = self.ended = False
@@ -103,6 +104,20 @@ async def test_partitions_that_another_member_may_have_had_are_recovered(monkeyp
         member.assign({0}, False)
         assert assignment.owners[0] is not first
         assert dict[Any, Any](assignment.owners[0].held) == {7: "sent"}
+
+
+@pytest.mark.parametrize("kept", [True, False])
+async def test_a_new_owner_knows_what_the_last_one_committed(monkeypatch: pytest.MonkeyPatch, *, kept: bool) -> None:
+    """An owner that cannot go on, because it is recovering, leaves its memory to the next one here: the topic of the
+    states may have lost it. Unless another member may have owned the partition in between."""
+    async with running(monkeypatch) as (assignment, member, _):
+        member.assign({0}, False)
+        first = assignment.owners[0]
+        assert first.remembered is None
+        first.remembered = "memory"  # type: ignore[misc, assignment]
+        member.assign({0}, kept)  # it has not quiesced
+        assert assignment.owners[0] is not first
+        assert (assignment.owners[0].remembered is not None) is kept
 
 
 async def test_records_go_to_the_owner_of_their_partition(monkeypatch: pytest.MonkeyPatch) -> None:

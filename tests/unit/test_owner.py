@@ -292,3 +292,16 @@ async def test_an_idle_partition_wakes_up_seldom(owned: Owned, monkeypatch: pyte
         await owned.two_commits()
         longest.append(max(pauses))
     assert [pause > module._SWEEP for pause in longest] == [False, False, True]
+
+
+async def test_an_owner_begins_with_the_memory_of_the_one_before(owned: Owned) -> None:
+    """Its first journal knows what was committed; after that, what it has committed itself is remembered."""
+    memory: Any = object()
+    owner = PartitionOwner(3, owned.owner._group, owned.owner._shared, remembered=memory)
+    assert owner.remembered is memory
+    running = asyncio.ensure_future(owner.run())
+    await owned.two_commits(journals=2)
+    assert owned.journals[1].former is memory
+    assert owner.remembered is owned.journals[1].remembered
+    running.cancel()
+    await asyncio.wait([running])
