@@ -133,6 +133,8 @@ async def _all_owned(trial: Trial) -> bool:
     would know of a rebalance."""
     since = time.monotonic()
     while time.monotonic() - since < _STEADY:
+        for name in trial.processes:
+            trial.see_to(name)  # nobody else does meanwhile
         answers = await asyncio.gather(*(trial.lab.ask(name, "api/status") for name in trial.processes))
         reports = [json.loads(text) for code, text in answers if code == 200]
         owned = sorted(one["number"] for report in reports if report["ready"] for one in report["partitions"])
