@@ -118,8 +118,7 @@ class PartitionOwner:
     @property
     def remembered(self) -> Remembered | None:
         """What the last journal committed, if that is known: the topic of the states may lose it."""
-        recovered = self._journal is not None and self.agents is not None
-        return self._journal.remembered if self._journal is not None and recovered else self._remembered
+        return self._remembered if self._journal is None or self.agents is None else self._journal.remembered
 
     @property
     def problem(self) -> str | None:
@@ -269,6 +268,7 @@ class PartitionOwner:
                     await self.agents.events_answered()
 
     async def _release(self) -> None:
+        self._held, self._remembered = self.held, self.remembered
         agents, self.agents = self.agents, None
         journal, self._journal = self._journal, None
         if agents is not None:
@@ -278,9 +278,6 @@ class PartitionOwner:
         self._suspended, self._inbox_paused = None, False
         self._flush_now.clear()
         if journal is not None:
-            self._held = journal.unwritten
-            if agents is not None:
-                self._remembered = journal.remembered
             await journal.close()
 
 

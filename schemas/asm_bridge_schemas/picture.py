@@ -277,8 +277,7 @@ def _stream(state: AgentState | None) -> str | None:
 
 
 def _newer(state: AgentState, known: AgentState) -> bool:
-    if state.stream_id == known.stream_id and state.sequence > known.sequence:
-        return True
-    if state.stream_id == known.stream_id:  # that of a step which has replaced a longer one is later all the same
-        return (state.observed_at or "") > (known.observed_at or "")
-    return (state.observed_at or "") >= (known.observed_at or "")
+    at, known_at = state.observed_at or "", known.observed_at or ""
+    if state.stream_id == known.stream_id:  # a step that has replaced a longer one is later, with a smaller number
+        return state.sequence > known.sequence or at > known_at
+    return at >= known_at
